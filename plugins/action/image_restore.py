@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's end of a restore or a comparison: serves an image from the store to the laptop."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import RESTORE_ARGUMENTS
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
+
+
+class StoredSource:
+    """Answers the laptop's questions from an image (``stream.conversation.Source``)."""
+
+    def __init__(self, image: ImageReader) -> None:
+        self._image = image
+        self.served = 0
+        self.watches = Stopwatches()
+
+    def header(self) -> bytes:
+        """The header as the image has it."""
+        return self._image.packed_header
+
+    def index(self) -> bytes:
+        """The index as the image has it."""
+        return self._image.packed_index
+
+    def records(self, start: int, end: int) -> Iterator[tuple[bytes, memoryview]]:
+        """The records of the used chunks in [start, end), as the image has them."""
+        watch = self.watches.new()
+        for row in self._image.index.rows_between(start, end):
+            record = self._image.record(row)
+            watch.busy("read store")
+            yield record.header.pack(), record.frame
+            watch.busy("send")
+            self.served += 1
+
+    def check(self, chunk: int) -> None:
+        """Raise BadImage when the image's own copy of a chunk is damaged."""
+        row = self._image.index.find(chunk)
+        if row is not None:
+            self._image.check_frame(self._image.record(row))
+
+
+class ActionModule(TransferAction):
+    """Action plugin of M(fleet.imaging.image_restore)."""
+
+    ARGUMENTS = RESTORE_ARGUMENTS
+
+    def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Restore or, in check mode, compare; raises ImagingError."""
+        image = ImageStore(arguments["store"]).open(arguments["image"])
+        source = StoredSource(image)
+        private = self.private_arguments(task_vars)
+        private["root_digest"] = image.root_digest.hex()
+
+        def conversation(link: Link) -> None:
+            serve(link, source)
+
+        result, transfer = self.run_transfer(arguments, private, task_vars, conversation, lambda: source.served)
+        if result.get("failed"):
+            return result
+        seconds = result["write_seconds"] + result["compare_seconds"]
+        stages = dict(result["stages"])
+        stages.update({f"controller {stage}": times for stage, times in source.watches.stages().items()})
+        return dict(
+            result,
+            image=arguments["image"],
+            sent_bytes=transfer.sent,
+            stored_bytes=image.stored_bytes,
+            ratio=round(result["used_bytes"] / image.stored_bytes, 3),
+            seconds=round(seconds, 3),
+            throughput=int(result["used_bytes"] / ((result["write_seconds"] or seconds) or 1)),
+            stages=stages,
+        )

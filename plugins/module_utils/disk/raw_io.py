@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads and writes a whole disk past the page cache, and holds it alone meanwhile.
+
+A disk is a block device or a regular file. Linux only: ``O_DIRECT`` (open(2)), ``O_EXCL`` on a block device (open(2): fails with EBUSY
+while it is mounted or held), and the ioctls of linux/fs.h named below.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+from typing import Iterable, Sequence
+
+from ..errors import ImagingError
+
+BLKRRPART = 0x125F
+BLKSSZGET = 0x1268
+
+FILE_ALIGNMENT = 4096
+"""Bytes; what O_DIRECT on a regular file needs at most on today's file systems."""
+
+WORTH_SKIPPING = 128 << 10
+"""Bytes. A gap below this is cheaper to transfer than to begin another request for."""
+
+
+class DiskError(ImagingError):
+    """A disk can't be held, read or written."""
+
+
+def aligned_buffer(size: int) -> memoryview:
+    """A page-aligned writable buffer, as O_DIRECT needs it."""
+    return memoryview(mmap.mmap(-1, size))
+
+
+def spans(ranges: Iterable[tuple[int, int]], alignment: int, length: int) -> list[tuple[int, int]]:
+    """Few, aligned requests that cover all ``ranges`` of a chunk of ``length`` bytes; small gaps are transferred too."""
+    result: list[tuple[int, int]] = []
+    for start, end in ranges:
+        start -= start % alignment
+        end = min(length, end + -end % alignment)
+        if result and start - result[-1][1] < WORTH_SKIPPING:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+class RawDisk:
+    """One opened disk. Raises DiskError that names the disk, what failed and where."""
+
+    def __init__(self, path: str, writable: bool = False) -> None:
+        """Open and hold ``path``; DiskError when somebody else holds it."""
+        self.path = path
+        flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
+        try:
+            self.is_device = stat.S_ISBLK(os.stat(path).st_mode)
+            self._buffered = os.open(path, flags | (os.O_EXCL if self.is_device else 0))
+        except OSError as error:
+            raise DiskError(_why_not_opened(path, error)) from error
+        self._direct = -1
+        try:
+            self._lock()
+            self.size = os.lseek(self._buffered, 0, os.SEEK_END)
+            self.logical_sector_size = self._sector_size()
+            self.alignment = self.logical_sector_size if self.is_device else FILE_ALIGNMENT
+            self._direct = self._open_direct(flags)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        # udev leaves a disk alone while it is locked (systemd: "Locking Block Device Access").
+        try:
+            fcntl.flock(self._buffered, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DiskError(f"{self.path} is locked by another program, probably another transfer: wait for it, or end it.") from error
+
+    def _sector_size(self) -> int:
+        if not self.is_device:
+            return 512
+        size: int = struct.unpack("i", fcntl.ioctl(self._buffered, BLKSSZGET, b"\0" * 4))[0]
+        return size
+
+    def _open_direct(self, flags: int) -> int:
+        try:
+            return os.open(self.path, flags | os.O_DIRECT)
+        except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
+            return -1
+
+    @property
+    def past_cache(self) -> bool:
+        """Whether reads and writes go past the page cache."""
+        return self._direct >= 0
+
+    def _descriptor(self, offset: int, length: int) -> int:
+        aligned = offset % self.alignment == 0 and length % self.alignment == 0
+        return self._direct if aligned and self._direct >= 0 else self._buffered
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` from ``offset``, both in bytes."""
+        descriptor = self._descriptor(offset, len(view))
+        done = 0
+        while done < len(view):
+            try:
+                count = os.preadv(descriptor, [view[done:]], offset + done)
+            except OSError as error:
+                raise DiskError(
+                    f"{self.path}: reading {len(view) - done} bytes at {offset + done} failed: {error.strerror}. The disk is probably "
+                    "failing: look at the kernel's log (dmesg) and at smartctl -a."
+                ) from error
+            if not count:
+                raise DiskError(f"{self.path} ended at {offset + done} while bytes up to {offset + len(view)} were expected.")
+            done += count
+
+    def write_from(self, offset: int, view: memoryview) -> None:
+        """Write all of ``view`` at ``offset``."""
+        descriptor = self._descriptor(offset, len(view))
+        done = 0
+        while done < len(view):
+            try:
+                done += os.pwritev(descriptor, [view[done:]], offset + done)
+            except OSError as error:
+                raise DiskError(
+                    f"{self.path}: writing {len(view) - done} bytes at {offset + done} failed: {error.strerror}. The disk is not "
+                    "restored and does not boot: look at the kernel's log (dmesg), replace the disk if it is failing, and run again."
+                ) from error
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether a regular file has no data at all in these bytes; never true of a device."""
+        if self.is_device:
+            return False
+        try:
+            return os.lseek(self._buffered, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            return error.errno == errno.ENXIO
+
+    def flush(self) -> None:
+        """Bring everything written to the medium, and forget what the page cache holds of it."""
+        try:
+            os.fsync(self._buffered)
+        except OSError as error:
+            raise DiskError(f"{self.path}: flushing failed: {error.strerror}. What was written may be lost: run again.") from error
+        os.posix_fadvise(self._buffered, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def reread_partition_table(self) -> str | None:
+        """Have the kernel read the partition table anew; returns why it would not, or None."""
+        if not self.is_device:
+            return None
+        try:
+            fcntl.ioctl(self._buffered, BLKRRPART)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a device that can't have partitions, such as a loop device without partition scan
+                return None
+            return f"The kernel did not read the new partition table of {self.path} ({error.strerror}): it will at the next boot."
+        return None
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        for descriptor in (self._direct, self._buffered):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._direct = self._buffered = -1
+
+    def __enter__(self) -> RawDisk:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def write_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
+    """Write the used ranges of a chunk that begins at ``offset``; returns how many bytes were written."""
+    written = 0
+    for start, end in spans(ranges, disk.alignment, len(content)):
+        disk.write_from(offset + start, content[start:end])
+        written += end - start
+    return written
+
+
+def read_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
+    """Read the used ranges of a chunk that begins at ``offset``; what lies between them is undefined. Returns the bytes read."""
+    read = 0
+    for start, end in spans(ranges, disk.alignment, len(content)):
+        disk.read_into(offset + start, content[start:end])
+        read += end - start
+    return read
+
+
+def _why_not_opened(path: str, error: OSError) -> str:
+    if error.errno == errno.EBUSY:
+        return f"{path} is held by somebody else (mounted, in use by LVM, RAID or crypt, or another transfer): release it and try again."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{path} can't be opened: {error.strerror}. Disks belong to root: set ansible_become: true for this laptop."
+    return f"{path} can't be opened: {error.strerror}."

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A feeder, several workers, and results in the order of feeding, within a fixed set of buffers.
+
+The slots (reused buffers) are handed out in order by the one feeding thread, so that the oldest piece of work always has its
+buffer: nothing waits in a circle, and memory is what the slots take.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Callable, Generic, Iterator, Sequence, TypeVar, Union
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+BUDGET = 128 << 20
+"""Bytes that the buffers of one engine may take on a laptop; the rest of 256 MiB is for Python and the decoder's own."""
+
+
+SPARE_SLOTS = 3
+
+
+def worker_count(bytes_per_worker: int) -> int:
+    """As many workers as there are processors, within the byte budget; two slots more than workers keep the neighbours busy."""
+    return max(1, min(len(os.sched_getaffinity(0)), BUDGET // bytes_per_worker - SPARE_SLOTS))
+
+
+class OrderedPipeline(Generic[S, R]):
+    """``feed`` fills a slot (False: nothing more to come), ``work`` turns it into a result, both outside the consumer's thread."""
+
+    def __init__(
+        self,
+        slots: Sequence[S],
+        feed: Callable[[S], bool],
+        work: Callable[[S], R],
+        workers: int,
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``interrupt`` is called when the consumer gives up early: it must make a blocked ``feed`` return or raise."""
+        self._feed = feed
+        self._work = work
+        self._workers = workers
+        self._interrupt = interrupt
+        self._stopped = threading.Event()
+        self._free: queue.SimpleQueue[Union[S, None]] = queue.SimpleQueue()
+        self._order: queue.SimpleQueue[Union[tuple[S, Future[R]], BaseException, None]] = queue.SimpleQueue()
+        for slot in slots:
+            self._free.put(slot)
+
+    def _feeding(self, executor: ThreadPoolExecutor) -> None:
+        try:
+            while not self._stopped.is_set():
+                slot = self._free.get()
+                if slot is None or self._stopped.is_set() or not self._feed(slot):
+                    break
+                self._order.put((slot, executor.submit(self._work, slot)))
+            self._order.put(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            self._order.put(error)
+
+    def results(self) -> Iterator[tuple[S, R]]:
+        """Slots and results in the order of feeding; a slot is reused once the next one is asked for. Raises what a stage raised."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="work") as executor:
+            feeder = threading.Thread(target=self._feeding, args=(executor,), name="feed", daemon=True)
+            feeder.start()
+            finished = False
+            try:
+                while True:
+                    item = self._order.get()
+                    if item is None:
+                        finished = True
+                        return
+                    if isinstance(item, BaseException):
+                        raise item
+                    slot, future = item
+                    yield slot, future.result()
+                    self._free.put(slot)
+            finally:
+                self._stopped.set()
+                if not finished:
+                    self._free.put(None)
+                    self._interrupt()
+                feeder.join()

@@ -1,0 +1,66 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each stage of a pipeline spent its time on: busy, or waiting for its neighbours."""
+
+from __future__ import annotations
+
+import time
+from typing import Dict, Tuple
+
+Totals = Dict[Tuple[str, str], float]
+
+BUSY = "busy"
+WAIT = "wait"
+
+
+class Stopwatch:
+    """One thread's time, without gaps: each lap charges the time since the last one to a stage."""
+
+    def __init__(self) -> None:
+        self.totals: Totals = {}
+        self._mark = time.perf_counter()
+
+    def restart(self) -> None:
+        """Begin a lap now; the time since the last one is charged to nobody."""
+        self._mark = time.perf_counter()
+
+    def busy(self, stage: str) -> None:
+        """Charge the time since the last lap to the work of ``stage``."""
+        self._lap((stage, BUSY))
+
+    def wait(self, stage: str) -> None:
+        """Charge the time since the last lap to the waiting of ``stage``."""
+        self._lap((stage, WAIT))
+
+    def _lap(self, key: tuple[str, str]) -> None:
+        now = time.perf_counter()
+        self.totals[key] = self.totals.get(key, 0.0) + now - self._mark
+        self._mark = now
+
+
+class Stopwatches:
+    """The stopwatches of all threads of a run."""
+
+    def __init__(self) -> None:
+        self._all: list[Stopwatch] = []
+        self._began = time.perf_counter()
+
+    def new(self) -> Stopwatch:
+        """A stopwatch for the calling thread."""
+        watch = Stopwatch()
+        self._all.append(watch)
+        return watch
+
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        return time.perf_counter() - self._began
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Busy and waiting seconds of each stage, summed over its threads."""
+        result: dict[str, dict[str, float]] = {}
+        for watch in list(self._all):
+            for (stage, kind), seconds in list(watch.totals.items()):
+                times = result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0})
+                times[kind] += seconds
+        return {stage: {kind: round(value, 3) for kind, value in times.items()} for stage, times in sorted(result.items())}

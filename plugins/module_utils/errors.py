@@ -1,0 +1,10 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one exception that every part raises when a person has to do something."""
+
+from __future__ import annotations
+
+
+class ImagingError(Exception):
+    """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next."""

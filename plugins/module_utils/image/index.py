@@ -1,0 +1,221 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The index of an image: one packed row for each used chunk, their used ranges, totals, and the root digest.
+
+Chunks without a row are unused. The same bytes lie in the image file and travel at the start of a restore.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping, Union
+
+from ..errors import ImagingError
+from .geometry import Geometry
+from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
+
+MAGIC = b"FLIMIDX1"
+HEAD = struct.Struct("<8sQQI32s")
+"""Magic, rows, bytes of used ranges, bytes of totals (JSON), root digest."""
+
+ROW = struct.Struct("<IBxHIQI32s")
+"""Chunk, flags, count of used ranges, where they begin (in ranges), frame offset in the file, frame size, SHA-256 of the content."""
+
+LARGEST_TOTALS = 1 << 20
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+class BadIndex(ImagingError):
+    """An index contradicts itself or the disk it speaks of."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the index says of one used chunk."""
+
+    chunk: int
+    flags: int
+    ranges: bytes
+    frame_offset: int
+    frame_size: int
+    content_hash: bytes
+
+    @property
+    def record_offset(self) -> int:
+        """Where in the file the chunk's record begins."""
+        return self.frame_offset - SKIPPABLE.size - FIELDS.size - len(self.ranges)
+
+
+class RootDigest:
+    """Accumulates the digest of what an image says: geometry and, chunk by chunk, flags, used ranges and content hash.
+
+    Unused chunks count by their absence. Two images of equal disks have the same digest whatever their compression.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._hash = hashlib.sha256(b"fleet.imaging root digest 1\n")
+        self._hash.update(struct.pack("<QII", geometry.disk_size, geometry.logical_sector_size, geometry.chunk_size))
+
+    def add(self, chunk: int, flags: int, ranges: bytes, content_hash: bytes) -> None:
+        """Add the next used chunk, in ascending order."""
+        self._hash.update(struct.pack("<IBH", chunk, flags, len(ranges) // RANGE.size) + ranges + content_hash)
+
+    def digest(self) -> bytes:
+        """The 32 bytes of the digest so far."""
+        return self._hash.digest()
+
+
+class Index:
+    """Packed rows in ascending order of chunks; 56 bytes a used chunk and 4 a used range."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self.totals: dict[str, Any] = {}
+        self._rows: Buffer = bytearray()
+        self._ranges: Buffer = bytearray()
+
+    def __len__(self) -> int:
+        """How many chunks are used."""
+        return len(self._rows) // ROW.size
+
+    def append(self, row: Row) -> None:
+        """Add the next used chunk; raises BadIndex when it is not beyond the last one."""
+        if len(self) and row.chunk <= self.chunk_at(len(self) - 1):
+            raise BadIndex(f"Chunk {row.chunk} is out of order in the index.")
+        first = len(self._ranges) // RANGE.size
+        packed = ROW.pack(
+            row.chunk, row.flags, len(row.ranges) // RANGE.size, first, row.frame_offset, row.frame_size, row.content_hash
+        )
+        self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
+        self._ranges += row.ranges  # type: ignore[operator]
+
+    def truncate(self, chunk: int) -> None:
+        """Forget the rows of ``chunk`` and of all behind it, so that they can be appended anew."""
+        position = bisect.bisect_left(_Chunks(self), chunk)
+        if position < len(self):
+            first = struct.unpack_from("<I", self._rows, position * ROW.size + 8)[0]
+            del self._ranges[first * RANGE.size :]  # type: ignore[union-attr]  # an index being built, as in append
+            del self._rows[position * ROW.size :]  # type: ignore[union-attr]
+
+    def chunk_at(self, position: int) -> int:
+        """The chunk that row ``position`` speaks of."""
+        chunk: int = struct.unpack_from("<I", self._rows, position * ROW.size)[0]
+        return chunk
+
+    def row_at(self, position: int) -> Row:
+        """Row ``position``."""
+        chunk, flags, count, first, offset, size, content_hash = ROW.unpack_from(self._rows, position * ROW.size)
+        ranges = bytes(self._ranges[first * RANGE.size : (first + count) * RANGE.size])
+        return Row(chunk, flags, ranges, offset, size, content_hash)
+
+    def find(self, chunk: int) -> Row | None:
+        """The row of a chunk, or None when it is unused."""
+        position = self.position(chunk)
+        return None if position is None else self.row_at(position)
+
+    def position(self, chunk: int) -> int | None:
+        """The position of a chunk's row, or None when it is unused."""
+        position = bisect.bisect_left(_Chunks(self), chunk)
+        return position if position < len(self) and self.chunk_at(position) == chunk else None
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows, in ascending order of chunks."""
+        return (self.row_at(position) for position in range(len(self)))
+
+    def rows_between(self, start: int, end: int) -> Iterator[Row]:
+        """The rows of the used chunks in [start, end)."""
+        chunks = _Chunks(self)
+        return (self.row_at(position) for position in range(bisect.bisect_left(chunks, start), bisect.bisect_left(chunks, end)))
+
+    def root_digest(self) -> bytes:
+        """The root digest of what the rows say."""
+        root = RootDigest(self.geometry)
+        for row in self:
+            root.add(row.chunk, row.flags, row.ranges, row.content_hash)
+        return root.digest()
+
+    def used_bytes(self) -> int:
+        """The sum of all used ranges, in bytes."""
+        return sum(self.used_in(row) for row in self)
+
+    def used_in(self, row: Row) -> int:
+        """The used bytes of one chunk."""
+        return sum(end - start for start, end in unpack_ranges(row.ranges, self.geometry.length(row.chunk)))
+
+    def pack(self) -> bytes:
+        """The index as it is stored and sent."""
+        totals = json.dumps(self.totals, sort_keys=True).encode()
+        head = HEAD.pack(MAGIC, len(self), len(self._ranges), len(totals), self.root_digest())
+        return b"".join((head, totals, self._rows, self._ranges))
+
+    @classmethod
+    def unpack(cls, data: Buffer, geometry: Geometry, check_row: Callable[[Row], None] = lambda row: None) -> Index:
+        """Read :meth:`pack`'s form without copying the rows, and check every one of them; raises BadIndex.
+
+        ``check_row`` is called with each row in turn, for what the caller knows and the index does not.
+        """
+        view = memoryview(data)
+        if len(view) < HEAD.size:
+            raise BadIndex(f"An index of {len(view)} bytes is too short.")
+        magic, rows, ranges, totals, root = HEAD.unpack_from(view)
+        if magic != MAGIC:
+            raise BadIndex(f"An index begins with {magic!r} where {MAGIC!r} was expected.")
+        if rows > geometry.chunk_count or totals > LARGEST_TOTALS or HEAD.size + totals + rows * ROW.size + ranges != len(view):
+            raise BadIndex(f"The lengths in the index ({rows} rows, {ranges} and {totals} bytes) do not add up to its {len(view)}.")
+        index = cls(geometry)
+        index.totals = _read_totals(bytes(view[HEAD.size : HEAD.size + totals]))
+        start = HEAD.size + totals
+        index._rows = view[start : start + rows * ROW.size]
+        index._ranges = view[start + rows * ROW.size :]
+        index._check(root, check_row)
+        return index
+
+    def _check(self, root: bytes, check_row: Callable[[Row], None]) -> None:
+        digest = RootDigest(self.geometry)
+        before, first = -1, 0
+        for position in range(len(self)):
+            row = self.row_at(position)
+            begins = struct.unpack_from("<I", self._rows, position * ROW.size + 8)[0]
+            if not before < row.chunk < self.geometry.chunk_count:
+                raise BadIndex(f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk.")
+            length = self.geometry.length(row.chunk)
+            if begins != first or (first + len(row.ranges) // RANGE.size) * RANGE.size > len(self._ranges):
+                raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")
+            if not row.flags & USED or not 0 < row.frame_size <= largest_frame(length):
+                raise BadIndex(f"Row {position} of the index (chunk {row.chunk}) has impossible flags or frame size.")
+            check_flags(row.chunk, row.flags, row.ranges, row.content_hash, length)
+            check_row(row)
+            digest.add(row.chunk, row.flags, row.ranges, row.content_hash)
+            before, first = row.chunk, first + len(row.ranges) // RANGE.size
+        if first * RANGE.size != len(self._ranges):
+            raise BadIndex("The index holds used ranges that belong to no chunk.")
+        if digest.digest() != root:
+            raise BadIndex("The index does not match its own root digest.")
+
+
+class _Chunks:
+    """The chunk numbers of an index as a sequence, for bisect."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, position: int) -> int:
+        return self._index.chunk_at(position)
+
+
+def _read_totals(data: bytes) -> dict[str, Any]:
+    try:
+        totals = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadIndex(f"The totals of the index can't be read: {error}.") from error
+    if not isinstance(totals, Mapping):
+        raise BadIndex("The totals of the index are no JSON object.")
+    return dict(totals)

@@ -1,0 +1,211 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads an image file and trusts nothing in it: header, index and seek table must agree before the first record is read.
+
+What a reader needs of a store is small on purpose (sizes and ``read_range``), so that it can be something else than a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from array import array
+from dataclasses import dataclass
+from typing import Iterator, Protocol
+
+from ..errors import ImagingError
+from ..zstd import Codec
+from .header import LARGEST_HEADER, ImageHeader
+from .index import Index, Row
+from .record import (
+    FIELDS,
+    HEADER_MAGIC,
+    INDEX_MAGIC,
+    LARGEST_RECORD_HEADER,
+    RECORD_MAGIC,
+    SKIPPABLE,
+    RecordHeader,
+)
+from .seek_table import FOOTER, SeekTable
+
+
+class BadImage(ImagingError):
+    """An image file is damaged, cut short, or none."""
+
+
+class ByteSource(Protocol):
+    """Something of a known size whose byte ranges can be read."""
+
+    name: str
+    size: int
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes from ``offset``; raises BadImage when they are not there."""
+
+
+class FileSource:
+    """The byte ranges of a file."""
+
+    def __init__(self, path: str) -> None:
+        """Open ``path``; raises OSError."""
+        self.name = path
+        self._file = open(path, "rb", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes from ``offset``."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise BadImage(f"{self.name}: {size} bytes were expected at {offset}, and the file ends at {self.size}.")
+        parts = []
+        while size:
+            part = os.pread(self._file.fileno(), size, offset)
+            if not part:
+                raise BadImage(f"{self.name} became shorter while it was read.")
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record's header and its frame, as the file holds them."""
+
+    header: RecordHeader
+    frame: memoryview
+
+
+class ImageReader:
+    """An opened image: ``header``, ``index``, ``packed_header`` and ``packed_index`` (their bytes), ``root_digest``, and its records on request."""
+
+    def __init__(self, source: ByteSource) -> None:
+        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong."""
+        self._source = source
+        try:
+            self._open()
+        except BadImage:
+            raise
+        except ImagingError as error:
+            raise BadImage(f"{source.name}: {error}") from error
+
+    def _open(self) -> None:
+        table, table_size = self._read_seek_table()
+        stored, content = table.stored, table.content
+        if len(stored) < 2 or sum(stored) + table_size != self._source.size:
+            raise BadImage(f"{self._source.name} is not as long as its seek table says: it was cut short or damaged.")
+        self.packed_header = self._skippable(0, stored[0], HEADER_MAGIC, LARGEST_HEADER)
+        self.header = ImageHeader.unpack(self.packed_header)
+        geometry = self.header.geometry
+        if len(stored) != 2 + 2 * geometry.chunk_count or content[0] or any(content[1::2]):
+            raise BadImage(f"{self._source.name}: the seek table does not have two frames for each chunk of the disk.")
+        for chunk, length in enumerate(content[2::2]):
+            if length != geometry.length(chunk):
+                raise BadImage(f"{self._source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
+        index_offset = self._source.size - table_size - stored[-1]
+        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, stored[-1])
+        self._read_index(stored)
+        self.stored_bytes = self._source.size
+
+    def _read_seek_table(self) -> tuple[SeekTable, int]:
+        size = self._source.size
+        if size < FOOTER.size:
+            raise BadImage(f"{self._source.name} has only {size} bytes: it is no image.")
+        table_size = SeekTable.packed_size(self._source.read_range(size - FOOTER.size, FOOTER.size), size)
+        return SeekTable.unpack(self._source.read_range(size - table_size, table_size)), table_size
+
+    def _skippable(self, offset: int, stored: int, magic: int, largest: int) -> bytes:
+        if not SKIPPABLE.size <= stored <= largest + SKIPPABLE.size:
+            raise BadImage(f"{self._source.name}: a frame at {offset} has {stored} bytes, which can't be.")
+        data = self._source.read_range(offset, stored)
+        found, size = SKIPPABLE.unpack_from(data)
+        if found != magic or size != stored - SKIPPABLE.size:
+            raise BadImage(f"{self._source.name}: at {offset} a skippable frame {magic:#x} was expected and {found:#x} was found.")
+        return data[SKIPPABLE.size :]
+
+    def _read_index(self, stored: array[int]) -> None:
+        """Unpack the index and hold each of its rows against the seek table."""
+        ends = itertools.accumulate(stored)
+        position = -1
+        end = 0
+
+        def check_row(row: Row) -> None:
+            nonlocal position, end
+            frame = 2 + 2 * row.chunk
+            while position < frame:
+                end = next(ends)
+                position += 1
+            if row.frame_offset + row.frame_size != end or stored[frame] != row.frame_size:
+                raise BadImage(f"{self._source.name}: index and seek table disagree on where chunk {row.chunk} lies.")
+
+        self.index = Index.unpack(self.packed_index, self.header.geometry, check_row)
+        self.root_digest = self.index.root_digest()
+
+    def record(self, row: Row) -> Record:
+        """The record that a row of the index points to, its header checked against the row; the frame is not hashed yet."""
+        offset = row.record_offset
+        header_size = row.frame_offset - offset
+        data = self._source.read_range(offset, header_size + row.frame_size)
+        header = self._record_header(data[:header_size], offset)
+        if (header.chunk, header.flags, header.ranges, header.content_hash, header.frame_size) != (
+            row.chunk,
+            row.flags,
+            row.ranges,
+            row.content_hash,
+            row.frame_size,
+        ):
+            raise BadImage(f"{self._source.name}: the record of chunk {row.chunk} and the index disagree. {REPAIR}")
+        return Record(header, memoryview(data)[header_size:])
+
+    def _record_header(self, data: bytes, offset: int) -> RecordHeader:
+        magic, size = SKIPPABLE.unpack_from(data)
+        if magic != RECORD_MAGIC or size != len(data) - SKIPPABLE.size:
+            raise BadImage(f"{self._source.name}: no record was found at {offset}. {REPAIR}")
+        try:
+            return RecordHeader.unpack(data[SKIPPABLE.size :], self.header.geometry, self.header.stream)
+        except ImagingError as error:
+            raise BadImage(f"{self._source.name}: {error} {REPAIR}") from error
+
+    def check_frame(self, record: Record) -> None:
+        """Raise BadImage unless a record's frame is the one that was stored."""
+        if hashlib.sha256(record.frame).digest() != record.header.frame_hash:
+            raise BadImage(f"{self._source.name}: the frame of chunk {record.header.chunk} is damaged. {REPAIR}")
+
+    def all_records(self) -> Iterator[Record]:
+        """Every record of the file in disk order, those of unused chunks too, as they follow one another in the file."""
+        offset = SKIPPABLE.size + self._skippable_size(0)
+        for chunk in range(self.header.geometry.chunk_count):
+            size = SKIPPABLE.size + self._skippable_size(offset)
+            if not SKIPPABLE.size + FIELDS.size <= size <= SKIPPABLE.size + LARGEST_RECORD_HEADER:
+                raise BadImage(f"{self._source.name}: no record was found at {offset}. {REPAIR}")
+            header = self._record_header(self._source.read_range(offset, size), offset)
+            row = self.index.find(chunk)
+            known = (row.flags, row.ranges, row.content_hash) if row else (0, b"", header.content_hash)
+            if header.chunk != chunk or known != (header.flags, header.ranges, header.content_hash):
+                raise BadImage(f"{self._source.name}: the record of chunk {chunk} and the index disagree. {REPAIR}")
+            yield Record(header, memoryview(self._source.read_range(offset + size, header.frame_size)))
+            offset += size + header.frame_size
+
+    def _skippable_size(self, offset: int) -> int:
+        size: int = SKIPPABLE.unpack(self._source.read_range(offset, SKIPPABLE.size))[1]
+        return size
+
+
+REPAIR = "The image can't be used: restore it from a backup, or capture it again."
+
+
+def check_record(reader: ImageReader, record: Record, codec: Codec, room: memoryview) -> None:
+    """Raise BadImage unless a record's frame decodes to the content it promises; ``room`` has at least a chunk's size."""
+    header = record.header
+    reader.check_frame(record)
+    content = room[: header.content_size]
+    try:
+        codec.decompress_into(record.frame, content)
+    except ImagingError as error:
+        raise BadImage(f"Chunk {header.chunk}: {error} {REPAIR}") from error
+    if hashlib.sha256(content).digest() != header.content_hash:
+        raise BadImage(f"The frame of chunk {header.chunk} decodes to something else than its record says. {REPAIR}")

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seek table of the zstd seekable format, version 0.1.0.
+
+Source: zstd's contrib/seekable_format/zstd_seekable_compression_format.md. One row for each frame of the file, skippable
+frames with a decompressed size of 0, no checksums (descriptor 0).
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+
+from ..errors import ImagingError
+from .record import SEEK_TABLE_MAGIC, SKIPPABLE
+
+FOOTER = struct.Struct("<IBI")
+"""Number of frames, descriptor, magic."""
+
+FOOTER_MAGIC = 0x8F92EAB1
+ROW_SIZE = 8
+LARGEST_ROWS = (1 << 27) - 1
+"""The format's own bound on the number of frames (ZSTD_SEEKABLE_MAXFRAMES)."""
+
+
+class SeekTable:
+    """Stored and decompressed sizes of all frames before the table itself, in file order."""
+
+    def __init__(self) -> None:
+        self._sizes = array("I")
+
+    def add(self, stored: int, content: int) -> None:
+        """Add the next frame: bytes in the file, bytes of content (0 for a skippable frame)."""
+        self._sizes.append(stored)
+        self._sizes.append(content)
+
+    @property
+    def stored(self) -> array[int]:
+        """The stored size of each frame, in bytes."""
+        return self._sizes[0::2]
+
+    @property
+    def content(self) -> array[int]:
+        """The decompressed size of each frame, in bytes."""
+        return self._sizes[1::2]
+
+    def pack(self) -> bytes:
+        """The table as the last skippable frame of a file."""
+        rows = array("I", self._sizes)
+        if sys.byteorder == "big":
+            rows.byteswap()
+        count = len(rows) // 2
+        body = rows.tobytes() + FOOTER.pack(count, 0, FOOTER_MAGIC)
+        return SKIPPABLE.pack(SEEK_TABLE_MAGIC, len(body)) + body
+
+    @staticmethod
+    def packed_size(footer: bytes, file_size: int) -> int:
+        """The size of the whole skippable frame, from a file's last nine bytes; raises ImagingError when there is no such table."""
+        count, descriptor, magic = FOOTER.unpack(footer)
+        if magic != FOOTER_MAGIC:
+            raise ImagingError("The file does not end with a seek table: it is cut short, or no image of this collection.")
+        size = SKIPPABLE.size + count * ROW_SIZE + FOOTER.size
+        if descriptor or count > LARGEST_ROWS or size > file_size:
+            raise ImagingError(f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be.")
+        return int(size)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> SeekTable:
+        """Read :meth:`pack`'s form; raises ImagingError."""
+        magic, size = SKIPPABLE.unpack_from(data)
+        if magic != SEEK_TABLE_MAGIC or size != len(data) - SKIPPABLE.size:
+            raise ImagingError("The seek table's head and its footer disagree: the image file is damaged.")
+        table = cls()
+        table._sizes.frombytes(data[SKIPPABLE.size : -FOOTER.size])
+        if sys.byteorder == "big":
+            table._sizes.byteswap()
+        return table

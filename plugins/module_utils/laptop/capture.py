@@ -1,0 +1,177 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The laptop's half of a capture: holds the disk, learns what of it is used, and serves its records to the controller."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Iterator, Mapping
+
+from ..disk.command import RunCommand
+from ..disk.devices import Disk, describe
+from ..disk.partition_table import PartitionTable, read_partition_table
+from ..disk.raw_io import RawDisk
+from ..disk.used_map import UsedMap, read_used_map
+from ..engine.capture import Capture
+from ..engine.stopwatch import Stopwatches
+from ..errors import ImagingError
+from ..image.geometry import Geometry
+from ..image.header import ImageHeader
+from ..image.record import STREAM_SIZE
+from ..stream.conversation import serve
+from ..zstd import Zstd
+from .session import Session, check_identity
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """What is asked of this laptop. ``expect`` is what the selection knew of the disk, ``created`` the controller's time."""
+
+    device: str
+    used_map: str
+    level: int
+    chunk_size: int
+    expect: Mapping[str, Any]
+    created: str
+    host: str
+    collection_version: str
+
+
+class SourceDisk:
+    """A disk held for reading, with everything that is to be known of it before its first chunk is read."""
+
+    def __init__(self, run: RunCommand, request: CaptureRequest) -> None:
+        """Hold the disk; raises ImagingError with every reason against capturing it."""
+        self._run = run
+        self._request = request
+        disk = describe(run, request.device)
+        refuse(disk, disk.source_refusals, "captured")
+        self.raw = RawDisk(disk.path)
+        try:
+            self.disk = confirm(run, self.raw, request.expect)
+        except BaseException:
+            self.raw.close()
+            raise
+        self.geometry = Geometry(
+            self.raw.size, self.raw.logical_sector_size, max(self.disk.physical_sector_size, 512), request.chunk_size
+        )
+        self.table: PartitionTable | None = None
+        self.used: UsedMap
+
+    def map_used(self) -> None:
+        """Find out what of the disk is used; takes as long as partclone takes."""
+        self.geometry.check()
+        self.table = read_partition_table(self._run, self.raw.path)
+        self.used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
+
+    def header(self, stream: bytes) -> ImageHeader:
+        """The header of the image that this disk becomes."""
+        source = {
+            "host": self._request.host,
+            "node": platform.node(),
+            "device": self.raw.path,
+            "model": self.disk.model,
+            "serial": self.disk.serial,
+            "wwn": self.disk.wwn,
+            "partitions": self.used.partitions_json(),
+            "used_map": self._request.used_map,
+        }
+        table = self.table.raw if self.table else None
+        return ImageHeader(self.geometry, stream, self._request.created, table, source, self._request.collection_version)
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        self.raw.close()
+
+
+class CaptureSource:
+    """Answers the controller's questions (``stream.conversation.Source``)."""
+
+    def __init__(self, disk: SourceDisk, zstd: Zstd, level: int) -> None:
+        self._disk = disk
+        self._zstd = zstd
+        self._level = level
+        self._stream = os.urandom(STREAM_SIZE)
+        self.watches = Stopwatches()
+        self.capture: Capture | None = None
+        self._header = b""
+
+    def header(self) -> bytes:
+        """Map what is used on the first call, and say what the image is of."""
+        if self.capture is None:
+            mapping = self.watches.new()
+            self._disk.map_used()
+            self._header = self._disk.header(self._stream).pack()
+            mapping.busy("map")
+            disk = self._disk
+            self.capture = Capture(disk.raw, disk.geometry, disk.used.ranges, self._zstd, self._level, self._stream, self.watches)
+        return self._header
+
+    def index(self) -> bytes:
+        """Nothing: the index comes into being with the records."""
+        return b""
+
+    def records(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """The records of [start, end), read from the disk now."""
+        if self.capture is None:
+            raise ImagingError("The controller asked for records before it asked what the disk is.")
+        for header, frame in self.capture.records(start, end):
+            yield header.pack(), frame
+
+    def check(self, chunk: int) -> None:
+        """Frames are made from the disk each time they are asked for: there is no copy that could be damaged."""
+
+
+def run_capture(source: CaptureSource, disk: SourceDisk, session: Session) -> dict[str, Any]:
+    """Serve the controller until it has everything; returns the module's result."""
+    sent = 0
+
+    def conversation(link: Any) -> None:
+        nonlocal sent
+        try:
+            serve(link, source)
+        finally:
+            sent += link.bytes_sent
+
+    session.converse(conversation)
+    capture = source.capture
+    if capture is None:
+        raise ImagingError("The controller ended the transfer before it asked for anything.")
+    result = facts(disk)
+    result.update(
+        root_digest=capture.index.root_digest().hex(),
+        bytes_read=capture.bytes_read,
+        sent_bytes=sent,
+        links_made=session.links_made,
+        workers=capture.workers,
+        stages=source.watches.stages(),
+    )
+    return result
+
+
+def facts(disk: SourceDisk) -> dict[str, Any]:
+    """What is known of a mapped disk, for a result."""
+    return {
+        "device": disk.raw.path,
+        "disk_size": disk.geometry.disk_size,
+        "used_bytes": disk.used.ranges.total(),
+        "partitions": disk.used.partitions_json(),
+        "past_cache": disk.raw.past_cache,
+    }
+
+
+def refuse(disk: Disk, reasons: list[str] | tuple[str, ...], deed: str) -> None:
+    """Raise ImagingError with all reasons why a disk is not to be captured or restored, if there are any."""
+    if reasons:
+        raise ImagingError(f"{disk.path} can't be {deed}: " + " ".join(reasons))
+
+
+def confirm(run: RunCommand, raw: RawDisk, expect: Mapping[str, Any]) -> Disk:
+    """Look at a disk again now that it is held, and compare it with what was selected; raises ImagingError."""
+    disk = describe(run, raw.path)
+    found = {"size": raw.size, "serial": disk.serial, "wwn": disk.wwn, "logical_sector_size": raw.logical_sector_size}
+    check_identity(found, expect, raw.path)
+    return disk

@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules of both transfers share: their private arguments, and how an error of ours ends a module."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NoReturn, Protocol
+
+from ..errors import ImagingError
+from .session import Terminated, arm_termination
+
+TRANSFER = "_transfer"
+
+TRANSFER_ARGUMENTS: dict[str, Any] = {
+    "run_id": {"type": "str", "required": True},
+    "secret_file": {"type": "path", "required": True},
+    "created": {"type": "str"},
+    "host": {"type": "str"},
+    "collection_version": {"type": "str"},
+    "root_digest": {"type": "str"},
+}
+"""What the action plugin of the same name hands to its module; nothing for users."""
+
+COMMON_ARGUMENTS: dict[str, Any] = {
+    "device": {"type": "path", "required": True},
+    "store": {"type": "path", "default": "~/fleet-images"},
+    "port": {"type": "int", "default": 19000},
+    "link_timeout": {"type": "int", "default": 120},
+    "expect": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "size": {"type": "int"},
+            "serial": {"type": "str"},
+            "wwn": {"type": "str"},
+            "logical_sector_size": {"type": "int"},
+        },
+    },
+    TRANSFER: {"type": "dict", "options": TRANSFER_ARGUMENTS},
+}
+
+CAPTURE_ARGUMENTS: dict[str, Any] = dict(
+    COMMON_ARGUMENTS,
+    image={"type": "str", "required": True},
+    compression_level={"type": "int", "default": 3},
+    used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
+)
+
+RESTORE_ARGUMENTS: dict[str, Any] = dict(
+    COMMON_ARGUMENTS,
+    image={"type": "str", "required": True},
+    read_back={"type": "bool", "default": True},
+)
+
+
+class Module(Protocol):
+    """What is used of AnsibleModule."""
+
+    params: dict[str, Any]
+
+    def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
+        """End the module with a failure."""
+
+    def exit_json(self, **kwargs: Any) -> NoReturn:
+        """End the module with a result."""
+
+
+def transfer_arguments(module: Module) -> dict[str, Any]:
+    """The private arguments; fails the module when it was started without its action plugin."""
+    transfer = module.params[TRANSFER]
+    if not transfer:
+        module.fail_json(msg="This module is one end of a transfer, and its action plugin the other: it can't be started without it.")
+    result: dict[str, Any] = transfer
+    return result
+
+
+def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
+    """Run ``work`` and end the module with its result, or with the message of what went wrong."""
+    arm_termination()
+    try:
+        result = work()
+    except ImagingError as error:
+        module.fail_json(msg=str(error))
+    except Terminated as error:
+        module.fail_json(msg=f"The module was {error}. What it had not finished is finished by running again.")
+    module.exit_json(**result)

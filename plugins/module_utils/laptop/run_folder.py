@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a laptop publishes of its transfers: one file for each, in a folder that only its user can enter.
+
+The controller reads it to learn port and state; a later run reads it to find out whether a disk or a port is still in use. Process ids
+are compared together with the process's start time (proc(5), /proc/PID/stat, field 22), because ids are reused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import stat
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Iterator
+
+from ..errors import ImagingError
+
+STARTING = "starting"
+LISTENING = "listening"
+CONNECTED = "connected"
+WAITING = "waiting"
+
+FOLDER_SCRIPT = 'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo /tmp/fleet.imaging-$(id -u); fi'
+"""The same choice as :func:`folder_path`, for a shell."""
+
+STARTING_GRACE = 30.0
+"""Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
+
+ENDING_TIME = 10.0
+
+
+def folder_path() -> str:
+    """Where this user's run files lie."""
+    return "/run/fleet.imaging" if os.geteuid() == 0 else f"/tmp/fleet.imaging-{os.geteuid()}"
+
+
+@dataclass
+class Run:
+    """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller."""
+
+    run_id: str
+    device: str
+    pid: int
+    started: int
+    port: int
+    state: str
+    since: float
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+class RunFolder:
+    """The folder of run files, made on first use with mode 0700."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or folder_path()
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ImagingError(f"{self.path} can't be made: {error.strerror}.") from error
+        found = os.lstat(self.path)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise ImagingError(f"{self.path} is not a folder that belongs to this user alone: remove it and try again.")
+
+    def _file(self, run_id: str) -> str:
+        return os.path.join(self.path, f"{run_id}.json")
+
+    def write(self, run: Run) -> None:
+        """Publish a run, whole or not at all."""
+        path = self._file(run.run_id)
+        with open(path + ".new", "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump(asdict(run), file)
+        os.replace(path + ".new", path)
+
+    def remove(self, run_id: str) -> None:
+        """Take a run's file away."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._file(run_id))
+
+    def _read(self, name: str) -> Run | None:
+        try:
+            with open(os.path.join(self.path, name), encoding="utf-8") as file:
+                value: Any = json.load(file)
+            run = Run(**value)
+        except (OSError, ValueError, TypeError):
+            return None
+        return run if start_time(run.pid) == run.started else None
+
+    def alive(self) -> Iterator[Run]:
+        """The runs whose process lives; files of dead ones are removed."""
+        for name in sorted(os.listdir(self.path)):
+            if not name.endswith(".json"):
+                continue
+            run = self._read(name)
+            if run is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.path, name))
+            else:
+                yield run
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with open(os.path.join(self.path, "lock"), "w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def enter(self, run: Run) -> list[str]:
+        """Publish a new run, after ending those whose controller is gone and that are in its way; returns what was ended.
+
+        Raises ImagingError when one that is in its way still has its controller.
+        """
+        ended = []
+        with self._alone():
+            for other in self.alive():
+                if other.device == run.device or (run.port and other.port == run.port):
+                    ended.append(self._displace(other, run))
+            self.write(run)
+        return ended
+
+    def _displace(self, other: Run, run: Run) -> str:
+        young = other.state in (STARTING, LISTENING) and time.time() - other.since < STARTING_GRACE
+        if other.state == CONNECTED or young:
+            raise ImagingError(
+                f"{run.device}: another controller is at work here (process {other.pid}, {other.device}, port {other.port}, {other.state} since "
+                f"{time.strftime('%H:%M:%S', time.localtime(other.since))}): wait until it is done, or end that run first."
+            )
+        end_process(other)
+        self.remove(other.run_id)
+        return f"ended process {other.pid}, left over from a run whose controller is gone ({other.device}, port {other.port})"
+
+
+def end_process(run: Run) -> None:
+    """End a run's process, by force if it does not go within ten seconds; raises ImagingError when even that fails."""
+    for number, patience in ((signal.SIGTERM, ENDING_TIME), (signal.SIGKILL, 5.0)):
+        if start_time(run.pid) != run.started:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(run.pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if start_time(run.pid) != run.started:
+                return
+            time.sleep(0.05)
+    raise ImagingError(f"Process {run.pid}, left over from an earlier run, does not end: reboot this laptop from its live medium.")

@@ -1,0 +1,156 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One transfer as a laptop sees it: the secret, the listener, the published state, and the controller that comes and goes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable, Iterator, Mapping
+
+from ..errors import ImagingError
+from ..stream.conversation import PeerEnded, raise_end
+from ..stream.handshake import SECRET_SIZE
+from ..stream.link import Link, LinkError
+from ..stream.listener import ControllerGone, Listener
+from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, start_time
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: end, and clean up on the way. Not an Exception, so that nothing swallows it."""
+
+
+def take_secret(path: str) -> bytes:
+    """Read the run's secret and remove its file, before anything else can fail; raises ImagingError."""
+    try:
+        with open(path, encoding="ascii") as file:
+            text = file.read(2 * SECRET_SIZE + 2)
+    except OSError as error:
+        raise ImagingError(f"The secret of this run is not where it should be ({path}: {error.strerror}): run again.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET_SIZE:
+        raise ImagingError(f"The secret of this run has {len(secret)} bytes where {SECRET_SIZE} were expected: run again.")
+    return secret
+
+
+class Session:
+    """Hands out links to the controller for as long as one comes back within the link timeout."""
+
+    def __init__(self, run_id: str, device: str, secret: bytes, port: int, link_timeout: float, folder: RunFolder | None = None) -> None:
+        self._link_timeout = link_timeout
+        self._folder = folder or RunFolder()
+        pid = os.getpid()
+        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, time.time())
+        self.notes = self._folder.enter(self._run)
+        try:
+            self._listener = Listener("", port, secret)
+        except BaseException:
+            self._folder.remove(run_id)
+            raise
+        self._run.port = self._listener.port
+        self._publish(LISTENING)
+        self.links_made = 0
+
+    def _publish(self, state: str) -> None:
+        self._run.state, self._run.since = state, time.time()
+        self._folder.write(self._run)
+
+    def converse(self, conversation: Callable[[Link], None]) -> None:
+        """Hold a conversation to its end, over as many links as it takes; raises ControllerGone, PeerEnded, and its own errors.
+
+        An error of this end is told to the controller before it is raised.
+        """
+        while True:
+            link = self._listener.next_link(self._link_timeout)
+            self.links_made += 1
+            self._publish(CONNECTED)
+            try:
+                conversation(link)
+            except LinkError:
+                link.close()
+                self._publish(WAITING)
+            except PeerEnded:
+                link.close()
+                raise
+            except BaseException as error:
+                link.end(str(error) or type(error).__name__)
+                raise
+            else:
+                return
+
+    @contextlib.contextmanager
+    def attended(self, link: Link) -> Iterator[Callable[[], None]]:
+        """During long work without conversation: yields a check that raises PeerEnded when the controller gave up.
+
+        A broken link is no reason to stop the work, unless no controller is there for the link timeout.
+        """
+        yield _Attendance(link, self._listener, self._link_timeout).check
+
+    def close(self) -> None:
+        """Stop listening, and take the published state away."""
+        self._listener.close()
+        self._folder.remove(self._run.run_id)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+class _Attendance:
+    """Listens to a link on which nothing but an END is expected."""
+
+    def __init__(self, link: Link, listener: Listener, patience: float) -> None:
+        self._link = link
+        self._listener = listener
+        self._patience = patience
+        self._ended: ImagingError | None = None
+        self._broken_since: float | None = None
+        threading.Thread(target=self._listen, name="attendance", daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            raise_end(self._link.receive())
+        except LinkError:
+            self._broken_since = time.monotonic()
+        except PeerEnded as error:
+            self._ended = error
+
+    def check(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+        if self._broken_since is None or self._listener.link_waits:
+            return
+        if time.monotonic() - self._broken_since > self._patience:
+            raise ControllerGone(f"The controller has been gone for {self._patience:.0f} seconds.")
+
+
+def arm_termination() -> None:
+    """Turn SIGTERM and SIGHUP into :class:`Terminated`, so that everything on the way out is cleaned up."""
+
+    def terminate(number: int, _frame: Any) -> None:
+        raise Terminated(f"ended by signal {number}")
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def check_identity(found: Mapping[str, Any], expected: Mapping[str, Any], device: str) -> None:
+    """Raise ImagingError unless a disk, looked at after opening, is the one that was selected before."""
+    for name, value in expected.items():
+        if value is not None and found.get(name) != value:
+            raise ImagingError(
+                f"{device} is not the disk that was selected: its {name} was {value!r} and is now {found.get(name)!r}. Nothing was "
+                "written. Disks may have been plugged in or swapped: run again."
+            )

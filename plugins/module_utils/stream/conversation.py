@@ -1,0 +1,153 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What two ends say to one another. The sink asks, the source answers; which of them is the laptop does not matter.
+
+sink   -> DESCRIBE                        source -> HEADER [INDEX ... INDEX(empty)]
+sink   -> WANT(ranges of chunks)          source -> RECORD ... SERVED
+sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so
+sink   -> DONE                            either -> END(reason)
+
+A broken link is made again and the sink asks for what it still lacks: nobody has to remember what was sent.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+from typing import Iterable, Iterator, Protocol, Union
+
+from ..errors import ImagingError
+from .link import INDEX_PIECE, Kind, Link, LinkError, Message
+
+RANGE = struct.Struct("<II")
+LARGEST_INDEX = 1 << 30
+CHUNK = struct.Struct("<I")
+
+
+class PeerEnded(ImagingError):
+    """The other end gave up and said why."""
+
+
+class Source(Protocol):
+    """The end that has the content."""
+
+    def header(self) -> bytes:
+        """The packed image header."""
+
+    def index(self) -> bytes:
+        """The packed index; empty when it comes into being only with the records."""
+
+    def records(self, start: int, end: int) -> Iterator[tuple[bytes, Union[bytes, memoryview]]]:
+        """Packed record headers and frames of the used chunks in [start, end), in ascending order."""
+
+    def check(self, chunk: int) -> None:
+        """Raise ImagingError when the source's own copy of a chunk's frame is damaged."""
+
+
+class _Inbox:
+    """Reads a link in a thread of its own, so that a source hears its sink while it sends."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._messages: queue.SimpleQueue[Union[Message, LinkError]] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message = self._link.receive()
+                self._messages.put(message)
+                if message.kind in (Kind.END, Kind.DONE):
+                    return
+        except LinkError as error:
+            self._messages.put(error)
+
+    def next(self) -> Message:
+        message = self._messages.get()
+        if isinstance(message, LinkError):
+            raise message
+        return message
+
+
+def serve(link: Link, source: Source) -> None:
+    """The source's part, until the sink is done; raises LinkError, PeerEnded, and whatever the source raises."""
+    inbox = _Inbox(link)
+    while True:
+        message = inbox.next()
+        if message.kind == Kind.DESCRIBE:
+            _describe(link, source)
+        elif message.kind == Kind.WANT:
+            for start, end in _unpack_want(message.payload):
+                for header, frame in source.records(start, end):
+                    link.send(Kind.RECORD, header, frame)
+            link.send(Kind.SERVED)
+        elif message.kind == Kind.DAMAGED:
+            source.check(_unpack_chunk(message.payload))
+        elif message.kind == Kind.DONE:
+            return
+        else:
+            raise_end(message)
+
+
+def _describe(link: Link, source: Source) -> None:
+    link.send(Kind.HEADER, source.header())
+    index = memoryview(source.index())
+    for offset in range(0, len(index), INDEX_PIECE):
+        link.send(Kind.INDEX, bytes(index[offset : offset + INDEX_PIECE]))
+    link.send(Kind.INDEX)
+
+
+def describe(link: Link) -> tuple[bytes, bytes]:
+    """The sink's first question: the source's packed header and index (empty when there is none yet)."""
+    link.send(Kind.DESCRIBE)
+    header = expect(link, Kind.HEADER).payload
+    pieces = []
+    size = 0
+    while True:
+        piece = expect(link, Kind.INDEX).payload
+        if not piece:
+            return header, b"".join(pieces)
+        size += len(piece)
+        if size > LARGEST_INDEX:
+            raise ImagingError(f"The other end sends an index of more than {LARGEST_INDEX} bytes, which no disk has.")
+        pieces.append(piece)
+
+
+def want(link: Link, ranges: Iterable[tuple[int, int]]) -> None:
+    """Ask for the records of ranges of chunks, half-open, to come in this order and be followed by SERVED."""
+    link.send(Kind.WANT, b"".join(RANGE.pack(start, end) for start, end in ranges))
+
+
+def expect(link: Link, *kinds: Kind) -> Message:
+    """The next message, which must be one of ``kinds``; raises PeerEnded, LinkError."""
+    message = link.receive()
+    if message.kind not in kinds:
+        raise_end(message)
+    return message
+
+
+def damaged(link: Link, chunk: int) -> None:
+    """Tell the source that a chunk's frame did not match its hash."""
+    link.send(Kind.DAMAGED, CHUNK.pack(chunk))
+
+
+def raise_end(message: Message) -> None:
+    """Raise what a message means that was not expected: PeerEnded with its reason, or LinkError."""
+    if message.kind == Kind.END:
+        raise PeerEnded(message.payload.decode(errors="replace"))
+    raise LinkError(f"The other end said {message.kind.name} out of turn.")
+
+
+def _unpack_want(payload: bytes) -> list[tuple[int, int]]:
+    if len(payload) % RANGE.size:
+        raise LinkError("The other end asked for chunks in a form that can't be read.")
+    return [(start, end) for start, end in RANGE.iter_unpack(payload)]
+
+
+def _unpack_chunk(payload: bytes) -> int:
+    if len(payload) != CHUNK.size:
+        raise LinkError("The other end named a chunk in a form that can't be read.")
+    chunk: int = CHUNK.unpack(payload)[0]
+    return chunk

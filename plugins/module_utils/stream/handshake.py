@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mutual challenge and response at the start of a link, from one secret that both ends have.
+
+The connecting side sends magic and nonce, gets a nonce, proves that it knows the secret, and only then gets the same proof: a
+stranger who connects learns nothing but a random number. The keys of both directions come from the secret and both nonces (HMAC-SHA256
+as key derivation, RFC 2104; labels keep the uses apart).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+
+from .link import Channel, Keys, LinkError, receive_exactly
+
+MAGIC = b"FLIMLNK1"
+NONCE_SIZE = 32
+SECRET_SIZE = 32
+
+HANDSHAKE_TIME = 10.0
+"""Seconds that a handshake may take in all."""
+
+
+class _Deadline:
+    """A channel whose calls together take no longer than the handshake may, however slowly bytes drip in."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._end = time.monotonic() + HANDSHAKE_TIME
+        self.close = channel.close
+        self.settimeout = channel.settimeout
+
+    def _arm(self) -> None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise OSError("the handshake took too long")
+        self._channel.settimeout(left)
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        self._arm()
+        self._channel.sendall(data)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        self._arm()
+        return self._channel.recv_into(buffer)
+
+
+def _derive(secret: bytes, label: bytes, nonces: bytes) -> bytes:
+    return hmac.new(secret, b"fleet.imaging link 1 " + label + b"\0" + nonces, hashlib.sha256).digest()
+
+
+def _receive(channel: Channel, size: int) -> bytes:
+    data = bytearray(size)
+    receive_exactly(channel, memoryview(data))
+    return bytes(data)
+
+
+def _send(channel: Channel, data: bytes) -> None:
+    try:
+        channel.sendall(data)
+    except OSError as error:
+        raise LinkError(f"The link broke during the handshake: {error}.") from error
+
+
+def connect_handshake(channel: Channel, secret: bytes) -> Keys:
+    """The connecting side's part; raises LinkError when the other end is silent, a stranger, or gone."""
+    limited = _Deadline(channel)
+    mine = os.urandom(NONCE_SIZE)
+    _send(limited, MAGIC + mine)
+    nonces = mine + _receive(limited, NONCE_SIZE)
+    _send(limited, _derive(secret, b"connecting side", nonces))
+    if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"listening side", nonces)):
+        raise LinkError("What listens there does not know the secret of this run: it is not the module that was started.")
+    return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
+
+
+def accept_handshake(channel: Channel, secret: bytes) -> Keys:
+    """The listening side's part; raises LinkError when whoever connected does not prove in time that it knows the secret."""
+    limited = _Deadline(channel)
+    hello = _receive(limited, len(MAGIC) + NONCE_SIZE)
+    if hello[: len(MAGIC)] != MAGIC:
+        raise LinkError("A stranger connected.")
+    mine = os.urandom(NONCE_SIZE)
+    _send(limited, mine)
+    nonces = hello[len(MAGIC) :] + mine
+    if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"connecting side", nonces)):
+        raise LinkError("Somebody connected who does not know the secret of this run.")
+    _send(limited, _derive(secret, b"listening side", nonces))
+    return Keys(_derive(secret, b"to connector", nonces), _derive(secret, b"to listener", nonces))

@@ -1,0 +1,240 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One connected, authenticated byte stream between two ends: messages with sequence numbers and HMAC tags.
+
+A message on the wire: head (kind, payload size, body size, sequence number), payload, HMAC-SHA256 over head and payload, body. Only a
+record has a body (its frame); the tag does not cover it, the frame's SHA-256 inside the payload does. Each direction has a key and a
+sequence of its own, so nothing can be changed, dropped, repeated, reordered or reflected unnoticed. Nothing is encrypted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from ..errors import ImagingError
+
+HEAD = struct.Struct("<BIIQ")
+TAG_SIZE = 32
+
+SILENCE = 30.0
+"""Seconds without a byte after which a link counts as broken."""
+
+HEARTBEAT = 5.0
+"""Seconds after which an end that has nothing to say says so."""
+
+
+class LinkError(ImagingError):
+    """The link broke or was tampered with; it can be made again."""
+
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    DESCRIBE = 1
+    """Sink to source: send header and index."""
+    HEADER = 2
+    """The image header, JSON."""
+    INDEX = 3
+    """A piece of the packed index; an empty one ends it."""
+    WANT = 4
+    """Sink to source: ranges of chunks."""
+    RECORD = 5
+    """A record header, and the frame as body."""
+    SERVED = 6
+    """All records of the oldest unanswered WANT were sent."""
+    DAMAGED = 7
+    """Sink to source: the frame of this chunk did not match its hash."""
+    DONE = 8
+    """The conversation is over, and the sink has everything."""
+    END = 9
+    """The sender gives up, for the reason in the payload."""
+    PING = 10
+    """Nothing, but I am here."""
+
+
+INDEX_PIECE = 1 << 20
+LARGEST_PAYLOAD = {Kind.HEADER: 16 << 20, Kind.INDEX: INDEX_PIECE, Kind.RECORD: 128 << 10}
+LARGEST_OTHER_PAYLOAD = 64 << 10
+LARGEST_BODY = 32 << 20
+
+
+@dataclass(frozen=True)
+class Message:
+    """One received message; ``body_size`` bytes are still to be read with :meth:`Link.receive_body`."""
+
+    kind: Kind
+    payload: bytes
+    body_size: int
+
+
+class Channel(Protocol):
+    """What a link needs of a socket, and an SSH channel can give."""
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Send all of it, or raise OSError."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Receive some bytes; 0 at the end of the stream; OSError on failure or time-out."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """How long a call may block."""
+
+    def close(self) -> None:
+        """End the stream, and make calls that block in other threads return."""
+
+
+class SocketChannel:
+    """A TCP socket as a channel."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sendall = sock.sendall
+        self.recv_into = sock.recv_into
+        self.settimeout = sock.settimeout
+
+    def close(self) -> None:
+        """Shut the socket down, which wakes whoever is blocked in it, and close it."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+
+
+def receive_exactly(channel: Channel, view: memoryview) -> None:
+    """Fill ``view``; raises LinkError when the stream ends, fails, or is silent for too long."""
+    done = 0
+    while done < len(view):
+        try:
+            count = channel.recv_into(view[done:])
+        except OSError as error:
+            raise LinkError(f"The link broke: {error}.") from error
+        if not count:
+            raise LinkError("The other end closed the link.")
+        done += count
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one link: for what this end sends, and for what it receives."""
+
+    sending: bytes
+    receiving: bytes
+
+
+class Link:
+    """Sends from any thread, receives in one."""
+
+    def __init__(self, channel: Channel, keys: Keys) -> None:
+        self._channel = channel
+        channel.settimeout(SILENCE)
+        # Copies of keyed states are cheaper than keying anew for each message.
+        self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
+        self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
+        self._sent = 0
+        self._received = 0
+        self._lock = threading.Lock()
+        self._last_sent = time.monotonic()
+        self._closed = threading.Event()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def send(self, kind: Kind, payload: bytes = b"", body: bytes | memoryview = b"") -> None:
+        """Send one message; raises LinkError."""
+        with self._lock:
+            head = HEAD.pack(kind, len(payload), len(body), self._sent)
+            tag = self._sending.copy()
+            tag.update(head)
+            tag.update(payload)
+            try:
+                self._channel.sendall(head + payload + tag.digest())
+                if body:
+                    self._channel.sendall(body)
+            except OSError as error:
+                self.close()
+                raise LinkError(f"The link broke: {error}.") from error
+            self._sent += 1
+            self._last_sent = time.monotonic()
+            self.bytes_sent += HEAD.size + len(payload) + TAG_SIZE + len(body)
+
+    def receive(self) -> Message:
+        """The next message that is no PING; raises LinkError when the link breaks or anything in it was altered."""
+        try:
+            while True:
+                message = self._receive()
+                if message.kind != Kind.PING:
+                    return message
+        except LinkError:
+            self.close()
+            raise
+
+    def _receive(self) -> Message:
+        head = bytearray(HEAD.size)
+        receive_exactly(self._channel, memoryview(head))
+        number, payload_size, body_size, sequence = HEAD.unpack(head)
+        try:
+            kind = Kind(number)
+        except ValueError:
+            raise LinkError("Something that is no message arrived: the link was tampered with.") from None
+        if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (kind == Kind.RECORD):
+            raise LinkError("A message of an impossible size arrived: the link was tampered with.")
+        rest = bytearray(payload_size + TAG_SIZE)
+        receive_exactly(self._channel, memoryview(rest))
+        payload = bytes(rest[:payload_size])
+        tag = self._receiving.copy()
+        tag.update(head)
+        tag.update(payload)
+        if not hmac.compare_digest(tag.digest(), bytes(rest[payload_size:])):
+            raise LinkError("A message with a wrong tag arrived: the link was tampered with.")
+        if sequence != self._received:
+            raise LinkError(f"Message {sequence} arrived where {self._received} was expected: the link was tampered with.")
+        self._received += 1
+        self.bytes_received += HEAD.size + len(rest)
+        return Message(kind, payload, body_size)
+
+    def receive_body(self, view: memoryview) -> None:
+        """Fill ``view``, as long as the message's body, with it; raises LinkError. Its content is not authenticated yet."""
+        try:
+            receive_exactly(self._channel, view)
+        except LinkError:
+            self.close()
+            raise
+        self.bytes_received += len(view)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT):
+            if time.monotonic() - self._last_sent >= HEARTBEAT:
+                try:
+                    self.send(Kind.PING)
+                except LinkError:
+                    return
+
+    def end(self, reason: str) -> None:
+        """Tell the other end why this one gives up, as far as that still works, and close."""
+        try:
+            self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
+        except LinkError:
+            pass
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link was closed or broke."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Close the link; blocked calls in other threads raise LinkError."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._channel.close()

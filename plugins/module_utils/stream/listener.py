@@ -1,0 +1,135 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The laptop's end: waits for the controller, and is not disturbed by strangers."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import socket
+import threading
+from collections import deque
+
+from ..errors import ImagingError
+from .handshake import accept_handshake
+from .link import Link, LinkError, SocketChannel
+
+HANDSHAKES = 64
+"""How many unproven connections are kept at a time. When one more comes, the oldest goes: the one who can prove needs only moments."""
+
+BUFFER = 1 << 20
+"""Bytes of the socket buffers that are asked for; the kernel may give less (net.core.rmem_max)."""
+
+
+class ControllerGone(ImagingError):
+    """No controller connected in time."""
+
+
+class Listener:
+    """Accepts connections, shakes hands with all of them side by side, and hands out the links that proved themselves."""
+
+    def __init__(self, address: str, port: int, secret: bytes) -> None:
+        """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken."""
+        self._secret = secret
+        both = not address and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
+        try:
+            self._socket = socket.create_server((address, port), family=family, backlog=128, dualstack_ipv6=both)
+        except OSError as error:
+            raise ImagingError(_why_not_listening(port, error)) from error
+        self._links: queue.Queue[Link] = queue.Queue()
+        self._unproven: deque[SocketChannel] = deque()
+        self._lock = threading.Lock()
+        self._current: Link | None = None
+        self._closed = False
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, name="listener", daemon=True).start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection, _address = self._socket.accept()
+                channel = SocketChannel(connection)
+            except OSError as error:
+                if self._closed or error.errno in (errno.EBADF, errno.EINVAL):
+                    return
+                continue  # the peer went away between connecting and being accepted
+            self._admit(channel)
+
+    def _admit(self, channel: SocketChannel) -> None:
+        with self._lock:
+            self._unproven.append(channel)
+            oldest = self._unproven.popleft() if len(self._unproven) > HANDSHAKES else None
+        if oldest is not None:
+            oldest.close()
+        try:
+            threading.Thread(target=self._shake_hands, args=(channel,), name="handshake", daemon=True).start()
+        except RuntimeError:  # no more threads just now
+            self._dismiss(channel)
+
+    def _dismiss(self, channel: SocketChannel) -> None:
+        with self._lock:
+            if channel in self._unproven:
+                self._unproven.remove(channel)
+        channel.close()
+
+    def _shake_hands(self, channel: SocketChannel) -> None:
+        try:
+            keys = accept_handshake(channel, self._secret)
+        except LinkError:
+            self._dismiss(channel)
+            return
+        with self._lock:
+            if channel not in self._unproven:
+                return
+            self._unproven.remove(channel)
+            superseded = self._current
+        self._links.put(Link(channel, keys))
+        if superseded is not None:
+            superseded.close()
+
+    def next_link(self, timeout: float) -> Link:
+        """The newest link to the controller, which closes the ones before; raises ControllerGone after ``timeout`` seconds without one."""
+        try:
+            link = self._links.get(timeout=timeout)
+        except queue.Empty:
+            raise ControllerGone(
+                f"No controller connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
+            ) from None
+        while not self._links.empty():
+            link.close()
+            link = self._links.get()
+        with self._lock:
+            self._current = link
+        return link
+
+    @property
+    def link_waits(self) -> bool:
+        """Whether a link has been made that :meth:`next_link` would hand out at once."""
+        return not self._links.empty()
+
+    def close(self) -> None:
+        """Stop listening and drop whoever has not proved anything."""
+        self._closed = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        except OSError:
+            pass
+        self._socket.close()
+        with self._lock:
+            unproven = list(self._unproven)
+            self._unproven.clear()
+        for channel in unproven:
+            channel.close()
+        while not self._links.empty():
+            self._links.get().close()
+
+
+def _why_not_listening(port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} is in use on this machine, by another transfer or another program (ss -ltnp shows which): end it, "
+            "or set imaging_port to another port, or to 0 to let the kernel choose a free one."
+        )
+    return f"Can't listen on port {port}: {error.strerror}. Set imaging_port to a port that may be used, or to 0."

@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module image_capture: the laptop's end of a capture."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_capture
+short_description: Capture a whole disk of this machine as an image on the controller
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Reads what matters of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it
+    to C(NAME.img.zst) in the image store.
+  - The image is there whole, or not at all. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
+  - The disk is held exclusively and is never written. A disk with anything mounted is refused.
+  - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
+    for this one run, and every message is authenticated. The data is not encrypted.
+attributes:
+  check_mode:
+    support: full
+    description: In check mode, the disk is examined and the amount that would be captured is reported; nothing is stored.
+  diff_mode:
+    support: none
+    description: There is nothing before an image.
+options:
+  image:
+    description:
+      - Name of the image, without folder and ending.
+      - The image must not exist yet.
+    type: str
+    required: true
+  compression_level:
+    description:
+      - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
+    type: int
+    default: 3
+  used_map:
+    description:
+      - V(auto) reads the used parts of file systems that C(partclone) can map and that their own flags prove clean, and all of everything else.
+      - V(all) reads the whole disk. Zeros are left out in any case.
+    type: str
+    choices: [auto, all]
+    default: auto
+extends_documentation_fragment:
+  - fleet.imaging.transfer
+seealso:
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: Capture the reference
+  fleet.imaging.image_capture:
+    device: /dev/nvme0n1
+    image: win11-lab
+  become: true
+"""
+
+RETURN = r"""
+image:
+  description: Name of the image.
+  returned: success
+  type: str
+path:
+  description: Where the image lies on the controller.
+  returned: success, not in check mode
+  type: str
+device:
+  description: The disk that was captured.
+  returned: success
+  type: str
+disk_size:
+  description: Size of the disk in bytes.
+  returned: success
+  type: int
+used_bytes:
+  description: Bytes of the disk that matter.
+  returned: success
+  type: int
+sent_bytes:
+  description: Bytes that the laptop sent over the link.
+  returned: success, not in check mode
+  type: int
+stored_bytes:
+  description: Size of the image file in bytes.
+  returned: success, not in check mode
+  type: int
+ratio:
+  description: Used bytes divided by stored bytes.
+  returned: success, not in check mode
+  type: float
+seconds:
+  description: Duration of the transfer, from the first question to the image on the medium.
+  returned: success, not in check mode
+  type: float
+throughput:
+  description: Used bytes for each second of the transfer.
+  returned: success, not in check mode
+  type: int
+root_digest:
+  description: SHA-256 in hexadecimal over what the image says of the disk. Equal disks have equal digests.
+  returned: success, not in check mode
+  type: str
+partitions:
+  description: For each partition how its used map was made, and why it counts as wholly used if it does.
+  returned: success
+  type: list
+  elements: dict
+stages:
+  description: For each stage of the pipeline the seconds that its threads were busy and that they waited.
+  returned: success, not in check mode
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import (
+    CaptureRequest,
+    CaptureSource,
+    SourceDisk,
+    facts,
+    run_capture,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
+    CAPTURE_ARGUMENTS,
+    run_module,
+    transfer_arguments,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session, take_secret
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+
+
+def capture(module: AnsibleModule) -> dict[str, object]:
+    """Examine the disk and, unless in check mode, serve it to the controller; returns the module's result."""
+    transfer = transfer_arguments(module)
+    secret = b"" if module.check_mode else take_secret(transfer["secret_file"])
+    zstd = find_zstd()
+    request = CaptureRequest(
+        device=module.params["device"],
+        used_map=module.params["used_map"],
+        level=module.params["compression_level"],
+        chunk_size=DEFAULT_CHUNK_SIZE,
+        expect=module.params["expect"],
+        created=transfer["created"] or "",
+        host=transfer["host"] or "",
+        collection_version=transfer["collection_version"] or "",
+    )
+    disk = SourceDisk(module_runner(module), request)
+    try:
+        if module.check_mode:
+            disk.map_used()
+            result = facts(disk)
+        else:
+            with Session(
+                transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]
+            ) as session:
+                result = run_capture(CaptureSource(disk, zstd, request.level), disk, session)
+            for note in session.notes:
+                module.warn(note)
+        for warning in disk.used.warnings:
+            module.warn(warning)
+        return dict(result, changed=True, zstd=zstd.name)
+    finally:
+        disk.close()
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
+    run_module(module, lambda: capture(module))
+
+
+if __name__ == "__main__":
+    main()

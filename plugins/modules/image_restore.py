@@ -1,0 +1,207 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module image_restore: the laptop's end of a restore, and of a comparison."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_restore
+short_description: Make a disk of this machine equal to an image on the controller
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Writes an image from the image store to a whole disk. B(Everything on that disk is lost.)
+  - Boot sector and partition table headers are invalidated first and written last, so that a disk that is not complete does not boot.
+  - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
+    partition table. The disk is held exclusively meanwhile.
+  - Compared is what file systems use. What lies in free space is no difference.
+  - In check mode the disk is only read and compared, which is how an earlier restore is verified.
+  - A disk that holds a mounted file system, active swap, a RAID, LVM or crypt holder or the live medium is refused, and so is a partition,
+    a disk that is too small, one with another sector size, and the disk that the image was captured from.
+  - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
+    for this one run, and every message is authenticated. The data is not encrypted.
+attributes:
+  check_mode:
+    support: full
+    description: In check mode, the disk is compared with the image; RV(ignore:changed) says whether it differs. Nothing is written.
+  diff_mode:
+    support: full
+    description: With a comparison, shows how many chunks and bytes differ.
+options:
+  image:
+    description:
+      - Name of the image, without folder and ending.
+    type: str
+    required: true
+  read_back:
+    description:
+      - Whether to read the disk back after writing and to compare it with the image.
+      - Without this the result is not RV(verified).
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - fleet.imaging.transfer
+seealso:
+  - module: fleet.imaging.image_capture
+"""
+
+EXAMPLES = r"""
+---
+- name: Restore a laptop
+  fleet.imaging.image_restore:
+    device: /dev/nvme0n1
+    image: win11-lab
+  become: true
+
+- name: Compare a laptop's disk with an image, writing nothing
+  fleet.imaging.image_restore:
+    device: /dev/nvme0n1
+    image: win11-lab
+  become: true
+  check_mode: true
+  register: comparison
+  failed_when: comparison is changed
+"""
+
+RETURN = r"""
+image:
+  description: Name of the image.
+  returned: success
+  type: str
+device:
+  description: The disk.
+  returned: success
+  type: str
+disk_size:
+  description: Size of the disk in bytes.
+  returned: success
+  type: int
+used_bytes:
+  description: Bytes of the image that matter.
+  returned: success
+  type: int
+used_chunks:
+  description: Number of chunks with at least one used byte.
+  returned: success
+  type: int
+sent_bytes:
+  description: Bytes that the controller sent over the link.
+  returned: success
+  type: int
+stored_bytes:
+  description: Size of the image file in bytes.
+  returned: success
+  type: int
+ratio:
+  description: Used bytes divided by stored bytes.
+  returned: success
+  type: float
+bytes_written:
+  description: Bytes written to the disk.
+  returned: success
+  type: int
+seconds:
+  description: Duration of the transfer in all, with the comparison.
+  returned: success
+  type: float
+write_seconds:
+  description: How much of it passed until everything was written and flushed.
+  returned: success
+  type: float
+compare_seconds:
+  description: How much of it the comparison took.
+  returned: success
+  type: float
+throughput:
+  description: Used bytes for each second of writing or, where nothing was to be written, of comparing.
+  returned: success
+  type: int
+root_digest:
+  description: SHA-256 in hexadecimal over what the image says of its disk.
+  returned: success
+  type: str
+verified:
+  description: Whether every used chunk was read from the medium and is equal to the image's.
+  returned: success
+  type: bool
+differing_chunks:
+  description: Number of chunks that differ, where the disk was compared.
+  returned: success
+  type: int
+differing_bytes:
+  description: Number of used bytes in these chunks.
+  returned: success
+  type: int
+stages:
+  description: For each stage of the pipeline the seconds that its threads were busy and that they waited.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
+    RESTORE_ARGUMENTS,
+    run_module,
+    transfer_arguments,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
+    RestoreRequest,
+    RestoreSink,
+    TargetDisk,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session, take_secret
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+
+
+def restore(module: AnsibleModule) -> dict[str, object]:
+    """Write (in check mode only compare) the disk; returns the module's result."""
+    transfer = transfer_arguments(module)
+    secret = take_secret(transfer["secret_file"])
+    zstd = find_zstd()
+    request = RestoreRequest(
+        device=module.params["device"],
+        root_digest=bytes.fromhex(transfer["root_digest"]),
+        expect=module.params["expect"],
+        write=not module.check_mode,
+        read_back=module.params["read_back"],
+    )
+    disk = TargetDisk(module_runner(module), request)
+    try:
+        with Session(transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]) as session:
+            sink = RestoreSink(disk, request, zstd, session)
+            session.converse(sink.converse)
+        result = sink.result()
+    finally:
+        disk.close()
+    for note in (*session.notes, sink.table_warning):
+        if note:
+            module.warn(note)
+    if request.write and sink.differing:
+        raise ImagingError(
+            f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
+            f"(the first: chunk {sink.differing[0]}). The disk is failing or lies about what it stores: replace it. It is not restored."
+        )
+    difference = bool(sink.differing)
+    result.update(changed=request.write or difference, zstd=zstd.name)
+    if not request.write:
+        result["diff"] = {
+            "before": f"{result['differing_chunks']} of {result['used_chunks']} chunks ({result['differing_bytes']} used bytes) differ\n",
+            "after": f"0 of {result['used_chunks']} chunks (0 used bytes) differ\n",
+        }
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
+    run_module(module, lambda: restore(module))
+
+
+if __name__ == "__main__":
+    main()

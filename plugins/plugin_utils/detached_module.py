@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A module that runs on a laptop detached from the connection that started it (``async_wrapper``), seen from the controller.
+
+This is the one file that depends on how ActionBase starts and polls asynchronous modules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shlex
+import time
+from typing import Any, Callable, TypeVar
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import FOLDER_SCRIPT, LISTENING, CONNECTED, WAITING
+
+LONGEST = 7 * 24 * 3600
+"""Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
+
+T = TypeVar("T")
+
+
+class DetachedModule:
+    """Starts the module of an action's name, follows what it publishes, and collects its result."""
+
+    def __init__(self, action: ActionBase, task_vars: dict[str, Any], run_id: str, patience: float) -> None:
+        """``patience``: seconds for which a lost connection to the laptop is tried again."""
+        self._action = action
+        self._task_vars = task_vars
+        self._run_id = run_id
+        self._patience = patience
+        self._job: dict[str, str] = {}
+        self._result: dict[str, Any] | None = None
+
+    def make_secret_file(self, secret: bytes) -> str:
+        """Put the run's secret into the module's own temporary folder, mode 0600; returns its path."""
+        action = self._action
+        shell = action._connection._shell
+        if shell.tmpdir is None:
+            action._make_tmp_path()
+        path: str = shell.join_path(shell.tmpdir, "secret")
+        action._transfer_data(path, secret.hex())
+        action._fixup_perms2([shell.tmpdir, path], execute=False)
+        action._remote_chmod([path], "0600")
+        return path
+
+    def start(self, name: str, arguments: dict[str, Any]) -> None:
+        """Start the module; raises ImagingError when it can't even be started."""
+        task = self._action._task
+        saved, task.async_val = task.async_val, LONGEST
+        try:
+            started = self._action._execute_module(name, arguments, task_vars=self._task_vars, wrap_async=True)
+        finally:
+            task.async_val = saved
+        if started.get("failed") or "ansible_job_id" not in started:
+            raise ImagingError(f"The module could not be started: {started.get('msg', started)}")
+        self._job = {"jid": str(started["ansible_job_id"]), "_async_dir": posixpath.dirname(started["results_file"])}
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do something over the connection, again and again while that is down; raises the last failure."""
+        deadline = time.monotonic() + self._patience
+        pause = 0.5
+        while True:
+            try:
+                return work()
+            except AnsibleConnectionFailure:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(5.0, 2 * pause)
+                self._action._connection.reset()
+
+    def published(self) -> dict[str, Any]:
+        """What the module publishes of itself (``laptop.run_folder.Run``); empty when there is nothing."""
+        answer = self._shell(f"cat {self._run_file()} 2>/dev/null || true")
+        try:
+            value = json.loads(answer)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _run_file(self) -> str:
+        return f'"$({FOLDER_SCRIPT})"/{shlex.quote(self._run_id)}.json'
+
+    def _shell(self, command: str) -> str:
+        answer = self._patiently(lambda: self._action._low_level_execute_command(command))
+        return str(answer.get("stdout", ""))
+
+    def wait_for_port(self) -> int | None:
+        """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            run = self.published()
+            port = run.get("port")
+            if run.get("state") in (LISTENING, CONNECTED, WAITING) and isinstance(port, int) and 0 < port < 65536:
+                return port
+            if self.ended():
+                return None
+            if time.monotonic() > deadline:
+                raise ImagingError(f"The module neither listened nor ended within {self._patience:.0f} seconds on this laptop.")
+            time.sleep(0.1)
+
+    def ended(self) -> bool:
+        """Whether the module has a result, or is gone without one."""
+        if self._result is None:
+            status = self._patiently(lambda: self._async_status("status"))
+            if status.get("finished"):
+                self._result = {key: value for key, value in status.items() if key not in ASYNC_KEYS}
+        return self._result is not None
+
+    def _async_status(self, mode: str) -> dict[str, Any]:
+        arguments = dict(self._job, mode=mode)
+        result: dict[str, Any] = self._action._execute_module("ansible.legacy.async_status", arguments, task_vars=self._task_vars)
+        if result.get("unreachable"):
+            raise AnsibleConnectionFailure(str(result.get("msg")))
+        return result
+
+    def collect(self, within: float) -> dict[str, Any]:
+        """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
+        deadline = time.monotonic() + within
+        while not self.ended():
+            if time.monotonic() > deadline:
+                state = self.published().get("state", "gone")
+                raise ImagingError(
+                    f"The module on this laptop gave no result within {within:.0f} seconds (it is {state}): it was killed, or the laptop is in "
+                    "trouble (out of memory, rebooting). Look at its console, then run again: what is done is not done twice."
+                )
+            time.sleep(0.2)
+        return self._result or {}
+
+    def stop(self) -> None:
+        """End the module if it still runs, waiting until it is gone. Never raises: the laptop may be out of reach."""
+        script = (
+            f'f={self._run_file()}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); '
+            'if [ -n "$p" ] && grep -aq ansible "/proc/$p/cmdline" 2>/dev/null; then kill -TERM "$p"; i=0; '
+            'while [ -d "/proc/$p" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done; fi'
+        )
+        try:
+            self._action._low_level_execute_command(script)
+        except Exception:  # whatever is wrong with the connection: the module ends by itself within the link timeout
+            pass
+
+    def clean_up(self) -> None:
+        """Remove the job's file on the laptop. Never raises."""
+        if not self._job:
+            return
+        try:
+            self._async_status("cleanup")
+        except Exception:  # as above
+            pass
+
+
+ASYNC_KEYS = frozenset(("ansible_job_id", "results_file", "started", "finished", "stdout", "stderr", "stdout_lines", "stderr_lines", "ansible_facts"))

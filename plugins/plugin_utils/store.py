@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The image store: a folder on the controller with one file for each image."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
+
+
+def check_name(name: str) -> str:
+    """Return an image's name; raises ImagingError when it is none."""
+    if not NAME.fullmatch(name) or ".." in name or name.endswith((SUFFIX, ".partial")):
+        raise ImagingError(
+            f"{name!r} is no name for an image: expected up to 200 letters, digits and any of _ . + @ : -, beginning with a letter, a digit or _, "
+            f"without '..', without folder and without the ending {SUFFIX}."
+        )
+    return name
+
+
+class ImageStore:
+    """Images by name. Raises ImagingError that says what is there instead."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(os.path.expanduser(path))
+
+    def image_path(self, name: str) -> str:
+        """Where the image of that name lies, or would lie."""
+        return os.path.join(self.path, check_name(name) + SUFFIX)
+
+    def names(self) -> list[str]:
+        """The names of all images, sorted; none when the store does not exist."""
+        try:
+            entries = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ImagingError(f"The image store {self.path} can't be read: {error.strerror}.") from error
+        names = (entry[: -len(SUFFIX)] for entry in entries if entry.endswith(SUFFIX))
+        return sorted(name for name in names if NAME.fullmatch(name))
+
+    def open(self, name: str) -> ImageReader:
+        """Open an image and check that it is whole; raises ImagingError."""
+        path = self.image_path(name)
+        try:
+            source = FileSource(path)
+        except FileNotFoundError:
+            raise ImagingError(f"There is no image {name!r} in {self.path}. {self._what_there_is()}") from None
+        except OSError as error:
+            raise ImagingError(f"{path} can't be read: {error.strerror}.") from error
+        return ImageReader(source)
+
+    def _what_there_is(self) -> str:
+        names = self.names()
+        return f"There are: {', '.join(names)}." if names else "The store is empty: capture a reference first."
+
+    def check_new(self, name: str) -> None:
+        """Raise ImagingError unless an image of this name can be made."""
+        if os.path.lexists(self.image_path(name)):
+            raise ImagingError(
+                f"There is an image {name!r} in {self.path} already, and an image is never overwritten: give the new one another name with "
+                f"imaging_image, or remove the old one with images.yml and imaging_remove_images: [{name}]."
+            )
+
+    def create(self, name: str, header: ImageHeader, codec: Codec) -> ImageWriter:
+        """Begin a new image, in a store that is made (mode 0700) if need be."""
+        self.check_new(name)
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            return ImageWriter(self.image_path(name), header, codec)
+        except OSError as error:
+            raise store_error(self.path, error) from error
+
+
+def store_error(path: str, error: OSError) -> ImagingError:
+    """What a failure to write to the store means for the person."""
+    return ImagingError(
+        f"Writing to the image store {path} failed: {error.strerror}. Nothing was kept of the image. Make room there, or set imaging_store to a "
+        "folder on a larger file system, and run again."
+    )

@@ -1,0 +1,128 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running a transfer: start the module on the laptop, make the link, converse, collect, and leave nothing behind.
+
+The parts that differ (what is said on the link) are handed in as a conversation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import threading
+import time
+from typing import Any, Callable, Iterator
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
+
+from .detached_module import DetachedModule
+from .tcp import Unreachable, connect
+
+Conversation = Callable[[Link], None]
+
+FIRST_LINK = 30.0
+"""Seconds after which a laptop whose module listens, but that was never reached, counts as unreachable."""
+
+ENDING = 60.0
+"""Seconds within which a module that has said its last word must have given its result."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, or SIGTERM: clean up and go."""
+
+
+class Transfer:
+    """One transfer to or from one laptop."""
+
+    def __init__(self, module: DetachedModule, address: str, link_timeout: float, progress: Callable[[], int]) -> None:
+        """``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
+        self._module = module
+        self._address = address
+        self._link_timeout = link_timeout
+        self._progress = progress
+        self._link: Link | None = None
+        self.secret = secrets.token_bytes(SECRET_SIZE)
+        self.sent = 0
+        self.received = 0
+        self.links = 0
+
+    def converse(self, conversation: Conversation) -> dict[str, Any]:
+        """Hold the conversation to its end, over as many links as it takes, and return the module's result.
+
+        Raises ImagingError when the laptop stays out of reach, and what the conversation raises.
+        """
+        port = self._module.wait_for_port()
+        if port is None:
+            return self._module.collect(ENDING)
+        began = mark = time.monotonic()
+        before = self._progress()
+        pause = 0.2
+        while True:
+            try:
+                self._one_link(port, conversation)
+                return self._module.collect(ENDING)
+            except PeerEnded:
+                return self._module.collect(ENDING)
+            except LinkError as error:
+                if self._module.ended():
+                    return self._module.collect(ENDING)
+                now = time.monotonic()
+                if self._progress() != before:
+                    before, mark, pause = self._progress(), now, 0.2
+                patience = self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
+                if now - mark > patience:
+                    raise self._give_up(error, now - began, now - mark) from error
+                time.sleep(pause)
+                pause = min(5.0, 2 * pause)
+
+    def _give_up(self, error: LinkError, whole: float, idle: float) -> ImagingError:
+        if not self.links and isinstance(error, Unreachable):
+            return ImagingError(f"{error} Nothing was transferred.")
+        return ImagingError(
+            f"The link to {self._address} could not be kept: no progress for {idle:.0f} of {whole:.0f} seconds. The last failure: {error} Run again "
+            "when the network is well."
+        )
+
+    def _one_link(self, port: int, conversation: Conversation) -> None:
+        link = connect(self._address, port, self.secret)
+        self.links += 1
+        self._link = link
+        try:
+            conversation(link)
+        except LinkError:
+            raise
+        except BaseException as error:
+            link.end(str(error) or type(error).__name__)
+            raise
+        finally:
+            self.sent += link.bytes_sent
+            self.received += link.bytes_received
+            link.close()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise Interrupted here, once: Ansible's worker would otherwise end itself without a word.
+
+    A second signal (Ansible sends one right after Ctrl-C) must not hit the cleaning up, so both are ignored from the first one on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted("the run was interrupted on the controller")
+
+    saved = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins of both transfers share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from abc import abstractmethod
+from datetime import datetime, timezone
+from typing import Any, Callable
+
+from ansible.module_utils.common.yaml import yaml_load
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import TRANSFER
+
+from .detached_module import DetachedModule
+from .transfer import Conversation, Transfer, interruptible
+
+
+def collection_version() -> str:
+    """The version of this collection, from the file that its package carries, or from its source."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    for name, path in (("MANIFEST.json", ("collection_info", "version")), ("galaxy.yml", ("version",))):
+        try:
+            with open(os.path.join(root, name), encoding="utf-8") as file:
+                value = yaml_load(file)
+            for key in path:
+                value = value[key]
+            return str(value)
+        except (OSError, KeyError, TypeError):
+            continue
+    return "unknown"
+
+
+class TransferAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
+    """Checks arguments, runs one transfer with the module of the same name, and turns errors into results."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    ARGUMENTS: dict[str, Any] = {}
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point, called by Ansible in a worker process of this host's own."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        arguments.pop(TRANSFER, None)
+        try:
+            result.update(self.transfer(arguments, task_vars or {}))
+        except ImagingError as error:
+            result.update(failed=True, msg=str(error))
+        return result
+
+    @abstractmethod
+    def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Do it; raises ImagingError."""
+
+    def private_arguments(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the module is told besides what the user wrote, but for the secret."""
+        return {
+            "run_id": secrets.token_hex(8),
+            "secret_file": "",
+            "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "host": str(task_vars.get("inventory_hostname", "")),
+            "collection_version": collection_version(),
+        }
+
+    def address(self) -> str:
+        """Where the laptop is reached: the address that Ansible's own connection uses."""
+        if self._connection.transport == "local":
+            return "127.0.0.1"
+        for option in ("host", "remote_addr"):
+            try:
+                return str(self._connection.get_option(option))
+            except KeyError:
+                continue
+        return str(self._play_context.remote_addr)
+
+    def run_transfer(
+        self,
+        arguments: dict[str, Any],
+        private: dict[str, Any],
+        task_vars: dict[str, Any],
+        conversation: Conversation,
+        progress: Callable[[], int],
+    ) -> tuple[dict[str, Any], Transfer]:
+        """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind."""
+        timeout = float(arguments["link_timeout"])
+        module = DetachedModule(self, task_vars, private["run_id"], timeout)
+        transfer = Transfer(module, self.address(), timeout, progress)
+        with interruptible():
+            try:
+                private["secret_file"] = module.make_secret_file(transfer.secret)
+                module.start(self._task.action, {**arguments, TRANSFER: private})
+                return transfer.converse(conversation), transfer
+            except BaseException:
+                module.stop()
+                raise
+            finally:
+                module.clean_up()
