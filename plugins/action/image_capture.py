@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -98,7 +98,7 @@ class CaptureSink:
 class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_capture)."""
 
-    ARGUMENTS = CAPTURE_ARGUMENTS
+    ARGUMENTS: ClassVar[dict[str, Any]] = CAPTURE_ARGUMENTS
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Capture; raises ImagingError."""
@@ -114,7 +114,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, name)
         began = time.monotonic()
         try:
-            result, transfer = self.run_transfer(arguments, private, task_vars, sink.converse, sink.progress)
+            result, _transfer = self.run_transfer(arguments, private, task_vars, sink.converse, sink.progress)
             if result.get("failed"):
                 return result
             sink.finish(result)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
@@ -52,7 +53,7 @@ class StoredSource:
 class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_restore)."""
 
-    ARGUMENTS = RESTORE_ARGUMENTS
+    ARGUMENTS: ClassVar[dict[str, Any]] = RESTORE_ARGUMENTS
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""

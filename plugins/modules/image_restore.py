@@ -173,7 +173,9 @@ def restore(module: AnsibleModule) -> dict[str, object]:
     )
     disk = TargetDisk(module_runner(module), request)
     try:
-        with Session(transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]) as session:
+        with Session(
+            transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]
+        ) as session:
             sink = RestoreSink(disk, request, zstd, session)
             session.converse(sink.converse)
         result = sink.result()

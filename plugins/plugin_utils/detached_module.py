@@ -9,17 +9,22 @@ This is the one file that depends on how ActionBase starts and polls asynchronou
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 import shlex
 import time
-from typing import Any, Callable, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import FOLDER_SCRIPT, LISTENING, CONNECTED, WAITING
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
+    CONNECTED,
+    FOLDER_SCRIPT,
+    LISTENING,
+    WAITING,
+)
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
@@ -104,7 +109,9 @@ class DetachedModule:
             if self.ended():
                 return None
             if time.monotonic() > deadline:
-                raise ImagingError(f"The module neither listened nor ended within {self._patience:.0f} seconds on this laptop.")
+                raise ImagingError(
+                    f"The module neither listened nor ended within {self._patience:.0f} seconds on this laptop."
+                )
             time.sleep(0.1)
 
     def ended(self) -> bool:
@@ -117,7 +124,9 @@ class DetachedModule:
 
     def _async_status(self, mode: str) -> dict[str, Any]:
         arguments = dict(self._job, mode=mode)
-        result: dict[str, Any] = self._action._execute_module("ansible.legacy.async_status", arguments, task_vars=self._task_vars)
+        result: dict[str, Any] = self._action._execute_module(
+            "ansible.legacy.async_status", arguments, task_vars=self._task_vars
+        )
         if result.get("unreachable"):
             raise AnsibleConnectionFailure(str(result.get("msg")))
         return result
@@ -157,4 +166,16 @@ class DetachedModule:
             pass
 
 
-ASYNC_KEYS = frozenset(("ansible_job_id", "results_file", "started", "finished", "stdout", "stderr", "stdout_lines", "stderr_lines", "ansible_facts"))
+ASYNC_KEYS = frozenset(
+    (
+        "ansible_job_id",
+        "results_file",
+        "started",
+        "finished",
+        "stdout",
+        "stderr",
+        "stdout_lines",
+        "stderr_lines",
+        "ansible_facts",
+    )
+)

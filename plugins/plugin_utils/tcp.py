@@ -26,7 +26,7 @@ def connect(address: str, port: int, secret: bytes) -> Link:
         connection = socket.create_connection((address, port), CONNECT_TIME)
     except socket.gaierror as error:
         raise Unreachable(f"The name {address!r} can't be resolved: {error.strerror}. {NAME_FIRST}") from error
-    except (socket.timeout, TimeoutError) as error:
+    except TimeoutError as error:
         raise Unreachable(
             f"Connecting to {address} port {port} timed out. The module listens there, so something in between drops the packets: a firewall on "
             f"the laptop, on this machine, or in the network. Open TCP port {port} from here to the laptop, or set imaging_port to one that is open."

@@ -13,7 +13,8 @@ import secrets
 import signal
 import threading
 import time
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
@@ -27,6 +28,9 @@ Conversation = Callable[[Link], None]
 
 FIRST_LINK = 30.0
 """Seconds after which a laptop whose module listens, but that was never reached, counts as unreachable."""
+
+HEALTHY = 15.0
+"""Seconds that a link must last to count as well even when nothing got on (the laptop was comparing, say)."""
 
 ENDING = 60.0
 """Seconds within which a module that has said its last word must have given its result."""
@@ -63,17 +67,18 @@ class Transfer:
         before = self._progress()
         pause = 0.2
         while True:
+            made = time.monotonic()
             try:
                 self._one_link(port, conversation)
                 return self._module.collect(ENDING)
             except PeerEnded:
                 return self._module.collect(ENDING)
             except LinkError as error:
+                now = time.monotonic()
+                if self._progress() != before or now - made > HEALTHY:
+                    before, mark, pause = self._progress(), now, 0.2
                 if self._module.ended():
                     return self._module.collect(ENDING)
-                now = time.monotonic()
-                if self._progress() != before:
-                    before, mark, pause = self._progress(), now, 0.2
                 patience = self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
                 if now - mark > patience:
                     raise self._give_up(error, now - began, now - mark) from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 from abc import abstractmethod
-from datetime import datetime, timezone
-from typing import Any, Callable
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
@@ -36,14 +37,14 @@ def collection_version() -> str:
     return "unknown"
 
 
-class TransferAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
+class TransferAction(ActionBase):
     """Checks arguments, runs one transfer with the module of the same name, and turns errors into results."""
 
     _supports_check_mode = True
     _supports_async = False
-    ARGUMENTS: dict[str, Any] = {}
+    ARGUMENTS: ClassVar[dict[str, Any]] = {}
 
-    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point, called by Ansible in a worker process of this host's own."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
@@ -63,7 +64,7 @@ class TransferAction(ActionBase):  # type: ignore[misc]  # ansible-core is not t
         return {
             "run_id": secrets.token_hex(8),
             "secret_file": "",
-            "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "host": str(task_vars.get("inventory_hostname", "")),
             "collection_version": collection_version(),
         }

@@ -79,7 +79,9 @@ class RawDisk:
         try:
             fcntl.flock(self._buffered, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DiskError(f"{self.path} is locked by another program, probably another transfer: wait for it, or end it.") from error
+            raise DiskError(
+                f"{self.path} is locked by another program, probably another transfer: wait for it, or end it."
+            ) from error
 
     def _sector_size(self) -> int:
         if not self.is_device:
@@ -115,7 +117,9 @@ class RawDisk:
                     "failing: look at the kernel's log (dmesg) and at smartctl -a."
                 ) from error
             if not count:
-                raise DiskError(f"{self.path} ended at {offset + done} while bytes up to {offset + len(view)} were expected.")
+                raise DiskError(
+                    f"{self.path} ended at {offset + done} while bytes up to {offset + len(view)} were expected."
+                )
             done += count
 
     def write_from(self, offset: int, view: memoryview) -> None:
@@ -145,7 +149,9 @@ class RawDisk:
         try:
             os.fsync(self._buffered)
         except OSError as error:
-            raise DiskError(f"{self.path}: flushing failed: {error.strerror}. What was written may be lost: run again.") from error
+            raise DiskError(
+                f"{self.path}: flushing failed: {error.strerror}. What was written may be lost: run again."
+            ) from error
         os.posix_fadvise(self._buffered, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def reread_partition_table(self) -> str | None:
@@ -155,7 +161,9 @@ class RawDisk:
         try:
             fcntl.ioctl(self._buffered, BLKRRPART)
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a device that can't have partitions, such as a loop device without partition scan
+            if (
+                error.errno == errno.EINVAL
+            ):  # a device that can't have partitions, such as a loop device without partition scan
                 return None
             return f"The kernel did not read the new partition table of {self.path} ({error.strerror}): it will at the next boot."
         return None
@@ -196,5 +204,7 @@ def _why_not_opened(path: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
         return f"{path} is held by somebody else (mounted, in use by LVM, RAID or crypt, or another transfer): release it and try again."
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{path} can't be opened: {error.strerror}. Disks belong to root: set ansible_become: true for this laptop."
+        return (
+            f"{path} can't be opened: {error.strerror}. Disks belong to root: set ansible_become: true for this laptop."
+        )
     return f"{path} can't be opened: {error.strerror}."

@@ -46,7 +46,14 @@ class Capture:
     """The records of one held disk. Not for several threads at once."""
 
     def __init__(
-        self, disk: RawDisk, geometry: Geometry, used: UsedRanges, zstd: Zstd, level: int, stream: bytes, watches: Stopwatches
+        self,
+        disk: RawDisk,
+        geometry: Geometry,
+        used: UsedRanges,
+        zstd: Zstd,
+        level: int,
+        stream: bytes,
+        watches: Stopwatches,
     ) -> None:
         self._disk = disk
         self._geometry = geometry
@@ -67,7 +74,10 @@ class Capture:
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
         """The used ranges of a chunk, counted from its start."""
         offset = self._geometry.offset(chunk)
-        return [(start - offset, end - offset) for start, end in self._used.within(offset, offset + self._geometry.length(chunk))]
+        return [
+            (start - offset, end - offset)
+            for start, end in self._used.within(offset, offset + self._geometry.length(chunk))
+        ]
 
     def records(self, start: int, end: int) -> Iterator[tuple[RecordHeader, bytes]]:
         """The records of the used chunks in [start, end), in disk order; raises DiskError.
@@ -124,7 +134,9 @@ class Capture:
         own.watch.busy("hash")
         flags = USED | ZERO if zero else USED
         packed = pack_ranges(slot.ranges, length)
-        return RecordHeader(slot.chunk, flags, packed, length, content_hash, len(frame), frame_hash, self._stream), frame
+        return RecordHeader(
+            slot.chunk, flags, packed, length, content_hash, len(frame), frame_hash, self._stream
+        ), frame
 
     def _zero_frame(self, length: int, codec: Codec) -> bytes:
         frame = self._zero_frames.get(length)

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Generic, Iterator, Sequence, TypeVar, Union
+from typing import Callable, Generic, Iterator, Sequence, TypeVar
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -47,8 +47,8 @@ class OrderedPipeline(Generic[S, R]):
         self._workers = workers
         self._interrupt = interrupt
         self._stopped = threading.Event()
-        self._free: queue.SimpleQueue[Union[S, None]] = queue.SimpleQueue()
-        self._order: queue.SimpleQueue[Union[tuple[S, Future[R]], BaseException, None]] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[S | None] = queue.SimpleQueue()
+        self._order: queue.SimpleQueue[tuple[S, Future[R]] | BaseException | None] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)
 

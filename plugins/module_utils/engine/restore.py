@@ -98,7 +98,10 @@ class Restore:
             writing.wait("write")
             header = slot.header
             self.bytes_written += write_spans(
-                self._disk, self._geometry.offset(header.chunk), content, unpack_ranges(header.ranges, header.content_size)
+                self._disk,
+                self._geometry.offset(header.chunk),
+                content,
+                unpack_ranges(header.ranges, header.content_size),
             )
             written(header.chunk)
             writing.busy("write")
@@ -127,5 +130,11 @@ class Restore:
 
     def _check_header(self, header: RecordHeader) -> None:
         row = self._index.find(header.chunk)
-        if row is None or (row.flags, row.ranges, row.content_hash) != (header.flags, header.ranges, header.content_hash):
-            raise ImagingError(f"A record of chunk {header.chunk} arrived that is not what the image's index says of it.")
+        if row is None or (row.flags, row.ranges, row.content_hash) != (
+            header.flags,
+            header.ranges,
+            header.content_hash,
+        ):
+            raise ImagingError(
+                f"A record of chunk {header.chunk} arrived that is not what the image's index says of it."
+            )

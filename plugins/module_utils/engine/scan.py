@@ -77,9 +77,10 @@ class Scan:
         row = slot.row
         content = slot.buffer[: self._geometry.length(row.chunk)]
         mask(content, unpack_ranges(row.ranges, len(content)), self._zeros)
-        if row.flags & ZERO:
-            equal = self._zeros.startswith(content)
-        else:
-            equal = hashlib.sha256(content).digest() == row.content_hash
+        equal = (
+            self._zeros.startswith(content)
+            if row.flags & ZERO
+            else hashlib.sha256(content).digest() == row.content_hash
+        )
         watch.busy("hash")
         return equal

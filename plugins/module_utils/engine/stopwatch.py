@@ -63,4 +63,6 @@ class Stopwatches:
             for (stage, kind), seconds in list(watch.totals.items()):
                 times = result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0})
                 times[kind] += seconds
-        return {stage: {kind: round(value, 3) for kind, value in times.items()} for stage, times in sorted(result.items())}
+        return {
+            stage: {kind: round(value, 3) for kind, value in times.items()} for stage, times in sorted(result.items())
+        }

@@ -85,5 +85,7 @@ def _stream(value: Any) -> bytes:
     except (TypeError, ValueError):
         stream = b""
     if len(stream) != STREAM_SIZE:
-        raise ImagingError(f"The image's header gives {value!r} as its stream: expected {STREAM_SIZE} bytes in hexadecimal.")
+        raise ImagingError(
+            f"The image's header gives {value!r} as its stream: expected {STREAM_SIZE} bytes in hexadecimal."
+        )
     return stream

@@ -89,7 +89,13 @@ class Index:
             raise BadIndex(f"Chunk {row.chunk} is out of order in the index.")
         first = len(self._ranges) // RANGE.size
         packed = ROW.pack(
-            row.chunk, row.flags, len(row.ranges) // RANGE.size, first, row.frame_offset, row.frame_size, row.content_hash
+            row.chunk,
+            row.flags,
+            len(row.ranges) // RANGE.size,
+            first,
+            row.frame_offset,
+            row.frame_size,
+            row.content_hash,
         )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]
@@ -130,7 +136,10 @@ class Index:
     def rows_between(self, start: int, end: int) -> Iterator[Row]:
         """The rows of the used chunks in [start, end)."""
         chunks = _Chunks(self)
-        return (self.row_at(position) for position in range(bisect.bisect_left(chunks, start), bisect.bisect_left(chunks, end)))
+        return (
+            self.row_at(position)
+            for position in range(bisect.bisect_left(chunks, start), bisect.bisect_left(chunks, end))
+        )
 
     def root_digest(self) -> bytes:
         """The root digest of what the rows say."""
@@ -165,8 +174,14 @@ class Index:
         magic, rows, ranges, totals, root = HEAD.unpack_from(view)
         if magic != MAGIC:
             raise BadIndex(f"An index begins with {magic!r} where {MAGIC!r} was expected.")
-        if rows > geometry.chunk_count or totals > LARGEST_TOTALS or HEAD.size + totals + rows * ROW.size + ranges != len(view):
-            raise BadIndex(f"The lengths in the index ({rows} rows, {ranges} and {totals} bytes) do not add up to its {len(view)}.")
+        if (
+            rows > geometry.chunk_count
+            or totals > LARGEST_TOTALS
+            or HEAD.size + totals + rows * ROW.size + ranges != len(view)
+        ):
+            raise BadIndex(
+                f"The lengths in the index ({rows} rows, {ranges} and {totals} bytes) do not add up to its {len(view)}."
+            )
         index = cls(geometry)
         index.totals = _read_totals(bytes(view[HEAD.size : HEAD.size + totals]))
         start = HEAD.size + totals
@@ -182,7 +197,9 @@ class Index:
             row = self.row_at(position)
             begins = struct.unpack_from("<I", self._rows, position * ROW.size + 8)[0]
             if not before < row.chunk < self.geometry.chunk_count:
-                raise BadIndex(f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk.")
+                raise BadIndex(
+                    f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk."
+                )
             length = self.geometry.length(row.chunk)
             if begins != first or (first + len(row.ranges) // RANGE.size) * RANGE.size > len(self._ranges):
                 raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")

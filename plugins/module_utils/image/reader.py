@@ -124,7 +124,9 @@ class ImageReader:
         data = self._source.read_range(offset, stored)
         found, size = SKIPPABLE.unpack_from(data)
         if found != magic or size != stored - SKIPPABLE.size:
-            raise BadImage(f"{self._source.name}: at {offset} a skippable frame {magic:#x} was expected and {found:#x} was found.")
+            raise BadImage(
+                f"{self._source.name}: at {offset} a skippable frame {magic:#x} was expected and {found:#x} was found."
+            )
         return data[SKIPPABLE.size :]
 
     def _read_index(self, stored: array[int]) -> None:

@@ -113,13 +113,21 @@ class RecordHeader:
         chunk, flags, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(data)
         ranges = bytes(data[FIELDS.size :])
         if len(ranges) != count * RANGE.size:
-            raise RecordError(f"The record of chunk {chunk} announces {count} used ranges and carries {len(ranges)} bytes of them.")
+            raise RecordError(
+                f"The record of chunk {chunk} announces {count} used ranges and carries {len(ranges)} bytes of them."
+            )
         if found != stream:
-            raise RecordError(f"The record of chunk {chunk} belongs to another image (stream {found.hex()}, not {stream.hex()}).")
+            raise RecordError(
+                f"The record of chunk {chunk} belongs to another image (stream {found.hex()}, not {stream.hex()})."
+            )
         if chunk >= geometry.chunk_count or content_size != geometry.length(chunk):
-            raise RecordError(f"The record of chunk {chunk} with {content_size} bytes does not fit the disk's geometry.")
+            raise RecordError(
+                f"The record of chunk {chunk} with {content_size} bytes does not fit the disk's geometry."
+            )
         if not 0 < frame_size <= largest_frame(content_size):
-            raise RecordError(f"The record of chunk {chunk} announces a frame of {frame_size} bytes for {content_size} bytes.")
+            raise RecordError(
+                f"The record of chunk {chunk} announces a frame of {frame_size} bytes for {content_size} bytes."
+            )
         check_flags(chunk, flags, ranges, content_hash, content_size)
         return cls(chunk, flags, ranges, content_size, content_hash, frame_size, frame_hash, stream)
 
@@ -133,7 +141,9 @@ def check_flags(chunk: int, flags: int, ranges: bytes, content_hash: bytes, cont
     elif ranges:
         raise RecordError(f"Chunk {chunk} is unused and yet has used ranges.")
     if (flags != USED) != (content_hash == zeros_hash(content_size)):
-        raise RecordError(f"The flags of chunk {chunk} and the hash of its content disagree on whether it is all zeros.")
+        raise RecordError(
+            f"The flags of chunk {chunk} and the hash of its content disagree on whether it is all zeros."
+        )
 
 
 def mask(content: memoryview, ranges: Sequence[tuple[int, int]], zeros: bytes) -> None:

@@ -60,10 +60,14 @@ class SeekTable:
         """The size of the whole skippable frame, from a file's last nine bytes; raises ImagingError when there is no such table."""
         count, descriptor, magic = FOOTER.unpack(footer)
         if magic != FOOTER_MAGIC:
-            raise ImagingError("The file does not end with a seek table: it is cut short, or no image of this collection.")
+            raise ImagingError(
+                "The file does not end with a seek table: it is cut short, or no image of this collection."
+            )
         size = SKIPPABLE.size + count * ROW_SIZE + FOOTER.size
         if descriptor or count > LARGEST_ROWS or size > file_size:
-            raise ImagingError(f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be.")
+            raise ImagingError(
+                f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be."
+            )
         return int(size)
 
     @classmethod

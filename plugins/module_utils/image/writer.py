@@ -123,7 +123,9 @@ class ImageWriter:
         try:
             os.link(self.partial, self.path)
         except FileExistsError:
-            raise ImagingError(f"{self.path} came into being during the capture: the image is left as {self.partial}.") from None
+            raise ImagingError(
+                f"{self.path} came into being during the capture: the image is left as {self.partial}."
+            ) from None
         except OSError:  # a file system without hard links (exFAT): the check is then not atomic
             if os.path.exists(self.path):
                 raise

@@ -80,7 +80,9 @@ class SourceDisk:
             "used_map": self._request.used_map,
         }
         table = self.table.raw if self.table else None
-        return ImageHeader(self.geometry, stream, self._request.created, table, source, self._request.collection_version)
+        return ImageHeader(
+            self.geometry, stream, self._request.created, table, source, self._request.collection_version
+        )
 
     def close(self) -> None:
         """Let go of the disk."""
@@ -107,7 +109,9 @@ class CaptureSource:
             self._header = self._disk.header(self._stream).pack()
             mapping.busy("map")
             disk = self._disk
-            self.capture = Capture(disk.raw, disk.geometry, disk.used.ranges, self._zstd, self._level, self._stream, self.watches)
+            self.capture = Capture(
+                disk.raw, disk.geometry, disk.used.ranges, self._zstd, self._level, self._stream, self.watches
+            )
         return self._header
 
     def index(self) -> bytes:

@@ -70,7 +70,9 @@ def transfer_arguments(module: Module) -> dict[str, Any]:
     """The private arguments; fails the module when it was started without its action plugin."""
     transfer = module.params[TRANSFER]
     if not transfer:
-        module.fail_json(msg="This module is one end of a transfer, and its action plugin the other: it can't be started without it.")
+        module.fail_json(
+            msg="This module is one end of a transfer, and its action plugin the other: it can't be started without it."
+        )
     result: dict[str, Any] = transfer
     return result
 

@@ -19,7 +19,8 @@ from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..image.record import RecordHeader
-from ..stream.conversation import damaged, describe as describe_image, expect, want
+from ..stream.conversation import damaged, expect, want
+from ..stream.conversation import describe as describe_image
 from ..stream.link import Kind, Link, LinkError
 from ..zstd import Zstd
 from .capture import confirm, refuse
@@ -48,7 +49,11 @@ class TargetDisk:
     def __init__(self, run: RunCommand, request: RestoreRequest) -> None:
         """Hold the disk; raises ImagingError with every reason against erasing it."""
         disk = describe(run, request.device)
-        refuse(disk, disk.target_refusals if request.write else disk.source_refusals, "restored" if request.write else "compared")
+        refuse(
+            disk,
+            disk.target_refusals if request.write else disk.source_refusals,
+            "restored" if request.write else "compared",
+        )
         self.raw = RawDisk(disk.path, writable=request.write)
         try:
             self.disk = confirm(run, self.raw, request.expect)

@@ -155,4 +155,6 @@ def end_process(run: Run) -> None:
             if start_time(run.pid) != run.started:
                 return
             time.sleep(0.05)
-    raise ImagingError(f"Process {run.pid}, left over from an earlier run, does not end: reboot this laptop from its live medium.")
+    raise ImagingError(
+        f"Process {run.pid}, left over from an earlier run, does not end: reboot this laptop from its live medium."
+    )

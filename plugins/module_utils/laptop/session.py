@@ -30,7 +30,9 @@ def take_secret(path: str) -> bytes:
         with open(path, encoding="ascii") as file:
             text = file.read(2 * SECRET_SIZE + 2)
     except OSError as error:
-        raise ImagingError(f"The secret of this run is not where it should be ({path}: {error.strerror}): run again.") from error
+        raise ImagingError(
+            f"The secret of this run is not where it should be ({path}: {error.strerror}): run again."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -39,14 +41,18 @@ def take_secret(path: str) -> bytes:
     except ValueError:
         secret = b""
     if len(secret) != SECRET_SIZE:
-        raise ImagingError(f"The secret of this run has {len(secret)} bytes where {SECRET_SIZE} were expected: run again.")
+        raise ImagingError(
+            f"The secret of this run has {len(secret)} bytes where {SECRET_SIZE} were expected: run again."
+        )
     return secret
 
 
 class Session:
     """Hands out links to the controller for as long as one comes back within the link timeout."""
 
-    def __init__(self, run_id: str, device: str, secret: bytes, port: int, link_timeout: float, folder: RunFolder | None = None) -> None:
+    def __init__(
+        self, run_id: str, device: str, secret: bytes, port: int, link_timeout: float, folder: RunFolder | None = None
+    ) -> None:
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import queue
 import struct
 import threading
-from typing import Iterable, Iterator, Protocol, Union
+from typing import Iterable, Iterator, Protocol
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
@@ -39,7 +39,7 @@ class Source(Protocol):
     def index(self) -> bytes:
         """The packed index; empty when it comes into being only with the records."""
 
-    def records(self, start: int, end: int) -> Iterator[tuple[bytes, Union[bytes, memoryview]]]:
+    def records(self, start: int, end: int) -> Iterator[tuple[bytes, bytes | memoryview]]:
         """Packed record headers and frames of the used chunks in [start, end), in ascending order."""
 
     def check(self, chunk: int) -> None:
@@ -51,7 +51,7 @@ class _Inbox:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._messages: queue.SimpleQueue[Union[Message, LinkError]] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Message | LinkError] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def _read(self) -> None:
@@ -103,7 +103,7 @@ def describe(link: Link) -> tuple[bytes, bytes]:
     """The sink's first question: the source's packed header and index (empty when there is none yet)."""
     link.send(Kind.DESCRIBE)
     header = expect(link, Kind.HEADER).payload
-    pieces = []
+    pieces: list[bytes] = []
     size = 0
     while True:
         piece = expect(link, Kind.INDEX).payload

@@ -74,7 +74,9 @@ def connect_handshake(channel: Channel, secret: bytes) -> Keys:
     nonces = mine + _receive(limited, NONCE_SIZE)
     _send(limited, _derive(secret, b"connecting side", nonces))
     if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"listening side", nonces)):
-        raise LinkError("What listens there does not know the secret of this run: it is not the module that was started.")
+        raise LinkError(
+            "What listens there does not know the secret of this run: it is not the module that was started."
+        )
     return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
 
 

@@ -187,7 +187,9 @@ class Link:
             kind = Kind(number)
         except ValueError:
             raise LinkError("Something that is no message arrived: the link was tampered with.") from None
-        if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (kind == Kind.RECORD):
+        if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (
+            kind == Kind.RECORD
+        ):
             raise LinkError("A message of an impossible size arrived: the link was tampered with.")
         rest = bytearray(payload_size + TAG_SIZE)
         receive_exactly(self._channel, memoryview(rest))
@@ -198,7 +200,9 @@ class Link:
         if not hmac.compare_digest(tag.digest(), bytes(rest[payload_size:])):
             raise LinkError("A message with a wrong tag arrived: the link was tampered with.")
         if sequence != self._received:
-            raise LinkError(f"Message {sequence} arrived where {self._received} was expected: the link was tampered with.")
+            raise LinkError(
+                f"Message {sequence} arrived where {self._received} was expected: the link was tampered with."
+            )
         self._received += 1
         self.bytes_received += HEAD.size + len(rest)
         return Message(kind, payload, body_size)
