@@ -20,11 +20,11 @@ from .geometry import Geometry
 from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
 
 MAGIC = b"FLIMIDX1"
-HEAD = struct.Struct("<8sQQI32s")
-"""Magic, rows, bytes of used ranges, bytes of totals (JSON), root digest."""
+HEAD = struct.Struct("<8sQQI32s32s")
+"""Magic, rows, bytes of used ranges, bytes of totals (JSON), SHA-256 of packed header and totals, root digest."""
 
-ROW = struct.Struct("<IBxHIQI32s")
-"""Chunk, flags, count of used ranges, where they begin (in ranges), frame offset in the file, frame size, SHA-256 of the content."""
+ROW = struct.Struct("<IBBHIQI32s")
+"""Chunk, flags, a reserved zero, count of used ranges, where they begin (in ranges), frame offset in the file, frame size, SHA-256 of the content."""
 
 LARGEST_TOTALS = 1 << 20
 Buffer = Union[bytes, bytearray, memoryview]
@@ -91,6 +91,7 @@ class Index:
         packed = ROW.pack(
             row.chunk,
             row.flags,
+            0,
             len(row.ranges) // RANGE.size,
             first,
             row.frame_offset,
@@ -115,7 +116,7 @@ class Index:
 
     def row_at(self, position: int) -> Row:
         """Row ``position``."""
-        chunk, flags, count, first, offset, size, content_hash = ROW.unpack_from(self._rows, position * ROW.size)
+        chunk, flags, _reserved, count, first, offset, size, content_hash = ROW.unpack_from(self._rows, position * ROW.size)
         ranges = bytes(self._ranges[first * RANGE.size : (first + count) * RANGE.size])
         return Row(chunk, flags, ranges, offset, size, content_hash)
 
@@ -156,14 +157,17 @@ class Index:
         """The used bytes of one chunk."""
         return sum(end - start for start, end in unpack_ranges(row.ranges, self.geometry.length(row.chunk)))
 
-    def pack(self) -> bytes:
-        """The index as it is stored and sent."""
+    def pack(self, packed_header: bytes) -> bytes:
+        """The index as it is stored and sent, bound to the image's packed header."""
         totals = json.dumps(self.totals, sort_keys=True).encode()
-        head = HEAD.pack(MAGIC, len(self), len(self._ranges), len(totals), self.root_digest())
+        words = hashlib.sha256(packed_header + totals).digest()
+        head = HEAD.pack(MAGIC, len(self), len(self._ranges), len(totals), words, self.root_digest())
         return b"".join((head, totals, self._rows, self._ranges))
 
     @classmethod
-    def unpack(cls, data: Buffer, geometry: Geometry, check_row: Callable[[Row], None] = lambda row: None) -> Index:
+    def unpack(
+        cls, data: Buffer, packed_header: bytes, geometry: Geometry, check_row: Callable[[Row], None] = lambda row: None
+    ) -> Index:
         """Read :meth:`pack`'s form without copying the rows, and check every one of them; raises BadIndex.
 
         ``check_row`` is called with each row in turn, for what the caller knows and the index does not.
@@ -171,7 +175,7 @@ class Index:
         view = memoryview(data)
         if len(view) < HEAD.size:
             raise BadIndex(f"An index of {len(view)} bytes is too short.")
-        magic, rows, ranges, totals, root = HEAD.unpack_from(view)
+        magic, rows, ranges, totals, words, root = HEAD.unpack_from(view)
         if magic != MAGIC:
             raise BadIndex(f"An index begins with {magic!r} where {MAGIC!r} was expected.")
         if (
@@ -182,8 +186,11 @@ class Index:
             raise BadIndex(
                 f"The lengths in the index ({rows} rows, {ranges} and {totals} bytes) do not add up to its {len(view)}."
             )
+        packed_totals = bytes(view[HEAD.size : HEAD.size + totals])
+        if hashlib.sha256(packed_header + packed_totals).digest() != words:
+            raise BadIndex("The header is not the one that belongs to the index: one of them is damaged.")
         index = cls(geometry)
-        index.totals = _read_totals(bytes(view[HEAD.size : HEAD.size + totals]))
+        index.totals = _read_totals(packed_totals)
         start = HEAD.size + totals
         index._rows = view[start : start + rows * ROW.size]
         index._ranges = view[start + rows * ROW.size :]
@@ -195,15 +202,15 @@ class Index:
         before, first = -1, 0
         for position in range(len(self)):
             row = self.row_at(position)
-            begins = struct.unpack_from("<I", self._rows, position * ROW.size + 8)[0]
+            reserved, count, begins = struct.unpack_from("<5xBHI", self._rows, position * ROW.size)
             if not before < row.chunk < self.geometry.chunk_count:
                 raise BadIndex(
                     f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk."
                 )
             length = self.geometry.length(row.chunk)
-            if begins != first or (first + len(row.ranges) // RANGE.size) * RANGE.size > len(self._ranges):
+            if begins != first or len(row.ranges) != count * RANGE.size:
                 raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")
-            if not row.flags & USED or not 0 < row.frame_size <= largest_frame(length):
+            if reserved or not row.flags & USED or not 0 < row.frame_size <= largest_frame(length):
                 raise BadIndex(f"Row {position} of the index (chunk {row.chunk}) has impossible flags or frame size.")
             check_flags(row.chunk, row.flags, row.ranges, row.content_hash, length)
             check_row(row)

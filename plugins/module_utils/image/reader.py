@@ -144,7 +144,7 @@ class ImageReader:
             if row.frame_offset + row.frame_size != end or stored[frame] != row.frame_size:
                 raise BadImage(f"{self._source.name}: index and seek table disagree on where chunk {row.chunk} lies.")
 
-        self.index = Index.unpack(self.packed_index, self.header.geometry, check_row)
+        self.index = Index.unpack(self.packed_index, self.packed_header, self.header.geometry, check_row)
         self.root_digest = self.index.root_digest()
 
     def record(self, row: Row) -> Record:

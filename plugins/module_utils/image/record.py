@@ -29,8 +29,8 @@ SEEK_TABLE_MAGIC = 0x184D2A5E
 USED = 1
 ZERO = 2
 
-FIELDS = struct.Struct("<IBxHII8s32s32s")
-"""Chunk, flags, count of used ranges, content size, frame size, stream, SHA-256 of the masked content, SHA-256 of the frame."""
+FIELDS = struct.Struct("<IBBHII8s32s32s")
+"""Chunk, flags, a reserved zero, count of used ranges, content size, frame size, stream, SHA-256 of the masked content, SHA-256 of the frame."""
 
 RANGE = struct.Struct("<HH")
 """One used range of a chunk, start and end in units of 512 bytes."""
@@ -95,6 +95,7 @@ class RecordHeader:
             FIELDS.pack(
                 self.chunk,
                 self.flags,
+                0,
                 len(self.ranges) // RANGE.size,
                 self.content_size,
                 self.frame_size,
@@ -110,9 +111,9 @@ class RecordHeader:
         """Read :meth:`pack`'s form, checked against the geometry and the stream it must belong to; raises RecordError."""
         if len(data) < FIELDS.size:
             raise RecordError(f"A record header of {len(data)} bytes is too short: expected at least {FIELDS.size}.")
-        chunk, flags, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(data)
+        chunk, flags, reserved, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(data)
         ranges = bytes(data[FIELDS.size :])
-        if len(ranges) != count * RANGE.size:
+        if reserved or len(ranges) != count * RANGE.size:
             raise RecordError(
                 f"The record of chunk {chunk} announces {count} used ranges and carries {len(ranges)} bytes of them."
             )

@@ -33,6 +33,7 @@ class ImageWriter:
         self.path = path
         self.partial = path + ".partial"
         self.header = header
+        self._packed_header = header.pack()
         self.index = Index(header.geometry)
         self._codec = codec
         self._seek_table = SeekTable()
@@ -47,7 +48,7 @@ class ImageWriter:
                 "If none is running, remove that file and try again."
             ) from None
         try:
-            self._skippable(HEADER_MAGIC, header.pack())
+            self._skippable(HEADER_MAGIC, self._packed_header)
         except BaseException:
             self.discard()
             raise
@@ -110,7 +111,7 @@ class ImageWriter:
         """Write what follows the last record and flush the file to the medium; returns the root digest."""
         self._fill(self.header.geometry.chunk_count)
         self.index.totals = dict(totals)
-        self._skippable(INDEX_MAGIC, self.index.pack())
+        self._skippable(INDEX_MAGIC, self.index.pack(self._packed_header))
         self._file.write(self._seek_table.pack())
         self._position = self._file.tell()
         self._file.flush()

@@ -123,7 +123,7 @@ class RestoreSink:
     def _learn(self, link: Link) -> None:
         packed_header, packed_index = describe_image(link)
         header = ImageHeader.unpack(packed_header)
-        index = Index.unpack(packed_index, header.geometry)
+        index = Index.unpack(packed_index, packed_header, header.geometry)
         found = index.root_digest()
         if found != self._request.root_digest:
             raise ImagingError(

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says what is in the image store. The store lies on the controller: the host of the task is never touched."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
+
+
+def describe_image(image: ImageReader) -> dict[str, Any]:
+    """What an opened image says of itself."""
+    source, geometry = image.header.source, image.header.geometry
+    used = image.index.used_bytes()
+    return {
+        "created": image.header.created,
+        "source_host": str(source.get("host") or ""),
+        "source_model": str(source.get("model") or ""),
+        "source_serial": str(source.get("serial") or ""),
+        "source_wwn": str(source.get("wwn") or ""),
+        "disk_size": geometry.disk_size,
+        "logical_sector_size": geometry.logical_sector_size,
+        "used_bytes": used,
+        "used_chunks": len(image.index),
+        "stored_bytes": image.stored_bytes,
+        "ratio": round(used / image.stored_bytes, 3),
+        "generalization": str(source.get("generalization") or "unknown"),
+        "root_digest": image.root_digest.hex(),
+    }
+
+
+def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
+    """One row of the listing, with the error when the image can't be opened or is damaged."""
+    row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None}
+    try:
+        row["path"] = store.image_path(name)
+        image = store.open(name)
+        row.update(describe_image(image))
+        if verify:
+            verify_image(image)
+            row["intact"] = True
+    except ImagingError as error:
+        row.update(intact=False, error=str(error))
+    except OSError as error:
+        row.update(error=f"{row['path']} can't be read: {error.strerror}.")
+    return row
+
+
+class ActionModule(ActionBase):
+    """Action plugin of M(fleet.imaging.image_info)."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _requires_connection = False
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "store": {"type": "path", "default": "~/fleet-images"},
+        "names": {"type": "list", "elements": "str"},
+        "verify": {"type": "bool", "default": False},
+    }
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point, called by Ansible."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        store = ImageStore(arguments["store"])
+        try:
+            names = arguments["names"]
+            if names is None:
+                names = store.names()
+            for name in names:
+                store.check_exists(name)
+        except ImagingError as error:
+            return dict(result, failed=True, msg=str(error))
+        images = [examine(store, name, arguments["verify"]) for name in dict.fromkeys(names)]
+        result.update(changed=False, store=store.path, images=images)
+        bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
+        if arguments["verify"] and bad:
+            result.update(failed=True, msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad))
+        return result

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image as a whole: written, read with plain tools, and damaged in every way."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import subprocess
+from typing import Callable
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils import zstd
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import (
+    BadImage,
+    FileSource,
+    ImageReader,
+    check_record,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import SKIPPABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+
+from ..samples import CHUNK, STREAM, Used, geometry, make_image, noise
+
+SIZE = 9 * CHUNK + 512
+DISK = bytearray(noise(SIZE))
+DISK[2 * CHUNK : 3 * CHUNK] = bytes(CHUNK)
+USED = Used((0, CHUNK), (CHUNK + 512, CHUNK + 4096), (CHUNK + 8192, 3 * CHUNK), (6 * CHUNK, 6 * CHUNK + 512), (SIZE - 512, SIZE))
+
+
+@pytest.fixture(name="image")
+def fixture_image(tmp_path: object) -> str:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    make_image(path, bytes(DISK), USED)
+    return path
+
+
+def read_everything(path: str) -> None:
+    """What restoring and verifying an image together look at."""
+    source = FileSource(path)
+    try:
+        reader = ImageReader(source)
+        codec = zstd.find_zstd().codec()
+        room = memoryview(bytearray(CHUNK))
+        for record in reader.all_records():
+            check_record(reader, record, codec, room)
+        for row in reader.index:
+            check_record(reader, reader.record(row), codec, room)
+    finally:
+        source.close()
+
+
+def test_plain_zstd_gives_the_whole_disk(tmp_path: object) -> None:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    _root, masked = make_image(path, bytes(DISK), USED)
+    subprocess.run(["zstd", "-q", "-t", path], check=True)
+    assert subprocess.run(["zstd", "-dc", path], stdout=subprocess.PIPE, check=True).stdout == masked
+
+
+def test_reader_finds_what_was_written(image: str) -> None:
+    read_everything(image)
+    reader = ImageReader(FileSource(image))
+    assert [row.chunk for row in reader.index] == [0, 1, 2, 6, 9]
+    assert [row.flags for row in reader.index] == [1, 1, 3, 1, 1]
+    assert reader.index.used_bytes() == sum(end - start for start, end in USED.ranges)
+    assert reader.index.find(3) is None
+    assert [row.chunk for row in reader.index.rows_between(1, 7)] == [1, 2, 6]
+
+
+def test_root_digest_says_what_is_on_the_disk_and_not_how_it_is_stored(tmp_path: object) -> None:
+    changed = bytearray(DISK)
+    changed[CHUNK] ^= 1  # unused
+    roots = [make_image(os.path.join(str(tmp_path), f"{n}.img.zst"), bytes(disk), USED)[0] for n, disk in enumerate((DISK, changed))]
+    assert roots[0] == roots[1]
+    changed[CHUNK + 512] ^= 1
+    assert make_image(os.path.join(str(tmp_path), "c.img.zst"), bytes(changed), USED)[0] != roots[0]
+    assert make_image(os.path.join(str(tmp_path), "d.img.zst"), bytes(DISK), Used((0, SIZE)))[0] != roots[0]
+
+
+def test_cut_short_anywhere_is_refused(image: str) -> None:
+    size = os.path.getsize(image)
+    with open(image, "rb") as file:
+        content = file.read()
+    for length in [0, 1, 8, 9, 100, size // 2, size - 9, size - 1]:
+        with open(image, "wb") as file:
+            file.write(content[:length])
+        with pytest.raises(BadImage):
+            read_everything(image)
+
+
+def test_every_flipped_bit_is_found(image: str) -> None:
+    with open(image, "rb") as file:
+        content = bytearray(file.read())
+    generator = random.Random(7)
+    head = list(range(40)) + list(range(len(content) - 300, len(content)))
+    for position in head + [generator.randrange(len(content)) for _ in range(300)]:
+        bit = 1 << generator.randrange(8)
+        content[position] ^= bit
+        with open(image, "wb") as file:
+            file.write(content)
+        with pytest.raises(ImagingError):
+            read_everything(image)
+        content[position] ^= bit
+
+
+def test_appended_garbage_is_refused(image: str) -> None:
+    with open(image, "ab") as file:
+        file.write(b"\0" * 100)
+    with pytest.raises(BadImage, match="seek table"):
+        read_everything(image)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(b'"version": 1', b'"version": 9'), "format version 9"),
+        (lambda text: text.replace(b'"format": "fleet.imaging"', b'"format": "other.imaging"'), "not that of"),
+        (lambda text: text.replace(b'"size": 590336', b'"size": 590337'), "590337"),
+        (lambda text: text.replace(b'"size": 590336', b'"size": 990208'), "seek table"),
+        (lambda text: text.replace(b'"chunk_size": 65536', b'"chunk_size": 65530'), "chunk size"),
+        (lambda text: text.replace(b'"stream": "73', b'"stream": "74'), "belongs to the index"),
+        (lambda text: text[:40] + b"}" + text[41:], "header"),
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(image: str, change: Callable[[bytes], bytes], message: str) -> None:
+    with open(image, "rb") as file:
+        content = file.read()
+    changed = change(content)
+    assert changed != content
+    with open(image, "wb") as file:
+        file.write(changed)
+    with pytest.raises(BadImage, match=message):
+        read_everything(image)
+
+
+def test_absurd_lengths_take_no_memory(image: str) -> None:
+    with open(image, "r+b") as file:
+        file.write(SKIPPABLE.pack(0x184D2A5B, 0xFFFFFFF0))
+    with pytest.raises(BadImage):
+        read_everything(image)
+    with open(image, "r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(struct.pack("<IBI", (1 << 27) - 1, 0, 0x8F92EAB1))
+    with pytest.raises(BadImage, match="can't be"):
+        read_everything(image)
+
+
+def test_a_second_writer_of_the_same_name_is_refused_and_leaves_the_first_alone(tmp_path: object) -> None:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    header = ImageHeader(geometry(SIZE), STREAM, "now")
+    codec = zstd.find_zstd().codec()
+    first = ImageWriter(path, header, codec)
+    with pytest.raises(ImagingError, match=r"partial exists"):
+        ImageWriter(path, header, codec)
+    first.finish({})
+    first.commit()
+    assert os.listdir(str(tmp_path)) == ["a.img.zst"]
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    read_everything(path)
+
+
+def test_an_image_never_replaces_another(tmp_path: object) -> None:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    writer = ImageWriter(path, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
+    make_there = b"somebody else's"
+    with open(path, "wb") as file:
+        file.write(make_there)
+    writer.finish({})
+    with pytest.raises(ImagingError, match="came into being"):
+        writer.commit()
+    writer.discard()
+    with open(path, "rb") as file:
+        assert file.read() == make_there
+    assert os.listdir(str(tmp_path)) == ["a.img.zst"]
+
+
+def test_without_hard_links_the_image_still_gets_its_name(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(_source: str, _target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    make_image(path, bytes(DISK), USED)
+    read_everything(path)
+    assert os.listdir(str(tmp_path)) == ["a.img.zst"]
