@@ -112,15 +112,14 @@ class ActionModule(TransferAction):
             )
             return dict(checked, image=name)
         sink = CaptureSink(store, name)
-        began = time.monotonic()
         try:
-            result, _transfer = self.run_transfer(arguments, private, task_vars, sink.converse, sink.progress)
+            result, transfer = self.run_transfer(arguments, private, task_vars, sink.converse, sink.progress)
             if result.get("failed"):
                 return result
             sink.finish(result)
         finally:
             sink.discard()
-        return self._complete(result, sink, store.image_path(name), time.monotonic() - began)
+        return self._complete(result, sink, store.image_path(name), time.monotonic() - transfer.began)
 
     def _complete(self, result: dict[str, Any], sink: CaptureSink, path: str, seconds: float) -> dict[str, Any]:
         stored = sink.writer.stored_bytes if sink.writer else 0

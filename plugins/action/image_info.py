@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
@@ -13,6 +14,17 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
+
+
+def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
+    """The names that were asked for, all if none; raises ImagingError when one of them is not there."""
+    if asked is None:
+        return store.names()
+    missing = [name for name in asked if not os.path.lexists(store.image_path(name))]
+    if missing:
+        there = ", ".join(store.names()) or "none"
+        raise ImagingError(f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.")
+    return list(dict.fromkeys(asked))
 
 
 def describe_image(image: ImageReader) -> dict[str, Any]:
@@ -71,14 +83,10 @@ class ActionModule(ActionBase):
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         store = ImageStore(arguments["store"])
         try:
-            names = arguments["names"]
-            if names is None:
-                names = store.names()
-            for name in names:
-                store.check_exists(name)
+            names = choose_names(store, arguments["names"])
         except ImagingError as error:
             return dict(result, failed=True, msg=str(error))
-        images = [examine(store, name, arguments["verify"]) for name in dict.fromkeys(names)]
+        images = [examine(store, name, arguments["verify"]) for name in names]
         result.update(changed=False, store=store.path, images=images)
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:

@@ -116,15 +116,15 @@ stages:
   type: dict
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import (
     CaptureRequest,
-    CaptureSource,
-    SourceDisk,
-    facts,
+    examine,
     run_capture,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
@@ -151,23 +151,18 @@ def capture(module: AnsibleModule) -> dict[str, object]:
         host=transfer["host"] or "",
         collection_version=transfer["collection_version"] or "",
     )
-    disk = SourceDisk(module_runner(module), request)
-    try:
-        if module.check_mode:
-            disk.map_used()
-            result = facts(disk)
-        else:
-            with Session(
-                transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]
-            ) as session:
-                result = run_capture(CaptureSource(disk, zstd, request.level), disk, session)
-            for note in session.notes:
-                module.warn(note)
-        for warning in disk.used.warnings:
-            module.warn(warning)
-        return dict(result, changed=True, zstd=zstd.name)
-    finally:
-        disk.close()
+    run = module_runner(module)
+    warnings: list[str] = []
+    if module.check_mode:
+        result = examine(run, request)
+    else:
+        port, timeout = module.params["port"], module.params["link_timeout"]
+        with Session(transfer["run_id"], os.path.realpath(request.device), secret, port, timeout) as session:
+            result = run_capture(run, request, zstd, session)
+            warnings = session.notes
+    for warning in (*warnings, *result.pop("warnings")):
+        module.warn(warning)
+    return dict(result, changed=True)
 
 
 def main() -> None:

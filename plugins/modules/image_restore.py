@@ -141,6 +141,8 @@ stages:
   type: dict
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -171,16 +173,13 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         write=not module.check_mode,
         read_back=module.params["read_back"],
     )
-    disk = TargetDisk(module_runner(module), request)
-    try:
-        with Session(
-            transfer["run_id"], disk.raw.path, secret, module.params["port"], module.params["link_timeout"]
-        ) as session:
-            sink = RestoreSink(disk, request, zstd, session)
-            session.converse(sink.converse)
+    port, timeout = module.params["port"], module.params["link_timeout"]
+    device = os.path.realpath(request.device)
+    run = module_runner(module)
+    with Session(transfer["run_id"], device, secret, port, timeout) as session, TargetDisk(run, request) as disk:
+        sink = RestoreSink(disk, request, zstd, session)
+        session.converse(sink.converse)
         result = sink.result()
-    finally:
-        disk.close()
     for note in (*session.notes, sink.table_warning):
         if note:
             module.warn(note)

@@ -29,6 +29,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
 
+ENDING_TIME = 10.0
+"""Seconds that a module which was told to end may take."""
+
 T = TypeVar("T")
 
 
@@ -145,14 +148,17 @@ class DetachedModule:
         return self._result or {}
 
     def stop(self) -> None:
-        """End the module if it still runs, waiting until it is gone. Never raises: the laptop may be out of reach."""
+        """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""
+        self._patience = ENDING_TIME
         script = (
             f'f={self._run_file()}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); '
-            'if [ -n "$p" ] && grep -aq ansible "/proc/$p/cmdline" 2>/dev/null; then kill -TERM "$p"; i=0; '
-            'while [ -d "/proc/$p" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done; fi'
+            'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then kill -TERM "$p"; fi'
         )
         try:
             self._action._low_level_execute_command(script)
+            deadline = time.monotonic() + ENDING_TIME
+            while self._job and not self.ended() and time.monotonic() < deadline:
+                time.sleep(0.1)
         except Exception:  # whatever is wrong with the connection: the module ends by itself within the link timeout
             pass
 

@@ -54,6 +54,8 @@ class Transfer:
         self.sent = 0
         self.received = 0
         self.links = 0
+        self.began = time.monotonic()
+        """When the first link was made."""
 
     def converse(self, conversation: Conversation) -> dict[str, Any]:
         """Hold the conversation to its end, over as many links as it takes, and return the module's result.
@@ -95,6 +97,8 @@ class Transfer:
 
     def _one_link(self, port: int, conversation: Conversation) -> None:
         link = connect(self._address, port, self.secret)
+        if not self.links:
+            self.began = time.monotonic()
         self.links += 1
         self._link = link
         try:

@@ -116,7 +116,9 @@ class Index:
 
     def row_at(self, position: int) -> Row:
         """Row ``position``."""
-        chunk, flags, _reserved, count, first, offset, size, content_hash = ROW.unpack_from(self._rows, position * ROW.size)
+        chunk, flags, _reserved, count, first, offset, size, content_hash = ROW.unpack_from(
+            self._rows, position * ROW.size
+        )
         ranges = bytes(self._ranges[first * RANGE.size : (first + count) * RANGE.size])
         return Row(chunk, flags, ranges, offset, size, content_hash)
 

@@ -111,7 +111,9 @@ class RecordHeader:
         """Read :meth:`pack`'s form, checked against the geometry and the stream it must belong to; raises RecordError."""
         if len(data) < FIELDS.size:
             raise RecordError(f"A record header of {len(data)} bytes is too short: expected at least {FIELDS.size}.")
-        chunk, flags, reserved, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(data)
+        chunk, flags, reserved, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(
+            data
+        )
         ranges = bytes(data[FIELDS.size :])
         if reserved or len(ranges) != count * RANGE.size:
             raise RecordError(

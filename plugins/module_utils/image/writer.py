@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from dataclasses import replace
-from typing import Any, Mapping
+from typing import Any, BinaryIO, Mapping
 
 from ..errors import ImagingError
 from ..zstd import Codec
@@ -25,11 +26,12 @@ UNUSED_LEVEL = 3
 class ImageWriter:
     """Takes the records of used chunks in ascending order and makes up those of unused chunks in between.
 
-    The file is created exclusively (mode 0600) and grows strictly at its end. Nothing but :meth:`commit` gives it its final name.
+    The partial file (mode 0600) is locked while it is written, and grows strictly at its end. Nothing but :meth:`commit` gives
+    it its final name.
     """
 
     def __init__(self, path: str, header: ImageHeader, codec: Codec) -> None:
-        """``path`` is the final one; raises ImagingError when a partial file of that name exists."""
+        """``path`` is the final one; raises ImagingError when another writer is at work on it, and OSError."""
         self.path = path
         self.partial = path + ".partial"
         self.header = header
@@ -40,13 +42,7 @@ class ImageWriter:
         self._unused: dict[int, tuple[RecordHeader, bytes]] = {}
         self._position = 0
         self._next = 0
-        try:
-            self._file = open(self.partial, "xb", opener=_private, buffering=1 << 20)
-        except FileExistsError:
-            raise ImagingError(
-                f"{self.partial} exists: another capture of this name is running, or one was killed. "
-                "If none is running, remove that file and try again."
-            ) from None
+        self._file = _open_alone(self.partial)
         try:
             self._skippable(HEADER_MAGIC, self._packed_header)
         except BaseException:
@@ -161,5 +157,17 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _open_alone(path: str) -> BinaryIO:
+    """Create a file, or take over one whose writer was killed; raises ImagingError when its writer lives."""
+    file = open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600), buffering=1 << 20)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            raise FileNotFoundError
+    except (BlockingIOError, FileNotFoundError):
+        file.close()
+        raise ImagingError(
+            f"{path} is being written: another capture of this name is running. Wait for it, or give this one another name with imaging_image."
+        ) from None
+    file.truncate(0)
+    return file

@@ -22,6 +22,7 @@ from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.record import STREAM_SIZE
 from ..stream.conversation import serve
+from ..stream.link import Link
 from ..zstd import Zstd
 from .session import Session, check_identity
 
@@ -84,8 +85,10 @@ class SourceDisk:
             self.geometry, stream, self._request.created, table, source, self._request.collection_version
         )
 
-    def close(self) -> None:
-        """Let go of the disk."""
+    def __enter__(self) -> SourceDisk:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.raw.close()
 
 
@@ -129,31 +132,40 @@ class CaptureSource:
         """Frames are made from the disk each time they are asked for: there is no copy that could be damaged."""
 
 
-def run_capture(source: CaptureSource, disk: SourceDisk, session: Session) -> dict[str, Any]:
+def run_capture(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: Session) -> dict[str, Any]:
     """Serve the controller until it has everything; returns the module's result."""
     sent = 0
 
-    def conversation(link: Any) -> None:
+    def conversation(link: Link) -> None:
         nonlocal sent
         try:
             serve(link, source)
         finally:
             sent += link.bytes_sent
 
-    session.converse(conversation)
-    capture = source.capture
-    if capture is None:
-        raise ImagingError("The controller ended the transfer before it asked for anything.")
-    result = facts(disk)
-    result.update(
-        root_digest=capture.index.root_digest().hex(),
-        bytes_read=capture.bytes_read,
-        sent_bytes=sent,
-        links_made=session.links_made,
-        workers=capture.workers,
-        stages=source.watches.stages(),
-    )
-    return result
+    with SourceDisk(run, request) as disk:
+        source = CaptureSource(disk, zstd, request.level)
+        session.converse(conversation)
+        capture = source.capture
+        if capture is None:
+            raise ImagingError("The controller ended the transfer before it asked for anything.")
+        return dict(
+            facts(disk),
+            root_digest=capture.index.root_digest().hex(),
+            bytes_read=capture.bytes_read,
+            sent_bytes=sent,
+            links_made=session.links_made,
+            workers=capture.workers,
+            zstd=zstd.name,
+            stages=source.watches.stages(),
+        )
+
+
+def examine(run: RunCommand, request: CaptureRequest) -> dict[str, Any]:
+    """What a capture would find; reads no more than the used maps need, and stores nothing."""
+    with SourceDisk(run, request) as disk:
+        disk.map_used()
+        return facts(disk)
 
 
 def facts(disk: SourceDisk) -> dict[str, Any]:
@@ -164,6 +176,7 @@ def facts(disk: SourceDisk) -> dict[str, Any]:
         "used_bytes": disk.used.ranges.total(),
         "partitions": disk.used.partitions_json(),
         "past_cache": disk.raw.past_cache,
+        "warnings": disk.used.warnings,
     }
 
 

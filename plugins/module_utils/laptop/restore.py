@@ -81,8 +81,10 @@ class TargetDisk:
                     "Nothing was written. Check which laptop this is."
                 )
 
-    def close(self) -> None:
-        """Let go of the disk."""
+    def __enter__(self) -> TargetDisk:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.raw.close()
 
 
@@ -214,8 +216,7 @@ class RestoreSink:
             self._missing[position] = 0
 
     def _compare(self, link: Link) -> None:
-        with self._session.attended(link) as attend:
-            self.differing = self._scan.differing(self._index, attend)
+        self.differing = self._scan.differing(self._index, self._session.attend(link))
         if self._request.write and not self.differing:
             self.table_warning = self._disk.raw.reread_partition_table()
 

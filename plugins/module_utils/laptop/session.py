@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Mapping
 
 from ..errors import ImagingError
 from ..stream.conversation import PeerEnded, raise_end
@@ -58,13 +58,9 @@ class Session:
         pid = os.getpid()
         self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, time.time())
         self.notes = self._folder.enter(self._run)
-        try:
-            self._listener = Listener("", port, secret)
-        except BaseException:
-            self._folder.remove(run_id)
-            raise
-        self._run.port = self._listener.port
-        self._publish(LISTENING)
+        """What had to be ended to make room."""
+        self._secret = secret
+        self._listener: Listener
         self.links_made = 0
 
     def _publish(self, state: str) -> None:
@@ -72,46 +68,50 @@ class Session:
         self._folder.write(self._run)
 
     def converse(self, conversation: Callable[[Link], None]) -> None:
-        """Hold a conversation to its end, over as many links as it takes; raises ControllerGone, PeerEnded, and its own errors.
+        """Hold a conversation to its end, over as many links as it takes.
 
-        An error of this end is told to the controller before it is raised.
+        Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
+        controller is told before.
         """
-        while True:
-            link = self._listener.next_link(self._link_timeout)
-            self.links_made += 1
-            self._publish(CONNECTED)
-            try:
-                conversation(link)
-            except LinkError:
-                link.close()
+        self._listener = Listener("", self._run.port, self._secret)
+        try:
+            self._run.port = self._listener.port
+            self._publish(LISTENING)
+            while not self._converse_once(conversation):
                 self._publish(WAITING)
-            except PeerEnded:
-                link.close()
-                raise
-            except BaseException as error:
-                link.end(str(error) or type(error).__name__)
-                raise
-            else:
-                return
+        finally:
+            self._listener.close()
 
-    @contextlib.contextmanager
-    def attended(self, link: Link) -> Iterator[Callable[[], None]]:
-        """During long work without conversation: yields a check that raises PeerEnded when the controller gave up.
+    def _converse_once(self, conversation: Callable[[Link], None]) -> bool:
+        """Whether the conversation came to its end on the next link."""
+        link = self._listener.next_link(self._link_timeout)
+        self.links_made += 1
+        self._publish(CONNECTED)
+        try:
+            conversation(link)
+        except LinkError:
+            link.close()
+            return False
+        except PeerEnded:
+            link.close()
+            raise
+        except BaseException as error:
+            link.end(str(error) or type(error).__name__)
+            raise
+        return True
 
-        A broken link is no reason to stop the work, unless no controller is there for the link timeout.
+    def attend(self, link: Link) -> Callable[[], None]:
+        """For long work without conversation: a check to call now and then, which raises PeerEnded when the controller gave up.
+
+        A broken link is no reason to stop the work, unless no controller is there for the link timeout (ControllerGone).
         """
-        yield _Attendance(link, self._listener, self._link_timeout).check
-
-    def close(self) -> None:
-        """Stop listening, and take the published state away."""
-        self._listener.close()
-        self._folder.remove(self._run.run_id)
+        return _Attendance(link, self._listener, self._link_timeout).check
 
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
+    def __exit__(self, *exception: object) -> None:
+        self._folder.remove(self._run.run_id)
 
 
 class _Attendance:

@@ -51,6 +51,7 @@ class _Inbox:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._end: Message | None = None
         self._messages: queue.SimpleQueue[Message | LinkError] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
@@ -58,6 +59,9 @@ class _Inbox:
         try:
             while True:
                 message = self._link.receive()
+                if message.kind == Kind.END:
+                    self._end = message
+                    self._link.close()  # wakes whoever is blocked in sending
                 self._messages.put(message)
                 if message.kind in (Kind.END, Kind.DONE):
                     return
@@ -70,6 +74,11 @@ class _Inbox:
             raise message
         return message
 
+    def raise_if_ended(self) -> None:
+        """Raise PeerEnded when the sink gave up, without waiting for a message."""
+        if self._end is not None:
+            raise_end(self._end)
+
 
 def serve(link: Link, source: Source) -> None:
     """The source's part, until the sink is done; raises LinkError, PeerEnded, and whatever the source raises."""
@@ -79,16 +88,24 @@ def serve(link: Link, source: Source) -> None:
         if message.kind == Kind.DESCRIBE:
             _describe(link, source)
         elif message.kind == Kind.WANT:
-            for start, end in _unpack_want(message.payload):
-                for header, frame in source.records(start, end):
-                    link.send(Kind.RECORD, header, frame)
-            link.send(Kind.SERVED)
+            _serve_records(link, inbox, source, message.payload)
         elif message.kind == Kind.DAMAGED:
             source.check(_unpack_chunk(message.payload))
         elif message.kind == Kind.DONE:
             return
         else:
             raise_end(message)
+
+
+def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) -> None:
+    for start, end in _unpack_want(payload):
+        for header, frame in source.records(start, end):
+            try:
+                link.send(Kind.RECORD, header, frame)
+            except LinkError:
+                inbox.raise_if_ended()
+                raise
+    link.send(Kind.SERVED)
 
 
 def _describe(link: Link, source: Source) -> None:

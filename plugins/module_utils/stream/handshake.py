@@ -33,6 +33,7 @@ class _Deadline:
         self._end = time.monotonic() + HANDSHAKE_TIME
         self.close = channel.close
         self.settimeout = channel.settimeout
+        self.end_sending = channel.end_sending
 
     def _arm(self) -> None:
         left = self._end - time.monotonic()

@@ -32,6 +32,10 @@ HEARTBEAT = 5.0
 """Seconds after which an end that has nothing to say says so."""
 
 
+LINGER = 2.0
+"""Seconds that an end which gives up waits for the other one to hear of it."""
+
+
 class LinkError(ImagingError):
     """The link broke or was tampered with; it can be made again."""
 
@@ -88,6 +92,9 @@ class Channel(Protocol):
     def settimeout(self, seconds: float | None, /) -> None:
         """How long a call may block."""
 
+    def end_sending(self) -> None:
+        """Say that nothing more will be sent; raises OSError."""
+
     def close(self) -> None:
         """End the stream, and make calls that block in other threads return."""
 
@@ -101,6 +108,10 @@ class SocketChannel:
         self.sendall = sock.sendall
         self.recv_into = sock.recv_into
         self.settimeout = sock.settimeout
+
+    def end_sending(self) -> None:
+        """Close the sending half."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Shut the socket down, which wakes whoever is blocked in it, and close it."""
@@ -228,7 +239,14 @@ class Link:
         """Tell the other end why this one gives up, as far as that still works, and close."""
         try:
             self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
-        except LinkError:
+            self._channel.end_sending()
+            # Closing with unread data would reset the connection, and the other end might never see the reason.
+            deadline = time.monotonic() + LINGER
+            rest = memoryview(bytearray(1 << 20))
+            self._channel.settimeout(LINGER)
+            while time.monotonic() < deadline and self._channel.recv_into(rest):
+                pass
+        except (LinkError, OSError):
             pass
         self.close()
 

@@ -13,7 +13,13 @@ from typing import List, Tuple
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, ZERO, RecordHeader, mask, pack_ranges
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
+    USED,
+    ZERO,
+    RecordHeader,
+    mask,
+    pack_ranges,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 
 CHUNK = 64 << 10

@@ -148,9 +148,8 @@ def test_a_damaged_frame_is_never_decoded_nor_written(tmp_path: object) -> None:
     make_image(image, disk_content(), USED_RANGES)
     reader = ImageReader(FileSource(image))
     path = target(tmp_path, bytes(SIZE))
-    with RawDisk(path, writable=True) as disk:
-        with pytest.raises(DamagedFrame, match="chunk 6"):
-            restore_from(reader, disk, iter([6, 12]), spoil=6)
+    with RawDisk(path, writable=True) as disk, pytest.raises(DamagedFrame, match="chunk 6"):
+        restore_from(reader, disk, iter([6, 12]), spoil=6)
     with open(path, "rb") as file:
         assert not any(file.read()[6 * CHUNK : 7 * CHUNK])
 
@@ -220,7 +219,9 @@ def test_a_pipeline_keeps_the_order_whatever_the_workers_do() -> None:
         time.sleep(0.002 * (slot[0] % 3))
         return slot[0]
 
-    assert [result for _slot, result in OrderedPipeline([[0] for _ in range(4)], feed, work, 3).results()] == list(range(50))
+    assert [result for _slot, result in OrderedPipeline([[0] for _ in range(4)], feed, work, 3).results()] == list(
+        range(50)
+    )
 
 
 @pytest.mark.parametrize("stage", ["feed", "work", "consumer"])

@@ -30,7 +30,9 @@ from ..samples import CHUNK, STREAM, Used, geometry, make_image, noise
 SIZE = 9 * CHUNK + 512
 DISK = bytearray(noise(SIZE))
 DISK[2 * CHUNK : 3 * CHUNK] = bytes(CHUNK)
-USED = Used((0, CHUNK), (CHUNK + 512, CHUNK + 4096), (CHUNK + 8192, 3 * CHUNK), (6 * CHUNK, 6 * CHUNK + 512), (SIZE - 512, SIZE))
+USED = Used(
+    (0, CHUNK), (CHUNK + 512, CHUNK + 4096), (CHUNK + 8192, 3 * CHUNK), (6 * CHUNK, 6 * CHUNK + 512), (SIZE - 512, SIZE)
+)
 
 
 @pytest.fixture(name="image")
@@ -75,7 +77,10 @@ def test_reader_finds_what_was_written(image: str) -> None:
 def test_root_digest_says_what_is_on_the_disk_and_not_how_it_is_stored(tmp_path: object) -> None:
     changed = bytearray(DISK)
     changed[CHUNK] ^= 1  # unused
-    roots = [make_image(os.path.join(str(tmp_path), f"{n}.img.zst"), bytes(disk), USED)[0] for n, disk in enumerate((DISK, changed))]
+    roots = [
+        make_image(os.path.join(str(tmp_path), f"{n}.img.zst"), bytes(disk), USED)[0]
+        for n, disk in enumerate((DISK, changed))
+    ]
     assert roots[0] == roots[1]
     changed[CHUNK + 512] ^= 1
     assert make_image(os.path.join(str(tmp_path), "c.img.zst"), bytes(changed), USED)[0] != roots[0]
@@ -127,7 +132,9 @@ def test_appended_garbage_is_refused(image: str) -> None:
         (lambda text: text[:40] + b"}" + text[41:], "header"),
     ],
 )
-def test_a_header_that_says_something_else_is_refused(image: str, change: Callable[[bytes], bytes], message: str) -> None:
+def test_a_header_that_says_something_else_is_refused(
+    image: str, change: Callable[[bytes], bytes], message: str
+) -> None:
     with open(image, "rb") as file:
         content = file.read()
     changed = change(content)
@@ -155,13 +162,22 @@ def test_a_second_writer_of_the_same_name_is_refused_and_leaves_the_first_alone(
     header = ImageHeader(geometry(SIZE), STREAM, "now")
     codec = zstd.find_zstd().codec()
     first = ImageWriter(path, header, codec)
-    with pytest.raises(ImagingError, match=r"partial exists"):
+    with pytest.raises(ImagingError, match="another capture of this name is running"):
         ImageWriter(path, header, codec)
     first.finish({})
     first.commit()
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
     assert os.stat(path).st_mode & 0o777 == 0o600
     read_everything(path)
+
+
+def test_what_a_killed_writer_left_is_taken_over(tmp_path: object) -> None:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    with open(path + ".partial", "wb") as file:
+        file.write(b"half an image" * 1000)
+    make_image(path, bytes(DISK), USED)
+    read_everything(path)
+    assert os.listdir(str(tmp_path)) == ["a.img.zst"]
 
 
 def test_an_image_never_replaces_another(tmp_path: object) -> None:

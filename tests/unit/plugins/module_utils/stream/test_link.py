@@ -14,9 +14,17 @@ from typing import Callable, Tuple
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream import handshake, link as link_module
+from ansible_collections.fleet.imaging.plugins.module_utils.stream import handshake
+from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link, LinkError, SocketChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
+    HEAD,
+    Keys,
+    Kind,
+    Link,
+    LinkError,
+    SocketChannel,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import HANDSHAKES, ControllerGone, Listener
 
 SECRET = bytes(range(32))

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the system's programs through a callable that is handed in, so that this package needs neither a module nor a subprocess."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple, Sequence
+
+from ..errors import ImagingError
+
+SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
+"""Where disk tools lie; not on everybody's PATH."""
+
+PACKAGES = {
+    "blkid": "util-linux",
+    "losetup": "util-linux (mount on Debian and Ubuntu)",
+    "lsblk": "util-linux",
+    "ntfs-3g.probe": "ntfs-3g",
+    "sfdisk": "fdisk on Debian and Ubuntu, util-linux elsewhere",
+    "xfs_logprint": "xfsprogs",
+}
+"""Which package usually has a program. All of partclone's programs are in the package of that name."""
+
+
+class CommandResult(NamedTuple):
+    """How a program ended: its exit status, and what it wrote to standard output and standard error."""
+
+    rc: int
+    out: str
+    err: str
+
+    def complaint(self) -> str:
+        """What the program said against it, in one line."""
+        said = " ".join((self.err.strip() or self.out.strip()).split())
+        return f"exit status {self.rc}, {said[:400]}" if said else f"exit status {self.rc}, without a word"
+
+
+RunCommand = Callable[[Sequence[str]], CommandResult]
+"""Runs a program to its end, from one thread only; raises MissingTool."""
+
+
+class MissingTool(ImagingError):
+    """A program that is needed is not installed."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        package = "partclone" if program.startswith("partclone.") else PACKAGES.get(program, program)
+        super().__init__(f"The program {program} is not installed on this machine. Package: {package}.")
+
+
+def module_runner(module: Any) -> RunCommand:
+    """A RunCommand on top of ``run_command`` of an AnsibleModule. Programs speak English and are found in the system folders, too."""
+
+    def run(command: Sequence[str]) -> CommandResult:
+        program = module.get_bin_path(command[0], opt_dirs=SYSTEM_FOLDERS)
+        if program is None:
+            raise MissingTool(command[0])
+        return CommandResult(
+            *module.run_command(
+                [program, *command[1:]], handle_exceptions=False, environ_update={"LC_ALL": "C", "LANGUAGE": "C"}
+            )
+        )
+
+    return run

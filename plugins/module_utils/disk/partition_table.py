@@ -1,0 +1,238 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The partition table of a disk, as ``sfdisk --json`` reads it, and where the table itself lies.
+
+Sources: sfdisk(8); UEFI specification 2.10, chapter 5 (GPT header and protective MBR).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ..errors import ImagingError
+from .command import RunCommand
+from .raw_io import BLKSSZGET
+
+NO_TABLE = "does not contain a recognized partition table"
+PARTITION_LIMIT = 4096
+
+EXTENDED_TYPES = ("5", "f", "85")
+"""Types of a DOS partition that holds others, in hexadecimal."""
+
+GPT_SIGNATURE = b"EFI PART"
+GPT_ENTRIES_LIMIT = 1 << 20
+"""Bytes. The usual array of 128 entries has 16 KiB."""
+
+PROTECTIVE_TYPE = 0xEE
+
+Read = Callable[[int, int], bytes]
+"""Reads ``length`` bytes at ``offset`` of a disk; fewer at its end."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One entry of a table. ``start`` and ``size`` in bytes; ``type`` is a GUID, or a number in hexadecimal for DOS tables."""
+
+    number: int
+    node: str
+    start: int
+    size: int
+    type: str
+    uuid: str = ""
+    name: str = ""
+
+    @property
+    def end(self) -> int:
+        """The byte after the last one."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class PartitionTable:
+    """A partition table, its partitions sorted by their starts.
+
+    ``raw`` is sfdisk's JSON. ``metadata_ranges`` are the bytes that hold the table itself; ``hybrid_ranges`` what a hybrid MBR claims
+    besides a GPT. ``faults`` say why the table can't be a true description of the disk.
+    """
+
+    label: str
+    sector_size: int
+    disk_size: int
+    partitions: tuple[Partition, ...]
+    raw: Mapping[str, Any]
+    metadata_ranges: tuple[tuple[int, int], ...] = ()
+    hybrid_ranges: tuple[tuple[int, int], ...] = ()
+    faults: tuple[str, ...] = ()
+
+    def is_extended(self, partition: Partition) -> bool:
+        """Whether a partition is nothing but room for others."""
+        return self.label == "dos" and partition.type.lower().lstrip("0") in EXTENDED_TYPES
+
+    def is_logical(self, partition: Partition) -> bool:
+        """Whether a partition lies in an extended one."""
+        return self.label == "dos" and partition.number > 4
+
+
+def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
+    """The table of the disk at ``path``, or None when it has none that sfdisk knows.
+
+    Raises MissingTool without sfdisk, and ImagingError when sfdisk fails or its answer makes no sense.
+    """
+    device = os.path.realpath(path)
+    result = run(["sfdisk", "--json", device])
+    if result.rc and NO_TABLE in result.err:
+        return None
+    if result.rc:
+        raise ImagingError(f"sfdisk can't read the partition table of {path}: {result.complaint()}.")
+    try:
+        with open(device, "rb", buffering=0) as disk:
+            size = disk.seek(0, os.SEEK_END)
+            descriptor = disk.fileno()
+            sector_size = logical_sector_size(descriptor)
+            return parse_partition_table(
+                result.out, device, size, sector_size, lambda offset, length: os.pread(descriptor, length, offset)
+            )
+    except OSError as error:
+        raise ImagingError(f"The partition table of {path} can't be read: {error.strerror}.") from error
+
+
+def parse_partition_table(text: str, device: str, disk_size: int, sector_size: int, read: Read) -> PartitionTable:
+    """Turn the answer of sfdisk into a table, believing nothing; raises ImagingError.
+
+    ``sector_size`` is the device's own: sfdisk before util-linux 2.35 does not say by what it counts.
+    """
+    raw = _parse_json(text, device)
+    label = _text(raw, "label")
+    if raw.get("sectorsize", sector_size) != sector_size or raw.get("unit", "sectors") != "sectors":
+        raise ImagingError(
+            f"sfdisk counts {raw.get('unit')} of {raw.get('sectorsize')} bytes on {device}: expected sectors of {sector_size}."
+        )
+    entries = raw.get("partitions", [])
+    if not isinstance(entries, list) or len(entries) > PARTITION_LIMIT:
+        raise ImagingError(f"sfdisk gave no list of at most {PARTITION_LIMIT} partitions for {device}.")
+    partitions = sorted((_partition(entry, device, sector_size) for entry in entries), key=lambda each: each.start)
+    table = PartitionTable(label, sector_size, disk_size, tuple(partitions), raw)
+    if label == "gpt":
+        table = replace(
+            table,
+            metadata_ranges=tuple(_gpt_ranges(read, disk_size, sector_size)),
+            hybrid_ranges=tuple(_hybrid_ranges(read, disk_size, sector_size)),
+        )
+    return replace(table, faults=tuple(_faults(table)))
+
+
+def logical_sector_size(descriptor: int) -> int:
+    """Bytes in a sector of an opened block device; 512 for a regular file."""
+    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        return 512
+    size: int = struct.unpack("i", fcntl.ioctl(descriptor, BLKSSZGET, b"\0" * 4))[0]
+    return size
+
+
+def _parse_json(text: str, device: str) -> Mapping[str, Any]:
+    try:
+        # Names may hold control characters, which sfdisk hands through.
+        answer = json.loads(text, strict=False)
+        raw = answer["partitiontable"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ImagingError(f"sfdisk's answer for {device} can't be understood: {text[:200]!r}.") from error
+    if not isinstance(raw, dict):
+        raise ImagingError(f"sfdisk's answer for {device} has no partition table: {text[:200]!r}.")
+    return raw
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    text = value.get(name, "")
+    if not isinstance(text, str):
+        raise ImagingError(f"sfdisk gave {text!r} as {name}, which is no text.")
+    return text
+
+
+def _partition(entry: Any, device: str, sector_size: int) -> Partition:
+    if not isinstance(entry, dict):
+        raise ImagingError(f"sfdisk gave {entry!r} as a partition of {device}.")
+    node = _text(entry, "node")
+    number = re.fullmatch(r"(?:p|-part)?([1-9][0-9]{0,4})", node[len(device) :] if node.startswith(device) else "")
+    start, size = entry.get("start"), entry.get("size")
+    if number is None or not _is_count(start) or not _is_count(size) or not size:
+        raise ImagingError(f"sfdisk gave {node!r}, start {start!r}, size {size!r} as a partition of {device}.")
+    kind = _text(entry, "type")
+    return Partition(
+        int(number.group(1)),
+        node,
+        start * sector_size,
+        size * sector_size,
+        kind,
+        _text(entry, "uuid"),
+        _text(entry, "name"),
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 54
+
+
+def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
+    """The headers and arrays of a GPT: where they usually lie, and where the primary header says that the backup is."""
+    sectors = disk_size // sector_size
+    primary = _GptHeader.read(read, 1, sector_size)
+    places = {1, sectors - 1} | ({primary.backup} if primary else set())
+    for place in sorted(place for place in places if 0 < place < sectors):
+        header = _GptHeader.read(read, place, sector_size)
+        if header is None:
+            continue
+        yield place * sector_size, (place + 1) * sector_size
+        start = header.entries * sector_size
+        length = header.count * header.entry_size
+        # A header that claims more is damaged, and nothing follows from it.
+        if 0 < length <= GPT_ENTRIES_LIMIT and start + length <= disk_size:
+            yield start, start + -(-length // sector_size) * sector_size
+
+
+class _GptHeader(NamedTuple):
+    """The fields of a GPT header that say where things are (UEFI 2.10, table 5.5)."""
+
+    backup: int
+    entries: int
+    count: int
+    entry_size: int
+
+    @classmethod
+    def read(cls, read: Read, sector: int, sector_size: int) -> _GptHeader | None:
+        """The header in a sector, or None when there is none."""
+        data = read(sector * sector_size, 92)
+        if len(data) < 92 or data[:8] != GPT_SIGNATURE:
+            return None
+        backup, entries, count, entry_size = struct.unpack_from("<32xQ32xQII", data)
+        return cls(backup, entries, count, entry_size)
+
+
+def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
+    """What the entries of the MBR claim, besides the protective one."""
+    boot_sector = read(0, 512)
+    if boot_sector[510:512] != b"\x55\xaa":
+        return
+    for offset in range(446, 510, 16):
+        kind, start, count = struct.unpack_from("<4xB3xII", boot_sector, offset)
+        if kind and kind != PROTECTIVE_TYPE and count:
+            yield min(start * sector_size, disk_size), min((start + count) * sector_size, disk_size)
+
+
+def _faults(table: PartitionTable) -> Iterator[str]:
+    """Why a table can't be a true description of its disk."""
+    numbers = set()
+    extended = [partition for partition in table.partitions if table.is_extended(partition)]
+    for partition in table.partitions:
+        if partition.number in numbers:
+            yield f"There are two partitions {partition.number}."
+        numbers.add(partition.number)
+        if partition.end > table.disk_size:
+            yield (
+                f"Partition {partition.number} ends at {partition.end}, beyond the end of the disk at {table.disk_size}."
+            )
+        holders = [holder for holder in extended if holder.start <= partition.start and partition.end <= holder.end]
+        if table.is_logical(partition) and not holders:
+            yield f"The logical partition {partition.number} lies outside of the extended one."

@@ -1,0 +1,159 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module image_info: documentation only, its action plugin does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_info
+short_description: List, and on request check, the images in the image store
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Says what is in the image store, which lies on the controller. The host of the task is not touched.
+  - An image that can't be opened is listed with what is wrong with it.
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any case.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+options:
+  store:
+    description:
+      - The image store, a folder on the controller.
+    type: path
+    default: ~/fleet-images
+  names:
+    description:
+      - Names of the images to list, without folder and ending. One that is not there is an error.
+      - Without this all images are listed.
+    type: list
+    elements: str
+  verify:
+    description:
+      - Whether to read every record of the images and to check that it decodes to what it promises. Uses all cores of the controller.
+      - The task fails when an image is damaged, and names each that is.
+    type: bool
+    default: false
+seealso:
+  - module: fleet.imaging.image_capture
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: List the images
+  fleet.imaging.image_info:
+  register: store
+
+- name: Check every record of one image
+  fleet.imaging.image_info:
+    names:
+      - win11-lab
+    verify: true
+"""
+
+RETURN = r"""
+store:
+  description: The image store, as an absolute path.
+  returned: success
+  type: str
+images:
+  description: One for each image, sorted by name when all are listed. Of one that can't be opened only name, path and error are known.
+  returned: success, and when a damaged image is found
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the image.
+      returned: always
+      type: str
+    path:
+      description: The file.
+      returned: always
+      type: str
+    error:
+      description: What is wrong with the image; null when nothing is known to be.
+      returned: always
+      type: str
+    intact:
+      description: Whether every record is undamaged. Null when that was not asked for.
+      returned: always
+      type: bool
+    created:
+      description: When it was captured (RFC 3339, UTC).
+      returned: when the image can be opened
+      type: str
+    source_host:
+      description: Inventory name of the laptop that it was captured from.
+      returned: when the image can be opened
+      type: str
+    source_model:
+      description: Model of the disk that it was captured from.
+      returned: when the image can be opened
+      type: str
+    source_serial:
+      description: Serial number of that disk.
+      returned: when the image can be opened
+      type: str
+    source_wwn:
+      description: World wide name of that disk.
+      returned: when the image can be opened
+      type: str
+    disk_size:
+      description: Size of that disk in bytes.
+      returned: when the image can be opened
+      type: int
+    logical_sector_size:
+      description: Size of a logical sector of that disk in bytes.
+      returned: when the image can be opened
+      type: int
+    used_bytes:
+      description: Bytes of the disk that matter.
+      returned: when the image can be opened
+      type: int
+    used_chunks:
+      description: Number of chunks with at least one used byte.
+      returned: when the image can be opened
+      type: int
+    stored_bytes:
+      description: Size of the image file in bytes.
+      returned: when the image can be opened
+      type: int
+    ratio:
+      description: Used bytes divided by stored bytes.
+      returned: when the image can be opened
+      type: float
+    generalization:
+      description: Whether the system in the image was prepared to be copied, as far as that is known.
+      returned: when the image can be opened
+      type: str
+    root_digest:
+      description: SHA-256 in hexadecimal over what the image says of its disk.
+      returned: when the image can be opened
+      type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "store": {"type": "path", "default": "~/fleet-images"},
+            "names": {"type": "list", "elements": "str"},
+            "verify": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    module.fail_json(msg="The image store lies on the controller: this module runs there, through its action plugin.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the checks of the collection: all of them ("test"), or those of one kind.
+
+Usage: check.py test | lint | unit | units-oldest | sanity | integration
+Every check runs, also after one has failed; the last lines say which failed and how long each took.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+TREE = ROOT / ".tree"
+COLLECTION = TREE / "ansible_collections/fleet/imaging"
+PYTHON_PROGRAMS = ["tests/demo", "tests/lab/lab", "tests/bench/bench"]
+
+
+Command = list[str]
+TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench"]
+CHECKS: dict[str, dict[str, Command]] = {
+    "lint": {
+        "ruff": ["ruff", "check", "."],
+        "ruff format": ["ruff", "format", "--check", "."],
+        "mypy": ["mypy", *(str(COLLECTION / path) for path in TYPED if (ROOT / path).exists())],
+        "ansible-lint": ["ansible-lint"],
+        "changelog": ["antsibull-changelog", "lint"],
+        "documentation": ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."],
+        "licence headers": ["python", "tests/tools/headers.py"],
+    },
+    "unit": {"unit tests": ["python", "-m", "pytest", "-q", "tests/unit"]},
+    "units-oldest": {"unit tests on the oldest Python": ["python", "tests/tools/units_oldest.py"]},
+    "sanity": {"ansible-test sanity": ["python", "tests/tools/sanity.py"]},
+    "integration": {"integration tests": ["python", "-m", "pytest", "-v", "tests/integration"]},
+}
+
+
+def main(kind: str) -> int:
+    """Run the checks of a kind, or of all; return 1 when any fails."""
+    os.chdir(ROOT)
+    os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    os.environ["PYTHONPATH"] = str(TREE)
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(TREE)
+    chosen = CHECKS.values() if kind == "test" else [CHECKS[kind]]
+    results = [run(name, command) for checks in chosen for name, command in checks.items()]
+    print("\n" + "=" * 70)
+    for name, passed, seconds in results:
+        print(f"{'passed' if passed else 'FAILED'}  {seconds:6.1f} s  {name}")
+    failed = sum(not passed for _, passed, _ in results)
+    print(f"{len(results) - failed} checks passed, {failed} failed")
+    return int(failed > 0)
+
+
+def run(name: str, command: Command) -> tuple[str, bool, float]:
+    """Run one check with its output on the terminal; return its name, whether it passed, and the seconds it took."""
+    print(f"\n=== {name}: {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    passed = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    return name, passed, time.monotonic() - started
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in {"test", *CHECKS}:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The listing of the image store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.playbook.task import Task
+from ansible.template import Templar
+
+from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule
+
+from ..module_utils.samples import CHUNK, Used, make_image, noise
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two images."""
+    for seed, name in enumerate(("first", "second")):
+        make_image(str(tmp_path / f"{name}.img.zst"), noise(8 * CHUNK, seed), Used((0, 4 * CHUNK)))
+    return tmp_path
+
+
+def run(store: Path, **arguments: Any) -> dict[str, Any]:
+    """Run the action plugin. Ansible's own parts are stood in for where it only passes them on."""
+    task = Task.load({"action": "fleet.imaging.image_info", "args": {"store": str(store), **arguments}})
+    plugin = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
+    return plugin.run(task_vars={})
+
+
+def flip_last_frame_byte(path: Path) -> None:
+    """Damage the frame of the first chunk, which only a look at every record finds."""
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+
+
+def test_lists_all_images_with_what_their_headers_and_indexes_say(store: Path) -> None:
+    result = run(store)
+    first, second = result["images"]
+    assert [first["name"], second["name"]] == ["first", "second"]
+    assert first["path"] == str(store / "first.img.zst")
+    assert (first["disk_size"], first["used_bytes"], first["used_chunks"]) == (8 * CHUNK, 4 * CHUNK, 4)
+    assert first["stored_bytes"] == (store / "first.img.zst").stat().st_size
+    assert first["source_serial"] == "S1"
+    assert first["created"] == "2026-01-02T03:04:05Z"
+    assert first["generalization"] == "unknown"
+    assert (first["intact"], first["error"]) == (None, None)
+    assert not result["changed"]
+    assert first["root_digest"] != second["root_digest"]
+
+
+def test_an_image_that_was_cut_short_is_listed_with_its_error(store: Path) -> None:
+    path = store / "first.img.zst"
+    path.write_bytes(path.read_bytes()[:-5])
+    result = run(store)
+    first, second = result["images"]
+    assert not result.get("failed")
+    assert first["intact"] is False
+    assert "cut short" in first["error"]
+    assert second["error"] is None
+
+
+def test_verify_says_that_undamaged_images_are_intact(store: Path) -> None:
+    result = run(store, verify=True)
+    assert [image["intact"] for image in result["images"]] == [True, True]
+    assert not result.get("failed")
+
+
+def test_verify_fails_and_names_the_damaged_image(store: Path) -> None:
+    flip_last_frame_byte(store / "second.img.zst")
+    result = run(store, verify=True)
+    assert result["failed"]
+    assert "second" in result["msg"]
+    assert "first" not in result["msg"]
+    assert [image["intact"] for image in result["images"]] == [True, False]
+
+
+def test_a_store_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    assert run(tmp_path / "nowhere")["images"] == []
+
+
+def test_an_unknown_name_is_refused_with_what_there_is(store: Path) -> None:
+    result = run(store, names=["first", "third"])
+    assert result["failed"]
+    assert "third" in result["msg"]
+    assert "first, second" in result["msg"]
+
+
+@pytest.mark.parametrize("name", ["../first", "a/b", "", "first.img.zst"])
+def test_a_name_that_can_not_be_one_is_refused(store: Path, name: str) -> None:
+    result = run(store, names=[name])
+    assert result["failed"]
+    assert "no name for an image" in result["msg"]
+
+
+def test_only_the_images_asked_for_are_listed_once(store: Path) -> None:
+    assert [image["name"] for image in run(store, names=["second", "second"])["images"]] == ["second"]
