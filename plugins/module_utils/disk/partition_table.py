@@ -8,9 +8,14 @@ Sources: sfdisk(8); UEFI specification 2.10, chapter 5 (GPT header and protectiv
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
-from dataclasses import dataclass
-from typing import Any, Mapping
+import re
+import stat
+import struct
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import RunCommand
@@ -27,6 +32,7 @@ GPT_ENTRIES_LIMIT = 1 << 20
 """Bytes. The usual array of 128 entries has 16 KiB."""
 
 PROTECTIVE_TYPE = 0xEE
+"""Type of the MBR entry that keeps old programs off a GPT disk."""
 
 Read = Callable[[int, int], bytes]
 """Reads ``length`` bytes at ``offset`` of a disk; fewer at its end."""
@@ -156,23 +162,24 @@ def _partition(entry: Any, device: str, sector_size: int) -> Partition:
         raise ImagingError(f"sfdisk gave {entry!r} as a partition of {device}.")
     node = _text(entry, "node")
     number = re.fullmatch(r"(?:p|-part)?([1-9][0-9]{0,4})", node[len(device) :] if node.startswith(device) else "")
-    start, size = entry.get("start"), entry.get("size")
-    if number is None or not _is_count(start) or not _is_count(size) or not size:
-        raise ImagingError(f"sfdisk gave {node!r}, start {start!r}, size {size!r} as a partition of {device}.")
-    kind = _text(entry, "type")
+    if number is None:
+        raise ImagingError(f"sfdisk gave {node!r} as a partition of {device}.")
     return Partition(
         int(number.group(1)),
         node,
-        start * sector_size,
-        size * sector_size,
-        kind,
+        _sectors(entry, "start", node) * sector_size,
+        _sectors(entry, "size", node, least=1) * sector_size,
+        _text(entry, "type"),
         _text(entry, "uuid"),
         _text(entry, "name"),
     )
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 54
+def _sectors(entry: Mapping[str, Any], name: str, node: str, least: int = 0) -> int:
+    count = entry.get(name)
+    if not isinstance(count, int) or isinstance(count, bool) or not least <= count < 1 << 54:
+        raise ImagingError(f"sfdisk gave {count!r} as {name} of {node}, which is no number of sectors.")
+    return count
 
 
 def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
@@ -186,18 +193,19 @@ def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[
             continue
         yield place * sector_size, (place + 1) * sector_size
         start = header.entries * sector_size
-        length = header.count * header.entry_size
+        length = header.entry_count * header.entry_size
         # A header that claims more is damaged, and nothing follows from it.
         if 0 < length <= GPT_ENTRIES_LIMIT and start + length <= disk_size:
             yield start, start + -(-length // sector_size) * sector_size
 
 
-class _GptHeader(NamedTuple):
+@dataclass(frozen=True)
+class _GptHeader:
     """The fields of a GPT header that say where things are (UEFI 2.10, table 5.5)."""
 
     backup: int
     entries: int
-    count: int
+    entry_count: int
     entry_size: int
 
     @classmethod
@@ -206,8 +214,7 @@ class _GptHeader(NamedTuple):
         data = read(sector * sector_size, 92)
         if len(data) < 92 or data[:8] != GPT_SIGNATURE:
             return None
-        backup, entries, count, entry_size = struct.unpack_from("<32xQ32xQII", data)
-        return cls(backup, entries, count, entry_size)
+        return cls(*struct.unpack_from("<32xQ32xQII", data))
 
 
 def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
@@ -229,6 +236,8 @@ def _faults(table: PartitionTable) -> Iterator[str]:
         if partition.number in numbers:
             yield f"There are two partitions {partition.number}."
         numbers.add(partition.number)
+        if table.label == "dos" and partition.type == f"{PROTECTIVE_TYPE:x}":
+            yield "The MBR is that of a GPT disk, and there is no valid GPT."
         if partition.end > table.disk_size:
             yield (
                 f"Partition {partition.number} ends at {partition.end}, beyond the end of the disk at {table.disk_size}."

@@ -100,7 +100,7 @@ class Capture:
                     return True
             return False
 
-        slots = [_Slot(self._geometry.chunk_size) for _ in range(self.workers + SPARE_SLOTS)]
+        slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         pipeline = OrderedPipeline(slots, feed, self._work, self.workers)
         for _slot, (header, frame) in pipeline.results():
             sending.wait("send")

@@ -93,7 +93,7 @@ class Restore:
             receiving.busy("receive")
             return True
 
-        slots = [_Slot(self._geometry) for _ in range(self.workers + SPARE_SLOTS)]
+        slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
         for slot, content in OrderedPipeline(slots, feed, self._work, self.workers, interrupt).results():
             writing.wait("write")
             header = slot.header

@@ -54,7 +54,7 @@ class Scan:
             reading.busy("read")
             return True
 
-        slots = [_Slot(self._geometry.chunk_size) for _ in range(self.workers + SPARE_SLOTS)]
+        slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         for slot, equal in OrderedPipeline(slots, feed, self._work, self.workers).results():
             self.chunks_read += 1
             if not equal:

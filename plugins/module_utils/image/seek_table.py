@@ -77,7 +77,7 @@ class SeekTable:
         if magic != SEEK_TABLE_MAGIC or size != len(data) - SKIPPABLE.size:
             raise ImagingError("The seek table's head and its footer disagree: the image file is damaged.")
         table = cls()
-        table._sizes.frombytes(data[SKIPPABLE.size : -FOOTER.size])
+        table._sizes.frombytes(data[SKIPPABLE.size : len(data) - FOOTER.size])
         if sys.byteorder == "big":
             table._sizes.byteswap()
         return table

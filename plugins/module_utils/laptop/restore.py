@@ -156,7 +156,7 @@ class RestoreSink:
             self._engine.lower_guards()
             self._guards_down = True
         for guards in (False, True):
-            if any(True for _ in self._positions(guards)):
+            if next(self._positions(guards), None) is not None:
                 self._fetch_part(link, guards)
                 flushing = self.watches.new()
                 self._disk.raw.flush()

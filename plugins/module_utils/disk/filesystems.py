@@ -1,0 +1,254 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a partition holds, and whether its file system is proven clean, so that its own account of free space can be believed.
+
+partclone is no judge of that: it exits 0 on a hibernated NTFS and on an ext4 whose journal was not replayed. Of other file systems than
+those with a check here nothing is believed.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Callable
+
+from ..errors import ImagingError
+from .command import MissingTool, RunCommand
+from .partition_table import Read
+
+NOTHING_FOUND = 2
+AMBIVALENT = 8
+"""Exit statuses of blkid(8) with --probe."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What lies in a partition or on a disk, as blkid says; everything is empty when it is not known.
+
+    ``usage`` is "filesystem", "raid", "crypto" or "other". ``partition_table`` is the type of one that lies there.
+    """
+
+    type: str = ""
+    usage: str = ""
+    label: str = ""
+    version: str = ""
+    partition_table: str = ""
+    ambivalent: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a check looks at. ``read`` reads at an offset of the partition; ``node`` is a block device of the partition alone."""
+
+    run: RunCommand
+    read: Read
+    node: str
+    size: int
+
+
+Check = Callable[[Probe], "str | None"]
+"""Says why the file system can't be trusted, or None when it is proven clean."""
+
+
+def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
+    """What lies in ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
+    part = ["-O", str(offset), "-S", str(size)] if size else []
+    result = run(["blkid", "-p", *part, "-o", "export", path])
+    if result.rc == NOTHING_FOUND and not result.err.strip():
+        return Content()
+    if result.rc == AMBIVALENT:
+        return Content(ambivalent=True)
+    if result.rc:
+        raise ImagingError(f"blkid can't say what lies at byte {offset} of {path}: {result.complaint()}.")
+    values = dict(line.partition("=")[::2] for line in result.out.splitlines())
+    return Content(
+        values.get("TYPE", ""),
+        values.get("USAGE", ""),
+        values.get("LABEL", ""),
+        values.get("VERSION", ""),
+        values.get("PTTYPE", ""),
+    )
+
+
+def distrust(content: Content, probe: Probe) -> str | None:
+    """Why the account that a file system gives of its free space can't be believed, or None when it can.
+
+    Raises MissingTool when the check needs a program that is not installed.
+    """
+    check = CHECKS.get(content.type)
+    if check is None:
+        return f"a map of {content.type} is not trusted"
+    try:
+        return check(probe)
+    except (struct.error, IndexError):
+        return f"its {content.type} is damaged: a structure that must be there is not"
+
+
+def _bits(value: int, meanings: dict[int, str]) -> str | None:
+    """The meanings of the bits that are set, as one reason."""
+    return " and ".join(meaning for bit, meaning in meanings.items() if value & bit) or None
+
+
+def _distrust_ext(probe: Probe) -> str | None:
+    """ext2, ext3 and ext4. Source: the kernel's documentation, filesystems/ext4/super.rst."""
+    superblock = probe.read(1024, 1024)
+    magic, state = struct.unpack_from("<HH", superblock, 0x38)
+    _compatible, incompatible, read_only = struct.unpack_from("<III", superblock, 0x5C)
+    (orphan,) = struct.unpack_from("<I", superblock, 0xE8)
+    (journal_inode, journal_device) = struct.unpack_from("<II", superblock, 0xE0)
+    (errors,) = struct.unpack_from("<I", superblock, 0x194)
+    if magic != 0xEF53:
+        return "its superblock is not where ext4 has it"
+    if not state & 0x0001:
+        return "it was not unmounted cleanly"
+    return (
+        _bits(state, {0x0002: "it has errors", 0x0004: "orphans are being recovered"})
+        or _bits(incompatible, {0x0004: "its journal needs recovery", 0x0008: "it is a journal of another file system"})
+        or _bits(read_only, {0x10000: "it has orphaned files to be removed"})
+        or ("it has orphaned files to be removed" if orphan else None)
+        or ("its journal is on another device" if journal_device and not journal_inode else None)
+        or ("it has recorded errors that no check has cleared" if errors else None)
+    )
+
+
+def _distrust_fat(probe: Probe) -> str | None:
+    """FAT12, FAT16, FAT32. Source: Microsoft, FAT32 File System Specification 1.03; Linux's linux/msdos_fs.h for the state byte."""
+    boot = probe.read(0, 512)
+    (sector_size,) = struct.unpack_from("<H", boot, 11)
+    cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(
+        "<BHBHHBH", boot, 13
+    )
+    large_total, large_fat, flags = struct.unpack_from("<IIH", boot, 32)
+    fat_sectors = small_fat or large_fat
+    if sector_size not in (512, 1024, 2048, 4096) or not cluster_sectors or not fats or not fat_sectors:
+        return "its boot sector is damaged"
+    overhead = reserved + fats * fat_sectors + -(-root_entries * 32 // sector_size)
+    clusters = ((small_total or large_total) - overhead) // cluster_sectors
+    state = boot[37] if small_fat else boot[65]
+    fat = probe.read(reserved * sector_size, 8)
+    reason = _bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
+    if reason:
+        return reason
+    if small_fat and clusters < 4085:
+        return None  # FAT12 has no flags in its FAT
+    if small_fat:
+        clean, no_errors, mirrored = 1 << 15, 1 << 14, True
+        (entry,) = struct.unpack_from("<H", fat, 2)
+    else:
+        clean, no_errors, mirrored = 1 << 27, 1 << 26, not flags & 0x80
+        (entry,) = struct.unpack_from("<I", fat, 4)
+    if not entry & clean:
+        return "it was not unmounted cleanly"
+    if not entry & no_errors:
+        return "it has recorded disk errors"
+    return None if mirrored else "only one of its allocation tables is in use"
+
+
+def _distrust_exfat(probe: Probe) -> str | None:
+    """exFAT. Source: Microsoft, exFAT file system specification 1.00, section 3.1.13 (VolumeFlags)."""
+    boot = probe.read(0, 512)
+    (flags,) = struct.unpack_from("<H", boot, 106)
+    if boot[3:11] != b"EXFAT   ":
+        return "its boot sector is damaged"
+    if boot[110] != 1:
+        return "it has more than one allocation table"
+    return _bits(
+        flags,
+        {
+            0x01: "its second allocation table is in use",
+            0x02: "it was not unmounted cleanly",
+            0x04: "it has recorded disk errors",
+        },
+    )
+
+
+NTFS_PROBE_REASONS = {
+    13: "it is inconsistent",
+    14: "Windows is hibernated or was shut down with fast startup (shut it down with: shutdown /s /t 0)",
+    15: "it was not unmounted cleanly",
+}
+"""Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status."""
+
+
+def _distrust_ntfs(probe: Probe) -> str | None:
+    """NTFS: its own dirty flag, and ntfs-3g for hibernation and the state of its log."""
+    flags = _ntfs_volume_flags(probe.read)
+    if flags is None:
+        return "its $Volume record is damaged"
+    reason = _bits(flags, {0x0001: "it is marked for a check (chkdsk)", 0x4000: "a check (chkdsk) was interrupted"})
+    if reason:
+        return reason
+    result = probe.run(["ntfs-3g.probe", "--readwrite", probe.node])
+    if result.rc:
+        return NTFS_PROBE_REASONS.get(result.rc, f"ntfs-3g.probe does not call it clean: {result.complaint()}")
+    return None
+
+
+def _ntfs_volume_flags(read: Read) -> int | None:
+    """The flags in the $VOLUME_INFORMATION attribute of MFT record 3; None when the record is damaged.
+
+    Source: ntfs-3g, include/ntfs-3g/layout.h: NTFS_BOOT_SECTOR, MFT_RECORD, ATTR_RECORD, VOLUME_INFORMATION.
+    """
+    boot = read(0, 512)
+    (sector_size,) = struct.unpack_from("<H", boot, 11)
+    cluster_size = sector_size * (boot[13] if boot[13] <= 0x80 else 1 << (256 - boot[13]))
+    mft, _mirror, per_record = struct.unpack_from("<QQb", boot, 48)
+    record_size = per_record * cluster_size if per_record > 0 else 1 << -per_record
+    if sector_size not in (512, 1024, 2048, 4096) or not 512 <= record_size <= 65536:
+        return None
+    record = bytearray(read(mft * cluster_size + 3 * record_size, record_size))
+    update_offset, update_count, attribute = struct.unpack_from("<4xHH12xH", record)
+    if record[:4] != b"FILE" or update_offset + 2 * update_count > record_size:
+        return None
+    # The last two bytes of every 512 were replaced by a check value.
+    for position in range(1, update_count):
+        if record[position * 512 - 2 : position * 512] != record[update_offset : update_offset + 2]:
+            return None
+        saved = update_offset + 2 * position
+        record[position * 512 - 2 : position * 512] = record[saved : saved + 2]
+    while True:
+        kind, length = struct.unpack_from("<II", record, attribute)
+        if kind == 0x70:
+            (value,) = struct.unpack_from("<H", record, attribute + 20)
+            flags: int = struct.unpack_from("<H", record, attribute + value + 10)[0]
+            return flags
+        if kind == 0xFFFFFFFF or length < 16:
+            return None
+        attribute += length
+
+
+def _distrust_xfs(probe: Probe) -> str | None:
+    """XFS: its superblock, and what xfs_logprint says of its log. Source: xfsprogs, libxfs/xfs_format.h, struct xfs_dsb."""
+    superblock = probe.read(0, 512)
+    magic, realtime_blocks, log_start = struct.unpack_from(">I12xQ24xQ", superblock)
+    in_progress = superblock[126]
+    (incompatible,) = struct.unpack_from(">I", superblock, 216)
+    if magic != 0x58465342:
+        return "its superblock is damaged"
+    if in_progress:
+        return "its making was interrupted"
+    if incompatible & 0x10:
+        return "it needs repair (xfs_repair)"
+    if not log_start:
+        return "its log is on another device"
+    if realtime_blocks:
+        return "it has a realtime section"
+    result = probe.run(["xfs_logprint", "-t", probe.node])
+    if result.rc == 0 and "state: <CLEAN>" in result.out:
+        return None
+    if "state: <DIRTY>" in result.out:
+        return "its log was not replayed"
+    return f"xfs_logprint does not call it clean: {result.complaint()}"
+
+
+CHECKS: dict[str, Check] = {
+    "ext2": _distrust_ext,
+    "ext3": _distrust_ext,
+    "ext4": _distrust_ext,
+    "vfat": _distrust_fat,
+    "exfat": _distrust_exfat,
+    "ntfs": _distrust_ntfs,
+    "xfs": _distrust_xfs,
+}
+"""By blkid's names of file systems."""

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The laptops' disks: sparse files, and for root a loop device over each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from .tools import LabError, run
+
+MIB = 2**20
+GARBAGE_ENDS = 4 * MIB
+GARBAGE_SPOTS = 32
+
+
+def make_empty_disk(path: Path, size: int) -> None:
+    """Make a disk that reads as zeros, of so many bytes."""
+    with open(path, "xb") as disk:
+        os.chmod(path, 0o600)
+        disk.truncate(size)
+
+
+def make_used_disk(path: Path, size: int) -> None:
+    """Make a disk with random bytes at its start, at its end and here and there: what a restore must overwrite or may leave."""
+    make_empty_disk(path, size)
+    garbage = os.urandom(min(GARBAGE_ENDS, size))
+    with open(path, "r+b") as disk:
+        for spot in range(GARBAGE_SPOTS):
+            disk.seek(size // GARBAGE_SPOTS * spot)
+            disk.write(garbage[:MIB])
+        for position in (0, size - len(garbage)):
+            disk.seek(position)
+            disk.write(garbage)
+
+
+def copy_data(source: Path, target: Path, position: int = 0) -> None:
+    """Copy a file's data into an existing file at a position (in bytes), and leave out its holes."""
+    with open(source, "rb") as reader, open(target, "r+b", buffering=0) as writer:
+        size = os.fstat(reader.fileno()).st_size
+        start = _next(reader.fileno(), 0, os.SEEK_DATA, size)
+        while start < size:
+            end = _next(reader.fileno(), start, os.SEEK_HOLE, size)
+            writer.seek(position + start)
+            while start < end:
+                start += os.sendfile(writer.fileno(), reader.fileno(), start, end - start)
+            start = _next(reader.fileno(), end, os.SEEK_DATA, size)
+
+
+def _next(file: int, position: int, whence: int, size: int) -> int:
+    try:
+        return os.lseek(file, position, whence)
+    except OSError:
+        return size  # No data (ENXIO) up to the end.
+
+
+def attach_loop_device(path: Path, direct_io: bool) -> str:
+    """Return a new loop device over a file."""
+    options = ["--direct-io=on"] if direct_io else []
+    return run("losetup", "--find", "--show", "--partscan", *options, path).strip()
+
+
+def read_partitions(device: str) -> None:
+    """Have the kernel know the partitions of a device that has a table, also a kernel that can't read the table by itself."""
+    run("partx", "--update", device)
+
+
+def detach_loop_devices(folder: Path) -> None:
+    """Unmount and detach every loop device whose file lies, or lay, in a folder."""
+    listed = json.loads(run("losetup", "--json", "--list", "-O", "NAME,BACK-FILE") or '{"loopdevices": []}')
+    for entry in listed["loopdevices"]:
+        if str(entry["back-file"]).startswith(f"{folder}/"):
+            for mount_point in _mount_points(entry["name"]):
+                run("umount", mount_point)
+            run("losetup", "--detach", entry["name"])
+            if Path(f"/sys/block/{Path(entry['name']).name}/loop").exists():
+                raise LabError(f"{entry['name']} is in use; end what holds it (lsblk {entry['name']}) and run this again")
+
+
+def _mount_points(device: str) -> list[str]:
+    """Return where a disk or its partitions are mounted, the last mount first (proc(5), /proc/PID/mountinfo)."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    fields = [(line.partition(" - ")[0].split(), line.partition(" - ")[2].split()) for line in mounts]
+    found = [here[4] for here, there in fields if re.fullmatch(rf"{device}(p\d+)?", there[1])]
+    return [re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point) for point in reversed(found)]

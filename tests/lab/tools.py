@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The system's programs that the lab uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+# Disk tools are often not on an ordinary user's path.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+# A program, and the Debian package that has it.
+PACKAGES = {
+    "debugfs": "e2fsprogs",
+    "ip": "iproute2",
+    "losetup": "mount",
+    "mcopy": "mtools",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.fat": "dosfstools",
+    "mkntfs": "ntfs-3g",
+    "mkswap": "util-linux",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "partx": "util-linux",
+    "setsid": "util-linux",
+    "sfdisk": "fdisk",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
+    "tc": "iproute2",
+    "umount": "mount",
+    "unshare": "util-linux",
+}
+
+
+class LabError(Exception):
+    """The lab can't do what was asked; the message says why, and the way out."""
+
+
+def find(program: str) -> str | None:
+    """Return the absolute path of a program, None when there is none."""
+    return shutil.which(program, path=SEARCH_PATH)
+
+
+def require(programs: Iterable[str]) -> None:
+    """Raise LabError, with what to install, when a program is missing."""
+    missing = [program for program in programs if not find(program)]
+    if missing:
+        packages = " ".join(sorted({PACKAGES[program] for program in missing}))
+        raise LabError(f"{', '.join(missing)} not found; install it with: apt-get install {packages}")
+
+
+def run(*command: str | Path, stdin: str = "") -> str:
+    """Return what a program prints; raise LabError with its complaint when it fails."""
+    done = subprocess.run(
+        command, input=stdin, text=True, capture_output=True, check=False, env={**os.environ, "PATH": SEARCH_PATH}
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise LabError(f"{' '.join(map(str, command))} ended with status {done.returncode}: {said}")
+    return done.stdout

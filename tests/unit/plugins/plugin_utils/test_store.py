@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
+    STREAM,
+    Used,
+    geometry,
+    make_image,
+    noise,
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "/etc/passwd", "../x", "a..b", ".hidden", "-rf", "a b", "a\nb", "x" * 201, "a.img.zst", "a.partial", "ä", "a\0b"],
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ImagingError, match="no name for an image"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["win11-lab", "reference-2026-01-02", "a.b", "A_1+x@y:z", "0"])
+def test_names_that_people_give(name: str) -> None:
+    assert check_name(name) == name
+
+
+def test_an_unknown_image_is_an_error_that_lists_what_there_is(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    with pytest.raises(ImagingError, match="store is empty"):
+        store.open("nothing")
+    make_image(store.image_path("one"), noise(70144), Used((0, 512)))
+    make_image(store.image_path("two"), noise(70144), Used((0, 512)))
+    (tmp_path / "three.img.zst.partial").write_bytes(b"")
+    with pytest.raises(ImagingError, match=r"no image 'nothing'.*There are: one, two\."):
+        store.open("nothing")
+    assert store.open("one").index.used_bytes() == 512
+
+
+def test_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path / "new" / "store"))
+    assert store.names() == []
+    writer = store.create("a", ImageHeader(geometry(70144), STREAM, "now"), find_zstd().codec())
+    writer.discard()
+    assert os.stat(store.path).st_mode & 0o777 == 0o700
+    assert os.listdir(store.path) == []
+
+
+def test_an_image_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    make_image(store.image_path("one"), noise(70144), Used((0, 512)))
+    with pytest.raises(ImagingError, match=r"already.*imaging_remove_images: \[one\]"):
+        store.check_new("one")
+
+
+def test_a_store_that_can_not_be_written_names_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = ImageStore(str(tmp_path / "file" / "store"))
+    with pytest.raises(ImagingError, match=r"file/store failed"):
+        store.create("a", ImageHeader(geometry(70144), STREAM, "now"), find_zstd().codec())
