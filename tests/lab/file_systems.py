@@ -10,7 +10,7 @@ removed again, so that free space holds old data. What it makes is clean: nothin
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from .ntfs import NtfsVolume
@@ -19,7 +19,7 @@ from .tools import LabError, run
 Files = Mapping[str, Path]
 
 
-def make_fat32(image: Path, files: Files, removed: Iterable[str], start_sector: int) -> None:
+def make_fat32(image: Path, files: Files, removed: Sequence[str], start_sector: int) -> None:
     """Make a FAT32, as an EFI system partition has."""
     run("mkfs.fat", "-F", "32", "-n", "ESP", "-h", str(start_sector), image)
     with tempfile.TemporaryDirectory(dir=image.parent) as folder:
@@ -27,11 +27,11 @@ def make_fat32(image: Path, files: Files, removed: Iterable[str], start_sector: 
             Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
             Path(folder, path).symlink_to(source)
         run("mcopy", "-s", "-i", image, *sorted(Path(folder).iterdir()), "::/")
-    for path in removed:
-        run("mdel", "-i", image, f"::/{path}")
+    if removed:
+        run("mdel", "-i", image, *(f"::/{path}" for path in removed))
 
 
-def make_ntfs(image: Path, files: Files, removed: Iterable[str], start_sector: int) -> None:
+def make_ntfs(image: Path, files: Files, removed: Sequence[str], start_sector: int) -> None:
     """Make an NTFS, as the partition of Windows has."""
     geometry = ["--sector-size", "512", "--heads", "255", "--sectors-per-track", "63"]
     run("mkntfs", "--quick", "--force", "--label", "Windows", *geometry, "--partition-start", str(start_sector), image)
@@ -42,7 +42,7 @@ def make_ntfs(image: Path, files: Files, removed: Iterable[str], start_sector: i
             volume.remove(path)
 
 
-def make_ext4(image: Path, files: Files, removed: Iterable[str], start_sector: int) -> None:
+def make_ext4(image: Path, files: Files, removed: Sequence[str], start_sector: int) -> None:
     """Make an ext4, as the partition of a Linux has."""
     del start_sector  # An ext4 does not know it.
     run("mkfs.ext4", "-q", "-F", "-L", "linux", image)
@@ -56,7 +56,7 @@ def make_ext4(image: Path, files: Files, removed: Iterable[str], start_sector: i
         raise LabError(f"{image}: debugfs: {complaints[1]}")
 
 
-def make_swap(image: Path, files: Files, removed: Iterable[str], start_sector: int) -> None:
+def make_swap(image: Path, files: Files, removed: Sequence[str], start_sector: int) -> None:
     """Make a swap area, that keeps what the last boot left there."""
     del files, removed, start_sector
     run("mkswap", "-L", "swap", image)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ AGED = 1 / 3
 # A sysprepped Windows says so here, in UTF-16 with a byte order mark.
 WINDOWS_STATE = "[State]\r\nImageState=IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE\r\n".encode("utf-16")
 
-Maker = Callable[[Path, Mapping[str, Path], list[str], int], None]
+Maker = Callable[[Path, Mapping[str, Path], Sequence[str], int], None]
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class MissingTool(ImagingError):
 
     def __init__(self, program: str) -> None:
         self.program = program
-        package = "partclone" if program.startswith("partclone.") else PACKAGES.get(program, program)
-        super().__init__(f"The program {program} is not installed on this machine. Package: {package}.")
+        self.package = "partclone" if program.startswith("partclone.") else PACKAGES.get(program, program)
+        super().__init__(f"The program {program} is not installed on this machine (package {self.package}).")
 
 
 def module_runner(module: Any) -> RunCommand:

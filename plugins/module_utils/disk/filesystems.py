@@ -9,12 +9,13 @@ those with a check here nothing is believed.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Callable
 
 from ..errors import ImagingError
-from .command import MissingTool, RunCommand
+from .command import RunCommand
 from .partition_table import Read
 
 NOTHING_FOUND = 2
@@ -61,7 +62,7 @@ def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conten
         return Content(ambivalent=True)
     if result.rc:
         raise ImagingError(f"blkid can't say what lies at byte {offset} of {path}: {result.complaint()}.")
-    values = dict(line.partition("=")[::2] for line in result.out.splitlines())
+    values = dict(re.sub(r"\\(.)", r"\1", line).partition("=")[::2] for line in result.out.splitlines())
     return Content(
         values.get("TYPE", ""),
         values.get("USAGE", ""),

@@ -1,24 +1,49 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which bytes of a disk hold data that matters."""
+"""Which bytes of a disk hold data that matters.
+
+Everything that is not proven to be free is used. Only a file system that is proven clean may prove that something is.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Iterator
 
-from .command import RunCommand
+from ..errors import ImagingError
+from .command import MissingTool, RunCommand
 from .devices import Disk
-from .partition_table import PartitionTable
+from .filesystems import CHECKS, Content, Probe, detect, distrust
+from .partclone import used_blocks
+from .partition_node import forget_cache, partition_node
+from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
+
+ALL = "all"
+
+TAIL = 1 << 20
+"""Bytes at the end of a disk that are always used: backup GPT, metadata of firmware RAID, the database of Windows' dynamic disks."""
+
+SWAP_HEADER = 64 << 10
+"""Bytes. The header of a swap area is one page, and no page is larger."""
+
+NEVER_MAPPED = {
+    "42": "it belongs to a Windows dynamic disk",
+    "5808C8AA-7E8F-42E0-85D2-E904BE0B7DCF": "it belongs to a Windows dynamic disk",
+    "AF9B60A0-1431-4F62-BC68-3311714A69AD": "it belongs to a Windows dynamic disk",
+    "E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D": "it belongs to Windows Storage Spaces",
+}
+"""Types of partitions that do not hold a file system of their own, even when they seem to."""
 
 
 @dataclass(frozen=True)
 class PartitionUse:
     """How much of one partition is used, and how that is known. Sizes in bytes.
 
-    ``method`` is "partclone" (its map), "swap header" or "whole"; ``reason`` says why it is whole.
+    ``content`` is blkid's name for what it holds. ``method`` is "partclone" (by its map), "swap header", "extended" (what of it is in
+    no logical partition) or "whole"; ``reason`` says why it is whole.
     """
 
     number: int
@@ -48,5 +73,138 @@ class UsedMap:
 
 
 def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mode: str) -> UsedMap:
-    """Find out what of a disk is used; ``mode`` is "auto", or "all" for everything. Raises ImagingError."""
-    raise NotImplementedError
+    """Find out what of a disk is used; ``mode`` is "auto", or "all" for everything.
+
+    Everything that stands in the way of a map makes its partition wholly used, and is said in ``warnings`` where a person can change it.
+    """
+    forget_cache(disk.path)
+    mapper = _Mapper(run, disk.path)
+    reason = "all of it was asked for" if mode == ALL else _why_whole(mapper, disk, table)
+    if reason and mode != ALL:
+        mapper.warnings.append(f"All of {disk.path} is captured: {reason}.")
+    found = [mapper.use(partition, table, reason) for partition in table.partitions] if table else []
+    if table is None or reason:
+        ranges = ByteRanges([(0, disk.size)])
+    else:
+        ranges = ByteRanges.union([ByteRanges(_outside_partitions(table, disk.size)), *(used for _use, used in found)])
+    return UsedMap(ranges, [use for use, _used in found], mapper.warnings, reason)
+
+
+def _why_whole(mapper: _Mapper, disk: Disk, table: PartitionTable | None) -> str:
+    """Why a whole disk counts as used, or nothing."""
+    if table is None:
+        return "it has no partition table that sfdisk knows"
+    if table.label not in ("gpt", "dos"):
+        return f"its partition table is of the kind {table.label}"
+    if table.faults:
+        return "its partition table is not true. " + " ".join(table.faults).rstrip(".")
+    if not table.partitions:
+        return "its partition table is empty"
+    content, reason = mapper.detect(0, 0)
+    if reason:
+        return reason
+    return f"the disk as a whole holds {content.type}" if content.type else ""
+
+
+def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int, int]]:
+    """What is used of a disk besides its partitions."""
+    yield 0, min(table.partitions[0].start, size)
+    yield from table.metadata_ranges
+    known = {(partition.start, partition.end) for partition in table.partitions}
+    # An entry of a hybrid MBR usually repeats one of the GPT, and then says nothing new.
+    yield from (claim for claim in table.hybrid_ranges if claim not in known)
+    yield max(0, size - TAIL), size
+
+
+class _Mapper:
+    """Maps the partitions of one disk, and collects what a person should know."""
+
+    def __init__(self, run: RunCommand, disk: str) -> None:
+        self._run = run
+        self._disk = disk
+        self._missing: set[str] = set()
+        self.warnings: list[str] = []
+
+    def detect(self, offset: int, size: int) -> tuple[Content, str]:
+        """What lies at an offset of the disk, and why that is not known, if it is not."""
+        try:
+            content = detect(self._run, self._disk, offset, size)
+        except MissingTool as error:
+            return Content(), self._missing_tool(error)
+        except ImagingError as error:
+            return Content(), str(error).rstrip(".")
+        return content, "its content looks like several things at once" if content.ambivalent else ""
+
+    def use(self, partition: Partition, table: PartitionTable, whole: str) -> tuple[PartitionUse, ByteRanges]:
+        """What of a partition is used; all of it when ``whole`` gives a reason."""
+        content, unknown = self.detect(partition.start, partition.size)
+        reason = whole or NEVER_MAPPED.get(partition.type.upper(), "") or unknown
+        method, ranges = "whole", ByteRanges()
+        if reason:
+            pass
+        elif table.is_extended(partition):
+            method, ranges = "extended", _gaps(partition, table)
+        elif content.type == "swap":
+            method = "swap header"
+            ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
+        elif content.type in CHECKS:
+            ranges, reason = self._map(partition, content)
+            method = "whole" if reason else "partclone"
+        else:
+            reason = f"no map is made of {content.type}" if content.type else "its content is unknown"
+        if method == "whole":
+            ranges = ByteRanges([(partition.start, partition.end)])
+        return _describe(partition, content, ranges.total(), method, reason), ranges
+
+    def _map(self, partition: Partition, content: Content) -> tuple[ByteRanges, str]:
+        """The used ranges of a file system, or why there is no telling."""
+        try:
+            with partition_node(self._run, self._disk, partition) as node:
+                reason = self._distrust(content, node, partition.size)
+                if reason is None:
+                    used = used_blocks(self._run, content.type, node, partition.size)
+                    start = partition.start
+                    return ByteRanges.from_sorted((start + low, start + high) for low, high in used), ""
+        except MissingTool as error:
+            return ByteRanges(), self._missing_tool(error)
+        except (ImagingError, OSError) as error:
+            reason = str(error).rstrip(".")
+        self.warnings.append(f"Partition {partition.number} ({content.type}) is captured whole: {reason}.")
+        return ByteRanges(), reason
+
+    def _distrust(self, content: Content, node: str, size: int) -> str | None:
+        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return distrust(
+                content, Probe(self._run, lambda offset, length: os.pread(descriptor, length, offset), node, size)
+            )
+        finally:
+            os.close(descriptor)
+
+    def _missing_tool(self, error: MissingTool) -> str:
+        """Say once that a tool is missing; returns the reason."""
+        if error.package not in self._missing:
+            self._missing.add(error.package)
+            self.warnings.append(f"{error} What can't be mapped without it is captured whole, which takes longer.")
+        return f"{error.program} is not installed"
+
+
+def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
+    """What of an extended partition is in no logical one: the tables that chain them, and boot code."""
+    logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
+    return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))
+
+
+def _describe(partition: Partition, content: Content, used: int, method: str, reason: str) -> PartitionUse:
+    return PartitionUse(
+        partition.number,
+        partition.node,
+        partition.start,
+        partition.size,
+        partition.type,
+        content.type,
+        content.label,
+        used,
+        method,
+        reason,
+    )

@@ -23,7 +23,24 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples i
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "/etc/passwd", "../x", "a..b", ".hidden", "-rf", "a b", "a\nb", "x" * 201, "a.img.zst", "a.partial", "ä", "a\0b"],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/etc/passwd",
+        "../x",
+        "a..b",
+        ".hidden",
+        "-rf",
+        "a b",
+        "a\nb",
+        "x" * 201,
+        "a.img.zst",
+        "a.partial",
+        "ä",
+        "a\0b",
+    ],
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ImagingError, match="no name for an image"):

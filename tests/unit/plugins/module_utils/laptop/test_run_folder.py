@@ -42,7 +42,9 @@ def fixture_folder(tmp_path: object) -> RunFolder:
     return RunFolder(scratch_name(tmp_path, "run"))
 
 
-def run_of(process: subprocess.Popen[bytes], state: str, device: str = "/dev/sdx", port: int = 19000, age: float = 0.0) -> Run:
+def run_of(
+    process: subprocess.Popen[bytes], state: str, device: str = "/dev/sdx", port: int = 19000, age: float = 0.0
+) -> Run:
     return Run("old", device, process.pid, start_time(process.pid) or 0, port, state, time.time() - age)
 
 
@@ -50,7 +52,9 @@ def mine(device: str = "/dev/sdx", port: int = 19000) -> Run:
     return Run("new", device, os.getpid(), start_time(os.getpid()) or 0, port, LISTENING, time.time())
 
 
-def test_a_run_whose_controller_is_gone_is_ended_and_replaced(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
+def test_a_run_whose_controller_is_gone_is_ended_and_replaced(
+    folder: RunFolder, process: subprocess.Popen[bytes]
+) -> None:
     folder.write(run_of(process, WAITING))
     notes = folder.enter(mine())
     assert process.wait(1) == -signal.SIGTERM
@@ -129,4 +133,7 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path: object) -> None:
 
 
 def test_the_shell_finds_the_same_folder() -> None:
-    assert subprocess.run(["sh", "-c", FOLDER_SCRIPT], stdout=subprocess.PIPE, check=True).stdout.decode().strip() == folder_path()
+    assert (
+        subprocess.run(["sh", "-c", FOLDER_SCRIPT], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+        == folder_path()
+    )

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The map of a file system's used blocks, as partclone knows it.
+
+Source: partclone's src/main.c, which writes the map of ``--domain``, and partclone.extfs(8). The map is in the format of GNU ddrescue.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from typing import Iterable, Iterator
+
+from ..errors import ImagingError
+from .command import RunCommand
+
+PROGRAMS = {
+    "ext2": "partclone.extfs",
+    "ext3": "partclone.extfs",
+    "ext4": "partclone.extfs",
+    "vfat": "partclone.fat",
+    "exfat": "partclone.exfat",
+    "ntfs": "partclone.ntfs",
+    "xfs": "partclone.xfs",
+}
+"""By blkid's names of file systems."""
+
+TOTAL = re.compile(r"0x([0-9A-F]{8,16}) +\?")
+ROW = re.compile(r"0x([0-9A-F]{8,16})  0x([0-9A-F]{8,16})  ([+?])")
+SECTOR = 512
+
+
+class BadMap(ImagingError):
+    """A map that is not whole, or says what can't be."""
+
+
+def used_blocks(run: RunCommand, filesystem: str, node: str, size: int) -> Iterator[tuple[int, int]]:
+    """The used byte ranges of the file system on the block device ``node`` of ``size`` bytes, counted from its start, in order.
+
+    What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
+    """
+    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
+        path = os.path.join(folder, "map")
+        # Without a log of its own partclone writes below /var/log, or fails. Never --force: it makes errors out to be warnings.
+        log = os.path.join(folder, "log")
+        result = run([PROGRAMS[filesystem], "--domain", "--source", node, "--overwrite", path, "--logfile", log])
+        if result.rc:
+            raise BadMap(f"{PROGRAMS[filesystem]} made no map of it: {_last_words(result.err, log)}")
+        with open(path, encoding="ascii", errors="replace") as lines:
+            yield from parse_map(lines, size)
+
+
+def parse_map(lines: Iterable[str], size: int) -> Iterator[tuple[int, int]]:
+    """The used byte ranges of a map, and of what it leaves out of ``size`` bytes; raises BadMap unless it is whole.
+
+    partclone does not notice when its map can't be written, so that only the rows themselves prove that none is missing.
+    """
+    rows = (line.rstrip("\n") for line in lines if not line.startswith("#"))
+    first = TOTAL.fullmatch(next(rows, ""))
+    total = int(first.group(1), 16) if first else 0
+    if not 0 < total <= size:
+        raise BadMap(f"partclone's map is of {total} bytes, and the partition has {size}")
+    position = 0
+    for line in rows:
+        row = ROW.fullmatch(line)
+        start, length = (int(row.group(1), 16), int(row.group(2), 16)) if row else (0, 0)
+        if row is None or start != position or not length or length % SECTOR:
+            raise BadMap(f"partclone's map is damaged at byte {position}: {line[:80]!r}")
+        position = start + length
+        if position > total:
+            raise BadMap(f"partclone's map goes to byte {position} of {total}")
+        if row.group(3) == "+":
+            yield start, position
+    if position != total:
+        raise BadMap(f"partclone's map ends at byte {position} of {total}")
+    if total < size:
+        yield total, size
+
+
+def _last_words(errors: str, log: str) -> str:
+    """What partclone said last, on its log or on standard error."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            said = file.read(64 << 10)
+    except OSError:
+        said = ""
+    lines = [line.strip() for line in (errors + "\n" + said).splitlines() if line.strip()]
+    telling = [line for line in lines if re.search("error|fail|not |unclean|check", line, re.IGNORECASE)]
+    return (telling or lines or ["it gave no reason"])[-1][:300]

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A block device of one partition alone, for programs that can't look at a part of a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from typing import Iterator
+
+from ..errors import ImagingError
+from .command import RunCommand
+from .partition_table import Partition
+
+BLKFLSBUF = 0x1261
+"""Forget what the kernel has cached of a block device (linux/fs.h)."""
+
+KERNEL_SECTOR = 512
+"""Bytes. The kernel counts in these below /sys, whatever the disk's sectors are."""
+
+
+class NoNode(ImagingError):
+    """There is no block device of a partition, and none can be made."""
+
+
+@contextlib.contextmanager
+def partition_node(run: RunCommand, disk: str, partition: Partition) -> Iterator[str]:
+    """Have a block device with the bytes of a partition of ``disk``, a block device or regular file; raises NoNode, MissingTool.
+
+    It is the kernel's own where that agrees with the table, and otherwise a read-only loop device for as long as it is needed.
+    """
+    node = kernel_node(disk, partition)
+    if node is not None:
+        forget_cache(node)
+        yield node
+        return
+    with loop_device(run, disk, partition.start, partition.size) as node:
+        yield node
+
+
+def kernel_node(disk: str, partition: Partition) -> str | None:
+    """The kernel's block device of a partition, or None unless it has one with the same start and size."""
+    try:
+        device = os.stat(disk)
+        if not stat.S_ISBLK(device.st_mode):
+            return None
+        folder = f"/sys/dev/block/{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}"
+        for name in os.listdir(folder):
+            child = os.path.join(folder, name)
+            if not os.path.exists(os.path.join(child, "partition")):
+                continue
+            numbers = [_read(child, "partition"), _read(child, "start"), _read(child, "size")]
+            start, size = partition.start // KERNEL_SECTOR, partition.size // KERNEL_SECTOR
+            node = "/dev/" + name.replace("!", "/")
+            if numbers == [str(partition.number), str(start), str(size)] and _is_device(node, _read(child, "dev")):
+                return node
+    except OSError:
+        pass
+    return None
+
+
+def _read(folder: str, name: str) -> str:
+    with open(os.path.join(folder, name), encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _is_device(node: str, numbers: str) -> bool:
+    found = os.stat(node)
+    return stat.S_ISBLK(found.st_mode) and f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" == numbers
+
+
+@contextlib.contextmanager
+def loop_device(run: RunCommand, path: str, offset: int, size: int) -> Iterator[str]:
+    """Have a read-only loop device of ``size`` bytes at ``offset`` of a block device or file; raises NoNode, MissingTool."""
+    place = ["--offset", str(offset), "--sizelimit", str(size)]
+    result = run(["losetup", "--find", "--show", "--read-only", *place, path])
+    node = result.out.strip()
+    if result.rc or not node.startswith("/dev/"):
+        raise NoNode(f"no loop device can be made of it ({result.complaint()})")
+    descriptor = -1
+    try:
+        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoNode(f"the loop device made of it can't be opened ({error.strerror})") from error
+    finally:
+        # A loop device that is detached while it is open goes when it is closed, and so even if this process is killed.
+        run(["losetup", "--detach", node])
+    try:
+        yield node
+    finally:
+        os.close(descriptor)
+
+
+def forget_cache(node: str) -> None:
+    """Drop what the kernel has cached of a block device: each partition and the whole disk have caches of their own."""
+    try:
+        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, BLKFLSBUF)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass  # a regular file has no such cache, and an ordinary user may not

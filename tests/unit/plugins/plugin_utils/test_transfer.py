@@ -1,0 +1,416 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Both halves of both transfers over real sockets, with somebody in between.
+
+Only Ansible is left out: a thread stands where it would start the module on a laptop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
+from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureSource
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils import tcp, transfer as transfer_module
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
+    CHUNK,
+    Used,
+    geometry,
+    make_image,
+    noise,
+)
+
+SIZE = 40 * CHUNK
+USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE))
+DISK = noise(SIZE, 5)
+TIMEOUT = 3.0
+
+Spoil = Callable[[int, bytes], bytes]
+"""What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
+
+
+class Proxy:
+    """Stands between controller and laptop, for as many connections as come."""
+
+    def __init__(self, port: int, to_laptop: Callable[[], Spoil], to_controller: Callable[[], Spoil]) -> None:
+        self._port = port
+        self._makers = (to_laptop, to_controller)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.connections = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _address = self._server.accept()
+                self.connections += 1
+                far = socket.create_connection(("127.0.0.1", self._port))
+                for source, target, make in ((near, far, self._makers[0]), (far, near, self._makers[1])):
+                    threading.Thread(target=self._pump, args=(source, target, make()), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket, spoil: Spoil) -> None:
+        position = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                changed = spoil(position, data)
+                if not changed:
+                    break
+                target.sendall(changed)
+                position += len(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+class StartedModule:
+    """The module of a laptop, in a thread instead of behind Ansible."""
+
+    def __init__(self, work: Callable[[], dict[str, Any]], port: Callable[[], int]) -> None:
+        self._port = port
+        self._outcome: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], dict[str, Any]]) -> None:
+        try:
+            self._outcome = work()
+        except ImagingError as error:
+            self._outcome = {"failed": True, "msg": str(error)}
+
+    def wait_for_port(self) -> int:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with contextlib.suppress(AttributeError):
+                return self._port()
+            time.sleep(0.01)
+        raise AssertionError("the module did not listen")
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def collect(self, within: float) -> dict[str, Any]:
+        self._thread.join(within)
+        assert not self._thread.is_alive()
+        return self._outcome
+
+
+def untouched() -> Spoil:
+    return lambda _position, data: data
+
+
+def flip_at(where: int) -> Spoil:
+    def spoil(position: int, data: bytes) -> bytes:
+        if position <= where < position + len(data):
+            changed = bytearray(data)
+            changed[where - position] ^= 1
+            return bytes(changed)
+        return data
+
+    return spoil
+
+
+def cut_at(where: int) -> Spoil:
+    return lambda position, data: data if position + len(data) < where else b""
+
+
+def drop_at(where: int) -> Spoil:
+    return lambda position, data: data[:-7] if position <= where < position + len(data) else data
+
+
+def repeat_at(where: int) -> Spoil:
+    return lambda position, data: data + data if position <= where < position + len(data) else data
+
+
+def swap_at(where: int) -> Spoil:
+    return lambda position, data: data[::-1] if position <= where < position + len(data) else data
+
+
+def first_only(spoil: Spoil) -> Callable[[], Spoil]:
+    """Spoils one connection and leaves the ones after it alone."""
+    pending = [spoil]
+    return lambda: pending.pop() if pending else untouched()
+
+
+@pytest.fixture(name="laptop")
+def fixture_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
+    monkeypatch.setattr(transfer_module, "FIRST_LINK", 1.5)
+    store = ImageStore(str(tmp_path / "store"))
+    os.mkdir(store.path)
+    root, _masked = make_image(store.image_path("image"), DISK, USED)
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(SIZE, 6))
+    proxies: list[Proxy] = []
+
+    def run(
+        work: Callable[[Session], dict[str, Any]],
+        conversation: Callable[[Link], None],
+        progress: Callable[[], int],
+        **spoil: Any,
+    ) -> Any:
+        ends = Transfer(None, "127.0.0.1", TIMEOUT, progress)  # type: ignore[arg-type]
+        session = Session("run", str(disk), ends.secret, 0, TIMEOUT, RunFolder(str(tmp_path / "run")))
+
+        def port() -> int:
+            real = session._listener.port
+            proxies.append(Proxy(real, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
+            return proxies[-1].port
+
+        def entered() -> dict[str, Any]:
+            with session:
+                return work(session)
+
+        module = StartedModule(entered, port)
+        ends._module = module  # type: ignore[assignment]
+        try:
+            return ends.converse(conversation), ends
+        finally:
+            module.collect(3 * TIMEOUT)
+
+    yield SimpleNamespace(run=run, store=store, root=root, disk=disk, proxies=proxies)
+    for proxy in proxies:
+        proxy.close()
+
+
+def restore(laptop: SimpleNamespace, **spoil: Any) -> Any:
+    image = laptop.store.open("image")
+    source = StoredSource(image)
+    request = RestoreRequest(str(laptop.disk), laptop.root, {}, write=True, read_back=True)
+
+    def work(session: Session) -> dict[str, Any]:
+        with RawDisk(str(laptop.disk), writable=True) as raw:
+            target = SimpleNamespace(raw=raw, check_fits=lambda header: None)
+            sink = RestoreSink(target, request, find_zstd(), session)  # type: ignore[arg-type]
+            session.converse(sink.converse)
+            return sink.result()
+
+    return laptop.run(work, lambda link: serve(link, source), lambda: source.served, **spoil)
+
+
+def capture(laptop: SimpleNamespace, **spoil: Any) -> Any:
+    sink = CaptureSink(laptop.store, "captured")
+
+    def work(session: Session) -> dict[str, Any]:
+        with RawDisk(str(laptop.disk)) as raw:
+            measures = geometry(SIZE)
+            disk = SimpleNamespace(
+                raw=raw,
+                geometry=measures,
+                used=SimpleNamespace(ranges=USED),
+                map_used=lambda: None,
+                header=lambda stream: ImageHeader(measures, stream, "now"),
+            )
+            source = CaptureSource(disk, find_zstd(), 3)  # type: ignore[arg-type]
+            session.converse(lambda link: serve(link, source))
+            assert source.capture is not None
+            return {"root_digest": source.capture.index.root_digest().hex(), "used_bytes": 1}
+
+    try:
+        result, ends = laptop.run(work, sink.converse, sink.progress, **spoil)
+        if not result.get("failed"):
+            sink.finish(result)
+        return result, ends
+    finally:
+        sink.discard()
+
+
+def disk_is_restored(laptop: SimpleNamespace) -> bool:
+    found = laptop.disk.read_bytes()
+    return all(found[start:end] == DISK[start:end] for start, end in USED.ranges)
+
+
+def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> None:
+    result, ends = restore(laptop)
+    assert disk_is_restored(laptop)
+    assert result["verified"] is True
+    assert result["links_made"] == ends.links == 1
+    assert result["received_bytes"] == ends.sent
+
+
+def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
+    capture(laptop)
+    content = laptop.disk.read_bytes()
+    other = ImageStore(laptop.store.path + "2")
+    os.mkdir(other.path)
+    assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
+
+
+SPOILS = {
+    "altered handshake": flip_at(20),
+    "altered at once": flip_at(120),
+    "altered": flip_at(200_000),
+    "dropped": drop_at(300_000),
+    "repeated": repeat_at(300_000),
+    "reordered": swap_at(300_000),
+    "cut": cut_at(400_000),
+}
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_a_disturbed_restore_goes_on_over_a_new_link(laptop: SimpleNamespace, name: str) -> None:
+    result, ends = restore(laptop, to_laptop=first_only(SPOILS[name]))
+    assert disk_is_restored(laptop)
+    assert result["verified"] is True
+    assert laptop.proxies[0].connections == 2
+    assert ends.links <= 2
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_a_disturbed_capture_goes_on_over_a_new_link(laptop: SimpleNamespace, name: str) -> None:
+    capture(laptop, to_controller=first_only(SPOILS[name]))
+    content = laptop.disk.read_bytes()
+    other = ImageStore(laptop.store.path + "2")
+    os.mkdir(other.path)
+    assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
+    assert laptop.proxies[0].connections == 2
+
+
+def test_whoever_alters_every_message_only_prevents_the_transfer(laptop: SimpleNamespace) -> None:
+    before = laptop.disk.read_bytes()
+    with pytest.raises(ImagingError, match="could not be kept"):
+        restore(laptop, to_laptop=lambda: flip_at(150))
+    assert laptop.disk.read_bytes() == before
+    with pytest.raises(ImagingError, match="could not be kept"):
+        capture(laptop, to_controller=lambda: flip_at(150))
+    assert laptop.store.names() == ["image"]
+    assert os.listdir(laptop.store.path) == ["image.img.zst"]
+
+
+def test_a_frame_that_is_damaged_each_time_ends_the_restore_and_the_disk_does_not_boot(laptop: SimpleNamespace) -> None:
+    result, ends = restore(laptop, to_laptop=lambda: flip_at(9000))
+    assert "chunk 1 arrived damaged 3 times" in result["msg"]
+    assert ends.links == 3
+    assert not disk_is_restored(laptop)
+    assert not any(laptop.disk.read_bytes()[:512])
+
+
+def test_a_damaged_image_is_named_as_the_cause(laptop: SimpleNamespace) -> None:
+    path = laptop.store.image_path("image")
+    row = laptop.store.open("image").index.find(12)
+    with open(path, "r+b") as file:
+        file.seek(row.frame_offset + 100)
+        file.write(b"damage")
+    with pytest.raises(ImagingError, match=r"image\.img\.zst: the frame of chunk 12 is damaged"):
+        restore(laptop)
+    assert not any(laptop.disk.read_bytes()[:512])
+
+
+def test_a_store_that_is_full_leaves_nothing(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+
+    append = ImageWriter.append
+
+    def full(self: ImageWriter, header: Any, frame: Any) -> None:
+        if header.chunk == 9:
+            raise OSError(28, "No space left on device")
+        append(self, header, frame)
+
+    monkeypatch.setattr(ImageWriter, "append", full)
+    with pytest.raises(ImagingError, match="No space left on device"):
+        capture(laptop)
+    assert os.listdir(laptop.store.path) == ["image.img.zst"]
+
+
+def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_module, "FIRST_LINK", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    module = SimpleNamespace(wait_for_port=lambda: port, ended=lambda: False)
+    with pytest.raises(
+        ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
+    ):
+        Transfer(module, "127.0.0.1", 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+
+
+def test_a_firewall_that_drops_is_guessed_from_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECT_TIME", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        waiting = []
+        for _number in range(4):  # fill the backlog: further connection requests are dropped, as a firewall would
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(address)
+        with pytest.raises(tcp.Unreachable, match="firewall.*imaging_port"):
+            tcp.connect("127.0.0.1", address[1], bytes(32))
+        for connection in waiting:
+            connection.close()
+
+
+def test_a_name_that_nobody_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(tcp.Unreachable, match="ansible_host"):
+        tcp.connect("no-such-laptop.invalid", 19000, bytes(32))
+
+
+def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -> None:
+    class Stop(BaseException):
+        pass
+
+    def conversation(link: Link) -> None:
+        raise Stop("the run was interrupted on the controller")
+
+    outcome: list[str] = []
+
+    def work(session: Session) -> dict[str, Any]:
+        try:
+            session.converse(lambda link: serve(link, SimpleNamespace()))  # type: ignore[arg-type]
+        except ImagingError as error:
+            outcome.append(str(error))
+        return {}
+
+    began = time.monotonic()
+    with pytest.raises(Stop):
+        laptop.run(work, conversation, lambda: 0)
+    assert outcome == ["the run was interrupted on the controller"]
+    assert time.monotonic() - began < 2
+
+
+def test_stopwatches_add_up_over_threads() -> None:
+    watches = Stopwatches()
+
+    def work() -> None:
+        watch = watches.new()
+        time.sleep(0.05)
+        watch.busy("stage")
+        time.sleep(0.02)
+        watch.wait("stage")
+
+    threads = [threading.Thread(target=work) for _number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times = watches.stages()["stage"]
+    assert 0.15 <= times["busy"] < 0.6
+    assert 0.06 <= times["wait"] < 0.5
