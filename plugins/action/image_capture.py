@@ -14,7 +14,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS, TRANSFER
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import describe, expect, want
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -105,15 +105,14 @@ class ActionModule(TransferAction):
         store = ImageStore(arguments["store"])
         name = arguments["image"]
         store.check_new(name)
-        private = self.private_arguments(task_vars)
         if self._task.check_mode:
-            checked: dict[str, Any] = self._execute_module(
-                self._task.action, {**arguments, TRANSFER: private}, task_vars=task_vars
-            )
+            checked: dict[str, Any] = self._execute_module(self._task.action, arguments, task_vars=task_vars)
             return dict(checked, image=name)
         sink = CaptureSink(store, name)
         try:
-            result, transfer = self.run_transfer(arguments, private, task_vars, sink.converse, sink.progress)
+            result, transfer = self.run_transfer(
+                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress
+            )
             if result.get("failed"):
                 return result
             sink.finish(result)

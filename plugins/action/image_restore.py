@@ -59,13 +59,12 @@ class ActionModule(TransferAction):
         """Restore or, in check mode, compare; raises ImagingError."""
         image = ImageStore(arguments["store"]).open(arguments["image"])
         source = StoredSource(image)
-        private = self.private_arguments(task_vars)
-        private["root_digest"] = image.root_digest.hex()
+        ticket = self.ticket(task_vars, image.root_digest.hex())
 
         def conversation(link: Link) -> None:
             serve(link, source)
 
-        result, transfer = self.run_transfer(arguments, private, task_vars, conversation, lambda: source.served)
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.served)
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]

@@ -31,6 +31,10 @@ options:
       - Seconds after which either end gives up when it can't reach the other. The link is made again until then.
     type: int
     default: 120
+  ticket:
+    description:
+      - Not for users. Where the action plugin left the secret of this run for the module.
+    type: path
   expect:
     description:
       - What is known of the disk since it was selected. It is compared again once the disk is held; when anything given here differs,

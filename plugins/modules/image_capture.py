@@ -130,35 +130,31 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     CAPTURE_ARGUMENTS,
     run_module,
-    transfer_arguments,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session, take_secret
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
 def capture(module: AnsibleModule) -> dict[str, object]:
     """Examine the disk and, unless in check mode, serve it to the controller; returns the module's result."""
-    transfer = transfer_arguments(module)
-    secret = b"" if module.check_mode else take_secret(transfer["secret_file"])
     zstd = find_zstd()
+    ticket = None if module.check_mode else take_ticket(module.params["ticket"])
     request = CaptureRequest(
         device=module.params["device"],
         used_map=module.params["used_map"],
         level=module.params["compression_level"],
         chunk_size=DEFAULT_CHUNK_SIZE,
         expect=module.params["expect"],
-        created=transfer["created"] or "",
-        host=transfer["host"] or "",
-        collection_version=transfer["collection_version"] or "",
     )
     run = module_runner(module)
     warnings: list[str] = []
-    if module.check_mode:
+    if ticket is None:
         result = examine(run, request)
     else:
         port, timeout = module.params["port"], module.params["link_timeout"]
-        with Session(transfer["run_id"], os.path.realpath(request.device), secret, port, timeout) as session:
-            result = run_capture(run, request, zstd, session)
+        with Session(ticket.run_id, os.path.realpath(request.device), ticket.secret_bytes, port, timeout) as session:
+            result = run_capture(run, request, ticket, zstd, session)
             warnings = session.notes
     for warning in (*warnings, *result.pop("warnings")):
         module.warn(warning)

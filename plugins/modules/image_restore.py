@@ -150,25 +150,24 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     RESTORE_ARGUMENTS,
     run_module,
-    transfer_arguments,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
     RestoreRequest,
     RestoreSink,
     TargetDisk,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session, take_secret
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
 def restore(module: AnsibleModule) -> dict[str, object]:
     """Write (in check mode only compare) the disk; returns the module's result."""
-    transfer = transfer_arguments(module)
-    secret = take_secret(transfer["secret_file"])
+    ticket = take_ticket(module.params["ticket"])
     zstd = find_zstd()
     request = RestoreRequest(
         device=module.params["device"],
-        root_digest=bytes.fromhex(transfer["root_digest"]),
+        root_digest=bytes.fromhex(ticket.root_digest),
         expect=module.params["expect"],
         write=not module.check_mode,
         read_back=module.params["read_back"],
@@ -176,7 +175,9 @@ def restore(module: AnsibleModule) -> dict[str, object]:
     port, timeout = module.params["port"], module.params["link_timeout"]
     device = os.path.realpath(request.device)
     run = module_runner(module)
-    with Session(transfer["run_id"], device, secret, port, timeout) as session, TargetDisk(run, request) as disk:
+    with Session(ticket.run_id, device, ticket.secret_bytes, port, timeout) as session, TargetDisk(
+        run, request
+    ) as disk:
         sink = RestoreSink(disk, request, zstd, session)
         session.converse(sink.converse)
         result = sink.result()

@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
     LISTENING,
     WAITING,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
@@ -47,14 +48,14 @@ class DetachedModule:
         self._job: dict[str, str] = {}
         self._result: dict[str, Any] | None = None
 
-    def make_secret_file(self, secret: bytes) -> str:
-        """Put the run's secret into the module's own temporary folder, mode 0600; returns its path."""
+    def hand_over(self, ticket: Ticket) -> str:
+        """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path."""
         action = self._action
         shell = action._connection._shell
         if shell.tmpdir is None:
             action._make_tmp_path()
-        path: str = shell.join_path(shell.tmpdir, "secret")
-        action._transfer_data(path, secret.hex())
+        path: str = shell.join_path(shell.tmpdir, "ticket")
+        action._transfer_data(path, ticket.pack())
         action._fixup_perms2([shell.tmpdir, path], execute=False)
         action._remote_chmod([path], "0600")
         return path

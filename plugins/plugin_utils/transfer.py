@@ -9,7 +9,6 @@ The parts that differ (what is said on the link) are handed in as a conversation
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import threading
 import time
@@ -18,7 +17,6 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 
 from .detached_module import DetachedModule
@@ -43,14 +41,16 @@ class Interrupted(BaseException):
 class Transfer:
     """One transfer to or from one laptop."""
 
-    def __init__(self, module: DetachedModule, address: str, link_timeout: float, progress: Callable[[], int]) -> None:
+    def __init__(
+        self, module: DetachedModule, address: str, secret: bytes, link_timeout: float, progress: Callable[[], int]
+    ) -> None:
         """``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
         self._module = module
         self._address = address
         self._link_timeout = link_timeout
         self._progress = progress
         self._link: Link | None = None
-        self.secret = secrets.token_bytes(SECRET_SIZE)
+        self._secret = secret
         self.sent = 0
         self.received = 0
         self.links = 0
@@ -96,7 +96,7 @@ class Transfer:
         )
 
     def _one_link(self, port: int, conversation: Conversation) -> None:
-        link = connect(self._address, port, self.secret)
+        link = connect(self._address, port, self._secret)
         if not self.links:
             self.began = time.monotonic()
         self.links += 1

@@ -16,7 +16,8 @@ from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import TRANSFER
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 
 from .detached_module import DetachedModule
 from .transfer import Conversation, Transfer, interruptible
@@ -48,7 +49,6 @@ class TransferAction(ActionBase):
         """Entry point, called by Ansible in a worker process of this host's own."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
-        arguments.pop(TRANSFER, None)
         try:
             result.update(self.transfer(arguments, task_vars or {}))
         except ImagingError as error:
@@ -59,15 +59,16 @@ class TransferAction(ActionBase):
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do it; raises ImagingError."""
 
-    def private_arguments(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """What the module is told besides what the user wrote, but for the secret."""
-        return {
-            "run_id": secrets.token_hex(8),
-            "secret_file": "",
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "host": str(task_vars.get("inventory_hostname", "")),
-            "collection_version": collection_version(),
-        }
+    def ticket(self, task_vars: dict[str, Any], root_digest: str = "") -> Ticket:
+        """A new run, with a secret of its own."""
+        return Ticket(
+            run_id=secrets.token_hex(8),
+            secret=secrets.token_bytes(SECRET_SIZE).hex(),
+            host=str(task_vars.get("inventory_hostname", "")),
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            collection_version=collection_version(),
+            root_digest=root_digest,
+        )
 
     def address(self) -> str:
         """Where the laptop is reached: the address that Ansible's own connection uses."""
@@ -83,19 +84,18 @@ class TransferAction(ActionBase):
     def run_transfer(
         self,
         arguments: dict[str, Any],
-        private: dict[str, Any],
+        ticket: Ticket,
         task_vars: dict[str, Any],
         conversation: Conversation,
         progress: Callable[[], int],
     ) -> tuple[dict[str, Any], Transfer]:
         """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind."""
         timeout = float(arguments["link_timeout"])
-        module = DetachedModule(self, task_vars, private["run_id"], timeout)
-        transfer = Transfer(module, self.address(), timeout, progress)
+        module = DetachedModule(self, task_vars, ticket.run_id, timeout)
+        transfer = Transfer(module, self.address(), ticket.secret_bytes, timeout, progress)
         with interruptible():
             try:
-                private["secret_file"] = module.make_secret_file(transfer.secret)
-                module.start(self._task.action, {**arguments, TRANSFER: private})
+                module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})
                 return transfer.converse(conversation), transfer
             except BaseException:
                 module.stop()

@@ -77,7 +77,9 @@ def detach_loop_devices(folder: Path) -> None:
                 run("umount", mount_point)
             run("losetup", "--detach", entry["name"])
             if Path(f"/sys/block/{Path(entry['name']).name}/loop").exists():
-                raise LabError(f"{entry['name']} is in use; end what holds it (lsblk {entry['name']}) and run this again")
+                raise LabError(
+                    f"{entry['name']} is in use; end what holds it (lsblk {entry['name']}) and run this again"
+                )
 
 
 def _mount_points(device: str) -> list[str]:

@@ -51,7 +51,9 @@ def make_ext4(image: Path, files: Files, removed: Sequence[str], start_sector: i
     commands += [f"write {source} {path}" for path, source in files.items()]
     commands += [f"rm {path}" for path in removed]
     # It prints its version to start with, every command and what it did, and goes on after an error.
-    complaints = run("sh", "-c", 'debugfs -w -f - "$1" 2>&1 >/dev/null', "sh", image, stdin="\n".join(commands)).splitlines()
+    complaints = run(
+        "sh", "-c", 'debugfs -w -f - "$1" 2>&1 >/dev/null', "sh", image, stdin="\n".join(commands)
+    ).splitlines()
     if complaints[1:]:
         raise LabError(f"{image}: debugfs: {complaints[1]}")
 

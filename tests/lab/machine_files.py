@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # In these folders lie programs, libraries, texts and data.
@@ -25,7 +25,7 @@ class MachineFiles:
     def __init__(self) -> None:
         self._files = sorted(_plain_files())
 
-    def choose(self, budget: int, places: dict[str, str]) -> dict[str, Path]:
+    def choose(self, budget: int, places: Mapping[str, str]) -> dict[str, Path]:
         """Return files of together about so many bytes: a path below the place of its folder, and the file.
 
         The order mixes all kinds; it depends on the places, and is the same at every run. When the machine has too few, they are

@@ -79,7 +79,9 @@ class Network:
             if link.startswith(f"{self.prefix}-"):
                 with contextlib.suppress(LabError):
                     run("ip", "link", "delete", link)
-        left = [name for name in _named(run("ip", "-json", "link", "show"), "ifname") if name.startswith(f"{self.prefix}-")]
+        left = [
+            name for name in _named(run("ip", "-json", "link", "show"), "ifname") if name.startswith(f"{self.prefix}-")
+        ]
         if left:
             raise LabError(f"could not remove the network interfaces {', '.join(left)}; run this again")
 
@@ -120,4 +122,3 @@ def _alone() -> Iterator[None]:
         else:
             raise LabError("another lab has been choosing its subnet for 10 s; end it and try again")
         yield
-

@@ -57,7 +57,9 @@ class NtfsVolume:
         self._volume = self._checked(self._library.ntfs_mount(os.fsencode(self._image), 0), "opened")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._library.ntfs_umount(self._volume, 0) and error is None:
             raise self._error("closed")
 

@@ -71,7 +71,9 @@ def end_processes(folder: Path) -> None:
     deadline = time.monotonic() + END_SECONDS
     while processes := marked_processes(folder):
         if time.monotonic() > deadline:
-            raise LabError(f"processes {sorted(processes)} of {folder} do not end; look what holds them and run this again")
+            raise LabError(
+                f"processes {sorted(processes)} of {folder} do not end; look what holds them and run this again"
+            )
         for process in processes:
             try:
                 os.kill(process, signal.SIGKILL)

@@ -45,7 +45,9 @@ def make_reference_disk(path: Path, size: int, used_share: float, aged: bool) ->
         raise LabError(f"a reference's disk has at least {LEAST_SIZE // MIB} MiB, {size // MIB} MiB were asked for")
     removed_share = AGED if aged else LIGHTLY_AGED
     if not 0 <= used_share / (1 - removed_share) <= 0.75:
-        raise LabError(f"the used share of the disk must be from 0 to {0.75 * (1 - removed_share):.2f}, not {used_share}")
+        raise LabError(
+            f"the used share of the disk must be from 0 to {0.75 * (1 - removed_share):.2f}, not {used_share}"
+        )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         partitions = _layout(size, Path(folder))
         make_empty_disk(path, size)

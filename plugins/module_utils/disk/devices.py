@@ -5,14 +5,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 from dataclasses import dataclass
+from typing import Any, Iterator, Mapping
 
+from ..errors import ImagingError
 from .command import RunCommand
+from .filesystems import detect
+from .holders import BlockDevices, Use, node
+from .partition_table import read_partition_table
+from .suitability import in_the_way, reasons_against_default
+
+# Only what lsblk has had since util-linux 2.27: of a column that it does not know it makes an error.
+COLUMNS = "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,ROTA,RM,HOTPLUG,RO,FSTYPE,LABEL"
+NOT_A_DEVICE = 32
+"""Exit status of lsblk(8) when it shows none of the devices it was asked for, such as a loop device without a file."""
+
+BY_ID = "/dev/disk/by-id"
+
+Row = Mapping[str, Any]
+"""One device as lsblk describes it. Any field may be missing; old versions write all values as text."""
 
 
 @dataclass(frozen=True)
 class DiskPartition:
-    """A partition as the kernel knows it. ``size`` in bytes."""
+    """A partition: as the kernel knows it, or as the table has it when the kernel has none. ``size`` in bytes."""
 
     node: str
     size: int
@@ -25,9 +44,9 @@ class DiskPartition:
 class Disk:
     """A block device or a regular file that can stand for a disk. Sizes in bytes; an unknown text is empty.
 
-    ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points`` and ``holders`` are of the disk, its
-    partitions and everything on top of them. The refusals are sentences that say what is in the way, and the way out: empty means
-    usable. ``not_default`` says why the disk is used only when it is named.
+    ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points``, ``swap`` and ``holders`` are of the
+    disk, its partitions and everything on top of them. The refusals are sentences that say what is in the way, and the way out: empty
+    means usable. ``not_default`` says why the disk is used only when it is named.
     """
 
     path: str
@@ -56,9 +75,198 @@ class Disk:
 
 def list_disks(run: RunCommand) -> list[Disk]:
     """All disks of this machine, in lsblk's order. Raises MissingTool, ImagingError."""
-    raise NotImplementedError
+    devices = BlockDevices()
+    links = _links_by_id()
+    rows = [row for row in _lsblk(run) if row.get("type") != "rom"]
+    return [_block_device(run, devices, row, links) for row in rows if _text(row, "kname")]
 
 
 def describe(run: RunCommand, path: str) -> Disk:
     """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
-    raise NotImplementedError
+    real = os.path.realpath(path)
+    try:
+        found = os.stat(real)
+    except OSError as error:
+        raise ImagingError(
+            f"{path}: {error.strerror}. Expected a whole disk; lsblk lists the disks of this machine."
+        ) from error
+    if stat.S_ISREG(found.st_mode):
+        return _regular_file(run, BlockDevices(), real, found.st_size)
+    if not stat.S_ISBLK(found.st_mode):
+        raise ImagingError(f"{path} is neither a block device nor a regular file. Expected a whole disk.")
+    devices = BlockDevices()
+    name = os.path.basename(devices.folder(f"../../dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"))
+    rows = _lsblk(run, real)
+    return _block_device(run, devices, dict(rows[0] if rows else {}, kname=name), _links_by_id(), real)
+
+
+def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
+    result = run(["lsblk", "--json", "--bytes", "--output", COLUMNS, *paths])
+    if paths and result.rc == NOT_A_DEVICE:
+        return []
+    if result.rc:
+        raise ImagingError(f"lsblk can't list the disks of this machine: {result.complaint()}.")
+    try:
+        rows = json.loads(result.out, strict=False)["blockdevices"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ImagingError(f"lsblk's answer can't be understood: {result.out[:200]!r}.") from error
+    if not isinstance(rows, list):
+        raise ImagingError(f"lsblk's answer is no list of disks: {result.out[:200]!r}.")
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _text(row: Row, name: str) -> str:
+    value = row.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _flag(row: Row, name: str) -> bool:
+    return row.get(name) in (True, "1", "true")
+
+
+def _number(row: Row, name: str) -> int:
+    try:
+        return max(0, int(row.get(name) or 0))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _links_by_id() -> dict[str, list[str]]:
+    """The lasting names of devices, by where they lead."""
+    links: dict[str, list[str]] = {}
+    names = sorted(os.listdir(BY_ID)) if os.path.isdir(BY_ID) else []
+    for link in (os.path.join(BY_ID, name) for name in names):
+        links.setdefault(os.path.realpath(link), []).append(link)
+    return links
+
+
+def _block_device(
+    run: RunCommand, devices: BlockDevices, row: Row, links: Mapping[str, list[str]], path: str = ""
+) -> Disk:
+    name = _text(row, "kname")
+    path = path or node(name)
+    use = devices.of_device(name)
+    transport = _text(row, "tran") or _transport(devices, name)
+    # lsblk calls everything on an MMC bus hot-pluggable; what is soldered in has the type MMC, what is plugged in SD.
+    soldered = devices.attribute(name, "device/type") == "MMC"
+    removable, hotplug = _flag(row, "rm"), _flag(row, "hotplug") and not soldered
+    size = _number(row, "size") or 512 * int(devices.attribute(name, "size") or 0)
+    read_only = _flag(row, "ro") or devices.attribute(name, "ro") == "1"
+    kind = _kind(row, devices, name)
+    refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use))
+    return Disk(
+        path=path,
+        size=size,
+        logical_sector_size=_number(row, "log-sec") or 512,
+        physical_sector_size=_number(row, "phy-sec") or 512,
+        model=_text(row, "model") or devices.attribute(name, "device/model"),
+        serial=_text(row, "serial") or devices.attribute(name, "device/serial") or devices.attribute(name, "serial"),
+        wwn=_text(row, "wwn") or devices.attribute(name, "wwid") or devices.attribute(name, "device/wwid"),
+        transport=transport,
+        rotational=_flag(row, "rota"),
+        removable=removable,
+        hotplug=hotplug,
+        read_only=read_only,
+        kind=kind,
+        by_id=tuple(links.get(node(name), ())),
+        partitions=tuple(_partitions(run, devices, row, path)),
+        holders=tuple(holder.node for holder in use.holders),
+        mount_points=use.mount_points,
+        swap=use.swaps,
+        live_medium=use.live_medium,
+        source_refusals=refusals,
+        target_refusals=(*refusals, *_read_only(path, read_only)),
+        not_default=tuple(reasons_against_default(name, devices.folder(name), transport, removable, hotplug)),
+    )
+
+
+def _transport(devices: BlockDevices, name: str) -> str:
+    """How a device is connected, when lsblk does not know because there is no udev."""
+    folder = devices.folder(name)
+    for part, transport in (("/usb", "usb"), ("/session", "iscsi"), ("/rport-", "fc")):
+        if part in folder:
+            return transport
+    return ""
+
+
+def _kind(row: Row, devices: BlockDevices, name: str) -> str:
+    if devices.parent(name):
+        return "part"
+    for kind in ("zram", "ram"):
+        if name.startswith(kind):
+            return kind
+    return _text(row, "type") or "disk"
+
+
+def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[str]:
+    """Why a device can't be a disk at all."""
+    if kind == "part":
+        disk = node(devices.parent(name))
+        yield f"It is a partition of {disk}, and a whole disk is meant: name {disk}."
+    elif kind in ("crypt", "lvm", "dm", "rom"):
+        yield f"It is of the kind {kind}, and a whole disk is meant."
+    if not size:
+        yield "It has no capacity: there is no medium in it, or it is not set up."
+
+
+def _read_only(path: str, read_only: bool) -> Iterator[str]:
+    if read_only:
+        yield f"It is read-only: look for a switch on it, or try blockdev --setrw {path}."
+
+
+def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> Iterator[DiskPartition]:
+    children = row.get("children")
+    rows = [child for child in children if isinstance(child, dict)] if isinstance(children, list) else []
+    parts = [child for child in rows if _text(child, "kname") and devices.parent(_text(child, "kname"))]
+    for child in parts:
+        name = _text(child, "kname")
+        points = devices.of_device(name).mount_points
+        yield DiskPartition(node(name), _number(child, "size"), _text(child, "fstype"), _text(child, "label"), points)
+    if not parts:
+        yield from _partitions_by_table(run, path)
+
+
+def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
+    """The partitions of a disk that the kernel has not looked at; none if they can't be read."""
+    try:
+        table = read_partition_table(run, path)
+        for partition in table.partitions if table else ():
+            content = detect(run, path, partition.start, partition.size)
+            yield DiskPartition(partition.node, partition.size, content.type, content.label or partition.name, ())
+    except (ImagingError, OSError):
+        return
+
+
+def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) -> Disk:
+    use: Use = devices.of_file(path)
+    read_only = not os.access(path, os.W_OK)
+    refusals = list(in_the_way(use))
+    if not size or size % 512:
+        refusals.append(f"It has {size} bytes: the size of a disk is a positive multiple of 512.")
+    return Disk(
+        path=path,
+        size=size,
+        logical_sector_size=512,
+        physical_sector_size=512,
+        model="",
+        serial="",
+        wwn="",
+        transport="",
+        rotational=False,
+        removable=False,
+        hotplug=False,
+        read_only=read_only,
+        kind="file",
+        by_id=(),
+        partitions=tuple(_partitions_by_table(run, path)),
+        holders=tuple(holder.node for holder in use.holders),
+        mount_points=use.mount_points,
+        swap=use.swaps,
+        live_medium=False,
+        source_refusals=tuple(refusals),
+        target_refusals=(
+            *refusals,
+            *(["It is read-only: its mode or its file system forbids writing."] if read_only else []),
+        ),
+        not_default=("it is a file",),
+    )

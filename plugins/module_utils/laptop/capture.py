@@ -25,20 +25,18 @@ from ..stream.conversation import serve
 from ..stream.link import Link
 from ..zstd import Zstd
 from .session import Session, check_identity
+from .ticket import Ticket
 
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What is asked of this laptop. ``expect`` is what the selection knew of the disk, ``created`` the controller's time."""
+    """What is asked of this laptop. ``expect`` is what the selection knew of the disk."""
 
     device: str
     used_map: str
     level: int
     chunk_size: int
     expect: Mapping[str, Any]
-    created: str
-    host: str
-    collection_version: str
 
 
 class SourceDisk:
@@ -68,10 +66,10 @@ class SourceDisk:
         self.table = read_partition_table(self._run, self.raw.path)
         self.used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
 
-    def header(self, stream: bytes) -> ImageHeader:
+    def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
         """The header of the image that this disk becomes."""
         source = {
-            "host": self._request.host,
+            "host": ticket.host,
             "node": platform.node(),
             "device": self.raw.path,
             "model": self.disk.model,
@@ -81,9 +79,7 @@ class SourceDisk:
             "used_map": self._request.used_map,
         }
         table = self.table.raw if self.table else None
-        return ImageHeader(
-            self.geometry, stream, self._request.created, table, source, self._request.collection_version
-        )
+        return ImageHeader(self.geometry, stream, ticket.created, table, source, ticket.collection_version)
 
     def __enter__(self) -> SourceDisk:
         return self
@@ -95,8 +91,9 @@ class SourceDisk:
 class CaptureSource:
     """Answers the controller's questions (``stream.conversation.Source``)."""
 
-    def __init__(self, disk: SourceDisk, zstd: Zstd, level: int) -> None:
+    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int) -> None:
         self._disk = disk
+        self._ticket = ticket
         self._zstd = zstd
         self._level = level
         self._stream = os.urandom(STREAM_SIZE)
@@ -109,7 +106,7 @@ class CaptureSource:
         if self.capture is None:
             mapping = self.watches.new()
             self._disk.map_used()
-            self._header = self._disk.header(self._stream).pack()
+            self._header = self._disk.header(self._stream, self._ticket).pack()
             mapping.busy("map")
             disk = self._disk
             self.capture = Capture(
@@ -132,7 +129,9 @@ class CaptureSource:
         """Frames are made from the disk each time they are asked for: there is no copy that could be damaged."""
 
 
-def run_capture(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: Session) -> dict[str, Any]:
+def run_capture(
+    run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
+) -> dict[str, Any]:
     """Serve the controller until it has everything; returns the module's result."""
     sent = 0
 
@@ -144,7 +143,7 @@ def run_capture(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: S
             sent += link.bytes_sent
 
     with SourceDisk(run, request) as disk:
-        source = CaptureSource(disk, zstd, request.level)
+        source = CaptureSource(disk, ticket, zstd, request.level)
         session.converse(conversation)
         capture = source.capture
         if capture is None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules of both transfers share: their private arguments, and how an error of ours ends a module."""
+"""What the modules of both transfers share: their arguments, and how an error of ours ends a module."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from typing import Any, Callable, NoReturn, Protocol
 
 from ..errors import ImagingError
 from .session import Terminated, arm_termination
-
-TRANSFER = "_transfer"
-
-TRANSFER_ARGUMENTS: dict[str, Any] = {
-    "run_id": {"type": "str", "required": True},
-    "secret_file": {"type": "path", "required": True},
-    "created": {"type": "str"},
-    "host": {"type": "str"},
-    "collection_version": {"type": "str"},
-    "root_digest": {"type": "str"},
-}
-"""What the action plugin of the same name hands to its module; nothing for users."""
 
 COMMON_ARGUMENTS: dict[str, Any] = {
     "device": {"type": "path", "required": True},
@@ -37,7 +25,7 @@ COMMON_ARGUMENTS: dict[str, Any] = {
             "logical_sector_size": {"type": "int"},
         },
     },
-    TRANSFER: {"type": "dict", "options": TRANSFER_ARGUMENTS},
+    "ticket": {"type": "path"},
 }
 
 CAPTURE_ARGUMENTS: dict[str, Any] = dict(
@@ -64,17 +52,6 @@ class Module(Protocol):
 
     def exit_json(self, **kwargs: Any) -> NoReturn:
         """End the module with a result."""
-
-
-def transfer_arguments(module: Module) -> dict[str, Any]:
-    """The private arguments; fails the module when it was started without its action plugin."""
-    transfer = module.params[TRANSFER]
-    if not transfer:
-        module.fail_json(
-            msg="This module is one end of a transfer, and its action plugin the other: it can't be started without it."
-        )
-    result: dict[str, Any] = transfer
-    return result
 
 
 def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -14,7 +13,6 @@ from typing import Any, Callable, Mapping
 
 from ..errors import ImagingError
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.handshake import SECRET_SIZE
 from ..stream.link import Link, LinkError
 from ..stream.listener import ControllerGone, Listener
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, start_time
@@ -22,29 +20,6 @@ from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder,
 
 class Terminated(BaseException):
     """SIGTERM arrived: end, and clean up on the way. Not an Exception, so that nothing swallows it."""
-
-
-def take_secret(path: str) -> bytes:
-    """Read the run's secret and remove its file, before anything else can fail; raises ImagingError."""
-    try:
-        with open(path, encoding="ascii") as file:
-            text = file.read(2 * SECRET_SIZE + 2)
-    except OSError as error:
-        raise ImagingError(
-            f"The secret of this run is not where it should be ({path}: {error.strerror}): run again."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-    try:
-        secret = bytes.fromhex(text)
-    except ValueError:
-        secret = b""
-    if len(secret) != SECRET_SIZE:
-        raise ImagingError(
-            f"The secret of this run has {len(secret)} bytes where {SECRET_SIZE} were expected: run again."
-        )
-    return secret
 
 
 class Session:

@@ -160,7 +160,7 @@ def raise_end(message: Message) -> None:
 def _unpack_want(payload: bytes) -> list[tuple[int, int]]:
     if len(payload) % RANGE.size:
         raise LinkError("The other end asked for chunks in a form that can't be read.")
-    return [(start, end) for start, end in RANGE.iter_unpack(payload)]
+    return [(int(start), int(end)) for start, end in RANGE.iter_unpack(payload)]
 
 
 def _unpack_chunk(payload: bytes) -> int:

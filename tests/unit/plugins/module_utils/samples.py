@@ -41,7 +41,9 @@ class Used:
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes that compress by about half, the same for the same seed."""
     generator = random.Random(seed)
-    return b"".join(generator.getrandbits(64).to_bytes(8, "little") + b"\7" * 8 for _ in range(size // 16 + 1))[:size]
+    return b"".join(generator.getrandbits(64).to_bytes(8, "little") + b"\7" * 8 for dummy in range(size // 16 + 1))[
+        :size
+    ]
 
 
 def geometry(size: int) -> Geometry:

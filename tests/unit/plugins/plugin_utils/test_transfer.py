@@ -33,7 +33,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils import tcp, transfer as transfer_module
+from ansible_collections.fleet.imaging.plugins.plugin_utils import tcp
+from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
@@ -48,6 +49,7 @@ SIZE = 40 * CHUNK
 USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE))
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
+SECRET = os.urandom(32)
 
 Spoil = Callable[[int, bytes], bytes]
 """What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
@@ -179,8 +181,8 @@ def fixture_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         progress: Callable[[], int],
         **spoil: Any,
     ) -> Any:
-        ends = Transfer(None, "127.0.0.1", TIMEOUT, progress)  # type: ignore[arg-type]
-        session = Session("run", str(disk), ends.secret, 0, TIMEOUT, RunFolder(str(tmp_path / "run")))
+        ends = Transfer(None, "127.0.0.1", SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
+        session = Session("run", str(disk), SECRET, 0, TIMEOUT, RunFolder(str(tmp_path / "run")))
 
         def port() -> int:
             real = session._listener.port
@@ -229,9 +231,9 @@ def capture(laptop: SimpleNamespace, **spoil: Any) -> Any:
                 geometry=measures,
                 used=SimpleNamespace(ranges=USED),
                 map_used=lambda: None,
-                header=lambda stream: ImageHeader(measures, stream, "now"),
+                header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
             )
-            source = CaptureSource(disk, find_zstd(), 3)  # type: ignore[arg-type]
+            source = CaptureSource(disk, None, find_zstd(), 3)  # type: ignore[arg-type]
             session.converse(lambda link: serve(link, source))
             assert source.capture is not None
             return {"root_digest": source.capture.index.root_digest().hex(), "used_bytes": 1}
@@ -350,7 +352,7 @@ def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ):
-        Transfer(module, "127.0.0.1", 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(module, "127.0.0.1", SECRET, 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
 
 
 def test_a_firewall_that_drops_is_guessed_from_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:

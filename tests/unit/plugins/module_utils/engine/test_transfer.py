@@ -219,7 +219,7 @@ def test_a_pipeline_keeps_the_order_whatever_the_workers_do() -> None:
         time.sleep(0.002 * (slot[0] % 3))
         return slot[0]
 
-    assert [result for _slot, result in OrderedPipeline([[0] for _ in range(4)], feed, work, 3).results()] == list(
+    assert [result for _slot, result in OrderedPipeline([[0] for dummy in range(4)], feed, work, 3).results()] == list(
         range(50)
     )
 
@@ -240,7 +240,7 @@ def test_an_error_in_any_stage_ends_the_pipeline_and_its_threads(stage: str) -> 
         return slot[0]
 
     with pytest.raises(ImagingError, match=stage):
-        for _slot, result in OrderedPipeline([[0] for _ in range(4)], feed, work, 2).results():
+        for _slot, result in OrderedPipeline([[0] for dummy in range(4)], feed, work, 2).results():
             if stage == "consumer" and result == 3:
                 raise ImagingError("consumer")
     assert threading.active_count() == before

@@ -103,7 +103,7 @@ def test_every_flipped_bit_is_found(image: str) -> None:
         content = bytearray(file.read())
     generator = random.Random(7)
     head = list(range(40)) + list(range(len(content) - 300, len(content)))
-    for position in head + [generator.randrange(len(content)) for _ in range(300)]:
+    for position in head + [generator.randrange(len(content)) for dummy in range(300)]:
         bit = 1 << generator.randrange(8)
         content[position] ^= bit
         with open(image, "wb") as file:

@@ -94,7 +94,7 @@ def test_messages_arrive_in_order_with_their_bodies() -> None:
 def test_whoever_sits_in_between_is_noticed(change: Callable[[bytes], bytes]) -> None:
     receiver, raw = through(change)
     with pytest.raises(LinkError):
-        for _ in range(3):
+        for dummy in range(3):
             receiver.receive()
     raw.close()
     assert receiver.closed
@@ -194,7 +194,7 @@ def test_a_replayed_handshake_is_refused() -> None:
 def test_strangers_do_not_keep_the_controller_out(greeting: bytes) -> None:
     server = listener()
     strangers = []
-    for _ in range(HANDSHAKES + 40):
+    for dummy in range(HANDSHAKES + 40):
         stranger = socket.create_connection(("127.0.0.1", server.port))
         stranger.sendall(greeting)
         strangers.append(stranger)

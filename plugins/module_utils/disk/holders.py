@@ -1,0 +1,237 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who holds a block device: what is mounted from it, swaps on it, or is built on top of it.
+
+Sources: proc(5) for mountinfo and swaps; the kernel's sysfs for partitions and holders; linux/loop.h for what a loop device is made of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+from dataclasses import dataclass
+from typing import Iterator
+
+LOOP_GET_STATUS64 = 0x4C05
+LOOP_INFO_SIZE = 232
+
+LIVE_MOUNT_POINTS = {
+    "/",
+    "/cdrom",
+    "/isodevice",
+    "/lib/live/mount/medium",
+    "/run/archiso/bootmnt",
+    "/run/initramfs/isoscan",
+    "/run/initramfs/live",
+    "/run/live/medium",
+}
+"""Where live systems mount what they run from: Debian, Ubuntu, Arch, Fedora and those made like them."""
+
+SYSTEM_IMAGES = ("squashfs", "erofs")
+"""File systems of the image that a live system runs from; it lies in a file on the live medium, under a loop device."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mounted file system: the number of its device (major:minor), its source, where it is, and its type."""
+
+    device: str
+    source: str
+    path: str
+    fstype: str
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop device: its name, the number of the block device it is made of, or the device and inode of the file."""
+
+    name: str
+    block_device: str
+    file_device: str
+    inode: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A device built on another: its node, what it is, its own name, and the command that takes it down."""
+
+    node: str
+    kind: str
+    name: str
+    release: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """Everything that a device is used for, by itself or by what lies on top of it."""
+
+    mounts: tuple[Mount, ...] = ()
+    swaps: tuple[str, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    live_medium: bool = False
+
+    @property
+    def mount_points(self) -> tuple[str, ...]:
+        """Where its file systems are mounted."""
+        return tuple(mount.path for mount in self.mounts)
+
+
+class BlockDevices:
+    """The block devices of this machine as they are at one moment. ``root`` is a folder to look below instead of /."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._root = root
+        self._sys = os.path.join(root, "sys/class/block")
+        self._mounts = list(self._read_mounts())
+        self._swaps = list(self._read_swaps())
+        self._loops = list(self._read_loops())
+
+    def attribute(self, name: str, attribute: str) -> str:
+        """What /sys says of a device, or nothing."""
+        try:
+            with open(os.path.join(self._sys, name, attribute), encoding="utf-8", errors="replace") as file:
+                return file.read(4096).strip()
+        except OSError:
+            return ""
+
+    def folder(self, name: str) -> str:
+        """Where below /sys a device really is; the path says what it is connected to."""
+        return os.path.realpath(os.path.join(self._sys, name))
+
+    def parent(self, name: str) -> str:
+        """The disk that a partition is part of, or nothing when the device is no partition."""
+        return os.path.basename(os.path.dirname(self.folder(name))) if self.attribute(name, "partition") else ""
+
+    def of_device(self, name: str) -> Use:
+        """What a device is used for, with its partitions and everything on top."""
+        stack = list(self._stack([name]))
+        mounts = tuple(mount for mount in self._mounts if any(self._is_from(mount, each) for each in stack))
+        swaps = tuple(swap for swap in self._swaps if swap in {node(each) for each in stack})
+        holders = tuple(self._holder(each) for each in stack if self._is_holder(each))
+        return Use(mounts, swaps, holders, any(_is_live(mount) for mount in mounts))
+
+    def of_file(self, path: str) -> Use:
+        """What a regular file is used for as a swap area or through loop devices."""
+        found = os.stat(path)
+        device = f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
+        uses = [
+            self.of_device(loop.name)
+            for loop in self._loops
+            if not loop.block_device and (loop.file_device, loop.inode) == (device, found.st_ino)
+        ]
+        swaps = [swap for swap in self._swaps if swap == path] + [swap for use in uses for swap in use.swaps]
+        return Use(
+            tuple(mount for use in uses for mount in use.mounts),
+            tuple(swaps),
+            tuple(holder for use in uses for holder in use.holders),
+        )
+
+    def _stack(self, names: list[str]) -> Iterator[str]:
+        """The named devices, their partitions, and all that is built on them, each once."""
+        seen: set[str] = set()
+        while names:
+            name = names.pop(0)
+            if name in seen:
+                continue
+            seen.add(name)
+            yield name
+            names += self._partitions(name) + self._names(name, "holders") + self._loops_on(name)
+
+    def _names(self, name: str, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(os.path.join(self._sys, name, folder)))
+        except OSError:
+            return []
+
+    def _partitions(self, name: str) -> list[str]:
+        return [each for each in self._names(name, "") if self.attribute(os.path.join(name, each), "partition")]
+
+    def _loops_on(self, name: str) -> list[str]:
+        numbers = {self.attribute(name, "dev"), *(mount.device for mount in self._mounts if self._is_from(mount, name))}
+        return [loop.name for loop in self._loops if (loop.block_device or loop.file_device) in numbers]
+
+    def _is_from(self, mount: Mount, name: str) -> bool:
+        # btrfs has numbers of its own, so that the source must be looked at as well.
+        return mount.device == self.attribute(name, "dev") or mount.source == node(name)
+
+    def _is_holder(self, name: str) -> bool:
+        return bool(self._names(name, "slaves"))
+
+    def _holder(self, name: str) -> Holder:
+        kind, own_name, release = "another device", name, "remove it first"
+        mapped, uuid = self.attribute(name, "dm/name"), self.attribute(name, "dm/uuid")
+        if self.attribute(name, "md/level") or name.startswith("md"):
+            kind, release = "RAID", f"mdadm --stop {node(name)}"
+        elif uuid.startswith("LVM-"):
+            kind, own_name = "LVM", mapped
+            group = re.sub(r"--", "-", re.split(r"(?<!-)-(?!-)", mapped)[0])
+            release = f"vgchange --activate n {group}"
+        elif uuid.startswith("CRYPT-"):
+            kind, own_name, release = "crypt", mapped, f"cryptsetup close {mapped}"
+        elif uuid.startswith("mpath-"):
+            kind, own_name, release = "multipath", mapped, f"use /dev/mapper/{mapped} instead"
+        elif mapped:
+            kind, own_name, release = "device mapper", mapped, f"dmsetup remove {mapped}"
+        return Holder(node(name), kind, own_name, release)
+
+    def _read_mounts(self) -> Iterator[Mount]:
+        for line in self._lines("proc/self/mountinfo"):
+            fields = line.split()
+            # A variable number of optional fields ends with a dash.
+            if "-" in fields[6:-2]:
+                separator = fields.index("-", 6)
+                source = _unescape(fields[separator + 2])
+                yield Mount(fields[2], _real_node(source), _unescape(fields[4]), fields[separator + 1])
+
+    def _read_swaps(self) -> Iterator[str]:
+        for line in self._lines("proc/swaps")[1:]:
+            fields = line.split()
+            if fields:
+                yield os.path.realpath(_unescape(fields[0]))
+
+    def _lines(self, path: str) -> list[str]:
+        with open(os.path.join(self._root, path), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+
+    def _read_loops(self) -> Iterator[Loop]:
+        """Only root may ask a loop device what it is made of; others see none."""
+        for name in sorted(each for each in os.listdir(self._sys) if each.startswith("loop")):
+            if not os.path.isdir(os.path.join(self._sys, name, "loop")):
+                continue
+            try:
+                descriptor = os.open(node(name), os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                status = fcntl.ioctl(descriptor, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
+            except OSError:
+                continue
+            finally:
+                os.close(descriptor)
+            file_device, inode, block_device = struct.unpack_from("=QQQ", status)
+            yield Loop(name, _numbers(block_device) if block_device else "", _numbers(file_device), inode)
+
+
+def node(name: str) -> str:
+    """The path of a block device that the kernel calls ``name``."""
+    return "/dev/" + name.replace("!", "/")
+
+
+def _real_node(source: str) -> str:
+    return os.path.realpath(source) if source.startswith("/dev/") else source
+
+
+def _numbers(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def _unescape(text: str) -> str:
+    """The kernel writes space, tab, newline and backslash as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+
+
+def _is_live(mount: Mount) -> bool:
+    return mount.path in LIVE_MOUNT_POINTS or mount.fstype in SYSTEM_IMAGES
