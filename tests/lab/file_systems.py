@@ -9,6 +9,7 @@ removed again, so that free space holds old data. What it makes is clean: nothin
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ def make_fat32(image: Path, files: Files, removed: Sequence[str], start_sector: 
     with tempfile.TemporaryDirectory(dir=image.parent) as folder:
         for path, source in files.items():
             Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
-            Path(folder, path).symlink_to(source)
+            shutil.copyfile(source, Path(folder, path))
         run("mcopy", "-s", "-i", image, *sorted(Path(folder).iterdir()), "::/")
     if removed:
         run("mdel", "-i", image, *(f"::/{path}" for path in removed))

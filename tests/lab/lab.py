@@ -241,7 +241,7 @@ class Lab:
 
 
 def _local_addresses(count: int) -> Iterator[tuple[str, int]]:
-    return ((("127.0.0.1"), port) for port in free_ports(count))
+    return (("127.0.0.1", port) for port in free_ports(count))
 
 
 def _check(plan: Plan, folder: Path) -> None:

@@ -130,16 +130,22 @@ class Laptop:
     def run(
         self, command: Sequence[str | Path], stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on it as the lab's user and return how it went; without SSH, so also while the link is down."""
+        """Run a command on it as the lab's user, without SSH, so also while the link is down; return how it went.
+
+        Raises LabError when it fails, unless check is false.
+        """
         inside: list[str] = []
         if self.isolated:
             pid = self.pid
             if pid is None:
                 raise LabError(f"{self.name} is not running; power_on() starts it")
             inside = ["nsenter", "--target", str(pid), "--mount", "--net", "--pid", "--uts", "--"]
-        return subprocess.run(
-            [*inside, *command], env=self._environment(), input=stdin, text=True, capture_output=True, check=check
+        done = subprocess.run(
+            [*inside, *command], env=self._environment(), input=stdin, text=True, capture_output=True, check=False
         )
+        if check and done.returncode:
+            raise LabError(f"{self.name}: {command} ended with status {done.returncode}: {done.stdout}{done.stderr}")
+        return done
 
     def link_down(self) -> None:
         """Take its network cable out; only an isolated laptop has one."""

@@ -13,7 +13,7 @@ from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import RunCommand
-from .filesystems import detect
+from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
 from .suitability import in_the_way, reasons_against_default
@@ -220,21 +220,32 @@ def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> 
     parts = [child for child in rows if _text(child, "kname") and devices.parent(_text(child, "kname"))]
     for child in parts:
         name = _text(child, "kname")
-        points = devices.of_device(name).mount_points
-        yield DiskPartition(node(name), _number(child, "size"), _text(child, "fstype"), _text(child, "label"), points)
+        fstype, label = _text(child, "fstype"), _text(child, "label")
+        if not fstype:  # lsblk knows them from udev, which may not run
+            content = _detect(run, node(name))
+            fstype, label = content.type, content.label
+        yield DiskPartition(node(name), _number(child, "size"), fstype, label, devices.of_device(name).mount_points)
     if not parts:
         yield from _partitions_by_table(run, path)
 
 
 def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
-    """The partitions of a disk that the kernel has not looked at; none if they can't be read."""
+    """The partitions of a disk that the kernel has not looked at; none when they can't be read."""
     try:
         table = read_partition_table(run, path)
-        for partition in table.partitions if table else ():
-            content = detect(run, path, partition.start, partition.size)
-            yield DiskPartition(partition.node, partition.size, content.type, content.label or partition.name, ())
-    except (ImagingError, OSError):
+    except ImagingError:
         return
+    for partition in table.partitions if table else ():
+        content = _detect(run, path, partition.start, partition.size)
+        yield DiskPartition(partition.node, partition.size, content.type, content.label or partition.name, ())
+
+
+def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
+    """What lies there, when that can be found out."""
+    try:
+        return detect(run, path, offset, size)
+    except ImagingError:
+        return Content()
 
 
 def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) -> Disk:

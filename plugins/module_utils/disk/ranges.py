@@ -69,7 +69,9 @@ class ByteRanges:
 
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The ranges between two offsets, clipped to them."""
-        result = []
+        result: list[tuple[int, int]] = []
+        if start >= end:
+            return result
         for position in range(bisect_right(self._ends, start), len(self._starts)):
             low, high = self._starts[position], self._ends[position]
             if low >= end:

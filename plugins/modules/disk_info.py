@@ -1,0 +1,210 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module disk_info: the disks of this machine, and what they may be used for."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: disk_info
+short_description: List the disks of this machine, and why each may or may not be captured or restored
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Lists the whole disks of this machine with what is known of each, what is on it and who holds it.
+  - For each disk it says what is in the way of capturing it and of restoring it, and the way out.
+  - With O(purpose), selects the one disk that is safe to use, or fails with a table of all disks and what is against each.
+  - A disk that is connected by USB or over a network, that can be removed or unplugged, a boot area of an eMMC, a virtual device and a file
+    are selected only when O(device) names them.
+  - Run it as root; an ordinary user sees less of what is on a disk and of what holds it.
+attributes:
+  check_mode:
+    support: full
+    description: The module changes nothing.
+  diff_mode:
+    support: none
+    description: The module changes nothing.
+options:
+  device:
+    description:
+      - Look at this disk alone. The path of a whole disk, a link to it such as one below V(/dev/disk/by-id), or a regular file
+        that stands for a disk.
+    type: path
+  purpose:
+    description:
+      - Select a disk to be captured (V(source)) or to be restored (V(target)).
+    type: str
+    choices: [source, target]
+seealso:
+  - module: fleet.imaging.image_capture
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: Look at all disks
+  fleet.imaging.disk_info:
+  become: true
+  register: found
+
+- name: Select the one disk that is safe to restore
+  fleet.imaging.disk_info:
+    purpose: target
+  become: true
+  register: found
+
+- name: Use the disk that is named, if nothing is in the way
+  fleet.imaging.disk_info:
+    device: /dev/disk/by-id/nvme-SAMSUNG_MZVL2512_S1234
+    purpose: target
+  become: true
+"""
+
+RETURN = r"""
+disks:
+  description: The disks of this machine, or the one that O(device) names.
+  returned: success
+  type: list
+  elements: dict
+  contains: &disk
+    path:
+      description: The block device or file.
+      type: str
+      sample: /dev/nvme0n1
+    size:
+      description: Size in bytes.
+      type: int
+    logical_sector_size:
+      description: The smallest unit that can be written, in bytes.
+      type: int
+    physical_sector_size:
+      description: The unit in which the disk works inside, in bytes.
+      type: int
+    model:
+      description: Model, or nothing when it is not known.
+      type: str
+    serial:
+      description: Serial number, or nothing when it is not known.
+      type: str
+    wwn:
+      description: World wide name, or nothing when it is not known.
+      type: str
+    transport:
+      description: How it is connected, or nothing when that is not known.
+      type: str
+      sample: nvme
+    rotational:
+      description: Whether it has rotating platters.
+      type: bool
+    removable:
+      description: Whether its medium can be removed.
+      type: bool
+    hotplug:
+      description: Whether it can be unplugged while the machine runs.
+      type: bool
+    read_only:
+      description: Whether it can't be written.
+      type: bool
+    kind:
+      description: What it is. V(disk), V(loop), V(zram), V(raid1), V(file), V(part) and so on.
+      type: str
+    by_id:
+      description: The links below C(/dev/disk/by-id) that lead to it.
+      type: list
+      elements: str
+    partitions:
+      description: Its partitions.
+      type: list
+      elements: dict
+      contains:
+        node:
+          description: The block device, or the name it would have.
+          type: str
+        size:
+          description: Size in bytes.
+          type: int
+        fstype:
+          description: What it holds, or nothing when that is not known.
+          type: str
+          sample: ntfs
+        label:
+          description: Label of what it holds.
+          type: str
+        mount_points:
+          description: Where it, or something built on it, is mounted.
+          type: list
+          elements: str
+    holders:
+      description: Devices that are built on it or on its partitions, such as those of LVM, RAID and crypt.
+      type: list
+      elements: str
+    mount_points:
+      description: Where it, its partitions, and what is built on them are mounted.
+      type: list
+      elements: str
+    swap:
+      description: Active swap areas on it.
+      type: list
+      elements: str
+    live_medium:
+      description: Whether this machine runs from it.
+      type: bool
+    source_refusals:
+      description: What is in the way of capturing it, and the way out. Empty when it can be captured.
+      type: list
+      elements: str
+    target_refusals:
+      description: What is in the way of restoring it, and the way out. Empty when it can be restored.
+      type: list
+      elements: str
+    not_default:
+      description: Why it is used only when it is named.
+      type: list
+      elements: str
+selected:
+  description: The selected disk.
+  returned: success, with O(purpose)
+  type: dict
+  contains: *disk
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe, list_disks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def disk_info(module: AnsibleModule) -> dict[str, object]:
+    """Look at the disks, and select one if that is asked for; raises ImagingError."""
+    run, device, purpose = module_runner(module), module.params["device"], module.params["purpose"]
+    disks = [describe(run, device)] if device else list_disks(run)
+    result: dict[str, object] = {"disks": [asdict(disk) for disk in disks]}
+    if purpose:
+        result["selected"] = asdict(select_disk(disks, disks[0].path if device else None, purpose))
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "device": {"type": "path"},
+            "purpose": {"type": "str", "choices": ["source", "target"]},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = disk_info(module)
+    except ImagingError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

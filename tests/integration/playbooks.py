@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running the collection's playbooks on a lab, as a user does: in the folder playbooks/, by ansible-playbook."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task came to on a host; the status is ok, failed, ignored, skipped or unreachable."""
+
+    status: str
+    host: str
+    task: str
+    action: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a playbook went."""
+
+    status: int
+    stdout: str
+    stderr: str
+    results: list[TaskResult]
+
+    def of(self, action: str, host: str | None = None) -> list[TaskResult]:
+        """Return the results of a module or action plugin (its last name is enough), of all hosts or of one; none skipped."""
+        return [
+            result
+            for result in self.results
+            if result.action.rpartition(".")[2] == action.rpartition(".")[2]
+            and host in (None, result.host)
+            and result.status != "skipped"
+        ]
+
+    def failures(self) -> dict[str, str]:
+        """Return for each host that failed or was unreachable the last message."""
+        return {
+            result.host: str(result.result.get("msg", ""))
+            for result in self.results
+            if result.status in ("failed", "unreachable")
+        }
+
+
+class RunningPlaybook:
+    """A playbook that runs; its output goes to files, so that it never waits for whoever reads it."""
+
+    def __init__(self, command: list[str | Path], folder: Path) -> None:
+        self._files = tempfile.TemporaryDirectory(prefix="fleet-playbook-")
+        self._folder = Path(self._files.name)
+        (self._folder / "results").touch()
+        with open(self._folder / "stdout", "wb") as stdout, open(self._folder / "stderr", "wb") as stderr:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=ansible_environment() | {"FLEET_IMAGING_TEST_RESULTS": str(self._folder / "results")},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    def stdout(self) -> str:
+        """Return what it has printed so far."""
+        return (self._folder / "stdout").read_text(errors="replace")
+
+    def results(self) -> list[TaskResult]:
+        """Return the results that there are so far."""
+        lines = (self._folder / "results").read_text().splitlines(keepends=True)
+        return [TaskResult(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+    def wait(self, seconds: float = SECONDS) -> Outcome:
+        """Return how it went; when it takes longer, kill it and raise TimeoutExpired with what it printed."""
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired as late:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise subprocess.TimeoutExpired(late.cmd, seconds, self.stdout()) from None
+        outcome = Outcome(status, self.stdout(), (self._folder / "stderr").read_text(errors="replace"), self.results())
+        self._files.cleanup()
+        return outcome
+
+
+def ansible_environment() -> dict[str, str]:
+    """Return the environment for Ansible's programs: this virtual environment's, with the checkout's collection."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    return own | {
+        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin"]),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".tree"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+
+def start_playbook(lab: Lab, name: str | Path, *arguments: str | Path) -> RunningPlaybook:
+    """Start a playbook of playbooks/ (or any, by its path) on a lab."""
+    path = name if isinstance(name, Path) else ROOT / "playbooks" / f"{name}.yml"
+    command: list[str | Path] = [BIN / "ansible-playbook", path, "-i", lab.inventory, *arguments]
+    return RunningPlaybook(command, ROOT / "playbooks")
+
+
+def playbook(lab: Lab, name: str | Path, *arguments: str | Path, seconds: float = SECONDS) -> Outcome:
+    """Run a playbook of playbooks/ (or any, by its path) on a lab."""
+    return start_playbook(lab, name, *arguments).wait(seconds)
