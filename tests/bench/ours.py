@@ -64,7 +64,8 @@ class Ours:
                 seconds = time.monotonic() - started
         finally:
             if running.process.poll() is None:
-                os.killpg(running.process.pid, signal.SIGTERM)
+                os.killpg(running.process.pid, signal.SIGKILL)
+                running.process.wait()
         outcome = running.wait()
         results = [result for result in outcome.of(module) if result.status == "ok"]
         if outcome.status or not results:

@@ -137,7 +137,7 @@ def fill_and_age(folder: Path, share: float, seed: int = 2) -> None:
     """Fill a part of a file system with files of many sizes, and remove a third of them."""
     generator = random.Random(seed)
     room = shutil.disk_usage(folder).free * share
-    files = []
+    files: list[Path] = []
     while room > 0:
         place = folder / f"d{generator.randrange(6)}" / f"e{generator.randrange(3)}"
         place.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,6 @@ KINDS = {
         [],
         ["e2fsck", "-fn"],
     ),
-    "ext4 with bigalloc": (["mkfs.ext4", "-q", "-O", "bigalloc", "-E", "nodiscard"], SIZE, [], ["e2fsck", "-fn"]),
     "ext4 smaller than its partition": (
         ["sh", "-c", 'mkfs.ext4 -q -E nodiscard "$0" 64M'],
         SIZE,
@@ -222,3 +221,501 @@ def test_the_used_ranges_of_an_aged_file_system_hold_all_of_it(kind: str, tmp_pa
         mounted(copy, size, tmp_path / "other", "-r", *options) as other,
     ):
         assert same_tree(one, other) > 50
+
+
+@pytest.mark.parametrize("bits", ["12", "16", "32"])
+def test_the_used_ranges_of_an_aged_fat_hold_all_of_it(bits: str, tmp_path: Path) -> None:
+    needs("mkfs.fat", "fsck.fat", "mcopy", "partclone.fat")
+    size = 16 * MIB if bits == "12" else 64 * MIB
+    cluster_sectors = {"12": "16", "16": "4", "32": "1"}[bits]
+    disk = single(tmp_path, size, ["mkfs.fat", "-F", bits, "-s", cluster_sectors])
+    here, one, other = tmp_path / "here", tmp_path / "one", tmp_path / "other"
+    for folder in (here, one, other):
+        folder.mkdir()
+    generator = random.Random(3)
+    for number in range(60):
+        (here / f"d{number % 5}").mkdir(exist_ok=True)
+        (here / f"d{number % 5}" / f"file {number}").write_bytes(generator.randbytes(generator.choice([0, 900, 90000])))
+    with attached(disk, *part(START, size)) as device:
+        tool("mcopy", "-s", "-i", device, *sorted(here.iterdir()), "::/")
+        tool("mdel", "-i", device, *(f"::/{path.relative_to(here)}" for path in sorted(here.rglob("file*"))[::3]))
+    used = used_map(disk)
+    assert only(used).method == "partclone", only(used).reason
+    copy = copy_used(disk, used, tmp_path / "copy")
+    for image, folder in ((disk, one), (copy, other)):
+        with attached(image, "--read-only", *part(START, size)) as device:
+            tool("fsck.fat", "-n", device)
+            tool("mcopy", "-s", "-i", device, "::", folder)
+    assert same_tree(one, other) == 40
+
+
+def test_a_file_system_that_partclone_refuses_is_wholly_used(tmp_path: Path) -> None:
+    needs("mkfs.ext4", "partclone.extfs")
+    used = used_map(single(tmp_path, 32 * MIB, ["mkfs.ext4", "-q", "-O", "bigalloc"]))
+    assert only(used).method == "whole"
+    assert "partclone.extfs made no map" in only(used).reason
+    assert only(used).used == 32 * MIB
+    assert "is captured whole" in used.warnings[0]
+
+
+def patch(disk: Path, offset: int, content: bytes) -> None:
+    """Change bytes of the partition."""
+    with open(disk, "r+b") as file:
+        file.seek(START + offset)
+        file.write(content)
+
+
+def debugfs(*commands: str) -> Callable[[Path], None]:
+    def damage(disk: Path) -> None:
+        with attached(disk, *part(START, 32 * MIB)) as device:
+            for command in commands:
+                tool("debugfs", "-w", "-R", command, device)
+
+    return damage
+
+
+def patched(offset: int, content: bytes) -> Callable[[Path], None]:
+    return lambda disk: patch(disk, offset, content)
+
+
+def fat_entry(bits: int, clear: int) -> Callable[[Path], None]:
+    """Clear a flag in the second entry of the allocation table."""
+
+    def damage(disk: Path) -> None:
+        with open(disk, "rb") as file:
+            file.seek(START)
+            sector_size, reserved = struct.unpack("<11xHxH", file.read(16))
+            entry = reserved * sector_size + bits // 8
+            file.seek(START + entry)
+            value = int.from_bytes(file.read(bits // 8), "little") & ~clear
+        patch(disk, entry, value.to_bytes(bits // 8, "little"))
+
+    return damage
+
+
+def ntfs_record(disk: Path, number: int) -> tuple[int, bytes]:
+    """Where a record of the MFT lies in the partition, and what it holds."""
+    with open(disk, "rb") as file:
+        file.seek(START)
+        boot = file.read(512)
+        cluster = struct.unpack_from("<H", boot, 11)[0] * boot[13]
+        record_size = 1 << -struct.unpack_from("<b", boot, 64)[0]
+        offset = struct.unpack_from("<Q", boot, 48)[0] * cluster + number * record_size
+        file.seek(START + offset)
+        return offset, file.read(record_size)
+
+
+def ntfs_attribute(record: bytes, wanted: int) -> int:
+    (position,) = struct.unpack_from("<H", record, 20)
+    while True:
+        kind, length = struct.unpack_from("<II", record, position)
+        if kind == wanted:
+            return int(position)
+        position += length
+
+
+def ntfs_dirty(disk: Path) -> None:
+    offset, record = ntfs_record(disk, 3)
+    attribute = ntfs_attribute(record, 0x70)
+    value = struct.unpack_from("<H", record, attribute + 20)[0]
+    patch(disk, offset + attribute + value + 10, b"\x01\x00")
+
+
+def ntfs_unclean_log(disk: Path) -> None:
+    """Two restart pages that say that a client, NTFS itself, still has the log open."""
+    _offset, record = ntfs_record(disk, 2)
+    attribute = ntfs_attribute(record, 0x80)
+    runs = attribute + struct.unpack_from("<H", record, attribute + 32)[0]
+    lengths = record[runs] & 15
+    cluster = int.from_bytes(record[runs + 1 + lengths : runs + 1 + lengths + (record[runs] >> 4)], "little")
+    log_size: int = struct.unpack_from("<Q", record, attribute + 48)[0]
+    page = bytearray(4096)
+    struct.pack_into("<4sHHQIIHHH", page, 0, b"RSTR", 30, 9, 0, 4096, 4096, 64, 1, 1)
+    bits = 67 - log_size.bit_length()
+    struct.pack_into("<QHHHHIHHQIHHII", page, 64, 1000, 1, 0xFFFF, 0, 0, bits, 208, 48, log_size, 0, 48, 64, 1, 0)
+    struct.pack_into("<QQHHH6xI", page, 112, 0, 1000, 0xFFFF, 0xFFFF, 1, 8)
+    page[144:152] = "NTFS".encode("utf-16-le")
+    struct.pack_into("<H", page, 30, 1)
+    for sector in range(8):
+        page[32 + 2 * sector : 34 + 2 * sector] = page[sector * 512 + 510 : sector * 512 + 512]
+        struct.pack_into("<H", page, sector * 512 + 510, 1)
+    patch(disk, cluster * 4096, bytes(page) * 2)
+
+
+def ntfs_hibernated(disk: Path) -> None:
+    with mounted(disk, 32 * MIB, disk.parent / "mount", "-t", "ntfs-3g") as folder:
+        (folder / "hiberfil.sys").write_bytes(b"HIBR" + bytes(8188))
+
+
+EXT = ["mkfs.ext4", "-q"]
+FAT16, FAT32 = ["mkfs.fat", "-F", "16", "-s", "4"], ["mkfs.fat", "-F", "32", "-s", "1"]
+NTFS = ["mkntfs", "-Q", "-q", "-F"]
+UNCLEAN = {
+    "ext4 whose journal was not replayed": (EXT, debugfs("feature +needs_recovery"), "its journal needs recovery"),
+    "ext4 that was not unmounted": (EXT, debugfs("set_super_value state 0"), "not unmounted cleanly"),
+    "ext4 with errors": (EXT, debugfs("set_super_value state 3"), "has errors"),
+    "ext4 with orphans": (EXT, debugfs("set_super_value last_orphan 12"), "orphaned files"),
+    "ext4 with orphans in their file": (EXT, patched(1024 + 0x66, b"\x01"), "orphaned files"),
+    "ext4 with recorded errors": (EXT, patched(1024 + 0x194, b"\x01"), "recorded errors"),
+    "ext4 with its journal elsewhere": (
+        EXT,
+        debugfs("set_super_value journal_inum 0", "set_super_value journal_dev 0x0801"),
+        "journal is on another device",
+    ),
+    "ext2 that was not unmounted": (
+        ["mkfs.ext2", "-q"],
+        debugfs("set_super_value state 0"),
+        "not unmounted cleanly",
+    ),
+    "FAT16 whose boot sector says dirty": (FAT16, patched(0x25, b"\x01"), "not unmounted cleanly"),
+    "FAT32 whose boot sector says dirty": (FAT32, patched(0x41, b"\x01"), "not unmounted cleanly"),
+    "FAT12 whose boot sector says dirty": (
+        ["mkfs.fat", "-F", "12", "-s", "64"],
+        patched(0x25, b"\x01"),
+        "not unmounted cleanly",
+    ),
+    "FAT16 whose table says dirty": (FAT16, fat_entry(16, 1 << 15), "not unmounted cleanly"),
+    "FAT16 whose table says errors": (FAT16, fat_entry(16, 1 << 14), "recorded disk errors"),
+    "FAT32 whose table says dirty": (FAT32, fat_entry(32, 1 << 27), "not unmounted cleanly"),
+    "FAT32 whose table says errors": (FAT32, fat_entry(32, 1 << 26), "recorded disk errors"),
+    "FAT32 with one table in use": (FAT32, patched(40, b"\x81"), "only one of its allocation tables"),
+    "exFAT that was not unmounted": (["mkfs.exfat"], patched(106, b"\x02"), "not unmounted cleanly"),
+    "exFAT with errors": (["mkfs.exfat"], patched(106, b"\x04"), "recorded disk errors"),
+    "NTFS marked for a check": (NTFS, ntfs_dirty, "marked for a check"),
+    "NTFS with an unclean log": (NTFS, ntfs_unclean_log, "not unmounted cleanly"),
+    "hibernated NTFS": (NTFS, ntfs_hibernated, "hibernated"),
+}
+
+
+@pytest.mark.parametrize("kind", UNCLEAN)
+def test_a_file_system_that_is_not_proven_clean_is_wholly_used(kind: str, tmp_path: Path) -> None:
+    make, damage, reason = UNCLEAN[kind]
+    needs(make[0], "partclone.extfs", "debugfs")
+    disk = single(tmp_path, 32 * MIB, make)
+    assert only(used_map(disk)).method == "partclone", only(used_map(disk)).reason
+    damage(disk)
+    used = used_map(disk)
+    assert only(used).method == "whole"
+    assert reason in only(used).reason
+    assert used.ranges.within(START, START + 32 * MIB) == [(START, START + 32 * MIB)]
+    assert reason in used.warnings[0]
+
+
+def test_an_xfs_whose_log_was_not_replayed_is_wholly_used(tmp_path: Path) -> None:
+    needs("mkfs.xfs", "xfs_io", "xfs_logprint", "partclone.xfs")
+    disk = single(tmp_path, XFS_SIZE, ["mkfs.xfs", "-q", "-f", "-K"])
+    with mounted(disk, XFS_SIZE, tmp_path / "mount") as folder:
+        fill_and_age(folder, 0.01)
+        os.sync()
+        (folder / "last").write_text("words")
+        tool("xfs_io", "-x", "-c", "shutdown -f", folder)
+    assert only(used_map(disk)).reason == "its log was not replayed"
+
+
+def test_of_swap_only_the_header_is_used(tmp_path: Path) -> None:
+    used = used_map(single(tmp_path, 8 * MIB, ["mkswap", "-q"]))
+    assert only(used).method == "swap header"
+    assert used.ranges.within(START, START + 8 * MIB) == [(START, START + (64 << 10))]
+
+
+def test_swap_with_a_hibernation_image_is_wholly_used(tmp_path: Path) -> None:
+    disk = single(tmp_path, 8 * MIB, ["mkswap", "-q"])
+    patch(disk, 4086, b"S1SUSPEND\0")
+    assert (only(used_map(disk)).content, only(used_map(disk)).method) == ("swsuspend", "whole")
+
+
+def test_what_is_no_file_system_or_not_trusted_is_wholly_used(tmp_path: Path) -> None:
+    needs("mkfs.btrfs", "pvcreate")
+    for number, (make, content) in enumerate(
+        [
+            (["mkfs.btrfs", "-q", "-f", "-K"], "btrfs"),
+            (["pvcreate", "-q", "-q", "-ff", "-y"], "LVM2_member"),
+            (["sh", "-c", 'printf "LUKS\\272\\276\\000\\001" | dd of="$0" conv=notrunc'], "crypto_LUKS"),
+            (["sh", "-c", 'printf "\\353\\130\\220-FVE-FS-" | dd of="$0" conv=notrunc'], ""),
+            (["true"], ""),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        used = used_map(single(folder, 128 * MIB, make))
+        assert (only(used).content, only(used).method, only(used).used) == (content, "whole", 128 * MIB)
+        assert not used.warnings
+
+
+def test_a_partition_of_a_dynamic_disk_is_wholly_used_although_it_looks_like_ntfs(tmp_path: Path) -> None:
+    needs("mkntfs")
+    used = used_map(single(tmp_path, 16 * MIB, NTFS, kind="AF9B60A0-1431-4F62-BC68-3311714A69AD"))
+    assert "dynamic disk" in only(used).reason
+
+
+def test_everything_is_used_when_that_is_asked_for(tmp_path: Path) -> None:
+    disk = single(tmp_path, 16 * MIB, EXT)
+    used = used_map(disk, mode="all")
+    assert list(used.ranges) == [(0, disk.stat().st_size)]
+    assert (only(used).content, only(used).method) == ("ext4", "whole")
+    assert not used.warnings
+
+
+@pytest.mark.parametrize("make", [["mkfs.ext4", "-q", "-F"], ["mkfs.fat", "-I"], ["pvcreate", "-q", "-q", "-ff", "-y"]])
+def test_a_disk_without_a_table_or_with_a_signature_of_its_own_is_wholly_used(make: list[str], tmp_path: Path) -> None:
+    needs(make[0])
+    disk = old_disk(tmp_path / "disk", 64 * MIB)
+    with attached(disk) as device:
+        assert used_map(device).reason == "it has no partition table that sfdisk knows"
+        tool(*make, device)
+        used = used_map(device)
+        assert list(used.ranges) == [(0, 64 * MIB)]
+        assert used.reason
+        assert used.reason in used.warnings[0]
+
+
+def test_a_disk_whose_gpt_lost_both_headers_is_wholly_used(tmp_path: Path) -> None:
+    disk = single(tmp_path, 16 * MIB, EXT)
+    with open(disk, "r+b") as file:
+        for offset in (512, disk.stat().st_size - 512):
+            file.seek(offset)
+            file.write(bytes(512))
+    used = used_map(disk)
+    assert "no valid GPT" in used.reason
+    assert used.ranges.total() == disk.stat().st_size
+
+
+def test_an_empty_partition_table_makes_the_disk_wholly_used(tmp_path: Path) -> None:
+    used = used_map(partitioned(old_disk(tmp_path / "disk", 16 * MIB), "label: gpt\n"))
+    assert used.reason == "its partition table is empty"
+
+
+def test_unpartitioned_space_is_unused_and_the_backup_gpt_of_a_grown_disk_is_used(tmp_path: Path) -> None:
+    disk = single(tmp_path, 16 * MIB, ["mkswap", "-q"])
+    old_end = disk.stat().st_size
+    with open(disk, "r+b") as file:
+        file.truncate(old_end + 64 * MIB)
+    used = used_map(disk)
+    assert list(used.ranges) == [
+        (0, START + (64 << 10)),
+        (old_end - 33 * 512, old_end),
+        (old_end + 63 * MIB, old_end + 64 * MIB),
+    ]
+
+
+def test_the_gaps_of_an_extended_partition_are_used_and_the_rest_is_as_its_partitions_are(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 64 * MIB)
+    primary = "start=2048, size=8M, type=82\nsize=40M, type=5\n"
+    partitioned(disk, f"label: dos\n{primary}{disk}5: size=16M, type=82\n{disk}6: size=8M, type=82\n")
+    table = read_partition_table(RUN, str(disk))
+    assert table is not None
+    assert [each.number for each in table.partitions] == [1, 2, 5, 6]
+    for each in table.partitions:
+        if not table.is_extended(each):
+            with attached(disk, *part(each.start, each.size)) as device:
+                tool("mkswap", "-q", device)
+    used = used_map(disk)
+    assert [each.method for each in used.partitions] == ["swap header", "extended", "swap header", "swap header"]
+    extended = table.partitions[1]
+    inside = used.ranges.within(extended.start, extended.end)
+    expected = extended.size - 24 * MIB + 2 * (64 << 10)
+    assert sum(end - start for start, end in inside) == expected
+    for each in table.partitions[2:]:
+        assert used.ranges.within(each.start, each.end) == [(each.start, each.start + (64 << 10))]
+
+
+def test_what_overlapping_partitions_use_is_united(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 32 * MIB)
+    partitioned(disk, "label: dos\nstart=2048, size=16M, type=82\n")
+    with attached(disk, *part(START, 16 * MIB)) as device:
+        tool("mkswap", "-q", device)
+    with open(disk, "r+b") as file:  # sfdisk would refuse the second one
+        file.seek(446 + 16)
+        file.write(struct.pack("<4xB3xII", 0x83, 2048 + 8192, 16384))
+    used = used_map(disk)
+    assert [each.method for each in used.partitions] == ["swap header", "whole"]
+    assert used.ranges.within(START, 16 * MIB) == [(START, START + (64 << 10)), (5 * MIB, 13 * MIB)]
+
+
+def test_the_kernels_partition_is_used_only_when_it_agrees_with_the_table(tmp_path: Path) -> None:
+    needs("partx", "mkfs.ext4", "partclone.extfs")
+    disk = single(tmp_path, 16 * MIB, EXT)
+    with attached(disk) as device:
+        tool("partx", "--update", device)
+        try:
+            seen = only(used_map(device, runner("losetup")))
+            assert seen.method == "partclone", seen.reason
+            tool("delpart", device, "1")
+            tool("addpart", device, "1", str(START // 512 + 8), str(16 * MIB // 512))
+            assert only(used_map(device, runner("losetup"))).reason == "losetup is not installed"
+            assert only(used_map(device)).used == seen.used
+        finally:
+            tool("delpart", device, "1")
+
+
+def test_a_disk_that_is_held_is_mapped_and_no_loop_device_is_left(tmp_path: Path) -> None:
+    needs("mkntfs", "partclone.ntfs")
+    disk = single(tmp_path, 32 * MIB, NTFS)
+    before = disk.read_bytes()
+    with attached(disk) as device, RawDisk(device):
+        assert only(used_map(device)).method == "partclone"
+        assert device not in tool("losetup", "--list", "--noheadings", "--output", "BACK-FILE").split()
+    assert disk.read_bytes() == before
+
+
+def test_a_loop_device_goes_also_when_its_work_fails(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 4 * MIB)
+    nodes = []
+    with pytest.raises(ZeroDivisionError), loop_device(RUN, str(disk), MIB, MIB) as node:
+        nodes.append(node)
+        assert Path(node).read_bytes() == disk.read_bytes()[MIB : 2 * MIB]
+        with pytest.raises(OSError, match="not permitted"):
+            Path(node).write_bytes(b"1")
+        raise ZeroDivisionError
+    assert not Path("/sys/block", Path(nodes[0]).name, "loop").exists()
+
+
+def test_a_missing_tool_costs_speed_and_is_said_once(tmp_path: Path) -> None:
+    needs("mkfs.ext4", "mkntfs", "partclone.extfs", "partclone.ntfs")
+    disk = old_disk(tmp_path / "disk", 64 * MIB)
+    partitioned(disk, "label: gpt\nstart=2048, size=16M\nsize=16M\nsize=16M\n")
+    for number, make in enumerate((EXT, EXT, NTFS)):
+        with attached(disk, *part(START + number * 16 * MIB, 16 * MIB)) as device:
+            tool(*make, device)
+    methods = [each.method for each in used_map(disk).partitions]
+    assert methods == ["partclone"] * 3
+    without_partclone = used_map(disk, runner("partclone.extfs", "partclone.ntfs"))
+    assert [each.reason for each in without_partclone.partitions] == [
+        "partclone.extfs is not installed",
+        "partclone.extfs is not installed",
+        "partclone.ntfs is not installed",
+    ]
+    assert len(without_partclone.warnings) == 1
+    assert "package partclone" in without_partclone.warnings[0]
+    without_probe = used_map(disk, runner("ntfs-3g.probe"))
+    assert [each.method for each in without_probe.partitions] == ["partclone", "partclone", "whole"]
+    assert "ntfs-3g" in without_probe.warnings[0]
+    without_blkid = used_map(disk, runner("blkid"))
+    assert list(without_blkid.ranges) == [(0, 64 * MIB)]
+    without_losetup = used_map(disk, runner("losetup"))
+    assert {each.method for each in without_losetup.partitions} == {"whole"}
+    assert len(without_losetup.warnings) == 1
+    with pytest.raises(MissingTool):
+        used_map(disk, runner("sfdisk"))
+
+
+def test_an_xfs_is_not_trusted_without_xfs_logprint(tmp_path: Path) -> None:
+    needs("mkfs.xfs")
+    disk = single(tmp_path, XFS_SIZE, ["mkfs.xfs", "-q", "-f", "-K"])
+    assert only(used_map(disk, runner("xfs_logprint"))).reason == "xfs_logprint is not installed"
+
+
+def refused(disk: Disk) -> str:
+    assert disk.source_refusals == disk.target_refusals
+    assert len(disk.source_refusals) == 1
+    return disk.source_refusals[0]
+
+
+def test_a_disk_in_nobodys_use_is_usable_by_all_its_names(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 4 * MIB)
+    with attached(disk) as device:
+        link = tmp_path / "link"
+        link.symlink_to(device)
+        for name in (device, str(link)):
+            found = describe(RUN, name)
+            assert (found.path, found.kind, found.size) == (device, "loop", 4 * MIB)
+            assert found.source_refusals == found.target_refusals == ()
+            assert found.not_default == ("it is a virtual device",)
+        assert device in [each.path for each in list_disks(RUN)]
+    plain = describe(RUN, str(disk))
+    assert (plain.kind, plain.size, plain.source_refusals, plain.target_refusals) == ("file", 4 * MIB, (), ())
+
+
+def test_a_mounted_disk_and_the_file_below_it_are_refused(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 16 * MIB)
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    with attached(disk) as device:
+        tool("mkfs.ext4", "-q", "-F", device)
+        tool("mount", device, folder)
+        try:
+            for name in (device, str(disk)):
+                found = describe(RUN, name)
+                assert found.mount_points == (str(folder),)
+                assert f"mounted at {folder}" in refused(found)
+                assert "umount" in refused(found)
+        finally:
+            tool("umount", folder)
+        assert not describe(RUN, device).source_refusals
+
+
+def test_a_disk_with_a_mounted_partition_or_a_mounted_loop_device_on_it_is_refused(tmp_path: Path) -> None:
+    needs("partx")
+    disk = single(tmp_path, 16 * MIB, EXT)
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    with attached(disk) as device:
+        tool("partx", "--update", device)
+        try:
+            tool("mount", f"{device}p1", folder)
+            assert f"mounted at {folder}" in refused(describe(RUN, device))
+            assert describe(RUN, device).partitions[0].mount_points == (str(folder),)
+            tool("umount", folder)
+            assert describe(RUN, device).partitions[0].fstype == "ext4"
+            partition = describe(RUN, f"{device}p1")
+            assert partition.kind == "part"
+            assert refused(partition) == f"It is a partition of {device}, and a whole disk is meant: name {device}."
+        finally:
+            tool("delpart", device, "1")
+        with attached(Path(device), *part(START, 16 * MIB)) as nested:
+            tool("mount", nested, folder)
+            assert f"mounted at {folder}" in refused(describe(RUN, device))
+            tool("umount", folder)
+
+
+def test_a_disk_with_active_swap_is_refused(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 16 * MIB)
+    with attached(disk) as device:
+        tool("mkswap", "-q", device)
+        try:
+            tool("swapon", device)
+        except LabError as error:
+            pytest.skip(f"no swap here: {error}")
+        try:
+            assert f"swapoff {device}" in refused(describe(RUN, device))
+        finally:
+            tool("swapoff", device)
+
+
+def test_a_read_only_disk_can_be_a_source_and_no_target(tmp_path: Path) -> None:
+    disk = old_disk(tmp_path / "disk", 4 * MIB)
+    with attached(disk, "--read-only") as device:
+        found = describe(RUN, device)
+        assert not found.source_refusals
+        assert "read-only" in found.target_refusals[0]
+
+
+def test_a_disk_without_capacity_is_refused() -> None:
+    free = tool("losetup", "--find").strip()
+    assert "no capacity" in describe(RUN, free).source_refusals[0]
+
+
+@pytest.mark.parametrize("size", [0, 511, 1000])
+def test_a_file_that_can_be_no_disk_is_refused(size: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+    assert f"{size} bytes" in refused(describe(RUN, str(tmp_path / "file")))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev", "/no/such/disk"])
+def test_what_is_no_disk_at_all_is_an_error(path: str) -> None:
+    with pytest.raises(ImagingError, match=path):
+        describe(RUN, path)
+
+
+def test_the_disk_that_this_machine_runs_from_is_refused() -> None:
+    disks = [disk for disk in list_disks(RUN) if "/" in disk.mount_points]
+    if not disks:
+        pytest.skip("the root file system here is on no disk")
+    for disk in disks:
+        assert disk.live_medium
+        assert "This machine runs from it" in " ".join(disk.target_refusals)
+
+
+def test_a_missing_lsblk_is_an_error_and_no_empty_list(tmp_path: Path) -> None:
+    with pytest.raises(MissingTool, match="util-linux"):
+        list_disks(runner("lsblk"))

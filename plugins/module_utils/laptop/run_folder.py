@@ -26,7 +26,7 @@ LISTENING = "listening"
 CONNECTED = "connected"
 WAITING = "waiting"
 
-FOLDER_SCRIPT = 'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo /tmp/fleet.imaging-$(id -u); fi'
+FOLDER_SCRIPT = 'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo "${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi'
 """The same choice as :func:`folder_path`, for a shell."""
 
 STARTING_GRACE = 30.0
@@ -37,7 +37,9 @@ ENDING_TIME = 10.0
 
 def folder_path() -> str:
     """Where this user's run files lie."""
-    return "/run/fleet.imaging" if os.geteuid() == 0 else f"/tmp/fleet.imaging-{os.geteuid()}"
+    if os.geteuid() == 0:
+        return "/run/fleet.imaging"
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"fleet.imaging-{os.geteuid()}")
 
 
 @dataclass
