@@ -171,6 +171,7 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         expect=module.params["expect"],
         write=not module.check_mode,
         read_back=module.params["read_back"],
+        host=ticket.host,
     )
     port, timeout = module.params["port"], module.params["link_timeout"]
     device = os.path.realpath(request.device)

@@ -16,7 +16,7 @@ from .command import RunCommand
 from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
-from .suitability import in_the_way, reasons_against_default
+from .suitability import NETWORK_TRANSPORTS, in_the_way, reasons_against_default
 
 # Only what lsblk has had since util-linux 2.27: of a column that it does not know it makes an error.
 COLUMNS = "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,ROTA,RM,HOTPLUG,RO,FSTYPE,LABEL"
@@ -146,7 +146,7 @@ def _block_device(
     name = _text(row, "kname")
     path = path or node(name)
     use = devices.of_device(name)
-    transport = _text(row, "tran") or _transport(devices, name)
+    transport = _transport(row, devices, name)
     # lsblk calls everything on an MMC bus hot-pluggable; what is soldered in has the type MMC, what is plugged in SD.
     soldered = devices.attribute(name, "device/type") == "MMC"
     removable, hotplug = _flag(row, "rm"), _flag(row, "hotplug") and not soldered
@@ -180,13 +180,16 @@ def _block_device(
     )
 
 
-def _transport(devices: BlockDevices, name: str) -> str:
-    """How a device is connected, when lsblk does not know because there is no udev."""
+def _transport(row: Row, devices: BlockDevices, name: str) -> str:
+    """How a device is connected; lsblk does not always know without udev, and calls NVMe over a network nvme."""
+    fabric = devices.attribute(name, "device/transport")
+    if fabric in NETWORK_TRANSPORTS:
+        return fabric
     folder = devices.folder(name)
     for part, transport in (("/usb", "usb"), ("/session", "iscsi"), ("/rport-", "fc")):
         if part in folder:
             return transport
-    return ""
+    return _text(row, "tran")
 
 
 def _kind(row: Row, devices: BlockDevices, name: str) -> str:

@@ -110,7 +110,8 @@ class BlockDevices:
         stack = list(self._stack([name]))
         mounts = tuple(mount for mount in self._mounts if any(self._is_from(mount, each) for each in stack))
         swaps = tuple(swap for swap in self._swaps if swap in {node(each) for each in stack})
-        holders = tuple(self._holder(each) for each in stack if self._is_holder(each))
+        # What is on top must be taken down first.
+        holders = tuple(self._holder(each) for each in reversed(stack) if self._is_holder(each))
         return Use(mounts, swaps, holders, any(_is_live(mount) for mount in mounts))
 
     def of_file(self, path: str) -> Use:
@@ -187,6 +188,8 @@ class BlockDevices:
                 yield Mount(fields[2], _real_node(source), _unescape(fields[4]), fields[separator + 1])
 
     def _read_swaps(self) -> Iterator[str]:
+        if not os.path.exists(os.path.join(self._root, "proc/swaps")):
+            return  # a kernel without swap
         for line in self._lines("proc/swaps")[1:]:
             fields = line.split()
             if fields:

@@ -79,12 +79,12 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int) -> Iterator[
     result = run(["losetup", "--find", "--show", "--read-only", *place, path])
     node = result.out.strip()
     if result.rc or not node.startswith("/dev/"):
-        raise NoNode(f"no loop device can be made of it ({result.complaint()})")
+        raise NoNode(f"no loop device can be made ({result.complaint()})")
     descriptor = -1
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise NoNode(f"the loop device made of it can't be opened ({error.strerror})") from error
+        raise NoNode(f"no loop device can be opened ({error.strerror})") from error
     finally:
         # A loop device that is detached while it is open goes when it is closed, and so even if this process is killed.
         run(["losetup", "--detach", node])

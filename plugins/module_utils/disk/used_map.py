@@ -17,7 +17,7 @@ from .command import MissingTool, RunCommand
 from .devices import Disk
 from .filesystems import CHECKS, Content, Probe, detect, distrust
 from .partclone import used_blocks
-from .partition_node import forget_cache, partition_node
+from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
 
@@ -122,7 +122,7 @@ class _Mapper:
     def __init__(self, run: RunCommand, disk: str) -> None:
         self._run = run
         self._disk = disk
-        self._missing: set[str] = set()
+        self._warned: set[str] = set()
         self.warnings: list[str] = []
 
     def detect(self, offset: int, size: int) -> tuple[Content, str]:
@@ -167,6 +167,9 @@ class _Mapper:
                     return ByteRanges.from_sorted((start + low, start + high) for low, high in used), ""
         except MissingTool as error:
             return ByteRanges(), self._missing_tool(error)
+        except NoNode as error:
+            self._warn_once("loop", f"File systems are captured whole, because of a partition {error}.")
+            return ByteRanges(), str(error)
         except (ImagingError, OSError) as error:
             reason = str(error).rstrip(".")
         self.warnings.append(f"Partition {partition.number} ({content.type}) is captured whole: {reason}.")
@@ -183,10 +186,15 @@ class _Mapper:
 
     def _missing_tool(self, error: MissingTool) -> str:
         """Say once that a tool is missing; returns the reason."""
-        if error.package not in self._missing:
-            self._missing.add(error.package)
-            self.warnings.append(f"{error} What can't be mapped without it is captured whole, which takes longer.")
+        way_out = "Install it, or set imaging_install: true" if error.package == "partclone" else "Install it"
+        text = f"{error} What it would map is captured whole, which takes longer. {way_out}."
+        self._warn_once(error.package, text)
         return f"{error.program} is not installed"
+
+    def _warn_once(self, subject: str, text: str) -> None:
+        if subject not in self._warned:
+            self._warned.add(subject)
+            self.warnings.append(text)
 
 
 def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:

@@ -34,13 +34,14 @@ RANGES_PER_REQUEST = 4096
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What is asked of this laptop. With ``write`` false the disk is only compared."""
+    """What is asked of this laptop. With ``write`` false the disk is only compared; ``host`` is this laptop's name."""
 
     device: str
     root_digest: bytes
     expect: Mapping[str, Any]
     write: bool
     read_back: bool
+    host: str = ""
 
 
 class TargetDisk:
@@ -48,6 +49,7 @@ class TargetDisk:
 
     def __init__(self, run: RunCommand, request: RestoreRequest) -> None:
         """Hold the disk; raises ImagingError with every reason against erasing it."""
+        self._request = request
         disk = describe(run, request.device)
         refuse(
             disk,
@@ -74,11 +76,14 @@ class TargetDisk:
                 f"{path} has sectors of {self.raw.logical_sector_size} bytes and the image's disk has {geometry.logical_sector_size}: partition "
                 "tables and file systems count in sectors, so it would not boot. Nothing was written. Use a disk with the same sector size."
             )
-        for name, found in (("serial", self.disk.serial), ("wwn", self.disk.wwn)):
-            if found and found == source.get(name):
+        known = [(name, getattr(self.disk, name), source.get(name)) for name in ("serial", "wwn")]
+        if not any(found or was for _name, found, was in known):
+            known = [("host and device", (self._request.host, path), (source.get("host"), source.get("device")))]
+        for name, found, was in known:
+            if found and found == was and self._request.write:
                 raise ImagingError(
-                    f"{path} is the disk that the image was captured from (the same {name}, {found}): the reference is never restored. "
-                    "Nothing was written. Check which laptop this is."
+                    f"{path} is the disk that the image was captured from (the same {name}, {found}): the reference is never "
+                    "restored. Nothing was written. Check which laptop this is."
                 )
 
     def __enter__(self) -> TargetDisk:

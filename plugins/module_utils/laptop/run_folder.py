@@ -26,7 +26,9 @@ LISTENING = "listening"
 CONNECTED = "connected"
 WAITING = "waiting"
 
-FOLDER_SCRIPT = 'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo "${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi'
+FOLDER_SCRIPT = (
+    'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo "${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi'
+)
 """The same choice as :func:`folder_path`, for a shell."""
 
 STARTING_GRACE = 30.0

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+NVME = Disk(
+    path="/dev/nvme0n1",
+    size=512 << 30,
+    logical_sector_size=512,
+    physical_sector_size=512,
+    model="Fast One",
+    serial="S1",
+    wwn="eui.1",
+    transport="nvme",
+    rotational=False,
+    removable=False,
+    hotplug=False,
+    read_only=False,
+    kind="disk",
+    by_id=("/dev/disk/by-id/nvme-Fast_One_S1",),
+    partitions=(),
+    holders=(),
+    mount_points=(),
+    swap=(),
+    live_medium=False,
+    source_refusals=(),
+    target_refusals=(),
+    not_default=(),
+)
+SECOND = replace(NVME, path="/dev/nvme1n1", serial="S2", by_id=())
+STICK = replace(NVME, path="/dev/sda", transport="usb", not_default=("it is connected by USB",), by_id=())
+LIVE = replace(STICK, path="/dev/sdb", source_refusals=("It is live.",), target_refusals=("It is live.",))
+READ_ONLY = replace(NVME, path="/dev/nvme2n1", target_refusals=("It is read-only.",))
+
+
+def test_the_only_disk_that_is_safe_is_chosen() -> None:
+    assert select_disk([LIVE, STICK, NVME, READ_ONLY], None, "target") == NVME
+
+
+def test_what_is_safe_depends_on_the_purpose() -> None:
+    assert select_disk([READ_ONLY], None, "source") == READ_ONLY
+    with pytest.raises(ImagingError, match="It is read-only"):
+        select_disk([READ_ONLY], None, "target")
+
+
+@pytest.mark.parametrize("requested", ["/dev/nvme0n1", "/dev/disk/by-id/nvme-Fast_One_S1"])
+def test_a_disk_can_be_named_by_its_path_or_a_lasting_name(requested: str) -> None:
+    assert select_disk([SECOND, NVME], requested, "target") == NVME
+
+
+def test_a_named_disk_may_be_one_that_is_no_default() -> None:
+    assert select_disk([NVME, STICK], "/dev/sda", "target") == STICK
+
+
+def test_a_named_disk_with_something_in_the_way_is_refused() -> None:
+    with pytest.raises(ImagingError, match="/dev/sdb can't be restored: It is live"):
+        select_disk([NVME, LIVE], "/dev/sdb", "target")
+
+
+def test_several_candidates_are_listed() -> None:
+    with pytest.raises(ImagingError, match="Several disks could be captured") as refusal:
+        select_disk([NVME, SECOND], None, "source")
+    assert "/dev/nvme0n1  512.0 GiB  nvme       Fast One  S1      nothing" in str(refusal.value)
+    assert "/dev/nvme1n1" in str(refusal.value)
+
+
+def test_when_only_a_usb_stick_is_seen_the_firmwares_raid_mode_is_explained() -> None:
+    with pytest.raises(ImagingError, match="AHCI") as refusal:
+        select_disk([STICK, LIVE], None, "target")
+    assert "Only when named: it is connected by USB." in str(refusal.value)
+
+
+def test_the_firmware_is_not_blamed_when_an_internal_disk_is_there() -> None:
+    with pytest.raises(ImagingError) as refusal:
+        select_disk([STICK, READ_ONLY], None, "target")
+    assert "AHCI" not in str(refusal.value)
+
+
+def test_no_disk_at_all_is_said() -> None:
+    with pytest.raises(ImagingError, match="has no disks"):
+        select_disk([], None, "target")
+
+
+def test_a_disk_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ImagingError, match="There is no disk /dev/sdz") as refusal:
+        select_disk([NVME], "/dev/sdz", "target")
+    assert "/dev/nvme0n1" in str(refusal.value)
