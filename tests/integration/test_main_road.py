@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -194,7 +195,7 @@ def test_verify_finds_a_flipped_bit_and_ignores_free_space(lab: Lab, shelf: Path
     where = ("-e", f"imaging_store={shelf}", "-e", f"imaging_image={NAME}")
     target, other = lab.targets
     ranges = list(used_ranges(shelf / f"{NAME}.img.zst"))
-    gaps = [(before[1], after[0]) for before, after in zip(ranges, ranges[1:], strict=False) if before[1] < after[0]]
+    gaps = [(before[1], after[0]) for before, after in itertools.pairwise(ranges) if before[1] < after[0]]
     with open(target.disk, "r+b") as disk:
         for start, end in gaps[:: max(1, len(gaps) // 50)]:
             disk.seek(start)
@@ -296,7 +297,15 @@ def test_the_installed_collection_works_from_anywhere(lab: Lab, captured: Outcom
     subprocess.run([galaxy, "collection", "install", package, "-p", tmp_path / "there"], env=environment, check=True)
     variables = ["-e", f"imaging_store={tmp_path / 'images'}", "-e", "imaging_image=x", *YES]
     for name, limit in (("capture", "reference"), ("restore", lab.targets[0].name), ("images", "localhost")):
-        command = [BIN / "ansible-playbook", f"fleet.imaging.{name}", "-i", lab.inventory, "-l", limit, *variables]
+        command: list[str | Path] = [
+            BIN / "ansible-playbook",
+            f"fleet.imaging.{name}",
+            "-i",
+            lab.inventory,
+            "-l",
+            limit,
+            *variables,
+        ]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert os.listdir(tmp_path / "images") == ["x.img.zst"]

@@ -47,7 +47,9 @@ def used_blocks(run: RunCommand, filesystem: str, node: str, size: int) -> Itera
         log = os.path.join(folder, "log")
         # Its thread for progress sleeps through its interval (two seconds) before it lets the program end.
         quick = ["--quiet", "--UI-fresh", "0"]
-        result = run([PROGRAMS[filesystem], *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log])
+        result = run(
+            [PROGRAMS[filesystem], *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log]
+        )
         if result.rc:
             raise BadMap(f"{PROGRAMS[filesystem]} made no map of it: {_last_words(result.err, log)}")
         with open(path, encoding="ascii", errors="replace") as lines:

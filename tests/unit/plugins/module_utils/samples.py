@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from typing import List, Tuple
 
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
@@ -29,10 +28,10 @@ STREAM = b"stream01"
 class Used:
     """Used ranges as a plain list."""
 
-    def __init__(self, *ranges: Tuple[int, int]) -> None:
+    def __init__(self, *ranges: tuple[int, int]) -> None:
         self.ranges = ranges
 
-    def within(self, start: int, end: int) -> List[Tuple[int, int]]:
+    def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The used ranges between two offsets, clipped to them."""
         clipped = ((max(start, low), min(end, high)) for low, high in self.ranges)
         return [(low, high) for low, high in clipped if low < high]
@@ -58,7 +57,7 @@ def make_file(path: object, content: bytes) -> str:
     return str(path)
 
 
-def make_image(path: str, disk: bytes, used: Used) -> Tuple[bytes, bytes]:
+def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
     """Write the image of ``disk``; returns its root digest, and the disk with every unused byte set to zero."""
     measures = geometry(len(disk))
     codec = zstd.find_zstd().codec()

@@ -114,7 +114,8 @@ class StartedModule:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             with contextlib.suppress(AttributeError):
-                return self._port()
+                port: int = self._port()
+                return port
             time.sleep(0.01)
         raise AssertionError("the module did not listen")
 
@@ -364,7 +365,7 @@ def test_a_firewall_that_drops_is_guessed_from_the_time_out(monkeypatch: pytest.
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(address)
-        with pytest.raises(tcp.Unreachable, match="firewall.*imaging_port"):
+        with pytest.raises(tcp.Unreachable, match=r"firewall.*imaging_port"):
             tcp.connect("127.0.0.1", address[1], bytes(32))
         for connection in waiting:
             connection.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Iterator, List, Tuple
+from typing import Iterator
 
 import pytest
 
@@ -34,7 +34,7 @@ def disk_content() -> bytes:
     return bytes(content)
 
 
-def capture_all(path: str) -> Tuple[Capture, List[Tuple[RecordHeader, bytes]]]:
+def capture_all(path: str) -> tuple[Capture, list[tuple[RecordHeader, bytes]]]:
     with RawDisk(path) as disk:
         capture = Capture(disk, geometry(SIZE), USED_RANGES, zstd.find_zstd(), 3, STREAM, Stopwatches())
         return capture, list(capture.records(0, geometry(SIZE).chunk_count))
@@ -111,7 +111,7 @@ def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoi
 
 
 @pytest.mark.parametrize("order", [[0, 1, 3, 5, 6, 12], [12, 6, 5, 3, 1, 0], [3, 3, 0, 1, 0, 12, 5, 6, 5]])
-def test_records_in_any_order_and_twice_make_the_disk_equal(tmp_path: object, order: List[int]) -> None:
+def test_records_in_any_order_and_twice_make_the_disk_equal(tmp_path: object, order: list[int]) -> None:
     image = scratch_name(tmp_path, "i.img.zst")
     _root, masked = make_image(image, disk_content(), USED_RANGES)
     reader = ImageReader(FileSource(image))
@@ -208,14 +208,14 @@ def test_a_pipeline_keeps_the_order_whatever_the_workers_do() -> None:
 
     numbers = iter(range(50))
 
-    def feed(slot: List[int]) -> bool:
+    def feed(slot: list[int]) -> bool:
         number = next(numbers, None)
         if number is None:
             return False
         slot[0] = number
         return True
 
-    def work(slot: List[int]) -> int:
+    def work(slot: list[int]) -> int:
         time.sleep(0.002 * (slot[0] % 3))
         return slot[0]
 
@@ -228,13 +228,13 @@ def test_a_pipeline_keeps_the_order_whatever_the_workers_do() -> None:
 def test_an_error_in_any_stage_ends_the_pipeline_and_its_threads(stage: str) -> None:
     before = threading.active_count()
 
-    def feed(slot: List[int]) -> bool:
+    def feed(slot: list[int]) -> bool:
         slot[0] += 1
         if stage == "feed" and slot[0] == 3:
             raise ImagingError("feed")
         return True
 
-    def work(slot: List[int]) -> int:
+    def work(slot: list[int]) -> int:
         if stage == "work" and slot[0] == 3:
             raise ImagingError("work")
         return slot[0]

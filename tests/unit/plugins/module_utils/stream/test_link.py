@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from typing import Callable, Tuple
+from typing import Callable
 
 import pytest
 
@@ -30,7 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener impo
 SECRET = bytes(range(32))
 
 
-def pair() -> Tuple[SocketChannel, SocketChannel]:
+def pair() -> tuple[SocketChannel, SocketChannel]:
     """Two connected TCP sockets."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         left = socket.create_connection(server.getsockname())
@@ -38,13 +38,13 @@ def pair() -> Tuple[SocketChannel, SocketChannel]:
     return SocketChannel(left), SocketChannel(right)
 
 
-def linked() -> Tuple[Link, Link]:
+def linked() -> tuple[Link, Link]:
     """Two ends of one link."""
     left, right = pair()
     return Link(left, Keys(b"a" * 32, b"b" * 32)), Link(right, Keys(b"b" * 32, b"a" * 32))
 
 
-def through(change: Callable[[bytes], bytes]) -> Tuple[Link, SocketChannel]:
+def through(change: Callable[[bytes], bytes]) -> tuple[Link, SocketChannel]:
     """A receiving link, and a raw channel to it; ``change`` is what happens to three messages on the way."""
     left, right = pair()
     sender_raw, tap = pair()
