@@ -36,6 +36,11 @@ class CommandResult(NamedTuple):
         return f"exit status {self.rc}, {said[:400]}" if said else f"exit status {self.rc}, without a word"
 
 
+def printable(text: str) -> str:
+    """A text that comes from a disk, without what a terminal would take for a command."""
+    return "".join(character for character in text if character.isprintable()).strip()
+
+
 RunCommand = Callable[[Sequence[str]], CommandResult]
 """Runs a program to its end, from one thread only; raises MissingTool."""
 

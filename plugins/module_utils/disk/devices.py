@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
-from .command import RunCommand
+from .command import RunCommand, printable
 from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
@@ -117,7 +117,7 @@ def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
 
 def _text(row: Row, name: str) -> str:
     value = row.get(name)
-    return value.strip() if isinstance(value, str) else ""
+    return printable(value) if isinstance(value, str) else ""
 
 
 def _flag(row: Row, name: str) -> bool:
@@ -240,7 +240,9 @@ def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
         return
     for partition in table.partitions if table else ():
         content = _detect(run, path, partition.start, partition.size)
-        yield DiskPartition(partition.node, partition.size, content.type, content.label or partition.name, ())
+        yield DiskPartition(
+            partition.node, partition.size, content.type, content.label or printable(partition.name), ()
+        )
 
 
 def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:

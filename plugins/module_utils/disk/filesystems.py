@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ..errors import ImagingError
-from .command import RunCommand
+from .command import RunCommand, printable
 from .partition_table import Read
 
 NOTHING_FOUND = 2
@@ -62,7 +62,8 @@ def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conten
         return Content(ambivalent=True)
     if result.rc:
         raise ImagingError(f"blkid can't say what lies at byte {offset} of {path}: {result.complaint()}.")
-    values = dict(re.sub(r"\\(.)", r"\1", line).partition("=")[::2] for line in result.out.splitlines())
+    lines = (printable(re.sub(r"\\(.)", r"\1", line)) for line in result.out.splitlines())
+    values = dict(line.partition("=")[::2] for line in lines)
     return Content(
         values.get("TYPE", ""),
         values.get("USAGE", ""),

@@ -168,7 +168,7 @@ class _Mapper:
         except MissingTool as error:
             return ByteRanges(), self._missing_tool(error)
         except NoNode as error:
-            self._warn_once("loop", f"File systems are captured whole, because of a partition {error}.")
+            self._warn_once("loop", f"File systems are captured whole: {error}.")
             return ByteRanges(), str(error)
         except (ImagingError, OSError) as error:
             reason = str(error).rstrip(".")

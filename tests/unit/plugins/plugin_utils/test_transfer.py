@@ -62,7 +62,7 @@ class Proxy:
         self._port = port
         self._makers = (to_laptop, to_controller)
         self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
+        self.port: int = self._server.getsockname()[1]
         self.connections = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -387,7 +387,7 @@ def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -
 
     def work(session: Session) -> dict[str, Any]:
         try:
-            session.converse(lambda link: serve(link, SimpleNamespace()))  # type: ignore[arg-type]
+            session.converse(lambda link: serve(link, SimpleNamespace()))
         except ImagingError as error:
             outcome.append(str(error))
         return {}

@@ -50,6 +50,10 @@ def test_every_field_of_a_new_lsblk_is_taken() -> None:
     assert disk.not_default == ("it can be unplugged while the machine runs",)
 
 
+def test_a_label_is_no_command_to_a_terminal() -> None:
+    assert disk_of(model="Fast\x1b[2J\n One \udcff").model == "Fast[2J One"
+
+
 def test_an_old_lsblk_that_writes_everything_as_text_says_the_same() -> None:
     disk = disk_of(**{"size": "1073741824", "log-sec": "4096", "rota": "1", "rm": "1", "hotplug": "0", "ro": "1"})
     assert (disk.size, disk.logical_sector_size) == (1 << 30, 4096)
