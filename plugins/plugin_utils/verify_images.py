@@ -29,7 +29,7 @@ class RecordChecks:
         self._benches: SimpleQueue[tuple[Codec, memoryview]] = SimpleQueue()
         self._kept: set[Promise] = set()
         zstd = find_zstd()
-        for _ in range(workers):
+        for dummy in range(workers):
             self._benches.put((zstd.codec(), memoryview(bytearray(image.header.geometry.chunk_size))))
 
     def check(self, record: Record) -> None:

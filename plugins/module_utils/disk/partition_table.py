@@ -8,18 +8,16 @@ Sources: sfdisk(8); UEFI specification 2.10, chapter 5 (GPT header and protectiv
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import stat
 import struct
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import RunCommand
-from .raw_io import BLKSSZGET
+from .raw_io import logical_sector_size
 
 NO_TABLE = "does not contain a recognized partition table"
 PARTITION_LIMIT = 4096
@@ -128,14 +126,6 @@ def parse_partition_table(text: str, device: str, disk_size: int, sector_size: i
             hybrid_ranges=tuple(_hybrid_ranges(read, disk_size, sector_size)),
         )
     return replace(table, faults=tuple(_faults(table)))
-
-
-def logical_sector_size(descriptor: int) -> int:
-    """Bytes in a sector of an opened block device; 512 for a regular file."""
-    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
-        return 512
-    size: int = struct.unpack("i", fcntl.ioctl(descriptor, BLKSSZGET, b"\0" * 4))[0]
-    return size
 
 
 def _parse_json(text: str, device: str) -> Mapping[str, Any]:

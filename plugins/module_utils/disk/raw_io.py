@@ -51,6 +51,14 @@ def spans(ranges: Iterable[tuple[int, int]], alignment: int, length: int) -> lis
     return result
 
 
+def logical_sector_size(descriptor: int) -> int:
+    """Bytes in a sector of an opened block device; 512 for a regular file."""
+    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        return 512
+    size: int = struct.unpack("i", fcntl.ioctl(descriptor, BLKSSZGET, b"\0" * 4))[0]
+    return size
+
+
 class RawDisk:
     """One opened disk. Raises DiskError that names the disk, what failed and where."""
 
@@ -67,7 +75,7 @@ class RawDisk:
         try:
             self._lock()
             self.size = os.lseek(self._buffered, 0, os.SEEK_END)
-            self.logical_sector_size = self._sector_size()
+            self.logical_sector_size = logical_sector_size(self._buffered)
             self.alignment = self.logical_sector_size if self.is_device else FILE_ALIGNMENT
             self._direct = self._open_direct(flags)
         except BaseException:
@@ -82,12 +90,6 @@ class RawDisk:
             raise DiskError(
                 f"{self.path} is locked by another program, probably another transfer: wait for it, or end it."
             ) from error
-
-    def _sector_size(self) -> int:
-        if not self.is_device:
-            return 512
-        size: int = struct.unpack("i", fcntl.ioctl(self._buffered, BLKSSZGET, b"\0" * 4))[0]
-        return size
 
     def _open_direct(self, flags: int) -> int:
         try:
