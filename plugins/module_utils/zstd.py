@@ -69,9 +69,12 @@ class StandardCodec(Codec):
     def decompress_into(self, frame: Frame, out: memoryview) -> None:
         try:
             _check_size(self._library.get_frame_info(frame).decompressed_size or 0, len(out))
-            content = self._library.ZstdDecompressor().decompress(frame)
+            decompressor = self._library.ZstdDecompressor()
+            content = decompressor.decompress(frame)
         except self._library.ZstdError as error:
             raise FrameError(f"A zstd frame can't be decoded: {error}.") from error
+        if not decompressor.eof:
+            raise FrameError("A zstd frame is cut short.")
         _check_size(len(content), len(out))
         out[:] = content
 
