@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from .memory import MemorySampler
 
 IMAGE = "bench"
 LONGEST_RUN = 900.0
+SECONDS_TO_END = 30.0
 
 
 class PlaybookFailed(Exception):
@@ -64,8 +64,9 @@ class Ours:
                 seconds = time.monotonic() - started
         finally:
             if running.process.poll() is None:
-                os.killpg(running.process.pid, signal.SIGKILL)
-                running.process.wait()
+                # It ends its workers, which have sessions of their own.
+                running.process.send_signal(signal.SIGINT)
+                running.process.wait(SECONDS_TO_END)
         outcome = running.wait()
         results = [result for result in outcome.of(module) if result.status == "ok"]
         if outcome.status or not results:
