@@ -182,9 +182,8 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         sink = RestoreSink(disk, request, zstd, session)
         session.converse(sink.converse)
         result = sink.result()
-    for note in (*session.notes, sink.table_warning):
-        if note:
-            module.warn(note)
+    for warning in (*session.notes, *sink.warnings):
+        module.warn(warning)
     if request.write and sink.differing:
         raise ImagingError(
             f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "

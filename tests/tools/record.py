@@ -1,11 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record what a terminal shows of the real playbooks, for the documentation.
+"""Record what a terminal shows of the real playbooks, and put it into README.md.
 
 Usage: record.py INVENTORY
-INVENTORY is that of a lab that is up (tests/lab/lab up --laptops 3 --disk-size 2G). Its laptops are captured, restored, compared and
-listed in a pseudo-terminal, with a home folder of its own for the image store, and the confirmation is typed. Prints the recording.
+INVENTORY is that of a lab that is up (tests/lab/lab up --laptops 3 --disk-size 2G). Its laptops are captured, restored and compared in
+a pseudo-terminal, with a home folder of its own for the image store, and the confirmation is typed. Of what the terminal showed whole
+tasks are left out, and nothing else is changed.
 """
 
 from __future__ import annotations
@@ -20,30 +21,40 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).absolute().parents[2]
-PROMPT = "ansible-playbook "
+README = ROOT / "README.md"
+BEGIN, END = "<!-- recording, made by tests/tools/record.py -->\n", "<!-- end of recording -->\n"
 COMMANDS = [
     "capture.yml -l reference -e imaging_image=win11-lab",
     "restore.yml -l lab_laptops",
     "verify.yml -l lab_laptops",
     "images.yml -e imaging_verify_images=true",
 ]
+# Tasks that only prepare something.
+LEFT_OUT = re.compile(
+    r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds"
+    r"|Open the image|Be sure which|Ask once|Go on only|Read the store)"
+)
 QUESTION = re.compile(rb"Type '(.*?)' to go on")
 # With these Ansible wipes the line with the answer off the terminal. A recording keeps it.
 WIPE = re.compile(r"\^M\x1b\[\r\x1b\[\x1b\[K")
 
 
 def main(arguments: list[str]) -> int:
-    """Record all commands; return the first exit status that is not 0, or 0."""
+    """Record all commands; return the first exit status that is not 0, and change nothing then, or 0."""
     if len(arguments) != 1:
         sys.exit(__doc__)
+    recorded = []
     with tempfile.TemporaryDirectory(prefix="fleet-home-", dir="/var/tmp") as home:
         environment = terminal_environment(Path(arguments[0]), home)
         for command in COMMANDS:
-            print(f"$ {PROMPT}{command}", flush=True)
-            status, screen = in_terminal([PROMPT.strip(), *command.split()], environment)
-            print(shown(screen), flush=True)
+            status, screen = in_terminal(["ansible-playbook", *command.split()], environment)
+            recorded.append(f"$ ansible-playbook {command}\n\n{shortened(shown(screen))}\n")
+            print(recorded[-1])
             if status:
                 return status
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text("".join([before, BEGIN, "```console\n", "\n".join(recorded), "```\n", END, after]))
     return 0
 
 
@@ -81,6 +92,19 @@ def shown(screen: bytes) -> str:
     """Return the lines that were shown, without the blanks at their ends."""
     text = WIPE.sub("", screen.decode(errors="replace"))
     return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def shortened(text: str) -> str:
+    """Return a playbook's output with dots in place of the tasks that are left out."""
+    # A question comes in the middle of a task's output.
+    blocks = re.split(r"\n+(?=PLAY |TASK |\[Ask)", text.strip("\n"))
+    kept: list[str] = []
+    for block in blocks:
+        if not LEFT_OUT.match(block):
+            kept.append(block)
+        elif kept[-1] != "...":
+            kept.append("...")
+    return "\n\n".join(kept)
 
 
 if __name__ == "__main__":

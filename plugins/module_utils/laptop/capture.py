@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
 from ..disk.command import RunCommand
-from ..disk.devices import Disk, describe
 from ..disk.partition_table import PartitionTable, read_partition_table
-from ..disk.raw_io import RawDisk
 from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import Capture
 from ..engine.stopwatch import Stopwatches
@@ -24,7 +22,8 @@ from ..image.record import STREAM_SIZE
 from ..stream.conversation import serve
 from ..stream.link import Link
 from ..zstd import Zstd
-from .session import Session, check_identity
+from .held_disk import HeldDisk
+from .session import Session
 from .ticket import Ticket
 
 
@@ -39,21 +38,13 @@ class CaptureRequest:
     expect: Mapping[str, Any]
 
 
-class SourceDisk:
+class SourceDisk(HeldDisk):
     """A disk held for reading, with everything that is to be known of it before its first chunk is read."""
 
     def __init__(self, run: RunCommand, request: CaptureRequest) -> None:
-        """Hold the disk; raises ImagingError with every reason against capturing it."""
+        super().__init__(run, request.device, request.expect, writable=False)
         self._run = run
         self._request = request
-        disk = describe(run, request.device)
-        refuse(disk, disk.source_refusals, "captured")
-        self.raw = RawDisk(disk.path)
-        try:
-            self.disk = confirm(run, self.raw, request.expect)
-        except BaseException:
-            self.raw.close()
-            raise
         self.geometry = Geometry(
             self.raw.size, self.raw.logical_sector_size, max(self.disk.physical_sector_size, 512), request.chunk_size
         )
@@ -83,9 +74,6 @@ class SourceDisk:
 
     def __enter__(self) -> SourceDisk:
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.raw.close()
 
 
 class CaptureSource:
@@ -177,17 +165,3 @@ def facts(disk: SourceDisk) -> dict[str, Any]:
         "past_cache": disk.raw.past_cache,
         "warnings": disk.used.warnings,
     }
-
-
-def refuse(disk: Disk, reasons: list[str] | tuple[str, ...], deed: str) -> None:
-    """Raise ImagingError with all reasons why a disk is not to be captured or restored, if there are any."""
-    if reasons:
-        raise ImagingError(f"{disk.path} can't be {deed}: " + " ".join(reasons))
-
-
-def confirm(run: RunCommand, raw: RawDisk, expect: Mapping[str, Any]) -> Disk:
-    """Look at a disk again now that it is held, and compare it with what was selected; raises ImagingError."""
-    disk = describe(run, raw.path)
-    found = {"size": raw.size, "serial": disk.serial, "wwn": disk.wwn, "logical_sector_size": raw.logical_sector_size}
-    check_identity(found, expect, raw.path)
-    return disk

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
 from ..disk.command import RunCommand
-from ..disk.devices import describe
-from ..disk.raw_io import RawDisk
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.stopwatch import Stopwatches
@@ -23,7 +21,7 @@ from ..stream.conversation import damaged, expect, want
 from ..stream.conversation import describe as describe_image
 from ..stream.link import Kind, Link, LinkError
 from ..zstd import Zstd
-from .capture import confirm, refuse
+from .held_disk import HeldDisk
 from .session import Session
 
 DAMAGED_LIMIT = 3
@@ -44,24 +42,12 @@ class RestoreRequest:
     host: str = ""
 
 
-class TargetDisk:
+class TargetDisk(HeldDisk):
     """A disk held for writing (or for comparing), of which nothing was touched yet."""
 
     def __init__(self, run: RunCommand, request: RestoreRequest) -> None:
-        """Hold the disk; raises ImagingError with every reason against erasing it."""
+        super().__init__(run, request.device, request.expect, writable=request.write)
         self._request = request
-        disk = describe(run, request.device)
-        refuse(
-            disk,
-            disk.target_refusals if request.write else disk.source_refusals,
-            "restored" if request.write else "compared",
-        )
-        self.raw = RawDisk(disk.path, writable=request.write)
-        try:
-            self.disk = confirm(run, self.raw, request.expect)
-        except BaseException:
-            self.raw.close()
-            raise
 
     def check_fits(self, header: ImageHeader) -> None:
         """Raise ImagingError when the image can't be this disk's content, or was taken from this very disk."""
@@ -89,9 +75,6 @@ class TargetDisk:
     def __enter__(self) -> TargetDisk:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.raw.close()
-
 
 class RestoreSink:
     """One restore or comparison, over as many links as it takes. Each step is done once; a new link goes on where the last one broke."""
@@ -112,7 +95,7 @@ class RestoreSink:
         self._write_seconds: float | None = None
         self.differing: array[int] | None = None
         self.watches = Stopwatches()
-        self.table_warning: str | None = None
+        self.warnings: list[str] = []
 
     def converse(self, link: Link) -> None:
         """What this end says on one link; raises LinkError when it broke before everything was done."""
@@ -139,6 +122,11 @@ class RestoreSink:
             )
         self._disk.check_fits(header)
         geometry = header.geometry
+        if self._disk.raw.size > geometry.disk_size:
+            self.warnings.append(
+                f"{self._disk.raw.path} is {self._disk.raw.size - geometry.disk_size} bytes larger than the image's disk: what is beyond stays "
+                "unused, and the backup of a GPT lies before it. sgdisk --move-second-header moves it to the end."
+            )
         self._index = index
         self._engine = Restore(self._disk.raw, geometry, index, self._zstd, self.watches)
         self._scan = Scan(self._disk.raw, geometry, index, self.watches)
@@ -223,7 +211,9 @@ class RestoreSink:
     def _compare(self, link: Link) -> None:
         self.differing = self._scan.differing(self._index, self._session.attend(link))
         if self._request.write and not self.differing:
-            self.table_warning = self._disk.raw.reread_partition_table()
+            warning = self._disk.raw.reread_partition_table()
+            if warning:
+                self.warnings.append(warning)
 
     def result(self) -> dict[str, Any]:
         """The module's result, once the conversation is over."""

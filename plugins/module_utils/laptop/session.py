@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from ..errors import ImagingError
 from ..stream.conversation import PeerEnded, raise_end
@@ -125,13 +125,3 @@ def arm_termination() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def check_identity(found: Mapping[str, Any], expected: Mapping[str, Any], device: str) -> None:
-    """Raise ImagingError unless a disk, looked at after opening, is the one that was selected before."""
-    for name, value in expected.items():
-        if value is not None and found.get(name) != value:
-            raise ImagingError(
-                f"{device} is not the disk that was selected: its {name} was {value!r} and is now {found.get(name)!r}. Nothing was "
-                "written. Disks may have been plugged in or swapped: run again."
-            )

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A disk from the check to the end of a transfer: refused or held, and looked at again once it is held."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from ..disk.command import RunCommand
+from ..disk.devices import describe
+from ..disk.raw_io import RawDisk
+from ..errors import ImagingError
+
+
+class HeldDisk:
+    """``raw`` is the held disk, ``disk`` what is known of it."""
+
+    def __init__(self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool) -> None:
+        """Hold a disk for reading, or for writing; raises ImagingError with every reason against it.
+
+        ``expect`` is what the selection knew of it: size, serial, wwn, logical_sector_size; what is missing there is not compared.
+        """
+        disk = describe(run, device)
+        reasons = disk.target_refusals if writable else disk.source_refusals
+        if reasons:
+            raise ImagingError(
+                f"{disk.path} can't be {'written' if writable else 'read as a whole'}: " + " ".join(reasons)
+            )
+        self.raw = RawDisk(disk.path, writable)
+        try:
+            self.disk = describe(run, self.raw.path)
+            self._confirm(expect)
+        except BaseException:
+            self.raw.close()
+            raise
+
+    def _confirm(self, expect: Mapping[str, Any]) -> None:
+        found = {
+            "size": self.raw.size,
+            "serial": self.disk.serial,
+            "wwn": self.disk.wwn,
+            "logical_sector_size": self.raw.logical_sector_size,
+        }
+        for name, value in expect.items():
+            if value is not None and found.get(name) != value:
+                raise ImagingError(
+                    f"{self.raw.path} is not the disk that was selected: its {name} was {value!r} and is now {found.get(name)!r}. "
+                    "Nothing was written. Disks may have been plugged in or swapped: run again."
+                )
+
+    def __enter__(self) -> HeldDisk:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.raw.close()
