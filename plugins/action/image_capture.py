@@ -15,8 +15,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.header import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import describe, expect, want
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+    ask_description,
+    finish,
+    receive_record,
+    want,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
@@ -40,38 +45,29 @@ class CaptureSink:
     def converse(self, link: Link) -> None:
         """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
         if self.writer is None:
-            packed, _index = describe(link)
+            packed, _index = ask_description(link)
             self.header = ImageHeader.unpack(packed)
             self._room = memoryview(bytearray(largest_frame(self.header.geometry.chunk_size)))
             self.writer = self._store.create(self._name, self.header, find_zstd().codec())
         want(link, [(self.writer.next_chunk, self.header.geometry.chunk_count)])
         watch = self.watches.new()
-        while True:
-            message = expect(link, Kind.RECORD, Kind.SERVED)
-            if message.kind == Kind.SERVED:
-                break
-            header = RecordHeader.unpack(message.payload, self.header.geometry, self.header.stream)
-            if header.frame_size != message.body_size:
-                raise LinkError("A record arrived whose frame has another size than it says.")
+        while (header := receive_record(link, self._unpack, self._room)) is not None:
             frame = self._room[: header.frame_size]
-            link.receive_body(frame)
             watch.busy("receive")
             if hashlib.sha256(frame).digest() != header.frame_hash:
                 raise LinkError(f"The frame of chunk {header.chunk} arrived damaged.")
             watch.busy("check")
-            self._append(header, frame)
+            try:
+                self.writer.append(header, frame)
+            except OSError as error:
+                raise store_error(self._store.path, error) from error
             watch.busy("store")
-        link.send(Kind.DONE)
+        finish(link)
 
-    def _append(self, header: RecordHeader, frame: memoryview) -> None:
-        if self.writer is None:
-            return
-        try:
-            self.writer.append(header, frame)
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
+    def _unpack(self, payload: bytes) -> RecordHeader:
+        return RecordHeader.unpack(payload, self.header.geometry, self.header.stream)
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def conclude(self, result: dict[str, Any]) -> None:
         """Make the image whole and give it its name, if it is what the laptop says it is."""
         writer = self.writer
         if writer is None:
@@ -115,18 +111,20 @@ class ActionModule(TransferAction):
             )
             if result.get("failed"):
                 return result
-            sink.finish(result)
+            sink.conclude(result)
         finally:
             sink.discard()
-        return self._complete(result, sink, store.image_path(name), time.monotonic() - transfer.began)
+        return self._complete(result, sink, name, store.image_path(name), time.monotonic() - transfer.began)
 
-    def _complete(self, result: dict[str, Any], sink: CaptureSink, path: str, seconds: float) -> dict[str, Any]:
+    def _complete(
+        self, result: dict[str, Any], sink: CaptureSink, name: str, path: str, seconds: float
+    ) -> dict[str, Any]:
         stored = sink.writer.stored_bytes if sink.writer else 0
         stages = dict(result["stages"])
         stages.update({f"controller {stage}": times for stage, times in sink.watches.stages().items()})
         return dict(
             result,
-            image=self._task.args["image"],
+            image=name,
             path=path,
             stored_bytes=stored,
             ratio=round(result["used_bytes"] / stored, 3),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
@@ -22,7 +22,9 @@ class StoredSource:
 
     def __init__(self, image: ImageReader) -> None:
         self._image = image
-        self.served = 0
+        self.received = 0
+        """How many chunks the laptop is known to have got: it asks for those that it lacks."""
+        self._most_wanted = 0
         self.watches = Stopwatches()
 
     def header(self) -> bytes:
@@ -33,7 +35,12 @@ class StoredSource:
         """The index as the image has it."""
         return self._image.packed_index
 
-    def records(self, start: int, end: int) -> Iterator[tuple[bytes, memoryview]]:
+    def wanted(self, count: int) -> None:
+        """Learn from a request how far the laptop is."""
+        self._most_wanted = max(self._most_wanted, count)
+        self.received = self._most_wanted - count
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
         """The records of the used chunks in [start, end), as the image has them."""
         watch = self.watches.new()
         for row in self._image.index.rows_between(start, end):
@@ -41,7 +48,6 @@ class StoredSource:
             watch.busy("read store")
             yield record.header.pack(), record.frame
             watch.busy("send")
-            self.served += 1
 
     def check(self, chunk: int) -> None:
         """Raise BadImage when the image's own copy of a chunk is damaged."""
@@ -64,7 +70,7 @@ class ActionModule(TransferAction):
         def conversation(link: Link) -> None:
             serve(link, source)
 
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.served)
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.received)
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]

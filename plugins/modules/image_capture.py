@@ -138,8 +138,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 
 def capture(module: AnsibleModule) -> dict[str, object]:
     """Examine the disk and, unless in check mode, serve it to the controller; returns the module's result."""
-    zstd = find_zstd()
     ticket = None if module.check_mode else take_ticket(module.params["ticket"])
+    zstd = find_zstd()
     request = CaptureRequest(
         device=module.params["device"],
         used_map=module.params["used_map"],

@@ -56,8 +56,8 @@ class DetachedModule:
             action._make_tmp_path()
         path: str = shell.join_path(shell.tmpdir, "ticket")
         action._transfer_data(path, ticket.pack())
-        action._fixup_perms2([shell.tmpdir, path], execute=False)
         action._remote_chmod([path], "0600")
+        action._fixup_perms2([shell.tmpdir, path], execute=False)
         return path
 
     def start(self, name: str, arguments: dict[str, Any]) -> None:
@@ -105,6 +105,7 @@ class DetachedModule:
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
         deadline = time.monotonic() + self._patience
+        pause = 0.05
         while True:
             run = self.published()
             port = run.get("port")
@@ -116,15 +117,31 @@ class DetachedModule:
                 raise ImagingError(
                     f"The module neither listened nor ended within {self._patience:.0f} seconds on this laptop."
                 )
-            time.sleep(0.1)
+            time.sleep(pause)
+            pause = min(1.0, 2 * pause)
 
     def ended(self) -> bool:
-        """Whether the module has a result, or is gone without one."""
+        """Whether the module has a result, or is gone without one; raises AnsibleConnectionFailure."""
         if self._result is None:
             status = self._patiently(lambda: self._async_status("status"))
+            if "could not find job" in str(status.get("msg", "")):
+                raise ImagingError(
+                    "The module on this laptop is gone without a result: the laptop was rebooted, or somebody killed the module. If a restore "
+                    "was going on, its disk does not boot. Boot the live medium, and run again."
+                )
             if status.get("finished"):
                 self._result = {key: value for key, value in status.items() if key not in ASYNC_KEYS}
         return self._result is not None
+
+    def has_ended(self) -> bool:
+        """The same, asked once: false when the laptop can't be asked."""
+        patience, self._patience = self._patience, 0.0
+        try:
+            return self.ended()
+        except AnsibleConnectionFailure:
+            return False
+        finally:
+            self._patience = patience
 
     def _async_status(self, mode: str) -> dict[str, Any]:
         arguments = dict(self._job, mode=mode)
@@ -138,7 +155,7 @@ class DetachedModule:
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
         deadline = time.monotonic() + within
-        while not self.ended():
+        while not self._has_ended_or_lost():
             if time.monotonic() > deadline:
                 state = self.published().get("state", "gone")
                 raise ImagingError(
@@ -148,18 +165,27 @@ class DetachedModule:
             time.sleep(0.2)
         return self._result or {}
 
+    def _has_ended_or_lost(self) -> bool:
+        try:
+            return self.ended()
+        except AnsibleConnectionFailure as error:
+            raise ImagingError(
+                f"The data went through, but Ansible can't reach the laptop any more to learn how it ended ({error}). Run again when it can."
+            ) from error
+
     def stop(self) -> None:
         """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""
-        self._patience = ENDING_TIME
+        self._patience = 0.0
         script = (
             f'f={self._run_file()}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); '
             'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then kill -TERM "$p"; fi'
         )
+        deadline = time.monotonic() + ENDING_TIME
         try:
-            self._action._low_level_execute_command(script)
-            deadline = time.monotonic() + ENDING_TIME
+            # Again and again, because a module that has only just been started says a little later who it is.
             while self._job and not self.ended() and time.monotonic() < deadline:
-                time.sleep(0.1)
+                self._action._low_level_execute_command(script)
+                time.sleep(0.2)
         except Exception:  # whatever is wrong with the connection: the module ends by itself within the link timeout
             pass
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import SILENCE, Link, LinkError
 
 from .detached_module import DetachedModule
 from .tcp import Unreachable, connect
@@ -27,8 +27,14 @@ Conversation = Callable[[Link], None]
 FIRST_LINK = 30.0
 """Seconds after which a laptop whose module listens, but that was never reached, counts as unreachable."""
 
-HEALTHY = 15.0
-"""Seconds that a link must last to count as well even when nothing got on (the laptop was comparing, say)."""
+HEALTHY = 2 * SILENCE
+"""Seconds that a link must last to count as well even when nothing got on: the laptop was comparing, say.
+
+Longer than a link takes to break of silence, or a path that swallows large packets would look well for ever.
+"""
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
 
 ENDING = 60.0
 """Seconds within which a module that has said its last word must have given its result."""
@@ -49,7 +55,7 @@ class Transfer:
         self._address = address
         self._link_timeout = link_timeout
         self._progress = progress
-        self._link: Link | None = None
+        self._connected = False
         self._secret = secret
         self.sent = 0
         self.received = 0
@@ -65,11 +71,10 @@ class Transfer:
         port = self._module.wait_for_port()
         if port is None:
             return self._module.collect(ENDING)
-        began = mark = time.monotonic()
-        before = self._progress()
-        pause = 0.2
+        failing_since: float | None = None
+        before, pause = -1, FIRST_PAUSE
         while True:
-            made = time.monotonic()
+            attempt = time.monotonic()
             try:
                 self._one_link(port, conversation)
                 return self._module.collect(ENDING)
@@ -77,30 +82,32 @@ class Transfer:
                 return self._module.collect(ENDING)
             except LinkError as error:
                 now = time.monotonic()
-                if self._progress() != before or now - made > HEALTHY:
-                    before, mark, pause = self._progress(), now, 0.2
-                if self._module.ended():
+                if failing_since is None or self._progress() != before or now - attempt > HEALTHY:
+                    failing_since, before, pause = now, self._progress(), FIRST_PAUSE
+                # Ansible's own connection may be down as well: it is asked only when the module no longer answers, and once.
+                if not self._connected and self._module.has_ended():
                     return self._module.collect(ENDING)
                 patience = self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
-                if now - mark > patience:
-                    raise self._give_up(error, now - began, now - mark) from error
+                if now - failing_since > patience:
+                    raise self._give_up(error, now - failing_since) from error
                 time.sleep(pause)
-                pause = min(5.0, 2 * pause)
+                pause = min(LONGEST_PAUSE, 2 * pause)
 
-    def _give_up(self, error: LinkError, whole: float, idle: float) -> ImagingError:
+    def _give_up(self, error: LinkError, failing: float) -> ImagingError:
         if not self.links and isinstance(error, Unreachable):
             return ImagingError(f"{error} Nothing was transferred.")
         return ImagingError(
-            f"The link to {self._address} could not be kept: no progress for {idle:.0f} of {whole:.0f} seconds. The last failure: {error} Run again "
-            "when the network is well."
+            f"The link to {self._address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
+            "Run again when the network is well."
         )
 
     def _one_link(self, port: int, conversation: Conversation) -> None:
+        self._connected = False
         link = connect(self._address, port, self._secret)
+        self._connected = True
         if not self.links:
             self.began = time.monotonic()
         self.links += 1
-        self._link = link
         try:
             conversation(link)
         except LinkError:

@@ -38,6 +38,17 @@ def collection_version() -> str:
     return "unknown"
 
 
+BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600), "compression_level": (-7, 19)}
+
+
+def check_bounds(arguments: dict[str, Any]) -> None:
+    """Raise ImagingError when a number can't be, before anything is started."""
+    for name, (least, most) in BOUNDS.items():
+        value = arguments.get(name)
+        if value is not None and not least <= value <= most:
+            raise ImagingError(f"{name} is {value}, and must be from {least} to {most}. Set imaging_{name}.")
+
+
 class TransferAction(ActionBase):
     """Checks arguments, runs one transfer with the module of the same name, and turns errors into results."""
 
@@ -50,6 +61,7 @@ class TransferAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
+            check_bounds(arguments)
             result.update(self.transfer(arguments, task_vars or {}))
         except ImagingError as error:
             result.update(failed=True, msg=str(error))

@@ -58,7 +58,7 @@ class MemorySampler:
                 command = _read(process / "cmdline").replace("\0", " ")
                 if f"{self._folder}" in command and "/AnsiballZ_image_" in command and "async_wrapper" not in command:
                     self._note(MODULE, process, _peak)
-                elif command.startswith("partclone.") and any(disk in command for disk in self._disks):
+                elif "partclone." in command.partition(" ")[0] and any(disk in command for disk in self._disks):
                     self._note(PARTCLONE, process, _peak)
 
     def _workers(self, shares: bool) -> None:

@@ -67,12 +67,13 @@ class RawDisk:
         self.path = path
         flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
         try:
-            self.is_device = stat.S_ISBLK(os.stat(path).st_mode)
-            self._buffered = os.open(path, flags | (os.O_EXCL if self.is_device else 0))
+            exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0
+            self._buffered = os.open(path, flags | exclusive)
         except OSError as error:
             raise DiskError(_why_not_opened(path, error)) from error
         self._direct = -1
         try:
+            self.is_device = stat.S_ISBLK(os.fstat(self._buffered).st_mode)
             self._lock()
             self.size = os.lseek(self._buffered, 0, os.SEEK_END)
             self.logical_sector_size = logical_sector_size(self._buffered)
@@ -93,7 +94,8 @@ class RawDisk:
 
     def _open_direct(self, flags: int) -> int:
         try:
-            return os.open(self.path, flags | os.O_DIRECT)
+            # By way of the descriptor: the path may lead to another disk by now.
+            return os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
         except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
             return -1
 

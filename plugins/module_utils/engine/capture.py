@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from typing import Iterator, Protocol
+from typing import Generator, Protocol
 
 from ..disk.raw_io import RawDisk, aligned_buffer, read_spans
 from ..image.geometry import Geometry
@@ -79,7 +80,7 @@ class Capture:
             for start, end in self._used.within(offset, offset + self._geometry.length(chunk))
         ]
 
-    def records(self, start: int, end: int) -> Iterator[tuple[RecordHeader, bytes]]:
+    def records(self, start: int, end: int) -> Generator[tuple[RecordHeader, bytes], None, None]:
         """The records of the used chunks in [start, end), in disk order; raises DiskError.
 
         Chunks captured before and asked for again are captured anew.
@@ -102,12 +103,15 @@ class Capture:
 
         slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         pipeline = OrderedPipeline(slots, feed, self._work, self.workers)
-        for _slot, (header, frame) in pipeline.results():
-            sending.wait("send")
-            self.index.append(Row(header.chunk, header.flags, header.ranges, 0, header.frame_size, header.content_hash))
-            self.bytes_stored += len(frame)
-            yield header, frame
-            sending.busy("send")
+        with contextlib.closing(pipeline.results()) as results:
+            for _slot, (header, frame) in results:
+                sending.wait("send")
+                self.index.append(
+                    Row(header.chunk, header.flags, header.ranges, 0, header.frame_size, header.content_hash)
+                )
+                self.bytes_stored += len(frame)
+                yield header, frame
+                sending.busy("send")
 
     def _read(self, slot: _Slot) -> None:
         offset, length = self._geometry.offset(slot.chunk), self._geometry.length(slot.chunk)

@@ -13,12 +13,12 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Generic, Iterator, Sequence, TypeVar
+from typing import Callable, Generator, Generic, Sequence, TypeVar
 
 S = TypeVar("S")
 R = TypeVar("R")
 
-BUDGET = 128 << 20
+BUDGET = 96 << 20
 """Bytes that the buffers of one engine may take on a laptop; the rest of 256 MiB is for Python and the decoder's own."""
 
 
@@ -63,7 +63,7 @@ class OrderedPipeline(Generic[S, R]):
         except BaseException as error:  # handed to the consumer, who raises it
             self._order.put(error)
 
-    def results(self) -> Iterator[tuple[S, R]]:
+    def results(self) -> Generator[tuple[S, R], None, None]:
         """Slots and results in the order of feeding; a slot is reused once the next one is asked for. Raises what a stage raised."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="work") as executor:
             feeder = threading.Thread(target=self._feeding, args=(executor,), name="feed", daemon=True)

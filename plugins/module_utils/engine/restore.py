@@ -4,11 +4,12 @@
 """Writes records to a disk so that it never boots half-way: guards down first, guards up last.
 
 The guards are what makes a disk bootable: the boot sector and both GPT headers (UEFI 2.10, section 5.3: the primary header lies in
-the second sector, the backup header in the last one). They lie in the first and in the last chunk.
+the second sector, the backup header in the last one).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from typing import Callable, Union
@@ -57,6 +58,7 @@ class Restore:
         self._watches = watches
         self._own = _Worker()
         self._zeros = bytes(geometry.chunk_size)
+        self._kept: dict[int, memoryview] = {}
         self.workers = worker_count(2 * geometry.chunk_size)
         self.bytes_written = 0
         self.bytes_received = 0
@@ -71,12 +73,26 @@ class Restore:
                 self._disk.write_from(offset, blank)
         self._disk.flush()
 
-    def is_guard(self, chunk: int) -> bool:
-        """Whether a chunk holds something that must be written last."""
-        return chunk in (0, self._geometry.chunk_count - 1)
+    def raise_guards(self) -> None:
+        """Make the disk bootable, once everything else is on the medium; raises DiskError."""
+        self._disk.flush()
+        for offset in sorted(self._kept, reverse=True):
+            self._disk.write_from(offset, self._kept[offset])
+        self._disk.flush()
+
+    def _keep_guards(self, offset: int, content: memoryview) -> None:
+        """Take the guards out of what is about to be written at ``offset``, and keep them for later."""
+        sector = self._geometry.logical_sector_size
+        for start in (0, sector, self._geometry.disk_size - sector):
+            if offset <= start < offset + len(content):
+                guard = content[start - offset : start - offset + sector]
+                kept = aligned_buffer(sector)
+                kept[:] = guard
+                self._kept[start] = kept
+                guard[:] = self._zeros[:sector]
 
     def write(self, receive: Receive, interrupt: Callable[[], None], written: Callable[[int], None]) -> None:
-        """Write what ``receive`` yields; ``written`` is called with each chunk that is on its way to the medium.
+        """Write what ``receive`` yields, but for the guards; ``written`` is called with each chunk that is on its way to the medium.
 
         ``interrupt`` must make a blocked ``receive`` raise. Raises DamagedFrame, DiskError, and what ``receive`` raises.
         """
@@ -94,17 +110,17 @@ class Restore:
             return True
 
         slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
-        for slot, content in OrderedPipeline(slots, feed, self._work, self.workers, interrupt).results():
-            writing.wait("write")
-            header = slot.header
-            self.bytes_written += write_spans(
-                self._disk,
-                self._geometry.offset(header.chunk),
-                content,
-                unpack_ranges(header.ranges, header.content_size),
-            )
-            written(header.chunk)
-            writing.busy("write")
+        pipeline = OrderedPipeline(slots, feed, self._work, self.workers, interrupt)
+        with contextlib.closing(pipeline.results()) as results:
+            for slot, content in results:
+                writing.wait("write")
+                header = slot.header
+                offset = self._geometry.offset(header.chunk)
+                self._keep_guards(offset, content)
+                ranges = unpack_ranges(header.ranges, header.content_size)
+                self.bytes_written += write_spans(self._disk, offset, content, ranges)
+                written(header.chunk)
+                writing.busy("write")
 
     def _work(self, slot: _Slot) -> memoryview:
         own = self._own

@@ -40,6 +40,7 @@ class Scan:
 
     def differing(self, rows: Iterable[Row], attend: Callable[[], None] = lambda: None) -> array[int]:
         """The numbers of the chunks among ``rows`` that differ; ``attend`` is called now and then and may raise to end the scan."""
+        self._disk.flush()  # the page cache must not answer for the medium
         pending = iter(rows)
         reading = self._watches.new()
         result = array("I")

@@ -78,6 +78,7 @@ class Index:
         self.totals: dict[str, Any] = {}
         self._rows: Buffer = bytearray()
         self._ranges: Buffer = bytearray()
+        self._checked_root: bytes | None = None
 
     def __len__(self) -> int:
         """How many chunks are used."""
@@ -146,6 +147,8 @@ class Index:
 
     def root_digest(self) -> bytes:
         """The root digest of what the rows say."""
+        if self._checked_root is not None:
+            return self._checked_root
         root = RootDigest(self.geometry)
         for row in self:
             root.add(row.chunk, row.flags, row.ranges, row.content_hash)
@@ -222,6 +225,7 @@ class Index:
             raise BadIndex("The index holds used ranges that belong to no chunk.")
         if digest.digest() != root:
             raise BadIndex("The index does not match its own root digest.")
+        self._checked_root = root
 
 
 class _Chunks:

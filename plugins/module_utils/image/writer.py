@@ -115,13 +115,15 @@ class ImageWriter:
         return self.index.root_digest()
 
     def commit(self) -> None:
-        """Give the finished file its final name, durably; raises ImagingError when that name has come into being meanwhile."""
-        self._file.close()
+        """Give the finished file its final name, durably; raises ImagingError when that name has come into being meanwhile.
+
+        The file stays locked until it has its name: nobody may take it for what a killed writer left.
+        """
         try:
             os.link(self.partial, self.path)
         except FileExistsError:
             raise ImagingError(
-                f"{self.path} came into being during the capture: the image is left as {self.partial}."
+                f"{self.path} came into being during the capture, and is left as it is. Capture again with another name."
             ) from None
         except OSError:  # a file system without hard links (exFAT): the check is then not atomic
             if os.path.exists(self.path):
@@ -130,16 +132,19 @@ class ImageWriter:
         else:
             os.unlink(self.partial)
         sync_folder(os.path.dirname(self.path))
+        self._file.close()
 
     def discard(self) -> None:
-        """Remove the partial file."""
-        try:
-            self._file.close()
-        except OSError:  # what could not be written (a full disk) is not wanted any more
-            pass
+        """Remove the partial file, unless it was committed."""
+        if self._file.closed:
+            return
         try:
             os.unlink(self.partial)
         except FileNotFoundError:
+            pass
+        try:
+            self._file.close()
+        except OSError:  # what could not be written (a full disk) is not wanted any more
             pass
 
 

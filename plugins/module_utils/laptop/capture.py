@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Generator, Mapping
 
 from ..disk.command import RunCommand
 from ..disk.partition_table import PartitionTable, read_partition_table
@@ -106,12 +107,16 @@ class CaptureSource:
         """Nothing: the index comes into being with the records."""
         return b""
 
-    def records(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    def wanted(self, count: int) -> None:
+        """Nothing depends on it: the controller knows what it has stored."""
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes], None, None]:
         """The records of [start, end), read from the disk now."""
         if self.capture is None:
             raise ImagingError("The controller asked for records before it asked what the disk is.")
-        for header, frame in self.capture.records(start, end):
-            yield header.pack(), frame
+        with contextlib.closing(self.capture.records(start, end)) as records:
+            for header, frame in records:
+                yield header.pack(), frame
 
     def check(self, chunk: int) -> None:
         """Frames are made from the disk each time they are asked for: there is no copy that could be damaged."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping
 
 from ..disk.command import RunCommand
 from ..engine.restore import DamagedFrame, Restore
@@ -17,9 +17,8 @@ from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..image.record import RecordHeader
-from ..stream.conversation import damaged, expect, want
-from ..stream.conversation import describe as describe_image
-from ..stream.link import Kind, Link, LinkError
+from ..stream.conversation import ask_description, damaged, finish, receive_record, want
+from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .held_disk import HeldDisk
 from .session import Session
@@ -65,6 +64,9 @@ class TargetDisk(HeldDisk):
         known = [(name, getattr(self.disk, name), source.get(name)) for name in ("serial", "wwn")]
         if not any(found or was for _name, found, was in known):
             known = [("host and device", (self._request.host, path), (source.get("host"), source.get("device")))]
+        # Cheap disks share serial numbers; a world wide name that differs is then the better witness.
+        if all(known[-1][1:]) and known[-1][1] != known[-1][2]:
+            return
         for name, found, was in known:
             if found and found == was and self._request.write:
                 raise ImagingError(
@@ -91,7 +93,6 @@ class RestoreSink:
         self._scan: Scan
         self._header: ImageHeader | None = None
         self._index: Index
-        self._received = 0
         self._write_seconds: float | None = None
         self.differing: array[int] | None = None
         self.watches = Stopwatches()
@@ -99,19 +100,21 @@ class RestoreSink:
 
     def converse(self, link: Link) -> None:
         """What this end says on one link; raises LinkError when it broke before everything was done."""
+        if self._header is None:
+            self._learn(link)
+        if self._request.write:
+            self._fetch(link)
+        if self.differing is None and (self._request.read_back or not self._request.write):
+            link = self._compare(link)
+        if self._request.write:
+            self._conclude()
         try:
-            if self._header is None:
-                self._learn(link)
-            if self._request.write:
-                self._fetch(link)
-            if self.differing is None and (self._request.read_back or not self._request.write):
-                self._compare(link)
-            link.send(Kind.DONE)
-        finally:
-            self._received += link.bytes_received
+            finish(link)
+        except LinkError:
+            pass  # all is done here; whether the controller heard of it, it finds out by Ansible's own connection
 
     def _learn(self, link: Link) -> None:
-        packed_header, packed_index = describe_image(link)
+        packed_header, packed_index = ask_description(link)
         header = ImageHeader.unpack(packed_header)
         index = Index.unpack(packed_index, packed_header, header.geometry)
         found = index.root_digest()
@@ -133,13 +136,6 @@ class RestoreSink:
         self._missing = bytearray(b"\1") * len(index)
         self._header = header
 
-    def _positions(self, guards: bool) -> Iterator[int]:
-        return (
-            position
-            for position, missing in enumerate(self._missing)
-            if missing and self._engine.is_guard(self._index.chunk_at(position)) == guards
-        )
-
     def _fetch(self, link: Link) -> None:
         if self._write_seconds is not None:
             return
@@ -148,44 +144,46 @@ class RestoreSink:
         if not self._guards_down:
             self._engine.lower_guards()
             self._guards_down = True
-        for guards in (False, True):
-            if next(self._positions(guards), None) is not None:
-                self._fetch_part(link, guards)
-                flushing = self.watches.new()
-                self._disk.raw.flush()
-                flushing.busy("flush")
+        self._receive_records(link, self._ask(link))
+        if any(self._missing):
+            chunk = self._index.chunk_at(self._missing.index(1))
+            raise ImagingError(f"The controller did not send chunk {chunk}, which the image has. Run again.")
+        flushing = self.watches.new()
+        self._engine.raise_guards()
+        flushing.busy("flush")
         self._write_seconds = self.watches.seconds()
 
-    def _fetch_part(self, link: Link, guards: bool) -> None:
+    def _ask(self, link: Link) -> int:
+        """Ask for every missing chunk, in disk order; returns how many requests that took."""
         requests = 0
         ranges: list[tuple[int, int]] = []
-        for position in self._positions(guards):
+        for position, missing in enumerate(self._missing):
+            if not missing:
+                continue
             chunk = self._index.chunk_at(position)
             if ranges and ranges[-1][1] == chunk:
                 ranges[-1] = (ranges[-1][0], chunk + 1)
             else:
                 ranges.append((chunk, chunk + 1))
-                if len(ranges) > RANGES_PER_REQUEST:
-                    want(link, ranges[:-1])
-                    requests, ranges = requests + 1, ranges[-1:]
+            if len(ranges) > RANGES_PER_REQUEST:
+                want(link, ranges[:-1])
+                requests, ranges = requests + 1, ranges[-1:]
         want(link, ranges)
-        self._receive_records(link, requests + 1)
+        return requests + 1
 
     def _receive_records(self, link: Link, requests: int) -> None:
         geometry, stream = self._index.geometry, self._header.stream if self._header else b""
 
+        def unpack(payload: bytes) -> RecordHeader:
+            return RecordHeader.unpack(payload, geometry, stream)
+
         def receive(room: memoryview) -> RecordHeader | None:
             nonlocal requests
             while requests:
-                message = expect(link, Kind.RECORD, Kind.SERVED)
-                if message.kind == Kind.SERVED:
-                    requests -= 1
-                    continue
-                header = RecordHeader.unpack(message.payload, geometry, stream)
-                if header.frame_size != message.body_size:
-                    raise LinkError("A record arrived whose frame has another size than it says.")
-                link.receive_body(room[: header.frame_size])
-                return header
+                header = receive_record(link, unpack, room)
+                if header is not None:
+                    return header
+                requests -= 1
             return None
 
         try:
@@ -208,12 +206,20 @@ class RestoreSink:
         if position is not None:
             self._missing[position] = 0
 
-    def _compare(self, link: Link) -> None:
-        self.differing = self._scan.differing(self._index, self._session.attend(link))
-        if self._request.write and not self.differing:
-            warning = self._disk.raw.reread_partition_table()
-            if warning:
-                self.warnings.append(warning)
+    def _compare(self, link: Link) -> Link:
+        """Read the disk; returns the link that is there when that is done."""
+        attendance = self._session.attend(link)
+        self.differing = self._scan.differing(self._index, attendance.check)
+        return attendance.link
+
+    def _conclude(self) -> None:
+        """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
+        if self.differing:
+            self._engine.lower_guards()
+            return
+        warning = self._disk.raw.reread_partition_table()
+        if warning and warning not in self.warnings:
+            self.warnings.append(warning)
 
     def result(self) -> dict[str, Any]:
         """The module's result, once the conversation is over."""
@@ -227,7 +233,6 @@ class RestoreSink:
             "root_digest": self._request.root_digest.hex(),
             "used_chunks": len(self._index),
             "used_bytes": self._index.used_bytes(),
-            "received_bytes": self._received,
             "bytes_written": self._engine.bytes_written,
             "differing_chunks": len(differing),
             "differing_bytes": sum(self._used_bytes(chunk) for chunk in differing),

@@ -16,7 +16,7 @@ import os
 import signal
 import stat
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterator
 
 from ..errors import ImagingError
@@ -34,6 +34,9 @@ FOLDER_SCRIPT = (
 STARTING_GRACE = 30.0
 """Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
 
+RETURNING_GRACE = 10.0
+"""Seconds within which a controller whose link broke is expected to be back."""
+
 ENDING_TIME = 10.0
 
 
@@ -46,7 +49,10 @@ def folder_path() -> str:
 
 @dataclass
 class Run:
-    """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller."""
+    """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
+
+    ``since`` is when that last changed (:func:`clock`).
+    """
 
     run_id: str
     device: str
@@ -55,6 +61,11 @@ class Run:
     port: int
     state: str
     since: float
+
+
+def clock() -> float:
+    """Seconds since this machine was booted: live media often learn the time of day only after a while."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def start_time(pid: int) -> int | None:
@@ -135,12 +146,20 @@ class RunFolder:
             self.write(run)
         return ended
 
+    def _wait_for_return(self, other: Run) -> Run:
+        """A run as it is once its controller has had the time to come back after its link broke."""
+        while other.state == WAITING and clock() - other.since < RETURNING_GRACE:
+            time.sleep(0.2)
+            other = self._read(f"{other.run_id}.json") or replace(other, since=-RETURNING_GRACE)
+        return other
+
     def _displace(self, other: Run, run: Run) -> str:
-        young = other.state in (STARTING, LISTENING) and time.time() - other.since < STARTING_GRACE
-        if other.state == CONNECTED or young:
+        other = self._wait_for_return(other)
+        idle = clock() - other.since
+        if other.state == CONNECTED or (other.state in (STARTING, LISTENING) and idle < STARTING_GRACE):
             raise ImagingError(
-                f"{run.device}: another controller is at work here (process {other.pid}, {other.device}, port {other.port}, {other.state} since "
-                f"{time.strftime('%H:%M:%S', time.localtime(other.since))}): wait until it is done, or end that run first."
+                f"{run.device}: another controller is at work here (process {other.pid}, {other.device}, port {other.port}, {other.state} for "
+                f"{idle:.0f} seconds): wait until it is done, or end that run first."
             )
         end_process(other)
         self.remove(other.run_id)

@@ -15,7 +15,7 @@ from ..errors import ImagingError
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError
 from ..stream.listener import ControllerGone, Listener
-from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, start_time
+from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, start_time
 
 
 class Terminated(BaseException):
@@ -31,15 +31,16 @@ class Session:
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()
-        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, time.time())
+        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock())
         self.notes = self._folder.enter(self._run)
         """What had to be ended to make room."""
         self._secret = secret
         self._listener: Listener
         self.links_made = 0
 
-    def _publish(self, state: str) -> None:
-        self._run.state, self._run.since = state, time.time()
+    def publish(self, state: str) -> None:
+        """Publish whether the controller is there."""
+        self._run.state, self._run.since = state, clock()
         self._folder.write(self._run)
 
     def converse(self, conversation: Callable[[Link], None]) -> None:
@@ -51,17 +52,15 @@ class Session:
         self._listener = Listener("", self._run.port, self._secret)
         try:
             self._run.port = self._listener.port
-            self._publish(LISTENING)
+            self.publish(LISTENING)
             while not self._converse_once(conversation):
-                self._publish(WAITING)
+                self.publish(WAITING)
         finally:
             self._listener.close()
 
     def _converse_once(self, conversation: Callable[[Link], None]) -> bool:
         """Whether the conversation came to its end on the next link."""
-        link = self._listener.next_link(self._link_timeout)
-        self.links_made += 1
-        self._publish(CONNECTED)
+        link = self.next_link()
         try:
             conversation(link)
         except LinkError:
@@ -75,12 +74,26 @@ class Session:
             raise
         return True
 
-    def attend(self, link: Link) -> Callable[[], None]:
-        """For long work without conversation: a check to call now and then, which raises PeerEnded when the controller gave up.
+    def attend(self, link: Link) -> Attendance:
+        """Somebody who listens to the controller during long work without conversation."""
+        return Attendance(self, link)
 
-        A broken link is no reason to stop the work, unless no controller is there for the link timeout (ControllerGone).
-        """
-        return _Attendance(link, self._listener, self._link_timeout).check
+    def next_link(self) -> Link:
+        """The controller's newest link; raises ControllerGone when none comes in time."""
+        link = self._listener.next_link(self._link_timeout)
+        self.links_made += 1
+        self.publish(CONNECTED)
+        return link
+
+    @property
+    def link_waits(self) -> bool:
+        """Whether :meth:`next_link` would return at once."""
+        return self._listener.link_waits
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a controller after which a run ends."""
+        return self._link_timeout
 
     def __enter__(self) -> Session:
         return self
@@ -89,32 +102,43 @@ class Session:
         self._folder.remove(self._run.run_id)
 
 
-class _Attendance:
-    """Listens to a link on which nothing but an END is expected."""
+class Attendance:
+    """Listens to the controller while nothing but its END is expected, over as many links as it makes.
 
-    def __init__(self, link: Link, listener: Listener, patience: float) -> None:
-        self._link = link
-        self._listener = listener
-        self._patience = patience
+    A broken link is no reason to stop the work, unless no controller is there for the link timeout.
+    """
+
+    def __init__(self, session: Session, link: Link) -> None:
+        self._session = session
         self._ended: ImagingError | None = None
         self._broken_since: float | None = None
-        threading.Thread(target=self._listen, name="attendance", daemon=True).start()
+        self._listen_to(link)
 
-    def _listen(self) -> None:
+    def _listen_to(self, link: Link) -> None:
+        self.link = link
+        """The newest link."""
+        self._broken_since = None
+        threading.Thread(target=self._listen, args=(link,), name="attendance", daemon=True).start()
+
+    def _listen(self, link: Link) -> None:
         try:
-            raise_end(self._link.receive())
+            raise_end(link.receive())
         except LinkError:
-            self._broken_since = time.monotonic()
+            if link is self.link:
+                self._broken_since = time.monotonic()
         except PeerEnded as error:
             self._ended = error
 
     def check(self) -> None:
+        """To be called now and then; raises PeerEnded when the controller gave up, ControllerGone when it is gone."""
         if self._ended is not None:
             raise self._ended
-        if self._broken_since is None or self._listener.link_waits:
+        if self._broken_since is None:
             return
-        if time.monotonic() - self._broken_since > self._patience:
-            raise ControllerGone(f"The controller has been gone for {self._patience:.0f} seconds.")
+        if self._session.link_waits:
+            self._listen_to(self._session.next_link())
+        elif time.monotonic() - self._broken_since > self._session.patience:
+            raise ControllerGone(f"The controller has been gone for {self._session.patience:.0f} seconds.")
 
 
 def arm_termination() -> None:

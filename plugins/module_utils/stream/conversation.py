@@ -6,17 +6,19 @@
 sink   -> DESCRIBE                        source -> HEADER [INDEX ... INDEX(empty)]
 sink   -> WANT(ranges of chunks)          source -> RECORD ... SERVED
 sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so
-sink   -> DONE                            either -> END(reason)
+sink   -> DONE                            source -> DONE
+either -> END(reason)
 
 A broken link is made again and the sink asks for what it still lacks: nobody has to remember what was sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import struct
 import threading
-from typing import Iterable, Iterator, Protocol
+from typing import Callable, Generator, Iterable, Protocol, TypeVar
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
@@ -39,7 +41,10 @@ class Source(Protocol):
     def index(self) -> bytes:
         """The packed index; empty when it comes into being only with the records."""
 
-    def records(self, start: int, end: int) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    def wanted(self, count: int) -> None:
+        """Hear how many chunks a request is for, before they are asked for one by one."""
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview], None, None]:
         """Packed record headers and frames of the used chunks in [start, end), in ascending order."""
 
     def check(self, chunk: int) -> None:
@@ -92,19 +97,23 @@ def serve(link: Link, source: Source) -> None:
         elif message.kind == Kind.DAMAGED:
             source.check(_unpack_chunk(message.payload))
         elif message.kind == Kind.DONE:
+            link.send(Kind.DONE)
             return
         else:
             raise_end(message)
 
 
 def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) -> None:
-    for start, end in _unpack_want(payload):
-        for header, frame in source.records(start, end):
-            try:
-                link.send(Kind.RECORD, header, frame)
-            except LinkError:
-                inbox.raise_if_ended()
-                raise
+    ranges = _unpack_want(payload)
+    source.wanted(sum(end - start for start, end in ranges))
+    for start, end in ranges:
+        with contextlib.closing(source.records(start, end)) as records:
+            for header, frame in records:
+                try:
+                    link.send(Kind.RECORD, header, frame)
+                except LinkError:
+                    inbox.raise_if_ended()
+                    raise
     link.send(Kind.SERVED)
 
 
@@ -116,7 +125,7 @@ def _describe(link: Link, source: Source) -> None:
     link.send(Kind.INDEX)
 
 
-def describe(link: Link) -> tuple[bytes, bytes]:
+def ask_description(link: Link) -> tuple[bytes, bytes]:
     """The sink's first question: the source's packed header and index (empty when there is none yet)."""
     link.send(Kind.DESCRIBE)
     header = expect(link, Kind.HEADER).payload
@@ -143,6 +152,38 @@ def expect(link: Link, *kinds: Kind) -> Message:
     if message.kind not in kinds:
         raise_end(message)
     return message
+
+
+H = TypeVar("H", bound="FrameSize")
+
+
+class FrameSize(Protocol):
+    """What is read of a record's header to receive its frame."""
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of the frame."""
+
+
+def receive_record(link: Link, unpack: Callable[[bytes], H], room: memoryview) -> H | None:
+    """The next record: its header, as ``unpack`` reads it, and its frame at the start of ``room``; None when a request is SERVED.
+
+    The frame is not hashed yet. Raises PeerEnded, LinkError, and what ``unpack`` raises.
+    """
+    message = expect(link, Kind.RECORD, Kind.SERVED)
+    if message.kind == Kind.SERVED:
+        return None
+    header = unpack(message.payload)
+    if header.frame_size != message.body_size:
+        raise LinkError("A record arrived whose frame has another size than it says.")
+    link.receive_body(room[: header.frame_size])
+    return header
+
+
+def finish(link: Link) -> None:
+    """Tell the source that everything is there, and wait until it has heard so; raises LinkError, PeerEnded."""
+    link.send(Kind.DONE)
+    expect(link, Kind.DONE)
 
 
 def damaged(link: Link, chunk: int) -> None:

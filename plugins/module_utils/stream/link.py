@@ -105,9 +105,14 @@ class SocketChannel:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sendall = sock.sendall
         self.recv_into = sock.recv_into
         self.settimeout = sock.settimeout
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Send all of it; unlike the socket's own, each piece has the whole time-out, so that slow is not silent."""
+        view = memoryview(data)
+        while view:
+            view = view[self._socket.send(view) :]
 
     def end_sending(self) -> None:
         """Close the sending half."""
@@ -154,6 +159,7 @@ class Link:
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
         self._sent = 0
         self._received = 0
+        self._within_message = False
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
         self._closed = threading.Event()
@@ -168,6 +174,7 @@ class Link:
             tag = self._sending.copy()
             tag.update(head)
             tag.update(payload)
+            self._within_message = True
             try:
                 self._channel.sendall(head + payload + tag.digest())
                 if body:
@@ -175,6 +182,7 @@ class Link:
             except OSError as error:
                 self.close()
                 raise LinkError(f"The link broke: {error}.") from error
+            self._within_message = False
             self._sent += 1
             self._last_sent = time.monotonic()
             self.bytes_sent += HEAD.size + len(payload) + TAG_SIZE + len(body)
@@ -236,19 +244,24 @@ class Link:
                     return
 
     def end(self, reason: str) -> None:
-        """Tell the other end why this one gives up, as far as that still works, and close."""
+        """Tell the other end why this one gives up, as far as that still works, and close; takes a few seconds at most."""
         try:
-            self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
-            self._channel.end_sending()
-            # Closing with unread data would reset the connection, and the other end might never see the reason.
-            deadline = time.monotonic() + LINGER
-            rest = memoryview(bytearray(1 << 20))
             self._channel.settimeout(LINGER)
-            while time.monotonic() < deadline and self._channel.recv_into(rest):
-                pass
+            # After an interruption amid a message the other end would take the reason for the rest of that message.
+            if not self._within_message:
+                self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
+                self._channel.end_sending()
+                self._drain()
         except (LinkError, OSError):
             pass
         self.close()
+
+    def _drain(self) -> None:
+        """Closing with unread data would reset the connection, and the other end might never see what was sent last."""
+        deadline = time.monotonic() + LINGER
+        rest = memoryview(bytearray(1 << 20))
+        while time.monotonic() < deadline and self._channel.recv_into(rest):
+            pass
 
     @property
     def closed(self) -> bool:

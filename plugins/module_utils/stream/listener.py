@@ -18,9 +18,6 @@ from .link import Link, LinkError, SocketChannel
 HANDSHAKES = 64
 """How many unproven connections are kept at a time. When one more comes, the oldest goes: the one who can prove needs only moments."""
 
-BUFFER = 1 << 20
-"""Bytes of the socket buffers that are asked for; the kernel may give less (net.core.rmem_max)."""
-
 
 class ControllerGone(ImagingError):
     """No controller connected in time."""

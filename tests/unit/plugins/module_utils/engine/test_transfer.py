@@ -106,7 +106,7 @@ def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoi
         return record.header
 
     restore.write(receive, lambda: None, lambda chunk: None)
-    disk.flush()
+    restore.raise_guards()
     return restore
 
 

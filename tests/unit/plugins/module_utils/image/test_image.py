@@ -180,6 +180,25 @@ def test_what_a_killed_writer_left_is_taken_over(tmp_path: object) -> None:
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
 
 
+def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = os.path.join(str(tmp_path), "a.img.zst")
+    link = os.link
+    refused: list[ImagingError] = []
+
+    def meanwhile(source: str, target: str) -> None:
+        with pytest.raises(ImagingError) as caught:
+            ImageWriter(path, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
+        refused.append(caught.value)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", meanwhile)
+    make_image(path, bytes(DISK), USED)
+    assert len(refused) == 1
+    read_everything(path)
+
+
 def test_an_image_never_replaces_another(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
     writer = ImageWriter(path, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from typing import Iterator
 
 import pytest
@@ -19,10 +19,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
     CONNECTED,
     FOLDER_SCRIPT,
     LISTENING,
+    RETURNING_GRACE,
     STARTING_GRACE,
     WAITING,
     Run,
     RunFolder,
+    clock,
     folder_path,
     start_time,
 )
@@ -45,17 +47,17 @@ def fixture_folder(tmp_path: object) -> RunFolder:
 def run_of(
     process: subprocess.Popen[bytes], state: str, device: str = "/dev/sdx", port: int = 19000, age: float = 0.0
 ) -> Run:
-    return Run("old", device, process.pid, start_time(process.pid) or 0, port, state, time.time() - age)
+    return Run("old", device, process.pid, start_time(process.pid) or 0, port, state, clock() - age)
 
 
 def mine(device: str = "/dev/sdx", port: int = 19000) -> Run:
-    return Run("new", device, os.getpid(), start_time(os.getpid()) or 0, port, LISTENING, time.time())
+    return Run("new", device, os.getpid(), start_time(os.getpid()) or 0, port, LISTENING, clock())
 
 
 def test_a_run_whose_controller_is_gone_is_ended_and_replaced(
     folder: RunFolder, process: subprocess.Popen[bytes]
 ) -> None:
-    folder.write(run_of(process, WAITING))
+    folder.write(run_of(process, WAITING, age=RETURNING_GRACE))
     notes = folder.enter(mine())
     assert process.wait(1) == -signal.SIGTERM
     assert len(notes) == 1 and str(process.pid) in notes[0]
@@ -71,6 +73,15 @@ def test_a_run_with_its_controller_is_left_in_peace(
         folder.enter(mine())
     assert process.poll() is None
     assert [run.run_id for run in folder.alive()] == ["old"]
+
+
+def test_a_controller_whose_link_just_broke_is_waited_for(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    folder.write(run_of(process, WAITING, age=RETURNING_GRACE - 5))
+    back = threading.Timer(1, lambda: folder.write(run_of(process, CONNECTED)))
+    back.start()
+    with pytest.raises(ImagingError, match="another controller is at work"):
+        folder.enter(mine())
+    assert process.poll() is None
 
 
 def test_a_run_that_never_got_its_controller_is_replaced_after_a_while(
@@ -101,7 +112,7 @@ def test_a_stopped_process_is_ended_by_force(folder: RunFolder, monkeypatch: pyt
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        folder.write(run_of(process, WAITING))
+        folder.write(run_of(process, WAITING, age=RETURNING_GRACE))
         folder.enter(mine())
         assert process.wait(1) == -signal.SIGKILL
 

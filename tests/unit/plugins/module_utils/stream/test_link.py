@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -117,6 +118,37 @@ def test_silence_breaks_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link(left, Keys(b"a" * 32, b"b" * 32))
     with pytest.raises(LinkError):
         link.receive()
+
+
+def test_slow_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "SILENCE", 0.5)
+    monkeypatch.setattr(link_module, "HEARTBEAT", 0.1)
+    left, right = linked()
+    size = 12 << 20
+    threading.Thread(target=lambda: left.send(Kind.RECORD, b"header", bytes(size)), daemon=True).start()
+    message = right.receive()
+    body = memoryview(bytearray(message.body_size))
+    began = time.monotonic()
+    for start in range(0, size, 1 << 20):
+        time.sleep(0.1)
+        right.receive_body(body[start : start + (1 << 20)])
+    assert time.monotonic() - began > 2 * link_module.SILENCE
+
+
+def test_giving_up_takes_moments_even_when_the_other_end_does_not_read() -> None:
+    left, _right = linked()
+    left.send(Kind.RECORD, b"header", bytes(1 << 20))
+
+    def send() -> None:
+        with contextlib.suppress(LinkError):
+            left.send(Kind.RECORD, b"header", bytes(16 << 20))
+
+    threading.Thread(target=send, daemon=True).start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    left.end("enough")
+    assert time.monotonic() - began < 3 * link_module.LINGER
+    assert left.closed
 
 
 def test_heartbeats_keep_an_idle_link(monkeypatch: pytest.MonkeyPatch) -> None:
