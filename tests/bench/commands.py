@@ -30,6 +30,7 @@ from .ways import measure_ways
 
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BUSY = 0.5
 DISK_OF_2_TIB, WAYS = "disk-of-2-tib", "ways"
 NAMES = [*(case.name for case in CASES), DISK_OF_2_TIB, WAYS]
 
@@ -67,6 +68,8 @@ def measure(arguments: argparse.Namespace) -> Report:
 
     size = arguments.disk_size << 30
     report = Report(size)
+    if report.load > BUSY:
+        say(f"this machine is busy with something else (load {report.load:.1f}): do not believe the numbers")
     with tempfile.TemporaryDirectory(prefix="fleet-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         (folder / "store").mkdir(mode=0o700)

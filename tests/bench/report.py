@@ -51,6 +51,8 @@ class Report:
     """Everything that was measured."""
 
     disk_size: int
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """How many processes wanted to run in the minute before the benchmark."""
     speed: list[Measured] = field(default_factory=list)
     big_disk: tuple[Run, Run] | None = None
     ways: list[Way] = field(default_factory=list)
@@ -81,6 +83,7 @@ class Report:
         """Write everything as JSON. Sizes are in bytes, rates in MiB a second."""
         content = {
             "machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
+            "load_before": self.load,
             "disk_size": self.disk_size,
             "cases": {entry.case.name: _case_json(entry) for entry in self.speed},
             "runs": [

@@ -65,6 +65,8 @@ class Inventory:
         if not isolated:
             # They share one address.
             variables["imaging_port"] = 0
+            # Where /dev/pts is mounted without a group for terminals, an ordinary user's sshd can't hand one out.
+            variables["ansible_ssh_use_tty"] = False
         return variables
 
 
