@@ -30,7 +30,7 @@ from .ways import measure_ways
 
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-BUSY = 0.5
+BUSY = 1.0
 DISK_OF_2_TIB, WAYS = "disk-of-2-tib", "ways"
 NAMES = [*(case.name for case in CASES), DISK_OF_2_TIB, WAYS]
 
