@@ -396,7 +396,7 @@ def test_strangers_at_the_port_disturb_nothing(lab: Lab, image: Path) -> None:
             stranger.close()
     assert outcome.status == 0, outcome.stdout
     assert outcome.of("image_restore")[0].result["verified"] is True
-    assert len(strangers) > 300
+    assert len(strangers) > 80  # more than are kept waiting at a time
 
 
 def test_a_port_that_a_firewall_drops_is_said_as_such(lab: Lab, image: Path) -> None:

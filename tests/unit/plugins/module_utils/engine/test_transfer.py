@@ -70,7 +70,7 @@ def test_captured_again_from_the_middle_the_digest_is_the_same(tmp_path: object)
         records = capture.records(0, 13)
         next(records)
         next(records)
-        records.close()  # type: ignore[attr-defined]
+        records.close()
         list(capture.records(3, 13))
         assert capture.index.root_digest() == before
 
