@@ -34,6 +34,8 @@ LEFT_OUT = re.compile(
     r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds"
     r"|Open the image|Be sure which|Ask once|Go on only|Read the store)"
 )
+# Tasks that were skipped on every host.
+SKIPPED = re.compile(r"TASK [^\n]*(\nskipping: [^\n]*)+")
 QUESTION = re.compile(rb"Type '(.*?)' to go on")
 # With these Ansible wipes the line with the answer off the terminal. A recording keeps it.
 WIPE = re.compile(r"\^M\x1b\[\r\x1b\[\x1b\[K")
@@ -100,7 +102,7 @@ def shortened(text: str) -> str:
     blocks = re.split(r"\n+(?=PLAY |TASK |\[Ask)", text.strip("\n"))
     kept: list[str] = []
     for block in blocks:
-        if not LEFT_OUT.match(block):
+        if not LEFT_OUT.match(block) and not SKIPPED.fullmatch(block):
             kept.append(block)
         elif kept[-1] != "...":
             kept.append("...")
