@@ -155,23 +155,20 @@ class DetachedModule:
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
         deadline = time.monotonic() + within
-        while not self._has_ended_or_lost():
-            if time.monotonic() > deadline:
-                state = self.published().get("state", "gone")
-                raise ImagingError(
-                    f"The module on this laptop gave no result within {within:.0f} seconds (it is {state}): it was killed, or the laptop is in "
-                    "trouble (out of memory, rebooting). Look at its console, then run again: what is done is not done twice."
-                )
-            time.sleep(0.2)
-        return self._result or {}
-
-    def _has_ended_or_lost(self) -> bool:
         try:
-            return self.ended()
+            while not self.ended():
+                if time.monotonic() > deadline:
+                    state = self.published().get("state", "gone")
+                    raise ImagingError(
+                        f"The module on this laptop gave no result within {within:.0f} seconds (it is {state}): it was killed, or the laptop is "
+                        "in trouble (out of memory, rebooting). Look at its console, then run again."
+                    )
+                time.sleep(0.2)
         except AnsibleConnectionFailure as error:
             raise ImagingError(
                 f"The data went through, but Ansible can't reach the laptop any more to learn how it ended ({error}). Run again when it can."
             ) from error
+        return self._result or {}
 
     def stop(self) -> None:
         """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""

@@ -58,7 +58,6 @@ class Transfer:
         self._connected = False
         self._secret = secret
         self.sent = 0
-        self.received = 0
         self.links = 0
         self.began = time.monotonic()
         """When the first link was made."""
@@ -117,7 +116,6 @@ class Transfer:
             raise
         finally:
             self.sent += link.bytes_sent
-            self.received += link.bytes_received
             link.close()
 
 

@@ -70,7 +70,6 @@ class Capture:
         self.index = Index(geometry)
         """What was captured so far; frame offsets are not known here."""
         self.bytes_read = 0
-        self.bytes_stored = 0
 
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
         """The used ranges of a chunk, counted from its start."""
@@ -109,7 +108,6 @@ class Capture:
                 self.index.append(
                     Row(header.chunk, header.flags, header.ranges, 0, header.frame_size, header.content_hash)
                 )
-                self.bytes_stored += len(frame)
                 yield header, frame
                 sending.busy("send")
 

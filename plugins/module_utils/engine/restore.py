@@ -58,17 +58,18 @@ class Restore:
         self._watches = watches
         self._own = _Worker()
         self._zeros = bytes(geometry.chunk_size)
+        sector = geometry.logical_sector_size
+        self._guards = (0, sector, geometry.disk_size - sector)
         self._kept: dict[int, memoryview] = {}
         self.workers = worker_count(2 * geometry.chunk_size)
         self.bytes_written = 0
-        self.bytes_received = 0
 
     def lower_guards(self) -> None:
         """Make the disk unbootable before anything else is written, durably."""
         sector = self._geometry.logical_sector_size
         blank = aligned_buffer(sector)
         # A larger disk has its old backup header at its own end, beyond the image's.
-        for offset in sorted({0, sector, self._geometry.disk_size - sector, self._disk.size - sector}):
+        for offset in sorted({*self._guards, self._disk.size - sector}):
             if offset + sector <= self._disk.size:
                 self._disk.write_from(offset, blank)
         self._disk.flush()
@@ -83,7 +84,7 @@ class Restore:
     def _keep_guards(self, offset: int, content: memoryview) -> None:
         """Take the guards out of what is about to be written at ``offset``, and keep them for later."""
         sector = self._geometry.logical_sector_size
-        for start in (0, sector, self._geometry.disk_size - sector):
+        for start in self._guards:
             if offset <= start < offset + len(content):
                 guard = content[start - offset : start - offset + sector]
                 kept = aligned_buffer(sector)
@@ -105,7 +106,6 @@ class Restore:
             if header is None:
                 return False
             slot.header = header
-            self.bytes_received += header.frame_size
             receiving.busy("receive")
             return True
 

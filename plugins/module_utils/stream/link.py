@@ -164,7 +164,6 @@ class Link:
         self._last_sent = time.monotonic()
         self._closed = threading.Event()
         self.bytes_sent = 0
-        self.bytes_received = 0
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, kind: Kind, payload: bytes = b"", body: bytes | memoryview = b"") -> None:
@@ -223,7 +222,6 @@ class Link:
                 f"Message {sequence} arrived where {self._received} was expected: the link was tampered with."
             )
         self._received += 1
-        self.bytes_received += HEAD.size + len(rest)
         return Message(kind, payload, body_size)
 
     def receive_body(self, view: memoryview) -> None:
@@ -233,7 +231,6 @@ class Link:
         except LinkError:
             self.close()
             raise
-        self.bytes_received += len(view)
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT):
