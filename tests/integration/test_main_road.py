@@ -66,12 +66,14 @@ def leftovers(lab: Lab) -> list[str]:
     """What a run left on its laptops: processes and files of Ansible and of ours."""
     found = []
     for laptop in lab.laptops:
-        # async_wrapper itself looks after its module every few seconds, and then removes its folder.
-        wait = 'for i in $(seq 80); do [ -z "$(ls -A "$1")" ] && break; sleep 0.1; done; ls -A "$1" "$2"'
-        listing = laptop.run(["sh", "-c", wait, "sh", laptop.folder / "ansible", laptop.folder / "async"]).stdout
-        found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line and not line.endswith(":")]
-        processes = laptop.run(["sh", "-c", "ps -eo args | grep [A]nsiballZ || true"]).stdout
-        found += [f"{laptop.name}: {line}" for line in processes.splitlines() if str(laptop.folder) in line]
+        # async_wrapper itself looks after its module every few seconds, then removes its folder, and only then ends.
+        wait = (
+            'for i in $(seq 80); do left=$(ls -A "$1" "$2" | grep -v ":$"; ps -eo args | grep [A]nsiballZ | grep -F "$3"); '
+            '[ -z "$left" ] && break; sleep 0.1; done; echo "$left"'
+        )
+        folders = [str(laptop.folder / name) for name in ("ansible", "async")]
+        listing = laptop.run(["sh", "-c", wait, "sh", *folders, str(laptop.folder)]).stdout
+        found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
         runs = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.json 2>/dev/null || true"]).stdout
         found += [f"{laptop.name}: {line}" for line in runs.splitlines() if str(laptop.disk) in line]
     return found
