@@ -6,89 +6,202 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_description,
+    damaged,
+    describe,
     finish,
     receive_record,
     want,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis, sound_record
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 
 class CaptureSink:
-    """Writes what the laptop serves into the store, over as many links as it takes."""
+    """Writes what the laptop serves into the store, over as many links as it takes.
 
-    def __init__(self, store: ImageStore, name: str) -> None:
+    What is there already, from the old image or from a capture that broke off, is announced to the laptop, which then sends only what
+    differs. Nothing is written as long as everything is as in the old image.
+    """
+
+    def __init__(self, store: ImageStore, place: Place, old: ImageReader | None = None) -> None:
         self._store = store
-        self._name = name
+        self._place = place
+        self._old = old
+        self._old_identity = os.fstat(old.source.fileno()) if old else None
+        self._damaged: set[int] = set()
+        self._rows_equal = 0
+        """How many rows of the old image were confirmed, as long as nothing else has come."""
         self._room = memoryview(b"")
+        self._header_size = 0
+        self._basis: Basis
+        self.header: ImageHeader | None = None
         self.writer: ImageWriter | None = None
-        self.header: ImageHeader
+        self.kept = 0
+        self.changed = True
         self.watches = Stopwatches()
 
+    @property
+    def _next(self) -> int:
+        """The first chunk that is not dealt with."""
+        if self.writer is not None:
+            return self.writer.next_chunk
+        return self._old.index.chunk_at(self._rows_equal - 1) + 1 if self._old and self._rows_equal else 0
+
     def progress(self) -> int:
-        """Grows with every record."""
-        return self.writer.stored_bytes if self.writer else 0
+        """Changes with every record."""
+        return self._next
 
     def converse(self, link: Link) -> None:
         """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
-        if self.writer is None:
-            packed, _index = ask_description(link)
-            self.header = ImageHeader.unpack(packed)
-            self._room = memoryview(bytearray(largest_frame(self.header.geometry.chunk_size)))
-            self.writer = self._store.create(self._name, self.header, find_zstd().codec())
-        want(link, [(self.writer.next_chunk, self.header.geometry.chunk_count)])
+        if self.header is None:
+            self._learn(link)
+        header = self._known_header()
+        for chunk in self._damaged:
+            damaged(link, chunk)
+        if self._basis:
+            describe(link, *self._basis.describe())
+        want(link, [(self._next, header.geometry.chunk_count)])
         watch = self.watches.new()
-        while (header := receive_record(link, self._unpack, self._room)) is not None:
-            frame = self._room[: header.frame_size]
-            watch.busy("receive")
-            if hashlib.sha256(frame).digest() != header.frame_hash:
-                raise LinkError(f"The frame of chunk {header.chunk} arrived damaged.")
-            watch.busy("check")
-            try:
-                self.writer.append(header, frame)
-            except OSError as error:
-                raise store_error(self._store.path, error) from error
-            watch.busy("store")
+        try:
+            while (record := receive_record(link, self._unpack, self._room, self._keep)) is not None:
+                frame = self._room[: record.frame_size]
+                watch.busy("receive")
+                if hashlib.sha256(frame).digest() != record.frame_hash:
+                    raise LinkError(f"The frame of chunk {record.chunk} arrived damaged.")
+                watch.busy("check")
+                self._begun().append(record, frame)
+                watch.busy("store")
+        except OSError as error:
+            raise store_error(self._store.path, error) from error
         finish(link)
 
+    def _learn(self, link: Link) -> None:
+        packed, _index = ask_description(link)
+        self.header = header = ImageHeader.unpack(packed)
+        self._header_size = len(packed)
+        self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
+        self._basis = Basis([*self._left(), *([self._old] if self._old else [])], header.geometry)
+        if self._old is None or self._old.header.geometry != header.geometry:
+            self._begun()
+
+    def _left(self) -> list[PartialImage]:
+        """What captures that broke off have stored."""
+        try:
+            return [PartialImage(FileSource(self._place.left))]
+        except (FileNotFoundError, ImagingError):
+            return []
+
+    def _known_header(self) -> ImageHeader:
+        if self.header is None:
+            raise ImagingError("The laptop ended the transfer before it described its disk.")
+        return self.header
+
     def _unpack(self, payload: bytes) -> RecordHeader:
-        return RecordHeader.unpack(payload, self.header.geometry, self.header.stream)
+        header = self._known_header()
+        return RecordHeader.unpack(payload, header.geometry, header.stream)
+
+    def _keep(self, payload: bytes) -> None:
+        """Take a chunk over from the store, by its record's header."""
+        header = self._known_header()
+        record = RecordHeader.unpack(payload, header.geometry, header.stream, framed=False)
+        if self.writer is None and self._is_next_of_old(record):
+            self._rows_equal += 1
+        else:
+            self._copy(self._begun(), record)
+        self.kept += 1
+
+    def _is_next_of_old(self, record: RecordHeader) -> bool:
+        if self._old is None or self._rows_equal >= len(self._old.index):
+            return False
+        row = self._old.index.row_at(self._rows_equal)
+        return (row.chunk, row.flags, row.ranges, row.content_hash) == (
+            record.chunk,
+            record.flags,
+            record.ranges,
+            record.content_hash,
+        )
+
+    def _begun(self) -> ImageWriter:
+        """The writer; what was equal to the old image so far is copied when it begins."""
+        if self.writer is None:
+            header = self._known_header()
+            self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
+            for position in range(self._rows_equal):
+                row = self._old.index.row_at(position) if self._old else None
+                if row is not None:
+                    length = header.geometry.length(row.chunk)
+                    self._copy(
+                        self.writer,
+                        RecordHeader(row.chunk, row.flags, row.ranges, length, row.content_hash, 0, b"", header.stream),
+                    )
+        return self.writer
+
+    def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
+        """Write a record whose frame the store has."""
+        found = None if header.chunk in self._damaged else self._basis.find(header.chunk, header.content_hash)
+        if found is None:
+            raise LinkError(f"The laptop says of chunk {header.chunk} that the store has it, which is not so.")
+        stored, row = found
+        try:
+            record = sound_record(stored, row)
+        except BadImage as error:
+            self._damaged.add(header.chunk)
+            raise LinkError(str(error)) from error
+        complete = replace(header, frame_size=record.header.frame_size, frame_hash=record.header.frame_hash)
+        writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Make the image whole and give it its name, if it is what the laptop says it is."""
-        writer = self.writer
-        if writer is None:
-            raise ImagingError("The laptop ended the transfer before it described its disk.")
+        self._known_header()
+        old = self._old
+        if self.writer is None and old is not None and old.root_digest.hex() == result["root_digest"]:
+            self.changed = False
+            self._place.remove()
+            return
         try:
             watch = self.watches.new()
-            root = writer.finish({"used_bytes": result["used_bytes"]}).hex()
+            writer = self._begun()
+            root = writer.finish({"used_bytes": result["used_bytes"]}, result["bad_ranges"]).hex()
             if root != result["root_digest"]:
+                self._place.remove()
                 raise ImagingError(
                     f"What was stored (root digest {root}) is not what the laptop read ({result['root_digest']}): nothing was kept. The disk may "
                     "have changed while it was read, or memory is failing on either machine. Run again."
                 )
-            writer.commit()
+            self._place.commit(self._old_identity)
             watch.busy("finish")
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
-    def discard(self) -> None:
-        """Remove what was stored so far, unless the image got its name."""
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the image that there is now."""
         if self.writer is not None:
-            self.writer.discard()
+            return self.writer.stored_bytes
+        return self._old.stored_bytes if self._old is not None else 0
+
+    def leave(self) -> int:
+        """Let go of what did not become an image; returns how many bytes of it the next capture can go on from."""
+        return self._place.leave(keep=self.writer is not None and len(self.writer.index) > 0)
 
 
 class ActionModule(TransferAction):
@@ -100,35 +213,49 @@ class ActionModule(TransferAction):
         """Capture; raises ImagingError."""
         store = ImageStore(arguments["store"])
         name = arguments["image"]
-        store.check_new(name)
+        old = store.existing(name, arguments["update"])
         if self._task.check_mode:
             checked: dict[str, Any] = self._execute_module(self._task.action, arguments, task_vars=task_vars)
             return dict(checked, image=name)
-        sink = CaptureSink(store, name)
+        sink = CaptureSink(store, store.place(name), old)
         try:
             result, transfer = self.run_transfer(
                 arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress
             )
-            if result.get("failed"):
-                return result
-            sink.conclude(result)
+            if not result.get("failed"):
+                sink.conclude(result)
+        except ImagingError as error:
+            raise ImagingError(f"{error}{_kept(sink.leave(), name)}") from error
         finally:
-            sink.discard()
+            left = sink.leave()
+        if result.get("failed"):
+            return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}")
         return self._complete(result, sink, name, store.image_path(name), time.monotonic() - transfer.began)
 
     def _complete(
         self, result: dict[str, Any], sink: CaptureSink, name: str, path: str, seconds: float
     ) -> dict[str, Any]:
-        stored = sink.writer.stored_bytes if sink.writer else 0
         stages = dict(result["stages"])
         stages.update({f"controller {stage}": times for stage, times in sink.watches.stages().items()})
         return dict(
             result,
+            changed=sink.changed,
             image=name,
             path=path,
-            stored_bytes=stored,
-            ratio=round(result["used_bytes"] / stored, 3),
+            kept_chunks=sink.kept,
+            stored_bytes=sink.stored_bytes,
+            ratio=round(result["used_bytes"] / sink.stored_bytes, 3),
             seconds=round(seconds, 3),
             throughput=int(result["used_bytes"] / seconds),
             stages=stages,
         )
+
+
+def _kept(size: int, name: str) -> str:
+    """What a person should know of what a capture that broke off has left."""
+    if not size:
+        return ""
+    return (
+        f" What was stored of the image so far ({size >> 20} MiB) is kept as {name}{SUFFIX}.partial in the store: capture again under this name to "
+        "go on from there, or remove that file."
+    )

@@ -22,9 +22,8 @@ class StoredSource:
 
     def __init__(self, image: ImageReader) -> None:
         self._image = image
-        self.received = 0
-        """How many chunks the laptop is known to have got: it asks for those that it lacks."""
-        self._most_wanted = 0
+        self.settled = 0
+        """How many chunks need nothing more, as the laptop says."""
         self.watches = Stopwatches()
 
     def header(self) -> bytes:
@@ -35,10 +34,13 @@ class StoredSource:
         """The index as the image has it."""
         return self._image.packed_index
 
-    def wanted(self, count: int) -> None:
-        """Learn from a request how far the laptop is."""
-        self._most_wanted = max(self._most_wanted, count)
-        self.received = self._most_wanted - count
+    def known(self, header: bytes, index: bytes) -> None:
+        """Nothing depends on it: the laptop asks for what it lacks."""
+
+    def progress(self, settled: int, total: int) -> None:
+        """Learn how far the laptop is."""
+        del total
+        self.settled = settled
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
         """The records of the used chunks in [start, end), as the image has them."""
@@ -70,7 +72,7 @@ class ActionModule(TransferAction):
         def conversation(link: Link) -> None:
             serve(link, source)
 
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.received)
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.settled)
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]

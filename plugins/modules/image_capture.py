@@ -15,6 +15,7 @@ author:
 description:
   - Reads what matters of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it
     to C(NAME.img.zst) in the image store.
+  - A capture that breaks off leaves C(NAME.img.zst.partial) behind. Capturing under the same name again checks that and goes on from it.
   - The image is there whole, or not at all. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
   - The disk is held exclusively and is never written. A disk with anything mounted is refused.
   - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
@@ -30,7 +31,7 @@ options:
   image:
     description:
       - Name of the image, without folder and ending.
-      - The image must not exist yet.
+      - The image must not exist yet, unless O(update) is set.
     type: str
     required: true
   compression_level:
@@ -45,6 +46,21 @@ options:
     type: str
     choices: [auto, all]
     default: auto
+  update:
+    description:
+      - Whether the image may exist already, and is to become what the disk is now.
+      - Chunks that did not change are neither compressed nor sent, but taken from the old image, which stays as it is until the new one is
+        whole. When nothing has changed the file is not touched.
+    type: bool
+    default: false
+  bad_sectors:
+    description:
+      - What to do about sectors of the disk that can't be read.
+      - With V(fail) the capture ends and names them.
+      - With V(zero) they are taken for zeros, and RV(bad_ranges) and the image's header name them.
+    type: str
+    choices: [fail, zero]
+    default: fail
 extends_documentation_fragment:
   - fleet.imaging.transfer
 seealso:
@@ -105,6 +121,29 @@ root_digest:
   description: SHA-256 in hexadecimal over what the image says of the disk. Equal disks have equal digests.
   returned: success, not in check mode
   type: str
+kept_chunks:
+  description: Number of chunks that were taken from the old image, or from what a capture that broke off had stored.
+  returned: success, not in check mode
+  type: int
+used_chunks:
+  description: Number of chunks with at least one used byte.
+  returned: success, not in check mode
+  type: int
+bad_ranges:
+  description: What could not be read of the disk and is zeros in the image.
+  returned: success, not in check mode
+  type: list
+  elements: dict
+  contains:
+    start:
+      description: The first byte.
+      type: int
+    end:
+      description: The byte after the last one.
+      type: int
+    partition:
+      description: Number, content and label of the partitions that it lies in.
+      type: str
 partitions:
   description: For each partition how its used map was made, and why it counts as wholly used if it does.
   returned: success
@@ -145,6 +184,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
         used_map=module.params["used_map"],
         level=module.params["compression_level"],
         chunk_size=DEFAULT_CHUNK_SIZE,
+        zero_bad_sectors=module.params["bad_sectors"] == "zero",
         expect=module.params["expect"],
     )
     run = module_runner(module)

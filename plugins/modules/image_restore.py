@@ -13,7 +13,9 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Writes an image from the image store to a whole disk. B(Everything on that disk is lost.)
+  - Writes to a whole disk what of it differs from an image in the image store. B(Everything else on that disk is lost.)
+  - The disk is looked at first, for as long as that pays. What it holds already is neither sent nor written, so that a second run changes
+    nothing, and a run that broke off is finished by running again.
   - Boot sector and partition table headers are invalidated first and written last, so that a disk that is not complete does not boot.
   - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
     partition table. The disk is held exclusively meanwhile.
@@ -29,7 +31,7 @@ attributes:
     description: In check mode, the disk is compared with the image; RV(ignore:changed) says whether it differs. Nothing is written.
   diff_mode:
     support: full
-    description: With a comparison, shows how many chunks and bytes differ.
+    description: Shows how many chunks and bytes differ or did, and where they lie.
 options:
   image:
     description:
@@ -42,6 +44,21 @@ options:
       - Without this the result is not RV(verified).
     type: bool
     default: true
+  unused:
+    description:
+      - What becomes of the space that the image does not use, when anything on the disk is changed.
+      - V(discard) gives it back to the disk, as far as the disk takes that. Nobody promises what is read there afterwards, and old data
+        may still be in the medium.
+      - V(leave) leaves it as it is, so that old data can be read by whoever looks below the file systems.
+      - V(zero) makes it part of what is compared and written, in check mode too. All of the disk is read, which takes as long as that takes.
+    type: str
+    choices: [discard, leave, zero]
+    default: discard
+  rewrite:
+    description:
+      - Whether to write what the disk holds already, too. Without this nothing is sent or written that is equal.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - fleet.imaging.transfer
 seealso:
@@ -100,7 +117,7 @@ ratio:
   returned: success
   type: float
 bytes_written:
-  description: Bytes written to the disk.
+  description: Bytes written to the disk; zero when it was equal before.
   returned: success
   type: int
 seconds:
@@ -124,11 +141,44 @@ root_digest:
   returned: success
   type: str
 verified:
-  description: Whether every used chunk was read from the medium and is equal to the image's.
+  description:
+    - Whether every used chunk is known to be equal to the image's from reading the medium in this run. Those that were written were read
+      after that.
   returned: success
   type: bool
+equal_chunks:
+  description: Number of chunks that were found equal, and were neither sent nor written.
+  returned: success
+  type: int
+written_chunks:
+  description: Number of chunks that were written.
+  returned: success
+  type: int
+bytes_discarded:
+  description: Bytes of unused space that were given back to the disk.
+  returned: success
+  type: int
+changes:
+  description: The ranges of the disk that were written or, in check mode, would be; the first hundred of them.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    start:
+      description: The first byte.
+      type: int
+    end:
+      description: The byte after the last one.
+      type: int
+    partition:
+      description: Number, content and label of the partitions that it lies in.
+      type: str
+more_changes:
+  description: How many more such ranges there are.
+  returned: success
+  type: int
 differing_chunks:
-  description: Number of chunks that differ, where the disk was compared.
+  description: Number of chunks that differ, in check mode from the image, otherwise from what was written.
   returned: success
   type: int
 differing_bytes:
@@ -141,6 +191,7 @@ stages:
   type: dict
 """
 
+import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
@@ -172,31 +223,26 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         write=not module.check_mode,
         read_back=module.params["read_back"],
         host=ticket.host,
+        unused=module.params["unused"],
+        rewrite=module.params["rewrite"],
     )
     port, timeout = module.params["port"], module.params["link_timeout"]
     device = os.path.realpath(request.device)
     run = module_runner(module)
     with Session(ticket.run_id, device, ticket.secret_bytes, port, timeout) as session, TargetDisk(
         run, request
-    ) as disk:
-        sink = RestoreSink(disk, request, zstd, session)
+    ) as disk, contextlib.closing(RestoreSink(disk, request, zstd, session)) as sink:
         session.converse(sink.converse)
         result = sink.result()
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
-    if request.write and sink.differing:
+    if request.write and sink.differs:
+        first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
         raise ImagingError(
             f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
-            f"(the first: chunk {sink.differing[0]}). The disk is failing or lies about what it stores: replace it. It is not restored."
+            f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    difference = bool(sink.differing)
-    result.update(changed=request.write or difference, zstd=zstd.name)
-    if not request.write:
-        result["diff"] = {
-            "before": f"{result['differing_chunks']} of {result['used_chunks']} chunks ({result['differing_bytes']} used bytes) differ\n",
-            "after": f"0 of {result['used_chunks']} chunks (0 used bytes) differ\n",
-        }
-    return result
+    return dict(result, zstd=zstd.name, diff=sink.diff())
 
 
 def main() -> None:

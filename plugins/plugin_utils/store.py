@@ -9,10 +9,9 @@ import os
 import re
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
 
@@ -63,20 +62,23 @@ class ImageStore:
         names = self.names()
         return f"There are: {', '.join(names)}." if names else "The store is empty: capture a reference first."
 
-    def check_new(self, name: str) -> None:
-        """Raise ImagingError unless an image of this name can be made."""
-        if os.path.lexists(self.image_path(name)):
+    def existing(self, name: str, update: bool) -> ImageReader | None:
+        """The image of that name which a capture may replace, or None; raises ImagingError when there is one that it may not."""
+        if not os.path.lexists(self.image_path(name)):
+            return None
+        if not update:
             raise ImagingError(
-                f"There is an image {name!r} in {self.path} already, and an image is never overwritten: give the new one another name with "
-                f"imaging_image, or remove the old one with images.yml and imaging_remove_images: [{name}]."
+                f"There is an image {name!r} in {self.path} already, and an image is not overwritten unasked: set imaging_update: true to bring "
+                "it up to date, give the new one another name with imaging_image, or remove the old one with images.yml and "
+                f"imaging_remove_images: [{name}]."
             )
+        return self.open(name)
 
-    def create(self, name: str, header: ImageHeader, codec: Codec) -> ImageWriter:
-        """Begin a new image, in a store that is made (mode 0700) if need be."""
-        self.check_new(name)
+    def place(self, name: str) -> Place:
+        """Take the place of an image that is to be made, in a store that is made (mode 0700) if need be; raises ImagingError."""
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            return ImageWriter(self.image_path(name), header, codec)
+            return Place(self.image_path(name))
         except OSError as error:
             raise store_error(self.path, error) from error
 
@@ -84,6 +86,6 @@ class ImageStore:
 def store_error(path: str, error: OSError) -> ImagingError:
     """What a failure to write to the store means for the person."""
     return ImagingError(
-        f"Writing to the image store {path} failed: {error.strerror}. Nothing was kept of the image. Make room there, or set imaging_store to a "
-        "folder on a larger file system, and run again."
+        f"Writing to the image store {path} failed: {error.strerror}. Make room there, or set imaging_store to a folder on a larger file "
+        "system, and run again."
     )

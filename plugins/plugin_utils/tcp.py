@@ -20,7 +20,7 @@ class Unreachable(LinkError):
     """Nothing answers at the laptop's port."""
 
 
-def connect(address: str, port: int, secret: bytes) -> Link:
+def connect(address: str, port: int, secret: bytes, silence: float | None = None) -> Link:
     """Make a link to the module that listens on a laptop; raises LinkError (Unreachable when there was no connection at all)."""
     try:
         connection = socket.create_connection((address, port), CONNECT_TIME)
@@ -39,4 +39,4 @@ def connect(address: str, port: int, secret: bytes) -> Link:
     except LinkError:
         channel.close()
         raise
-    return Link(channel, keys)
+    return Link(channel, keys, silence)

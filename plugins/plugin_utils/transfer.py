@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import SILENCE, Link, LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, longest_silence
 
 from .detached_module import DetachedModule
 from .tcp import Unreachable, connect
@@ -27,10 +27,10 @@ Conversation = Callable[[Link], None]
 FIRST_LINK = 30.0
 """Seconds after which a laptop whose module listens, but that was never reached, counts as unreachable."""
 
-HEALTHY = 2 * SILENCE
-"""Seconds that a link must last to count as well even when nothing got on: the laptop was comparing, say.
+HEALTHY = 2
+"""How many times the longest silence a link must last to count as well even when nothing got on: the laptop was mapping, say.
 
-Longer than a link takes to break of silence, or a path that swallows large packets would look well for ever.
+More than one, or a path that swallows large packets would look well for ever.
 """
 
 FIRST_PAUSE = 0.2
@@ -54,6 +54,8 @@ class Transfer:
         self._module = module
         self._address = address
         self._link_timeout = link_timeout
+        self._silence = longest_silence(link_timeout)
+        self._heard = 0.0
         self._progress = progress
         self._connected = False
         self._secret = secret
@@ -81,8 +83,8 @@ class Transfer:
                 return self._module.collect(ENDING)
             except LinkError as error:
                 now = time.monotonic()
-                if failing_since is None or self._progress() != before or now - attempt > HEALTHY:
-                    failing_since, before, pause = now, self._progress(), FIRST_PAUSE
+                if failing_since is None or self._progress() != before or now - attempt > HEALTHY * self._silence:
+                    failing_since, before, pause = max(attempt, self._heard), self._progress(), FIRST_PAUSE
                 # Ansible's own connection may be down as well: it is asked only when the module no longer answers, and once.
                 if not self._connected and self._module.has_ended():
                     return self._module.collect(ENDING)
@@ -102,7 +104,7 @@ class Transfer:
 
     def _one_link(self, port: int, conversation: Conversation) -> None:
         self._connected = False
-        link = connect(self._address, port, self._secret)
+        link = connect(self._address, port, self._secret, self._silence)
         self._connected = True
         if not self.links:
             self.began = time.monotonic()
@@ -115,6 +117,7 @@ class Transfer:
             link.end(str(error) or type(error).__name__)
             raise
         finally:
+            self._heard = link.last_heard
             self.sent += link.bytes_sent
             link.close()
 

@@ -18,6 +18,7 @@ import struct
 from typing import Iterable, Sequence
 
 from ..errors import ImagingError
+from .deallocate import discard_range, zero_range
 
 BLKRRPART = 0x125F
 BLKSSZGET = 0x1268
@@ -29,8 +30,24 @@ WORTH_SKIPPING = 128 << 10
 """Bytes. A gap below this is cheaper to transfer than to begin another request for."""
 
 
+LARGEST_STEP = 1 << 30
+"""Bytes that the kernel is asked to zero or to discard at a time, so that an interruption is heard in between."""
+
+ZEROS = 1 << 20
+
+FIRST_TRY = 64 << 10
+"""Bytes. A request that failed is tried again in pieces of this size, and the pieces that fail in :data:`LEAST_TRY`."""
+
+LEAST_TRY = 4096
+"""Bytes; the physical sector of nearly all disks. Each further try of a bad sector can take a failing disk many seconds."""
+
+
 class DiskError(ImagingError):
     """A disk can't be held, read or written."""
+
+
+class ReadError(DiskError):
+    """A disk did not give back what is stored on it."""
 
 
 def aligned_buffer(size: int) -> memoryview:
@@ -116,7 +133,7 @@ class RawDisk:
             try:
                 count = os.preadv(descriptor, [view[done:]], offset + done)
             except OSError as error:
-                raise DiskError(
+                raise ReadError(
                     f"{self.path}: reading {len(view) - done} bytes at {offset + done} failed: {error.strerror}. The disk is probably "
                     "failing: look at the kernel's log (dmesg) and at smartctl -a."
                 ) from error
@@ -134,10 +151,57 @@ class RawDisk:
             try:
                 done += os.pwritev(descriptor, [view[done:]], offset + done)
             except OSError as error:
-                raise DiskError(
-                    f"{self.path}: writing {len(view) - done} bytes at {offset + done} failed: {error.strerror}. The disk is not "
-                    "restored and does not boot: look at the kernel's log (dmesg), replace the disk if it is failing, and run again."
-                ) from error
+                raise self._write_error(offset + done, len(view) - done, error) from error
+
+    def _write_error(self, offset: int, length: int, error: OSError) -> DiskError:
+        return DiskError(
+            f"{self.path}: writing {length} bytes at {offset} failed: {error.strerror}. The disk is not restored and does not boot: "
+            "look at the kernel's log (dmesg), replace the disk if it is failing, and run again."
+        )
+
+    def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
+        """Fill ``view`` like :meth:`read_into`, with zeros for what can't be read; returns those ranges, as offsets of the disk."""
+        bad: list[tuple[int, int]] = []
+        self._salvage(offset, view, FIRST_TRY, bad)
+        return bad
+
+    def _salvage(self, offset: int, view: memoryview, step: int, bad: list[tuple[int, int]]) -> None:
+        for start in range(0, len(view), step):
+            piece = view[start : start + step]
+            try:
+                self.read_into(offset + start, piece)
+            except ReadError:
+                if step > LEAST_TRY:
+                    self._salvage(offset + start, piece, LEAST_TRY, bad)
+                    continue
+                piece[:] = bytes(len(piece))
+                if bad and bad[-1][1] == offset + start:
+                    bad[-1] = (bad[-1][0], offset + start + len(piece))
+                else:
+                    bad.append((offset + start, offset + start + len(piece)))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Have ``length`` bytes at ``offset`` read as zeros, by the kernel's own means where it has them."""
+        for start in range(offset, offset + length, LARGEST_STEP):
+            end = min(offset + length, start + LARGEST_STEP)
+            try:
+                done = zero_range(self._buffered, start, end - start)
+            except OSError as error:
+                raise self._write_error(start, end - start, error) from error
+            if not done:
+                zeros = aligned_buffer(min(ZEROS, end - start))
+                for position in range(start, end, len(zeros)):
+                    self.write_from(position, zeros[: end - position])
+
+    def discard(self, offset: int, length: int) -> bool:
+        """Give a range back to the device, whose content is then undefined; False when the device takes no such thing."""
+        for start in range(offset, offset + length, LARGEST_STEP):
+            try:
+                if not discard_range(self._buffered, self.is_device, start, min(LARGEST_STEP, offset + length - start)):
+                    return False
+            except OSError:  # it is a favour to the device, and not needed
+                return False
+        return True
 
     def is_hole(self, offset: int, length: int) -> bool:
         """Whether a regular file has no data at all in these bytes; never true of a device."""

@@ -8,15 +8,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from typing import Generator, Protocol
+from typing import Generator, Protocol, Tuple, Union
 
-from ..disk.raw_io import RawDisk, aligned_buffer, read_spans
+from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans, spans
+from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_hash
 from ..zstd import Codec, Zstd
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
+
+MOST_BAD_RANGES = 1000
+"""A disk with more ranges that can't be read is for a tool that does nothing else."""
+
+NO_FRAME_HASH = bytes(32)
+
+
+class UnreadableSectors(ImagingError):
+    """Used bytes of the disk can't be read; ``ranges`` are their offsets."""
+
+    def __init__(self, ranges: list[tuple[int, int]], cause: ReadError) -> None:
+        super().__init__(str(cause))
+        self.ranges = ranges
 
 
 class UsedRanges(Protocol):
@@ -34,6 +48,9 @@ class _Slot:
         self.chunk = 0
         self.ranges: list[tuple[int, int]] = []
         self.hole = False
+
+
+Sent = Tuple[RecordHeader, Union[bytes, None]]
 
 
 class _Worker(threading.local):
@@ -55,7 +72,9 @@ class Capture:
         level: int,
         stream: bytes,
         watches: Stopwatches,
+        zero_bad_sectors: bool = False,
     ) -> None:
+        """With ``zero_bad_sectors`` what can't be read counts as zeros, and is noted in ``bad_ranges``."""
         self._disk = disk
         self._geometry = geometry
         self._used = used
@@ -63,6 +82,7 @@ class Capture:
         self._level = level
         self._stream = stream
         self._watches = watches
+        self._zero_bad_sectors = zero_bad_sectors
         self._zeros = bytes(geometry.chunk_size)
         self._zero_frames: dict[int, bytes] = {}
         self._own = _Worker()
@@ -70,6 +90,11 @@ class Capture:
         self.index = Index(geometry)
         """What was captured so far; frame offsets are not known here."""
         self.bytes_read = 0
+        self.bad_ranges: set[tuple[int, int]] = set()
+        self.known: Index | None = None
+        """What the other end has of an older image of this geometry; of a chunk whose content is in it no frame is made."""
+        self.forgotten: set[int] = set()
+        """Chunks whose copy at the other end turned out to be damaged."""
 
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
         """The used ranges of a chunk, counted from its start."""
@@ -79,8 +104,9 @@ class Capture:
             for start, end in self._used.within(offset, offset + self._geometry.length(chunk))
         ]
 
-    def records(self, start: int, end: int) -> Generator[tuple[RecordHeader, bytes], None, None]:
-        """The records of the used chunks in [start, end), in disk order; raises DiskError.
+    def records(self, start: int, end: int) -> Generator[Sent, None, None]:
+        """The records of the used chunks in [start, end), in disk order, without frames for those that are known; raises DiskError,
+        UnreadableSectors.
 
         Chunks captured before and asked for again are captured anew.
         """
@@ -114,10 +140,28 @@ class Capture:
     def _read(self, slot: _Slot) -> None:
         offset, length = self._geometry.offset(slot.chunk), self._geometry.length(slot.chunk)
         slot.hole = self._disk.is_hole(offset, length)
-        if not slot.hole:
+        if slot.hole:
+            return
+        try:
             self.bytes_read += read_spans(self._disk, offset, slot.buffer[:length], slot.ranges)
+        except ReadError as error:
+            self._salvage(slot, offset, length, error)
 
-    def _work(self, slot: _Slot) -> tuple[RecordHeader, bytes]:
+    def _salvage(self, slot: _Slot, offset: int, length: int, error: ReadError) -> None:
+        """Read what can be read of a chunk."""
+        bad: list[tuple[int, int]] = []
+        for start, end in spans(slot.ranges, self._disk.alignment, length):
+            bad += self._disk.salvage_into(offset + start, slot.buffer[start:end])
+        # A gap between used ranges is read along with them, and does not matter.
+        used = [(max(low, offset + start), min(high, offset + end)) for low, high in bad for start, end in slot.ranges]
+        lost = [(low, high) for low, high in used if low < high]
+        if lost and not self._zero_bad_sectors:
+            raise UnreadableSectors(lost, error)
+        self.bad_ranges.update(lost)
+        if len(self.bad_ranges) > MOST_BAD_RANGES:
+            raise UnreadableSectors(sorted(self.bad_ranges), error)
+
+    def _work(self, slot: _Slot) -> Sent:
         own = self._own
         if own.codec is None or own.watch is None:
             own.codec, own.watch = self._zstd.codec(), self._watches.new()
@@ -130,12 +174,15 @@ class Capture:
             zero = self._zeros.startswith(content)
         content_hash = zeros_hash(length) if zero else hashlib.sha256(content).digest()
         own.watch.busy("hash")
+        flags = USED | ZERO if zero else USED
+        packed = pack_ranges(slot.ranges, length)
+        known = self.known.find(slot.chunk) if self.known else None
+        if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
+            return RecordHeader(slot.chunk, flags, packed, length, content_hash, 0, NO_FRAME_HASH, self._stream), None
         frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level)
         own.watch.busy("compress")
         frame_hash = hashlib.sha256(frame).digest()
         own.watch.busy("hash")
-        flags = USED | ZERO if zero else USED
-        packed = pack_ranges(slot.ranges, length)
         return RecordHeader(
             slot.chunk, flags, packed, length, content_hash, len(frame), frame_hash, self._stream
         ), frame

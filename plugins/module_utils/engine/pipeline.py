@@ -25,9 +25,9 @@ BUDGET = 96 << 20
 SPARE_SLOTS = 3
 
 
-def worker_count(bytes_per_worker: int) -> int:
+def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
     """As many workers as there are processors, within the byte budget; two slots more than workers keep the neighbours busy."""
-    return max(1, min(len(os.sched_getaffinity(0)), BUDGET // bytes_per_worker - SPARE_SLOTS))
+    return max(1, min(len(os.sched_getaffinity(0)), budget // bytes_per_worker - SPARE_SLOTS))
 
 
 class OrderedPipeline(Generic[S, R]):

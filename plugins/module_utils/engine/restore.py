@@ -1,30 +1,32 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes records to a disk so that it never boots half-way: guards down first, guards up last.
-
-The guards are what makes a disk bootable: the boot sector and both GPT headers (UEFI 2.10, section 5.3: the primary header lies in
-the second sector, the backup header in the last one).
-"""
+"""Writes records to a disk, all but the guards, which make it bootable."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import threading
-from typing import Callable, Union
+from typing import Callable, Iterable, Union
 
-from ..disk.raw_io import RawDisk, aligned_buffer, write_spans
+from ..disk.raw_io import RawDisk, aligned_buffer, spans, write_spans
 from ..errors import ImagingError
 from ..image.geometry import Geometry
-from ..image.index import Index
-from ..image.record import ZERO, RecordHeader, largest_frame, unpack_ranges
+from ..image.index import Index, Row
+from ..image.record import ZERO, RecordHeader, largest_frame
 from ..zstd import Codec, Zstd
+from .goal import Goal
+from .guards import Guards
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
 Receive = Callable[[memoryview], Union[RecordHeader, None]]
 """Fills the start of a buffer with the next frame and returns its record header, or None when there are no more."""
+
+
+LARGEST_ZERO = 1 << 30
+"""Bytes that are zeroed before it is noted that they were."""
 
 
 class DamagedFrame(ImagingError):
@@ -48,49 +50,54 @@ class _Worker(threading.local):
 
 
 class Restore:
-    """Makes a held, writable disk equal to an index, from records in any order; one twice does no harm."""
+    """Makes a held, writable disk equal to its goal, from records in any order; one twice does no harm."""
 
-    def __init__(self, disk: RawDisk, geometry: Geometry, index: Index, zstd: Zstd, watches: Stopwatches) -> None:
+    def __init__(
+        self, disk: RawDisk, goal: Goal, index: Index, guards: Guards, zstd: Zstd, watches: Stopwatches
+    ) -> None:
         self._disk = disk
-        self._geometry = geometry
+        self._goal = goal
+        self._geometry = goal.geometry
         self._index = index
+        self._guards = guards
         self._zstd = zstd
         self._watches = watches
         self._own = _Worker()
-        self._zeros = bytes(geometry.chunk_size)
-        sector = geometry.logical_sector_size
-        self._guards = (0, sector, geometry.disk_size - sector)
-        self._kept: dict[int, memoryview] = {}
-        self.workers = worker_count(2 * geometry.chunk_size)
+        self._zeros = bytes(self._geometry.chunk_size)
+        self._slots: list[_Slot] = []
+        self.workers = worker_count(2 * self._geometry.chunk_size)
         self.bytes_written = 0
+        """Bytes written or zeroed; what was discarded does not count."""
 
-    def lower_guards(self) -> None:
-        """Make the disk unbootable before anything else is written, durably."""
-        sector = self._geometry.logical_sector_size
-        blank = aligned_buffer(sector)
-        # A larger disk has its old backup header at its own end, beyond the image's.
-        for offset in sorted({*self._guards, self._disk.size - sector}):
-            if offset + sector <= self._disk.size:
-                self._disk.write_from(offset, blank)
-        self._disk.flush()
+    def zero(self, rows: Iterable[Row], written: Callable[[int], None]) -> None:
+        """Have these chunks, in ascending order, be all zeros; ``written`` is called with each that is. Raises DiskError."""
+        writing = self._watches.new()
+        start = end = 0
+        chunks: list[int] = []
 
-    def raise_guards(self) -> None:
-        """Make the disk bootable, once everything else is on the medium; raises DiskError."""
-        self._disk.flush()
-        for offset in sorted(self._kept, reverse=True):
-            self._disk.write_from(offset, self._kept[offset])
-        self._disk.flush()
+        def flush() -> None:
+            self._disk.zero(start, end - start)
+            self.bytes_written += end - start
+            for chunk in chunks:
+                written(chunk)
+            chunks.clear()
+            writing.busy("zero")
 
-    def _keep_guards(self, offset: int, content: memoryview) -> None:
-        """Take the guards out of what is about to be written at ``offset``, and keep them for later."""
-        sector = self._geometry.logical_sector_size
-        for start in self._guards:
-            if offset <= start < offset + len(content):
-                guard = content[start - offset : start - offset + sector]
-                kept = aligned_buffer(sector)
-                kept[:] = guard
-                self._kept[start] = kept
-                guard[:] = self._zeros[:sector]
+        for row in rows:
+            offset, length = self._geometry.offset(row.chunk), self._geometry.length(row.chunk)
+            for low, high in spans(self._goal.ranges(row), self._disk.alignment, length):
+                if offset + low != end or end - start >= LARGEST_ZERO:
+                    flush()
+                    start = offset + low
+                end = offset + high
+            chunks.append(row.chunk)
+        flush()
+
+    def zero_tail(self) -> None:
+        """Clear the end of a larger disk."""
+        start, end = self._goal.tail
+        self._disk.zero(start, end - start)
+        self.bytes_written += end - start
 
     def write(self, receive: Receive, interrupt: Callable[[], None], written: Callable[[int], None]) -> None:
         """Write what ``receive`` yields, but for the guards; ``written`` is called with each chunk that is on its way to the medium.
@@ -109,15 +116,17 @@ class Restore:
             receiving.busy("receive")
             return True
 
-        slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
-        pipeline = OrderedPipeline(slots, feed, self._work, self.workers, interrupt)
+        if not self._slots:
+            self._slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
+        pipeline = OrderedPipeline(self._slots, feed, self._work, self.workers, interrupt)
         with contextlib.closing(pipeline.results()) as results:
             for slot, content in results:
                 writing.wait("write")
                 header = slot.header
                 offset = self._geometry.offset(header.chunk)
-                self._keep_guards(offset, content)
-                ranges = unpack_ranges(header.ranges, header.content_size)
+                self._guards.take_out(offset, content)
+                row = self._goal.row(header.chunk)
+                ranges = self._goal.ranges(row) if row else []
                 self.bytes_written += write_spans(self._disk, offset, content, ranges)
                 written(header.chunk)
                 writing.busy("write")

@@ -1,20 +1,19 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compares a disk with an index: which used chunks differ in their masked content."""
+"""Compares a disk with a goal: which chunks differ in their masked content."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from array import array
-from typing import Callable, Iterable
+from typing import Generator, Iterable
 
-from ..disk.raw_io import RawDisk, aligned_buffer, read_spans
-from ..image.geometry import Geometry
-from ..image.index import Index, Row
-from ..image.record import ZERO, mask, unpack_ranges
-from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
+from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans
+from ..image.index import Row
+from ..image.record import ZERO, mask
+from .goal import Goal
+from .pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
 
@@ -22,28 +21,28 @@ class _Slot:
     def __init__(self, size: int) -> None:
         self.buffer = aligned_buffer(size)
         self.row: Row
+        self.readable = True
 
 
 class Scan:
-    """Reads used chunks from the medium, masks them with the image's used ranges, and compares their hashes with the index."""
+    """Reads chunks from the medium, masks them with the goal's used ranges, and compares their hashes."""
 
-    def __init__(self, disk: RawDisk, geometry: Geometry, index: Index, watches: Stopwatches) -> None:
+    def __init__(self, disk: RawDisk, goal: Goal, watches: Stopwatches) -> None:
         self._disk = disk
-        self._geometry = geometry
-        self._index = index
+        self._goal = goal
+        self._geometry = goal.geometry
         self._watches = watches
-        self._zeros = bytes(geometry.chunk_size)
+        self._zeros = bytes(self._geometry.chunk_size)
         self._own = threading.local()
-        self.workers = worker_count(geometry.chunk_size)
+        # Half of the budget: a restore may go on beside it.
+        self.workers = worker_count(self._geometry.chunk_size, BUDGET // 2)
+        self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         self.bytes_read = 0
-        self.chunks_read = 0
 
-    def differing(self, rows: Iterable[Row], attend: Callable[[], None] = lambda: None) -> array[int]:
-        """The numbers of the chunks among ``rows`` that differ; ``attend`` is called now and then and may raise to end the scan."""
-        self._disk.flush()  # the page cache must not answer for the medium
+    def compare(self, rows: Iterable[Row]) -> Generator[tuple[Row, bool], None, None]:
+        """Each of ``rows``, in their order, and whether the disk holds it. What can't be read is not equal: writing may mend it."""
         pending = iter(rows)
         reading = self._watches.new()
-        result = array("I")
 
         def feed(slot: _Slot) -> bool:
             reading.wait("read")
@@ -55,33 +54,47 @@ class Scan:
             reading.busy("read")
             return True
 
-        slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
-        for slot, equal in OrderedPipeline(slots, feed, self._work, self.workers).results():
-            self.chunks_read += 1
-            if not equal:
-                result.append(slot.row.chunk)
-            attend()
-        return result
+        for slot, equal in OrderedPipeline(self._slots, feed, self._work, self.workers).results():
+            yield slot.row, equal
+
+    def tail_is_zero(self) -> bool:
+        """Whether the end of a larger disk holds nothing."""
+        start, end = self._goal.tail
+        buffer = self._slots[0].buffer
+        try:
+            while start < end:
+                piece = buffer[: end - start]
+                self._disk.read_into(start, piece)
+                if not self._zeros.startswith(piece):
+                    return False
+                start += len(piece)
+        except ReadError:
+            return False
+        return True
 
     def _read(self, slot: _Slot) -> None:
         row = slot.row
         length = self._geometry.length(row.chunk)
-        self.bytes_read += read_spans(
-            self._disk, self._geometry.offset(row.chunk), slot.buffer[:length], unpack_ranges(row.ranges, length)
-        )
+        try:
+            self.bytes_read += read_spans(
+                self._disk, self._geometry.offset(row.chunk), slot.buffer[:length], self._goal.ranges(row)
+            )
+            slot.readable = True
+        except ReadError:
+            slot.readable = False
 
     def _work(self, slot: _Slot) -> bool:
         watch: Stopwatch | None = getattr(self._own, "watch", None)
         if watch is None:
             watch = self._own.watch = self._watches.new()
-        watch.wait("hash")
+        watch.wait("compare")
         row = slot.row
         content = slot.buffer[: self._geometry.length(row.chunk)]
-        mask(content, unpack_ranges(row.ranges, len(content)), self._zeros)
-        equal = (
+        mask(content, self._goal.ranges(row), self._zeros)
+        equal = slot.readable and (
             self._zeros.startswith(content)
             if row.flags & ZERO
             else hashlib.sha256(content).digest() == row.content_hash
         )
-        watch.busy("hash")
+        watch.busy("compare")
         return equal

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from .geometry import Geometry
@@ -26,6 +26,7 @@ LARGEST_HEADER = 16 << 20
 class ImageHeader:
     """Geometry, partition table (``sfdisk --json``, or None), source and time (RFC 3339, UTC) of an image.
 
+    ``bad_ranges`` are what could not be read of the disk and is zeros in the image: ``start`` and ``end`` in bytes, ``partition`` in words.
     ``stream`` is eight random bytes that every record of the image repeats, so that records of two images can't be mixed up.
     """
 
@@ -35,10 +36,11 @@ class ImageHeader:
     partition_table: Mapping[str, Any] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     collection_version: str = ""
+    bad_ranges: Sequence[Mapping[str, Any]] = ()
 
-    def pack(self) -> bytes:
-        """The header as JSON in UTF-8."""
-        return json.dumps(
+    def pack(self, room: int = 0) -> bytes:
+        """The header as JSON in UTF-8, followed by as much white space as makes it ``room`` bytes, for what is known only later."""
+        packed = json.dumps(
             {
                 "format": FORMAT,
                 "version": VERSION,
@@ -48,9 +50,11 @@ class ImageHeader:
                 "created": self.created,
                 "stream": self.stream.hex(),
                 "collection_version": self.collection_version,
+                "bad_ranges": list(self.bad_ranges),
             },
             indent=1,
         ).encode()
+        return packed.ljust(room)
 
     @classmethod
     def unpack(cls, data: bytes) -> ImageHeader:
@@ -69,6 +73,9 @@ class ImageHeader:
         disk, table, source = value.get("disk"), value.get("partition_table"), value.get("source")
         if not isinstance(disk, dict) or not isinstance(source, dict) or not (table is None or isinstance(table, dict)):
             raise ImagingError("The image's header lacks its disk, partition table or source.")
+        bad_ranges = value.get("bad_ranges", [])
+        if not isinstance(bad_ranges, list) or not all(isinstance(each, dict) for each in bad_ranges):
+            raise ImagingError("The image's header gives something else than ranges as what could not be read.")
         return cls(
             Geometry.from_json(disk),
             _stream(value.get("stream")),
@@ -76,6 +83,7 @@ class ImageHeader:
             table,
             source,
             str(value.get("collection_version", "")),
+            bad_ranges,
         )
 
 

@@ -41,6 +41,9 @@ class ByteSource(Protocol):
     name: str
     size: int
 
+    def fileno(self) -> int:
+        """A descriptor of the file whose bytes these are, or -1 when there is none."""
+
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``; raises BadImage when they are not there."""
 
@@ -67,6 +70,10 @@ class FileSource:
             offset, size = offset + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._file.fileno()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -80,12 +87,64 @@ class Record:
     frame: memoryview
 
 
-class ImageReader:
+class StoredRecords:
+    """The records of an image file, whole or not: ``header``, ``packed_header``, ``index``, and each record on request."""
+
+    packed_header: bytes
+    header: ImageHeader
+    index: Index
+
+    def __init__(self, source: ByteSource) -> None:
+        self.source = source
+
+    def _skippable(self, offset: int, stored: int, magic: int, largest: int) -> bytes:
+        if not SKIPPABLE.size <= stored <= largest + SKIPPABLE.size:
+            raise BadImage(f"{self.source.name}: a frame at {offset} has {stored} bytes, which can't be.")
+        data = self.source.read_range(offset, stored)
+        found, size = SKIPPABLE.unpack_from(data)
+        if found != magic or size != stored - SKIPPABLE.size:
+            raise BadImage(
+                f"{self.source.name}: at {offset} a skippable frame {magic:#x} was expected and {found:#x} was found."
+            )
+        return data[SKIPPABLE.size :]
+
+    def record(self, row: Row) -> Record:
+        """The record that a row of the index points to, its header checked against the row; the frame is not hashed yet."""
+        offset = row.record_offset
+        header_size = row.frame_offset - offset
+        data = self.source.read_range(offset, header_size + row.frame_size)
+        header = self._record_header(data[:header_size], offset)
+        if (header.chunk, header.flags, header.ranges, header.content_hash, header.frame_size) != (
+            row.chunk,
+            row.flags,
+            row.ranges,
+            row.content_hash,
+            row.frame_size,
+        ):
+            raise BadImage(f"{self.source.name}: the record of chunk {row.chunk} and the index disagree. {REPAIR}")
+        return Record(header, memoryview(data)[header_size:])
+
+    def _record_header(self, data: bytes, offset: int) -> RecordHeader:
+        magic, size = SKIPPABLE.unpack_from(data)
+        if magic != RECORD_MAGIC or size != len(data) - SKIPPABLE.size:
+            raise BadImage(f"{self.source.name}: no record was found at {offset}. {REPAIR}")
+        try:
+            return RecordHeader.unpack(data[SKIPPABLE.size :], self.header.geometry, self.header.stream)
+        except ImagingError as error:
+            raise BadImage(f"{self.source.name}: {error} {REPAIR}") from error
+
+    def check_frame(self, record: Record) -> None:
+        """Raise BadImage unless a record's frame is the one that was stored."""
+        if hashlib.sha256(record.frame).digest() != record.header.frame_hash:
+            raise BadImage(f"{self.source.name}: the frame of chunk {record.header.chunk} is damaged. {REPAIR}")
+
+
+class ImageReader(StoredRecords):
     """An opened image: ``header``, ``index``, ``packed_header`` and ``packed_index`` (their bytes), ``root_digest``, and its records on request."""
 
     def __init__(self, source: ByteSource) -> None:
         """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong."""
-        self._source = source
+        super().__init__(source)
         try:
             self._open()
         except BadImage:
@@ -96,38 +155,27 @@ class ImageReader:
     def _open(self) -> None:
         table, table_size = self._read_seek_table()
         stored, content = table.stored, table.content
-        if len(stored) < 2 or sum(stored) + table_size != self._source.size:
-            raise BadImage(f"{self._source.name} is not as long as its seek table says: it was cut short or damaged.")
+        if len(stored) < 2 or sum(stored) + table_size != self.source.size:
+            raise BadImage(f"{self.source.name} is not as long as its seek table says: it was cut short or damaged.")
         self.packed_header = self._skippable(0, stored[0], HEADER_MAGIC, LARGEST_HEADER)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
         if len(stored) != 2 + 2 * geometry.chunk_count or content[0] or any(content[1::2]):
-            raise BadImage(f"{self._source.name}: the seek table does not have two frames for each chunk of the disk.")
+            raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")
         for chunk, length in enumerate(content[2::2]):
             if length != geometry.length(chunk):
-                raise BadImage(f"{self._source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
-        index_offset = self._source.size - table_size - stored[-1]
+                raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
+        index_offset = self.source.size - table_size - stored[-1]
         self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, stored[-1])
         self._read_index(stored)
-        self.stored_bytes = self._source.size
+        self.stored_bytes = self.source.size
 
     def _read_seek_table(self) -> tuple[SeekTable, int]:
-        size = self._source.size
+        size = self.source.size
         if size < FOOTER.size:
-            raise BadImage(f"{self._source.name} has only {size} bytes: it is no image.")
-        table_size = SeekTable.packed_size(self._source.read_range(size - FOOTER.size, FOOTER.size), size)
-        return SeekTable.unpack(self._source.read_range(size - table_size, table_size)), table_size
-
-    def _skippable(self, offset: int, stored: int, magic: int, largest: int) -> bytes:
-        if not SKIPPABLE.size <= stored <= largest + SKIPPABLE.size:
-            raise BadImage(f"{self._source.name}: a frame at {offset} has {stored} bytes, which can't be.")
-        data = self._source.read_range(offset, stored)
-        found, size = SKIPPABLE.unpack_from(data)
-        if found != magic or size != stored - SKIPPABLE.size:
-            raise BadImage(
-                f"{self._source.name}: at {offset} a skippable frame {magic:#x} was expected and {found:#x} was found."
-            )
-        return data[SKIPPABLE.size :]
+            raise BadImage(f"{self.source.name} has only {size} bytes: it is no image.")
+        table_size = SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
+        return SeekTable.unpack(self.source.read_range(size - table_size, table_size)), table_size
 
     def _read_index(self, stored: array[int]) -> None:
         """Unpack the index and hold each of its rows against the seek table."""
@@ -142,40 +190,10 @@ class ImageReader:
                 end = next(ends)
                 position += 1
             if row.frame_offset + row.frame_size != end or stored[frame] != row.frame_size:
-                raise BadImage(f"{self._source.name}: index and seek table disagree on where chunk {row.chunk} lies.")
+                raise BadImage(f"{self.source.name}: index and seek table disagree on where chunk {row.chunk} lies.")
 
         self.index = Index.unpack(self.packed_index, self.packed_header, self.header.geometry, check_row)
         self.root_digest = self.index.root_digest()
-
-    def record(self, row: Row) -> Record:
-        """The record that a row of the index points to, its header checked against the row; the frame is not hashed yet."""
-        offset = row.record_offset
-        header_size = row.frame_offset - offset
-        data = self._source.read_range(offset, header_size + row.frame_size)
-        header = self._record_header(data[:header_size], offset)
-        if (header.chunk, header.flags, header.ranges, header.content_hash, header.frame_size) != (
-            row.chunk,
-            row.flags,
-            row.ranges,
-            row.content_hash,
-            row.frame_size,
-        ):
-            raise BadImage(f"{self._source.name}: the record of chunk {row.chunk} and the index disagree. {REPAIR}")
-        return Record(header, memoryview(data)[header_size:])
-
-    def _record_header(self, data: bytes, offset: int) -> RecordHeader:
-        magic, size = SKIPPABLE.unpack_from(data)
-        if magic != RECORD_MAGIC or size != len(data) - SKIPPABLE.size:
-            raise BadImage(f"{self._source.name}: no record was found at {offset}. {REPAIR}")
-        try:
-            return RecordHeader.unpack(data[SKIPPABLE.size :], self.header.geometry, self.header.stream)
-        except ImagingError as error:
-            raise BadImage(f"{self._source.name}: {error} {REPAIR}") from error
-
-    def check_frame(self, record: Record) -> None:
-        """Raise BadImage unless a record's frame is the one that was stored."""
-        if hashlib.sha256(record.frame).digest() != record.header.frame_hash:
-            raise BadImage(f"{self._source.name}: the frame of chunk {record.header.chunk} is damaged. {REPAIR}")
 
     def all_records(self) -> Iterator[Record]:
         """Every record of the file in disk order, those of unused chunks too, as they follow one another in the file."""
@@ -183,17 +201,17 @@ class ImageReader:
         for chunk in range(self.header.geometry.chunk_count):
             size = SKIPPABLE.size + self._skippable_size(offset)
             if not SKIPPABLE.size + FIELDS.size <= size <= SKIPPABLE.size + LARGEST_RECORD_HEADER:
-                raise BadImage(f"{self._source.name}: no record was found at {offset}. {REPAIR}")
-            header = self._record_header(self._source.read_range(offset, size), offset)
+                raise BadImage(f"{self.source.name}: no record was found at {offset}. {REPAIR}")
+            header = self._record_header(self.source.read_range(offset, size), offset)
             row = self.index.find(chunk)
             known = (row.flags, row.ranges, row.content_hash) if row else (0, b"", header.content_hash)
             if header.chunk != chunk or known != (header.flags, header.ranges, header.content_hash):
-                raise BadImage(f"{self._source.name}: the record of chunk {chunk} and the index disagree. {REPAIR}")
-            yield Record(header, memoryview(self._source.read_range(offset + size, header.frame_size)))
+                raise BadImage(f"{self.source.name}: the record of chunk {chunk} and the index disagree. {REPAIR}")
+            yield Record(header, memoryview(self.source.read_range(offset + size, header.frame_size)))
             offset += size + header.frame_size
 
     def _skippable_size(self, offset: int) -> int:
-        size: int = SKIPPABLE.unpack(self._source.read_range(offset, SKIPPABLE.size))[1]
+        size: int = SKIPPABLE.unpack(self.source.read_range(offset, SKIPPABLE.size))[1]
         return size
 
 

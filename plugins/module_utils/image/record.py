@@ -107,8 +107,11 @@ class RecordHeader:
         )
 
     @classmethod
-    def unpack(cls, data: bytes, geometry: Geometry, stream: bytes) -> RecordHeader:
-        """Read :meth:`pack`'s form, checked against the geometry and the stream it must belong to; raises RecordError."""
+    def unpack(cls, data: bytes, geometry: Geometry, stream: bytes, framed: bool = True) -> RecordHeader:
+        """Read :meth:`pack`'s form, checked against the geometry and the stream it must belong to; raises RecordError.
+
+        ``framed`` says whether a frame belongs to it, or none: then size and hash of the frame are zeros.
+        """
         if len(data) < FIELDS.size:
             raise RecordError(f"A record header of {len(data)} bytes is too short: expected at least {FIELDS.size}.")
         chunk, flags, reserved, count, content_size, frame_size, found, content_hash, frame_hash = FIELDS.unpack_from(
@@ -127,7 +130,9 @@ class RecordHeader:
             raise RecordError(
                 f"The record of chunk {chunk} with {content_size} bytes does not fit the disk's geometry."
             )
-        if not 0 < frame_size <= largest_frame(content_size):
+        if (framed and not 0 < frame_size <= largest_frame(content_size)) or (
+            not framed and (frame_size or any(frame_hash))
+        ):
             raise RecordError(
                 f"The record of chunk {chunk} announces a frame of {frame_size} bytes for {content_size} bytes."
             )

@@ -1,53 +1,47 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes an image file: ``NAME.img.zst.partial`` that becomes ``NAME.img.zst`` when it is whole."""
+"""Writes an image file, record by record; see :mod:`.place` for where."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from dataclasses import replace
-from typing import Any, BinaryIO, Mapping
+from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from ..zstd import Codec
+from .copy import copy_range
 from .header import ImageHeader
 from .index import Index, Row
+from .place import Place
 from .record import FIELDS, HEADER_MAGIC, INDEX_MAGIC, RECORD_MAGIC, SKIPPABLE, RecordHeader, zeros_hash
 from .seek_table import SeekTable
 
 SUFFIX = ".img.zst"
-PARTIAL_SUFFIX = ".img.zst.partial"
 UNUSED_LEVEL = 3
 
 
 class ImageWriter:
     """Takes the records of used chunks in ascending order and makes up those of unused chunks in between.
 
-    The partial file (mode 0600) is locked while it is written, and grows strictly at its end. Nothing but :meth:`commit` gives
-    it its final name.
+    The file grows strictly at its end.
     """
 
-    def __init__(self, path: str, header: ImageHeader, codec: Codec) -> None:
-        """``path`` is the final one; raises ImagingError when another writer is at work on it, and OSError."""
-        self.path = path
-        self.partial = path + ".partial"
+    def __init__(self, place: Place, header: ImageHeader, codec: Codec, header_room: int = 0) -> None:
+        """Begin a file, with a header of at least ``header_room`` bytes; raises OSError."""
+        self.place = place
         self.header = header
-        self._packed_header = header.pack()
+        self._packed_header = header.pack(header_room)
         self.index = Index(header.geometry)
         self._codec = codec
         self._seek_table = SeekTable()
         self._unused: dict[int, tuple[RecordHeader, bytes]] = {}
         self._position = 0
         self._next = 0
-        self._file = _open_alone(self.partial)
-        try:
-            self._skippable(HEADER_MAGIC, self._packed_header)
-        except BaseException:
-            self.discard()
-            raise
+        self._file = place.file
+        self._skippable(HEADER_MAGIC, self._packed_header)
 
     @property
     def next_chunk(self) -> int:
@@ -59,8 +53,11 @@ class ImageWriter:
         """How many bytes the file has so far."""
         return self._position
 
-    def append(self, header: RecordHeader, frame: bytes | memoryview) -> None:
-        """Write the record of the next used chunk; the caller has checked the frame's hash. Raises OSError, ImagingError."""
+    def append(self, header: RecordHeader, frame: bytes | memoryview, stored: tuple[int, int] | None = None) -> None:
+        """Write the record of the next used chunk; the caller has checked the frame's hash. Raises OSError, ImagingError.
+
+        ``stored``: descriptor of a file and offset where the frame lies already; it is then copied from there, by the file system.
+        """
         if header.chunk < self._next:
             raise ImagingError(f"The record of chunk {header.chunk} came after that of chunk {self._next - 1}.")
         self._fill(header.chunk)
@@ -74,11 +71,12 @@ class ImageWriter:
                 header.content_hash,
             )
         )
-        self._record(header, frame)
+        self._record(header, frame, stored)
 
-    def _record(self, header: RecordHeader, frame: bytes | memoryview) -> None:
+    def _record(self, header: RecordHeader, frame: bytes | memoryview, stored: tuple[int, int] | None = None) -> None:
         self._skippable(RECORD_MAGIC, header.pack())
-        self._file.write(frame)
+        if stored is None or not copy_range(*stored, self._file, len(frame)):
+            self._file.write(frame)
         self._position += len(frame)
         self._seek_table.add(len(frame), header.content_size)
         self._next = header.chunk + 1
@@ -103,9 +101,14 @@ class ImageWriter:
         frame_hash = hashlib.sha256(frame).digest()
         return RecordHeader(0, 0, b"", length, zeros_hash(length), len(frame), frame_hash, self.header.stream), frame
 
-    def finish(self, totals: Mapping[str, Any]) -> bytes:
-        """Write what follows the last record and flush the file to the medium; returns the root digest."""
+    def finish(self, totals: Mapping[str, Any], bad_ranges: Sequence[Mapping[str, Any]] = ()) -> bytes:
+        """Write what follows the last record and flush the file to the medium; returns the root digest.
+
+        ``bad_ranges`` go into the header, which must have been given room for them.
+        """
         self._fill(self.header.geometry.chunk_count)
+        if bad_ranges:
+            self._rewrite_header(replace(self.header, bad_ranges=bad_ranges))
         self.index.totals = dict(totals)
         self._skippable(INDEX_MAGIC, self.index.pack(self._packed_header))
         self._file.write(self._seek_table.pack())
@@ -114,65 +117,13 @@ class ImageWriter:
         os.fsync(self._file.fileno())
         return self.index.root_digest()
 
-    def commit(self) -> None:
-        """Give the finished file its final name, durably; raises ImagingError when that name has come into being meanwhile.
-
-        The file stays locked until it has its name: nobody may take it for what a killed writer left.
-        """
-        try:
-            os.link(self.partial, self.path)
-        except FileExistsError:
+    def _rewrite_header(self, header: ImageHeader) -> None:
+        packed = header.pack(len(self._packed_header))
+        if len(packed) != len(self._packed_header):
             raise ImagingError(
-                f"{self.path} came into being during the capture, and is left as it is. Capture again with another name."
-            ) from None
-        except OSError:  # a file system without hard links (exFAT): the check is then not atomic
-            if os.path.exists(self.path):
-                raise
-            os.rename(self.partial, self.path)
-        else:
-            os.unlink(self.partial)
-        sync_folder(os.path.dirname(self.path))
-        self._file.close()
-
-    def discard(self) -> None:
-        """Remove the partial file, unless it was committed."""
-        if self._file.closed:
-            return
-        try:
-            os.unlink(self.partial)
-        except FileNotFoundError:
-            pass
-        try:
-            self._file.close()
-        except OSError:  # what could not be written (a full disk) is not wanted any more
-            pass
-
-
-def sync_folder(path: str) -> None:
-    """Make a rename in a folder durable, where the system can (macOS refuses fsync on some folders)."""
-    try:
-        descriptor = os.open(path or ".", os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _open_alone(path: str) -> BinaryIO:
-    """Create a file, or take over one whose writer was killed; raises ImagingError when its writer lives."""
-    file = open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600), buffering=1 << 20)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-            raise FileNotFoundError
-    except (BlockingIOError, FileNotFoundError):
-        file.close()
-        raise ImagingError(
-            f"{path} is being written: another capture of this name is running. Wait for it, or give this one another name with imaging_image."
-        ) from None
-    file.truncate(0)
-    return file
+                f"The list of what can't be read takes {len(packed)} bytes and the image's header has room for {len(self._packed_header)}."
+            )
+        self._packed_header = packed
+        self._file.seek(SKIPPABLE.size)
+        self._file.write(packed)
+        self._file.seek(self._position)

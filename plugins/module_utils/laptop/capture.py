@@ -14,18 +14,23 @@ from typing import Any, Generator, Mapping
 from ..disk.command import RunCommand
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import UsedMap, read_used_map
-from ..engine.capture import Capture
+from ..engine.capture import Capture, UnreadableSectors
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
+from ..image.index import Index
 from ..image.record import STREAM_SIZE
 from ..stream.conversation import serve
 from ..stream.link import Link
 from ..zstd import Zstd
 from .held_disk import HeldDisk
+from .places import MOST_RANGES, describe_range, merge, name_ranges
 from .session import Session
 from .ticket import Ticket
+
+BAD_RANGES_ROOM = 256 << 10
+"""Bytes that a header has to spare for the ranges that can't be read, when a capture may go on without them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class CaptureRequest:
     used_map: str
     level: int
     chunk_size: int
+    zero_bad_sectors: bool
     expect: Mapping[str, Any]
 
 
@@ -80,11 +86,14 @@ class SourceDisk(HeldDisk):
 class CaptureSource:
     """Answers the controller's questions (``stream.conversation.Source``)."""
 
-    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int) -> None:
+    def __init__(
+        self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int, zero_bad_sectors: bool = False
+    ) -> None:
         self._disk = disk
         self._ticket = ticket
         self._zstd = zstd
         self._level = level
+        self._zero_bad_sectors = zero_bad_sectors
         self._stream = os.urandom(STREAM_SIZE)
         self.watches = Stopwatches()
         self.capture: Capture | None = None
@@ -95,11 +104,19 @@ class CaptureSource:
         if self.capture is None:
             mapping = self.watches.new()
             self._disk.map_used()
-            self._header = self._disk.header(self._stream, self._ticket).pack()
+            header = self._disk.header(self._stream, self._ticket)
+            self._header = header.pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
             mapping.busy("map")
             disk = self._disk
             self.capture = Capture(
-                disk.raw, disk.geometry, disk.used.ranges, self._zstd, self._level, self._stream, self.watches
+                disk.raw,
+                disk.geometry,
+                disk.used.ranges,
+                self._zstd,
+                self._level,
+                self._stream,
+                self.watches,
+                self._zero_bad_sectors,
             )
         return self._header
 
@@ -107,19 +124,46 @@ class CaptureSource:
         """Nothing: the index comes into being with the records."""
         return b""
 
-    def wanted(self, count: int) -> None:
+    def known(self, header: bytes, index: bytes) -> None:
+        """Remember what the controller has, unless it is of a disk with another geometry."""
+        capture = self._asked()
+        geometry = ImageHeader.unpack(header).geometry
+        capture.known = Index.unpack(index, header, geometry) if geometry == self._disk.geometry else None
+
+    def progress(self, settled: int, total: int) -> None:
         """Nothing depends on it: the controller knows what it has stored."""
 
-    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes], None, None]:
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """The records of [start, end), read from the disk now."""
+        try:
+            with contextlib.closing(self._asked().records(start, end)) as records:
+                for header, frame in records:
+                    yield header.pack(), frame
+        except UnreadableSectors as error:
+            raise self._unreadable(error) from error
+
+    def _asked(self) -> Capture:
         if self.capture is None:
             raise ImagingError("The controller asked for records before it asked what the disk is.")
-        with contextlib.closing(self.capture.records(start, end)) as records:
-            for header, frame in records:
-                yield header.pack(), frame
+        return self.capture
+
+    def _unreadable(self, error: UnreadableSectors) -> ImagingError:
+        places = name_ranges(error.ranges[:MOST_RANGES], self._disk.used.partitions_json())
+        lost = sum(end - start for start, end in error.ranges)
+        return ImagingError(
+            f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
+            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy one. To have this one captured all the same, "
+            "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero."
+        )
+
+    def bad_ranges(self) -> list[dict[str, Any]]:
+        """What could not be read and counts as zeros, and where that lies."""
+        found = merge(sorted(self._asked().bad_ranges))
+        return name_ranges(found, self._disk.used.partitions_json())
 
     def check(self, chunk: int) -> None:
-        """Frames are made from the disk each time they are asked for: there is no copy that could be damaged."""
+        """What the controller has of a chunk is damaged. Frames are made from the disk each time they are asked for."""
+        self._asked().forgotten.add(chunk)
 
 
 def run_capture(
@@ -136,7 +180,7 @@ def run_capture(
             sent += link.bytes_sent
 
     with SourceDisk(run, request) as disk:
-        source = CaptureSource(disk, ticket, zstd, request.level)
+        source = CaptureSource(disk, ticket, zstd, request.level, request.zero_bad_sectors)
         session.converse(conversation)
         capture = source.capture
         if capture is None:
@@ -144,7 +188,9 @@ def run_capture(
         return dict(
             facts(disk),
             root_digest=capture.index.root_digest().hex(),
+            bad_ranges=source.bad_ranges(),
             bytes_read=capture.bytes_read,
+            used_chunks=len(capture.index),
             sent_bytes=sent,
             links_made=session.links_made,
             workers=capture.workers,

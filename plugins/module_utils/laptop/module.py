@@ -9,6 +9,7 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
+from ..engine.goal import DISCARD, UNUSED
 from ..errors import ImagingError
 from .session import Terminated, arm_termination
 
@@ -35,12 +36,16 @@ CAPTURE_ARGUMENTS: dict[str, Any] = dict(
     image={"type": "str", "required": True},
     compression_level={"type": "int", "default": 3},
     used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
+    update={"type": "bool", "default": False},
+    bad_sectors={"type": "str", "choices": ["fail", "zero"], "default": "fail"},
 )
 
 RESTORE_ARGUMENTS: dict[str, Any] = dict(
     COMMON_ARGUMENTS,
     image={"type": "str", "required": True},
     read_back={"type": "bool", "default": True},
+    unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
+    rewrite={"type": "bool", "default": False},
 )
 
 

@@ -1,37 +1,65 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's half of a restore or a comparison: learns what the disk is to hold, fetches it, writes it, reads it back."""
+"""The laptop's half of a restore or a comparison: learns what the disk is to hold, looks what of it is there, fetches the rest,
+writes it, reads it back."""
 
 from __future__ import annotations
 
-from array import array
+import contextlib
+import threading
+import time
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..disk.command import RunCommand
+from ..engine.goal import DISCARD, Goal
+from ..engine.guards import Guards
+from ..engine.look import BLANK, EQUAL, REQUESTED, WANTED, WRITTEN, Look
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.stopwatch import Stopwatches
+from ..engine.unused import Discarding
 from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..image.record import RecordHeader
-from ..stream.conversation import ask_description, damaged, finish, receive_record, want
+from ..stream.conversation import (
+    ask_description,
+    damaged,
+    finish,
+    raise_end,
+    receive_record,
+    tell_progress,
+    want,
+)
 from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .held_disk import HeldDisk
+from .places import MOST_RANGES, describe_range, merge, name_ranges
 from .session import Session
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
 
-RANGES_PER_REQUEST = 4096
+CHUNKS_PER_REQUEST = 4096
+
+STRETCH = 64
+"""How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
+
+PROGRESS_EVERY = 1.0
+"""Seconds."""
+
+LOOK_PAUSE = 0.2
+"""Seconds for which one who has nothing to write waits before it listens to the controller again."""
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What is asked of this laptop. With ``write`` false the disk is only compared; ``host`` is this laptop's name."""
+    """What is asked of this laptop. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
+
+    ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite`` everything is written, whatever the disk holds.
+    """
 
     device: str
     root_digest: bytes
@@ -39,6 +67,8 @@ class RestoreRequest:
     write: bool
     read_back: bool
     host: str = ""
+    unused: str = DISCARD
+    rewrite: bool = False
 
 
 class TargetDisk(HeldDisk):
@@ -87,14 +117,24 @@ class RestoreSink:
         self._zstd = zstd
         self._session = session
         self._damaged: dict[int, int] = {}
-        self._missing = bytearray()
-        self._guards_down = False
-        self._engine: Restore
-        self._scan: Scan
         self._header: ImageHeader | None = None
         self._index: Index
+        self._goal: Goal
+        self._guards: Guards
+        self._scan: Scan
+        self._look: Look
+        self._engine: Restore
+        self._begun = False
+        self._touched = False
+        self._looking: threading.Thread | None = None
+        self._stop_looking = threading.Event()
+        self._discarding: Discarding | None = None
+        self._tail_differs = False
+        self._told = 0.0
         self._write_seconds: float | None = None
-        self.differing: array[int] | None = None
+        self._compared = False
+        self.differing: list[int] = []
+        """Chunks that differ: in a comparison from the goal, after writing from what was written."""
         self.watches = Stopwatches()
         self.warnings: list[str] = []
 
@@ -102,16 +142,22 @@ class RestoreSink:
         """What this end says on one link; raises LinkError when it broke before everything was done."""
         if self._header is None:
             self._learn(link)
-        if self._request.write:
-            self._fetch(link)
-        if self.differing is None and (self._request.read_back or not self._request.write):
-            link = self._compare(link)
-        if self._request.write:
-            self._conclude()
+        self._told = 0.0
+        self._tell_progress(link)
+        self._begin()
+        link = self._make_equal(link) if self._request.write else self._compare(link)
         try:
             finish(link)
         except LinkError:
             pass  # all is done here; whether the controller heard of it, it finds out by Ansible's own connection
+
+    def close(self) -> None:
+        """End what goes on beside; before the disk is let go of."""
+        self._stop_looking.set()
+        if self._looking is not None:
+            self._looking.join()
+        if self._discarding is not None:
+            self._discarding.finish(0.0)
 
     def _learn(self, link: Link) -> None:
         packed_header, packed_index = ask_description(link)
@@ -124,73 +170,136 @@ class RestoreSink:
                 f"{self._request.root_digest.hex()}. Nothing was written."
             )
         self._disk.check_fits(header)
-        geometry = header.geometry
-        if self._disk.raw.size > geometry.disk_size:
+        raw, geometry = self._disk.raw, header.geometry
+        if raw.size > geometry.disk_size:
             self.warnings.append(
-                f"{self._disk.raw.path} is {self._disk.raw.size - geometry.disk_size} bytes larger than the image's disk: what is beyond stays "
+                f"{raw.path} is {raw.size - geometry.disk_size} bytes larger than the image's disk: what is beyond stays "
                 "unused, and the backup of a GPT lies before it. sgdisk --move-second-header moves it to the end."
             )
         self._index = index
-        self._engine = Restore(self._disk.raw, geometry, index, self._zstd, self.watches)
-        self._scan = Scan(self._disk.raw, geometry, index, self.watches)
-        self._missing = bytearray(b"\1") * len(index)
+        self._goal = Goal(index, raw.size, self._request.unused)
+        self._guards = Guards(raw, geometry)
+        self._scan = Scan(raw, self._goal, self.watches)
+        self._look = Look(self._scan, self._goal, self._guards.chunks(), self._disk.disk.rotational)
+        self._engine = Restore(raw, self._goal, index, self._guards, self._zstd, self.watches)
         self._header = header
 
-    def _fetch(self, link: Link) -> None:
-        if self._write_seconds is not None:
+    def _begin(self) -> None:
+        """Look at the guards and at the end of a larger disk, while nothing was touched yet."""
+        if self._begun:
             return
-        for chunk in self._damaged:
-            damaged(link, chunk)
-        if not self._guards_down:
-            self._engine.lower_guards()
-            self._guards_down = True
-        self._receive_records(link, self._ask(link))
-        if any(self._missing):
-            chunk = self._index.chunk_at(self._missing.index(1))
-            raise ImagingError(f"The controller did not send chunk {chunk}, which the image has. Run again.")
-        flushing = self.watches.new()
-        self._engine.raise_guards()
-        flushing.busy("flush")
-        self._write_seconds = self.watches.seconds()
+        self._disk.raw.flush()  # the page cache must not answer for the medium
+        self._tail_differs = not self._scan.tail_is_zero()
+        if self._request.rewrite and self._request.write:
+            self._look.give_up()
+        else:
+            self._look.begin(whole=not self._request.write)
+        for chunk in self._guards.chunks():
+            if self._look.states[chunk] == EQUAL:
+                self._guards.keep(chunk)
+        self._begun = True
 
-    def _ask(self, link: Link) -> int:
-        """Ask for every missing chunk, in disk order; returns how many requests that took."""
-        requests = 0
-        ranges: list[tuple[int, int]] = []
-        for position, missing in enumerate(self._missing):
-            if not missing:
-                continue
-            chunk = self._index.chunk_at(position)
-            if ranges and ranges[-1][1] == chunk:
-                ranges[-1] = (ranges[-1][0], chunk + 1)
+    def _compare(self, link: Link) -> Link:
+        """Look at everything and write nothing; returns the link that is there when that is done."""
+        attendance = self._session.attend(link)
+
+        def attend() -> None:
+            attendance.check()
+            self._tell_progress(attendance.link)
+
+        if not self._look.finished:
+            self._look.advance(len(self._look.states), attend)
+        self.differing = [row.chunk for row in self._look.rows(WANTED)]
+        self._compared = True
+        return attendance.link
+
+    def _make_equal(self, link: Link) -> Link:
+        """Write what differs and read it back; returns the link that is there when that is done."""
+        if self._write_seconds is None:
+            for chunk in self._damaged:
+                damaged(link, chunk)
+            self._look.ask_again()
+            if self._disk.disk.rotational:
+                self._fetch(link)
+                while not self._look.finished:
+                    self._look.advance(STRETCH, lambda: self._hear(link))
+                    self._fetch(link)
             else:
-                ranges.append((chunk, chunk + 1))
-            if len(ranges) > RANGES_PER_REQUEST:
-                want(link, ranges[:-1])
-                requests, ranges = requests + 1, ranges[-1:]
-        want(link, ranges)
-        return requests + 1
+                self._look_beside()
+                self._fetch(link)
+        attendance = self._session.attend(link)
+        if self._write_seconds is None:
+            self._complete(attendance.check)
+        if self._touched:
+            if self._request.read_back and not self._compared:
+                self._read_back(attendance.check)
+            self._conclude()
+        return attendance.link
 
-    def _receive_records(self, link: Link, requests: int) -> None:
+    def _look_beside(self) -> None:
+        """Look in a thread of its own, which goes on whatever becomes of the link."""
+        if self._looking is not None:
+            return
+
+        def attend() -> None:
+            if self._stop_looking.is_set():
+                raise ImagingError("The transfer has ended.")
+
+        def look() -> None:
+            try:
+                if not self._look.finished:
+                    self._look.advance(len(self._look.states), attend)
+            except BaseException as error:  # for the thread that writes, which raises it
+                self._look.fail(error)
+
+        self._looking = threading.Thread(target=look, name="look", daemon=True)
+        self._looking.start()
+
+    def _hear(self, link: Link) -> None:
+        """Listen to the controller while nothing but its END is expected; raises LinkError, PeerEnded."""
+        message = link.poll()
+        if message is not None:
+            raise_end(message)
+        self._tell_progress(link)
+
+    def _tell_progress(self, link: Link) -> None:
+        if time.monotonic() - self._told >= PROGRESS_EVERY and not link.closed:
+            self._told = time.monotonic()
+            tell_progress(link, self._look.settled(), len(self._goal))
+
+    def _fetch(self, link: Link) -> None:
+        """Have everything written that is wanted and, unless the disk rotates, that will be until the look has ended."""
         geometry, stream = self._index.geometry, self._header.stream if self._header else b""
+        requests = 0
 
         def unpack(payload: bytes) -> RecordHeader:
             return RecordHeader.unpack(payload, geometry, stream)
 
         def receive(room: memoryview) -> RecordHeader | None:
             nonlocal requests
-            while requests:
-                header = receive_record(link, unpack, room)
-                if header is not None:
-                    return header
-                requests -= 1
-            return None
+            while True:
+                last = self._look.finished or self._looking is None
+                requests += self._ask(link)
+                if requests:
+                    self._tell_progress(link)
+                    header = receive_record(link, unpack, room)
+                    if header is not None:
+                        return header
+                    requests -= 1
+                elif last:
+                    return None
+                else:
+                    self._look.wait(LOOK_PAUSE)
+                    self._hear(link)
 
         try:
-            self._engine.write(receive, link.close, self._written)
+            self._engine.write(receive, link.close, self._look.written)
         except DamagedFrame as error:
             link.close()
             self._count_damaged(error)
+        row = next(self._look.rows(REQUESTED), None)
+        if row is not None:
+            raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
 
     def _count_damaged(self, error: DamagedFrame) -> None:
         times = self._damaged[error.chunk] = self._damaged.get(error.chunk, 0) + 1
@@ -201,21 +310,68 @@ class RestoreSink:
             ) from error
         raise LinkError(str(error)) from error
 
-    def _written(self, chunk: int) -> None:
-        position = self._index.position(chunk)
-        if position is not None:
-            self._missing[position] = 0
+    def _ask(self, link: Link) -> int:
+        """Ask for what is known to be wanted; returns how many requests that took."""
+        chunks = self._look.take(CHUNKS_PER_REQUEST)
+        if not chunks:
+            return 0
+        self._touch()
+        want(link, merge((chunk, chunk + 1) for chunk in chunks))
+        return 1
 
-    def _compare(self, link: Link) -> Link:
-        """Read the disk; returns the link that is there when that is done."""
-        attendance = self._session.attend(link)
-        self.differing = self._scan.differing(self._index, attendance.check)
-        return attendance.link
+    def _touch(self) -> None:
+        """From now on the disk is changed."""
+        if self._touched:
+            return
+        self._touched = True
+        self._guards.lower()
+        if self._request.unused == DISCARD:
+            self._discarding = Discarding(self._disk.raw, self._goal)
+
+    def _complete(self, attend: Callable[[], None]) -> None:
+        """Write what needs no sending, and bring everything to the medium, the guards last."""
+
+        def written(chunk: int) -> None:
+            self._look.written(chunk)
+            attend()
+
+        if self._look.count(BLANK) or self._tail_differs:
+            self._touch()
+        self._engine.zero(self._look.rows(BLANK), written)
+        if self._tail_differs:
+            self._engine.zero_tail()
+        if self._discarding is not None:
+            self._discarding.finish()
+        flushing = self.watches.new()
+        if self._touched:
+            self._guards.raise_again()
+            for chunk in self._guards.chunks():
+                if self._look.states[chunk] == EQUAL:
+                    self._look.written(chunk)
+        flushing.busy("flush")
+        self._write_seconds = self.watches.seconds()
+
+    def _read_back(self, attend: Callable[[], None]) -> None:
+        """Compare what was written; what was not has been compared before."""
+        self._disk.raw.flush()
+        self.differing = []
+        with contextlib.closing(self._scan.compare(self._look.rows(WRITTEN))) as results:
+            for row, equal in results:
+                if not equal:
+                    self.differing.append(row.chunk)
+                attend()
+        self._tail_differs = self._tail_differs and not self._scan.tail_is_zero()
+        self._compared = True
+
+    @property
+    def differs(self) -> bool:
+        """Whether the disk, as far as it was compared last, is not what it should be."""
+        return bool(self.differing) or (self._compared and self._tail_differs)
 
     def _conclude(self) -> None:
         """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
-        if self.differing:
-            self._engine.lower_guards()
+        if self.differs:
+            self._guards.lower()
             return
         warning = self._disk.raw.reread_partition_table()
         if warning and warning not in self.warnings:
@@ -225,26 +381,55 @@ class RestoreSink:
         """The module's result, once the conversation is over."""
         if self._header is None or (self._request.write and self._write_seconds is None):
             raise ImagingError("The controller ended the transfer before it was done.")
-        differing = self.differing if self.differing is not None else array("I")
-        seconds = self.watches.seconds()
+        look, seconds = self._look, self.watches.seconds()
+        writing = self._write_seconds if self._touched and self._write_seconds else 0.0
+        changes = list(self._changes())
         return {
+            "changed": self._touched or self.differs,
             "device": self._disk.raw.path,
             "disk_size": self._disk.raw.size,
             "root_digest": self._request.root_digest.hex(),
             "used_chunks": len(self._index),
             "used_bytes": self._index.used_bytes(),
+            "equal_chunks": look.count(EQUAL),
+            "written_chunks": look.count(WRITTEN),
             "bytes_written": self._engine.bytes_written,
-            "differing_chunks": len(differing),
-            "differing_bytes": sum(self._used_bytes(chunk) for chunk in differing),
-            "verified": self.differing is not None and not differing,
+            "bytes_discarded": self._discarding.bytes_discarded if self._discarding else 0,
+            "differing_chunks": len(self.differing),
+            "differing_bytes": self._bytes_in(self.differing),
+            "changes": name_ranges(changes[:MOST_RANGES], self._header.source.get("partitions") or ()),
+            "more_changes": max(0, len(changes) - MOST_RANGES),
+            "verified": not self.differs and (self._compared or not self._touched),
             "past_cache": self._disk.raw.past_cache,
-            "write_seconds": round(self._write_seconds or 0.0, 3),
-            "compare_seconds": round(seconds - (self._write_seconds or 0.0), 3) if self.differing is not None else 0.0,
+            "write_seconds": round(writing, 3),
+            "compare_seconds": round(seconds - writing, 3) if self._compared or not self._touched else 0.0,
             "links_made": self._session.links_made,
             "workers": self._engine.workers,
             "stages": self.watches.stages(),
         }
 
-    def _used_bytes(self, chunk: int) -> int:
-        row = self._index.find(chunk)
-        return self._index.used_in(row) if row else 0
+    def _changes(self) -> Iterator[tuple[int, int]]:
+        """The byte ranges of the disk that were written or, in a comparison, would be."""
+        geometry = self._goal.geometry
+        rows = self._look.rows(WRITTEN if self._request.write else WANTED)
+        yield from merge(
+            (geometry.offset(row.chunk), geometry.offset(row.chunk) + geometry.length(row.chunk)) for row in rows
+        )
+        if self._tail_differs:
+            yield self._goal.tail
+
+    def _bytes_in(self, chunks: Iterable[int]) -> int:
+        return sum(self._goal.bytes_in(row) for row in map(self._goal.row, chunks) if row is not None)
+
+    def diff(self) -> dict[str, str]:
+        """What ``--diff`` shows, from the result's numbers."""
+        result = self.result()
+        chunks = result["written_chunks"] if self._request.write else result["differing_chunks"]
+        changed = [row.chunk for row in self._look.rows(WRITTEN if self._request.write else WANTED)]
+        lines = [f"{chunks} of {len(self._goal)} chunks ({self._bytes_in(changed)} used bytes) differ"]
+        lines += [describe_range(place) for place in result["changes"]]
+        lines += [f"and {result['more_changes']} more ranges"] if result["more_changes"] else []
+        return {
+            "before": "\n".join(lines) + "\n",
+            "after": f"0 of {len(self._goal)} chunks (0 used bytes) differ\n",
+        }

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from typing import Any, Callable
 
-from ..errors import ImagingError
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.link import Link, LinkError
+from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import ControllerGone, Listener
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, start_time
 
@@ -36,6 +34,7 @@ class Session:
         """What had to be ended to make room."""
         self._secret = secret
         self._listener: Listener
+        self._last_heard: float | None = None
         self.links_made = 0
 
     def publish(self, state: str) -> None:
@@ -49,7 +48,7 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        self._listener = Listener("", self._run.port, self._secret)
+        self._listener = Listener("", self._run.port, self._secret, longest_silence(self._link_timeout))
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -64,6 +63,7 @@ class Session:
         try:
             conversation(link)
         except LinkError:
+            self._last_heard = link.last_heard
             link.close()
             return False
         except PeerEnded:
@@ -79,8 +79,9 @@ class Session:
         return Attendance(self, link)
 
     def next_link(self) -> Link:
-        """The controller's newest link; raises ControllerGone when none comes in time."""
-        link = self._listener.next_link(self._link_timeout)
+        """The controller's newest link; raises ControllerGone when none comes within the link timeout since it was last heard."""
+        silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
+        link = self._listener.next_link(max(1.0, self._link_timeout - silent))
         self.links_made += 1
         self.publish(CONNECTED)
         return link
@@ -110,34 +111,24 @@ class Attendance:
 
     def __init__(self, session: Session, link: Link) -> None:
         self._session = session
-        self._ended: ImagingError | None = None
-        self._broken_since: float | None = None
-        self._listen_to(link)
-
-    def _listen_to(self, link: Link) -> None:
         self.link = link
         """The newest link."""
-        self._broken_since = None
-        threading.Thread(target=self._listen, args=(link,), name="attendance", daemon=True).start()
-
-    def _listen(self, link: Link) -> None:
-        try:
-            raise_end(link.receive())
-        except LinkError:
-            if link is self.link:
-                self._broken_since = time.monotonic()
-        except PeerEnded as error:
-            self._ended = error
+        self._broken_since: float | None = None
 
     def check(self) -> None:
         """To be called now and then; raises PeerEnded when the controller gave up, ControllerGone when it is gone."""
-        if self._ended is not None:
-            raise self._ended
-        if self._broken_since is None:
-            return
+        try:
+            if self._broken_since is None:
+                message = self.link.poll()
+                if message is not None:
+                    raise_end(message)
+        except LinkError:
+            self._broken_since = self.link.last_heard
+            self._session.publish(WAITING)
         if self._session.link_waits:
-            self._listen_to(self._session.next_link())
-        elif time.monotonic() - self._broken_since > self._session.patience:
+            self.link = self._session.next_link()
+            self._broken_since = None
+        elif self._broken_since is not None and time.monotonic() - self._broken_since > self._session.patience:
             raise ControllerGone(f"The controller has been gone for {self._session.patience:.0f} seconds.")
 
 

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What two ends say to one another. The sink asks, the source answers; which of them is the laptop does not matter.
 
-sink   -> DESCRIBE                        source -> HEADER [INDEX ... INDEX(empty)]
-sink   -> WANT(ranges of chunks)          source -> RECORD ... SERVED
-sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so
+sink   -> DESCRIBE                        source -> HEADER INDEX ... INDEX(empty)
+sink   -> HEADER INDEX ... INDEX(empty)   what the sink has of an older image; not answered
+sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED
+sink   -> PROGRESS(chunks, of chunks)     not answered
+sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so; not answered
 sink   -> DONE                            source -> DONE
 either -> END(reason)
 
@@ -18,7 +20,7 @@ import contextlib
 import queue
 import struct
 import threading
-from typing import Callable, Generator, Iterable, Protocol, TypeVar
+from typing import Callable, Generator, Iterable, NoReturn, Protocol, TypeVar
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
@@ -26,6 +28,7 @@ from .link import INDEX_PIECE, Kind, Link, LinkError, Message
 RANGE = struct.Struct("<II")
 LARGEST_INDEX = 1 << 30
 CHUNK = struct.Struct("<I")
+PROGRESS = struct.Struct("<II")
 
 
 class PeerEnded(ImagingError):
@@ -41,11 +44,14 @@ class Source(Protocol):
     def index(self) -> bytes:
         """The packed index; empty when it comes into being only with the records."""
 
-    def wanted(self, count: int) -> None:
-        """Hear how many chunks a request is for, before they are asked for one by one."""
+    def known(self, header: bytes, index: bytes) -> None:
+        """Hear what the sink has already: packed header and index of an older image."""
 
-    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview], None, None]:
-        """Packed record headers and frames of the used chunks in [start, end), in ascending order."""
+    def progress(self, settled: int, total: int) -> None:
+        """Hear how many of the sink's chunks need nothing more."""
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview | None], None, None]:
+        """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has."""
 
     def check(self, chunk: int) -> None:
         """Raise ImagingError when the source's own copy of a chunk's frame is damaged."""
@@ -91,11 +97,15 @@ def serve(link: Link, source: Source) -> None:
     while True:
         message = inbox.next()
         if message.kind == Kind.DESCRIBE:
-            _describe(link, source)
+            describe(link, source.header(), source.index())
+        elif message.kind == Kind.HEADER:
+            source.known(message.payload, _index_pieces(inbox.next))
         elif message.kind == Kind.WANT:
             _serve_records(link, inbox, source, message.payload)
+        elif message.kind == Kind.PROGRESS:
+            source.progress(*_unpack(PROGRESS, message.payload))
         elif message.kind == Kind.DAMAGED:
-            source.check(_unpack_chunk(message.payload))
+            source.check(*_unpack(CHUNK, message.payload))
         elif message.kind == Kind.DONE:
             link.send(Kind.DONE)
             return
@@ -104,37 +114,42 @@ def serve(link: Link, source: Source) -> None:
 
 
 def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) -> None:
-    ranges = _unpack_want(payload)
-    source.wanted(sum(end - start for start, end in ranges))
-    for start, end in ranges:
+    for start, end in _unpack_want(payload):
         with contextlib.closing(source.records(start, end)) as records:
             for header, frame in records:
                 try:
-                    link.send(Kind.RECORD, header, frame)
+                    link.send(*((Kind.KEPT, header) if frame is None else (Kind.RECORD, header, frame)))
                 except LinkError:
                     inbox.raise_if_ended()
                     raise
     link.send(Kind.SERVED)
 
 
-def _describe(link: Link, source: Source) -> None:
-    link.send(Kind.HEADER, source.header())
-    index = memoryview(source.index())
-    for offset in range(0, len(index), INDEX_PIECE):
-        link.send(Kind.INDEX, bytes(index[offset : offset + INDEX_PIECE]))
+def describe(link: Link, header: bytes, index: bytes) -> None:
+    """Send packed header and index: the source when it was asked, the sink to say what it has already."""
+    link.send(Kind.HEADER, header)
+    view = memoryview(index)
+    for offset in range(0, len(view), INDEX_PIECE):
+        link.send(Kind.INDEX, bytes(view[offset : offset + INDEX_PIECE]))
     link.send(Kind.INDEX)
 
 
 def ask_description(link: Link) -> tuple[bytes, bytes]:
     """The sink's first question: the source's packed header and index (empty when there is none yet)."""
     link.send(Kind.DESCRIBE)
-    header = expect(link, Kind.HEADER).payload
+    return expect(link, Kind.HEADER).payload, _index_pieces(link.receive)
+
+
+def _index_pieces(receive: Callable[[], Message]) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
-        piece = expect(link, Kind.INDEX).payload
+        message = receive()
+        if message.kind != Kind.INDEX:
+            raise_end(message)
+        piece = message.payload
         if not piece:
-            return header, b"".join(pieces)
+            return b"".join(pieces)
         size += len(piece)
         if size > LARGEST_INDEX:
             raise ImagingError(f"The other end sends an index of more than {LARGEST_INDEX} bytes, which no disk has.")
@@ -165,14 +180,22 @@ class FrameSize(Protocol):
         """Bytes of the frame."""
 
 
-def receive_record(link: Link, unpack: Callable[[bytes], H], room: memoryview) -> H | None:
+def receive_record(
+    link: Link, unpack: Callable[[bytes], H], room: memoryview, kept: Callable[[bytes], None] | None = None
+) -> H | None:
     """The next record: its header, as ``unpack`` reads it, and its frame at the start of ``room``; None when a request is SERVED.
 
-    The frame is not hashed yet. Raises PeerEnded, LinkError, and what ``unpack`` raises.
+    The frame is not hashed yet. ``kept`` is called with the header of each record before it that comes without a frame; who
+    says nothing of what it has is sent none. Raises PeerEnded, LinkError, and what ``unpack`` and ``kept`` raise.
     """
-    message = expect(link, Kind.RECORD, Kind.SERVED)
+    message = link.receive()
+    while message.kind == Kind.KEPT and kept is not None:
+        kept(message.payload)
+        message = link.receive()
     if message.kind == Kind.SERVED:
         return None
+    if message.kind != Kind.RECORD:
+        raise_end(message)
     header = unpack(message.payload)
     if header.frame_size != message.body_size:
         raise LinkError("A record arrived whose frame has another size than it says.")
@@ -186,12 +209,17 @@ def finish(link: Link) -> None:
     expect(link, Kind.DONE)
 
 
+def tell_progress(link: Link, settled: int, total: int) -> None:
+    """Tell the source how many chunks, of how many, need nothing more."""
+    link.send(Kind.PROGRESS, PROGRESS.pack(settled, total))
+
+
 def damaged(link: Link, chunk: int) -> None:
     """Tell the source that a chunk's frame did not match its hash."""
     link.send(Kind.DAMAGED, CHUNK.pack(chunk))
 
 
-def raise_end(message: Message) -> None:
+def raise_end(message: Message) -> NoReturn:
     """Raise what a message means that was not expected: PeerEnded with its reason, or LinkError."""
     if message.kind == Kind.END:
         raise PeerEnded(message.payload.decode(errors="replace"))
@@ -204,8 +232,8 @@ def _unpack_want(payload: bytes) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in RANGE.iter_unpack(payload)]
 
 
-def _unpack_chunk(payload: bytes) -> int:
-    if len(payload) != CHUNK.size:
-        raise LinkError("The other end named a chunk in a form that can't be read.")
-    chunk: int = CHUNK.unpack(payload)[0]
-    return chunk
+def _unpack(form: struct.Struct, payload: bytes) -> tuple[int, ...]:
+    if len(payload) != form.size:
+        raise LinkError("The other end named chunks in a form that can't be read.")
+    numbers: tuple[int, ...] = form.unpack(payload)
+    return numbers

@@ -32,6 +32,7 @@ class _Deadline:
         self._channel = channel
         self._end = time.monotonic() + HANDSHAKE_TIME
         self.close = channel.close
+        self.readable = channel.readable
         self.settimeout = channel.settimeout
         self.end_sending = channel.end_sending
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import select
 import socket
 import struct
 import threading
@@ -26,11 +27,13 @@ HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
 
 SILENCE = 30.0
-"""Seconds without a byte after which a link counts as broken."""
+"""Seconds without a byte after which a link counts as broken, at the most."""
 
-HEARTBEAT = 5.0
-"""Seconds after which an end that has nothing to say says so."""
+LEAST_SILENCE = 8.0
+"""Seconds; a slow link's buffers may take that long to have room for more."""
 
+HEARTBEATS = 6
+"""How often within its time of silence an end that has nothing to say says so."""
 
 LINGER = 2.0
 """Seconds that an end which gives up waits for the other one to hear of it."""
@@ -63,10 +66,14 @@ class Kind(IntEnum):
     """The sender gives up, for the reason in the payload."""
     PING = 10
     """Nothing, but I am here."""
+    KEPT = 11
+    """A record header without a frame: the chunk still has the content that the sink said it has."""
+    PROGRESS = 12
+    """Sink to source: how many chunks need nothing more, and of how many."""
 
 
 INDEX_PIECE = 1 << 20
-LARGEST_PAYLOAD = {Kind.HEADER: 16 << 20, Kind.INDEX: INDEX_PIECE, Kind.RECORD: 128 << 10}
+LARGEST_PAYLOAD = {Kind.HEADER: 16 << 20, Kind.INDEX: INDEX_PIECE, Kind.RECORD: 128 << 10, Kind.KEPT: 128 << 10}
 LARGEST_OTHER_PAYLOAD = 64 << 10
 LARGEST_BODY = 32 << 20
 
@@ -88,6 +95,9 @@ class Channel(Protocol):
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Receive some bytes; 0 at the end of the stream; OSError on failure or time-out."""
+
+    def readable(self) -> bool:
+        """Whether :meth:`recv_into` would return, or fail, at once."""
 
     def settimeout(self, seconds: float | None, /) -> None:
         """How long a call may block."""
@@ -113,6 +123,15 @@ class SocketChannel:
         view = memoryview(data)
         while view:
             view = view[self._socket.send(view) :]
+
+    def readable(self) -> bool:
+        """Whether bytes have come, or the end."""
+        poll = select.poll()  # select() itself knows only the first 1024 descriptors
+        try:
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # closed by another thread
+            return True
 
     def end_sending(self) -> None:
         """Close the sending half."""
@@ -148,12 +167,18 @@ class Keys:
     receiving: bytes
 
 
+def longest_silence(link_timeout: float) -> float:
+    """Seconds without a byte after which a link counts as broken, where both ends give up after ``link_timeout`` seconds without one."""
+    return min(SILENCE, max(LEAST_SILENCE, link_timeout / 2))
+
+
 class Link:
     """Sends from any thread, receives in one."""
 
-    def __init__(self, channel: Channel, keys: Keys) -> None:
+    def __init__(self, channel: Channel, keys: Keys, silence: float | None = None) -> None:
         self._channel = channel
-        channel.settimeout(SILENCE)
+        self._silence = SILENCE if silence is None else silence
+        channel.settimeout(self._silence)
         # Copies of keyed states are cheaper than keying anew for each message.
         self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
@@ -162,6 +187,8 @@ class Link:
         self._within_message = False
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
+        self.last_heard = time.monotonic()
+        """When the last message, or its body, was complete."""
         self._closed = threading.Event()
         self.bytes_sent = 0
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -197,6 +224,20 @@ class Link:
             self.close()
             raise
 
+    def poll(self) -> Message | None:
+        """The next message that is no PING, if one has come; raises LinkError as :meth:`receive` does, and after too long a silence."""
+        try:
+            while self._channel.readable():
+                message = self._receive()
+                if message.kind != Kind.PING:
+                    return message
+            if time.monotonic() - self.last_heard > self._silence:
+                raise LinkError("The link broke: the other end is silent.")
+        except LinkError:
+            self.close()
+            raise
+        return None
+
     def _receive(self) -> Message:
         head = bytearray(HEAD.size)
         receive_exactly(self._channel, memoryview(head))
@@ -222,6 +263,7 @@ class Link:
                 f"Message {sequence} arrived where {self._received} was expected: the link was tampered with."
             )
         self._received += 1
+        self.last_heard = time.monotonic()
         return Message(kind, payload, body_size)
 
     def receive_body(self, view: memoryview) -> None:
@@ -231,10 +273,12 @@ class Link:
         except LinkError:
             self.close()
             raise
+        self.last_heard = time.monotonic()
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT):
-            if time.monotonic() - self._last_sent >= HEARTBEAT:
+        heartbeat = self._silence / HEARTBEATS
+        while not self._closed.wait(heartbeat):
+            if time.monotonic() - self._last_sent >= heartbeat:
                 try:
                     self.send(Kind.PING)
                 except LinkError:

@@ -26,9 +26,13 @@ class ControllerGone(ImagingError):
 class Listener:
     """Accepts connections, shakes hands with all of them side by side, and hands out the links that proved themselves."""
 
-    def __init__(self, address: str, port: int, secret: bytes) -> None:
-        """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken."""
+    def __init__(self, address: str, port: int, secret: bytes, silence: float | None = None) -> None:
+        """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
+
+        ``silence``: seconds without a byte after which its links count as broken.
+        """
         self._secret = secret
+        self._silence = silence
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
         try:
@@ -82,7 +86,7 @@ class Listener:
                 return
             self._unproven.remove(channel)
             superseded = self._current
-        self._links.put(Link(channel, keys))
+        self._links.put(Link(channel, keys, self._silence))
         if superseded is not None:
             superseded.close()
 

@@ -12,6 +12,7 @@ import random
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
     USED,
     ZERO,
@@ -61,7 +62,8 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
     """Write the image of ``disk``; returns its root digest, and the disk with every unused byte set to zero."""
     measures = geometry(len(disk))
     codec = zstd.find_zstd().codec()
-    writer = ImageWriter(path, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
+    place = Place(path)
+    writer = ImageWriter(place, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
     masked = bytearray(len(disk))
     for chunk in range(measures.chunk_count):
         offset, length = measures.offset(chunk), measures.length(chunk)
@@ -77,7 +79,7 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
             frame_hash = hashlib.sha256(frame).digest()
             writer.append(RecordHeader(chunk, flags, packed, length, digest, len(frame), frame_hash, STREAM), frame)
     root = writer.finish({"used_bytes": writer.index.used_bytes()})
-    writer.commit()
+    place.commit(None)
     return root, bytes(masked)
 
 

@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
-    STREAM,
     Used,
-    geometry,
     make_image,
     noise,
 )
@@ -67,8 +63,7 @@ def test_an_unknown_image_is_an_error_that_lists_what_there_is(tmp_path: Path) -
 def test_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     store = ImageStore(str(tmp_path / "new" / "store"))
     assert store.names() == []
-    writer = store.create("a", ImageHeader(geometry(70144), STREAM, "now"), find_zstd().codec())
-    writer.discard()
+    store.place("a").remove()
     assert os.stat(store.path).st_mode & 0o777 == 0o700
     assert os.listdir(store.path) == []
 
@@ -77,11 +72,13 @@ def test_an_image_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
     store = ImageStore(str(tmp_path))
     make_image(store.image_path("one"), noise(70144), Used((0, 512)))
     with pytest.raises(ImagingError, match=r"already.*imaging_remove_images: \[one\]"):
-        store.check_new("one")
+        store.existing("one", update=False)
+    assert store.existing("one", update=True) is not None
+    assert store.existing("two", update=False) is None
 
 
 def test_a_store_that_can_not_be_written_names_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = ImageStore(str(tmp_path / "file" / "store"))
     with pytest.raises(ImagingError, match=r"file/store failed"):
-        store.create("a", ImageHeader(geometry(70144), STREAM, "now"), find_zstd().codec())
+        store.place("a")

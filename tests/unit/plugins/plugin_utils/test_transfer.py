@@ -214,16 +214,18 @@ def restore(laptop: SimpleNamespace, **spoil: Any) -> Any:
 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=True) as raw:
-            target = SimpleNamespace(raw=raw, check_fits=lambda header: None)
-            sink = RestoreSink(target, request, find_zstd(), session)  # type: ignore[arg-type]
-            session.converse(sink.converse)
-            return sink.result()
+            disk = SimpleNamespace(rotational=spoil.get("rotational", False))
+            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header: None)
+            with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
+                session.converse(sink.converse)
+                return sink.result()
 
-    return laptop.run(work, lambda link: serve(link, source), lambda: source.received, **spoil)
+    return laptop.run(work, lambda link: serve(link, source), lambda: source.settled, **spoil)
 
 
 def capture(laptop: SimpleNamespace, **spoil: Any) -> Any:
-    sink = CaptureSink(laptop.store, "captured")
+    store = laptop.store
+    sink = CaptureSink(store, store.place("captured"), store.existing("captured", update=True))
 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk)) as raw:
@@ -231,22 +233,23 @@ def capture(laptop: SimpleNamespace, **spoil: Any) -> Any:
             disk = SimpleNamespace(
                 raw=raw,
                 geometry=measures,
-                used=SimpleNamespace(ranges=USED),
+                used=SimpleNamespace(ranges=USED, partitions_json=list),
                 map_used=lambda: None,
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
             )
             source = CaptureSource(disk, None, find_zstd(), 3)  # type: ignore[arg-type]
             session.converse(lambda link: serve(link, source))
             assert source.capture is not None
-            return {"root_digest": source.capture.index.root_digest().hex(), "used_bytes": 1}
+            root = source.capture.index.root_digest().hex()
+            return {"root_digest": root, "used_bytes": 1, "bad_ranges": source.bad_ranges()}
 
     try:
         result, ends = laptop.run(work, sink.converse, sink.progress, **spoil)
         if not result.get("failed"):
             sink.conclude(result)
-        return result, ends
+        return dict(result, kept=sink.kept, changed=sink.changed), ends
     finally:
-        sink.discard()
+        sink.leave()
 
 
 def disk_is_restored(laptop: SimpleNamespace) -> bool:
@@ -369,20 +372,26 @@ def test_a_damaged_image_is_named_as_the_cause(laptop: SimpleNamespace) -> None:
     assert not any(laptop.disk.read_bytes()[:512])
 
 
-def test_a_store_that_is_full_leaves_nothing(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_from_it(
+    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 
     append = ImageWriter.append
 
-    def full(self: ImageWriter, header: Any, frame: Any) -> None:
+    def full(self: ImageWriter, header: Any, *more: Any) -> None:
         if header.chunk == 9:
             raise OSError(28, "No space left on device")
-        append(self, header, frame)
+        append(self, header, *more)
 
     monkeypatch.setattr(ImageWriter, "append", full)
     with pytest.raises(ImagingError, match="No space left on device"):
         capture(laptop)
-    assert os.listdir(laptop.store.path) == ["image.img.zst"]
+    assert sorted(os.listdir(laptop.store.path)) == ["captured.img.zst.partial", "image.img.zst"]
+    monkeypatch.setattr(ImageWriter, "append", append)
+    result, _ends = capture(laptop)
+    assert result["kept"] == len([row for row in laptop.store.open("captured").index if row.chunk < 9])
+    assert sorted(os.listdir(laptop.store.path)) == ["captured.img.zst", "image.img.zst"]
 
 
 def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,9 +466,7 @@ def test_a_lost_last_word_loses_no_capture(laptop: SimpleNamespace) -> None:
 
 def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handshakes and small messages pass, bulk does not: a network with a too small MTU somewhere."""
-    monkeypatch.setattr(link_module, "SILENCE", 0.5)
-    monkeypatch.setattr(link_module, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(transfer_module, "HEALTHY", 1.0)
+    monkeypatch.setattr(link_module, "LEAST_SILENCE", 0.5)
 
     def swallow() -> Spoil:
         def spoil(position: int, data: bytes) -> bytes:

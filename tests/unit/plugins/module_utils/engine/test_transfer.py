@@ -14,6 +14,8 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk, spans
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, Goal
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.guards import Guards
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.pipeline import OrderedPipeline
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.restore import DamagedFrame, Restore
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.scan import Scan
@@ -34,7 +36,7 @@ def disk_content() -> bytes:
     return bytes(content)
 
 
-def capture_all(path: str) -> tuple[Capture, list[tuple[RecordHeader, bytes]]]:
+def capture_all(path: str) -> tuple[Capture, list[tuple[RecordHeader, bytes | None]]]:
     with RawDisk(path) as disk:
         capture = Capture(disk, geometry(SIZE), USED_RANGES, zstd.find_zstd(), 3, STREAM, Stopwatches())
         return capture, list(capture.records(0, geometry(SIZE).chunk_count))
@@ -91,7 +93,9 @@ def target(tmp_path: object, content: bytes) -> str:
 
 
 def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoil: int = -1) -> Restore:
-    restore = Restore(disk, reader.header.geometry, reader.index, zstd.find_zstd(), Stopwatches())
+    goal = Goal(reader.index, disk.size, LEAVE)
+    guards = Guards(disk, reader.header.geometry)
+    restore = Restore(disk, goal, reader.index, guards, zstd.find_zstd(), Stopwatches())
 
     def receive(room: memoryview) -> RecordHeader | None:
         chunk = next(chunks, None)
@@ -106,8 +110,13 @@ def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoi
         return record.header
 
     restore.write(receive, lambda: None, lambda chunk: None)
-    restore.raise_guards()
+    guards.raise_again()
     return restore
+
+
+def differing(disk: RawDisk, reader: ImageReader, unused: str = LEAVE) -> list[int]:
+    goal = Goal(reader.index, disk.size, unused)
+    return [row.chunk for row, equal in Scan(disk, goal, Stopwatches()).compare(goal.rows()) if not equal]
 
 
 @pytest.mark.parametrize("order", [[0, 1, 3, 5, 6, 12], [12, 6, 5, 3, 1, 0], [3, 3, 0, 1, 0, 12, 5, 6, 5]])
@@ -118,7 +127,7 @@ def test_records_in_any_order_and_twice_make_the_disk_equal(tmp_path: object, or
     path = target(tmp_path, noise(SIZE, 9))
     with RawDisk(path, writable=True) as disk:
         restore_from(reader, disk, iter(order))
-        assert not Scan(disk, reader.header.geometry, reader.index, Stopwatches()).differing(reader.index)
+        assert not differing(disk, reader)
     with open(path, "rb") as file:
         found = file.read()
     for start, end in USED_RANGES.ranges:
@@ -134,13 +143,12 @@ def test_scan_finds_each_differing_chunk_and_ignores_free_space(tmp_path: object
     content[2 * CHUNK : 3 * CHUNK] = b"?" * CHUNK
     content[3 * CHUNK : 3 * CHUNK + 512] = b"!" * 512
     with RawDisk(target(tmp_path, bytes(content))) as disk:
-        assert not Scan(disk, reader.header.geometry, reader.index, Stopwatches()).differing(reader.index)
+        assert not differing(disk, reader)
     content[3 * CHUNK + 512] ^= 1
     content[5 * CHUNK + 77] ^= 1
     content[SIZE - 1] ^= 1
     with RawDisk(target(tmp_path, bytes(content))) as disk:
-        differing = Scan(disk, reader.header.geometry, reader.index, Stopwatches()).differing(reader.index)
-    assert list(differing) == [3, 5, 12]
+        assert differing(disk, reader) == [3, 5, 12]
 
 
 def test_a_damaged_frame_is_never_decoded_nor_written(tmp_path: object) -> None:
@@ -160,7 +168,8 @@ def test_a_record_that_is_not_the_indexs_is_refused(tmp_path: object) -> None:
     make_image(other, noise(SIZE, 77), USED_RANGES)
     reader, stranger = ImageReader(FileSource(image)), ImageReader(FileSource(other))
     with RawDisk(target(tmp_path, bytes(SIZE)), writable=True) as disk:
-        restore = Restore(disk, reader.header.geometry, reader.index, zstd.find_zstd(), Stopwatches())
+        goal, guards = Goal(reader.index, disk.size, LEAVE), Guards(disk, reader.header.geometry)
+        restore = Restore(disk, goal, reader.index, guards, zstd.find_zstd(), Stopwatches())
         row = stranger.index.find(1)
         assert row is not None
         record = stranger.record(row)
@@ -180,7 +189,7 @@ def test_lowered_guards_are_gone_from_the_medium(tmp_path: object) -> None:
     reader = ImageReader(FileSource(image))
     path = target(tmp_path, b"\xff" * (SIZE + 4096))
     with RawDisk(path, writable=True) as disk:
-        Restore(disk, reader.header.geometry, reader.index, zstd.find_zstd(), Stopwatches()).lower_guards()
+        Guards(disk, reader.header.geometry).lower()
     with open(path, "rb") as file:
         content = file.read()
     assert not any(content[:1024])

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import (
     BadImage,
     FileSource,
@@ -159,13 +160,11 @@ def test_absurd_lengths_take_no_memory(image: str) -> None:
 
 def test_a_second_writer_of_the_same_name_is_refused_and_leaves_the_first_alone(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
-    header = ImageHeader(geometry(SIZE), STREAM, "now")
-    codec = zstd.find_zstd().codec()
-    first = ImageWriter(path, header, codec)
+    first = Place(path)
     with pytest.raises(ImagingError, match="another capture of this name is running"):
-        ImageWriter(path, header, codec)
-    first.finish({})
-    first.commit()
+        Place(path)
+    ImageWriter(first, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec()).finish({})
+    first.commit(None)
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
     assert os.stat(path).st_mode & 0o777 == 0o600
     read_everything(path)
@@ -189,7 +188,7 @@ def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
 
     def meanwhile(source: str, target: str) -> None:
         with pytest.raises(ImagingError) as caught:
-            ImageWriter(path, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
+            Place(path)
         refused.append(caught.value)
         link(source, target)
 
@@ -201,14 +200,15 @@ def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
 
 def test_an_image_never_replaces_another(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
-    writer = ImageWriter(path, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
+    place = Place(path)
+    writer = ImageWriter(place, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
     make_there = b"somebody else's"
     with open(path, "wb") as file:
         file.write(make_there)
     writer.finish({})
     with pytest.raises(ImagingError, match="came into being"):
-        writer.commit()
-    writer.discard()
+        place.commit(None)
+    place.remove()
     with open(path, "rb") as file:
         assert file.read() == make_there
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]

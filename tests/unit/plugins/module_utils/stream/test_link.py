@@ -122,7 +122,6 @@ def test_silence_breaks_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slow_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "SILENCE", 0.5)
-    monkeypatch.setattr(link_module, "HEARTBEAT", 0.1)
     left, right = linked()
     size = 12 << 20
     threading.Thread(target=lambda: left.send(Kind.RECORD, b"header", bytes(size)), daemon=True).start()
@@ -153,7 +152,6 @@ def test_giving_up_takes_moments_even_when_the_other_end_does_not_read() -> None
 
 def test_heartbeats_keep_an_idle_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "SILENCE", 0.6)
-    monkeypatch.setattr(link_module, "HEARTBEAT", 0.1)
     left, right = linked()
     threading.Timer(1.5, lambda: left.send(Kind.DONE)).start()
     assert right.receive().kind == Kind.DONE

@@ -1,0 +1,197 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds out what of a disk differs from its goal, for as long as that costs less than to write it anew.
+
+First come the chunks that hold the guards and a sample from all over the disk, then the disk from its start. Once neither the chunks
+just looked at nor the sample of what lies ahead promise anything, all the rest is wanted unseen. So a foreign disk costs a few looks, a
+disk that has drifted is read once, and one that was written half-way is recognised as far as it was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from bisect import bisect_right
+from collections import deque
+from typing import Callable, Iterator
+
+from ..image.index import Row
+from ..image.record import ZERO
+from .goal import Goal
+from .scan import Scan
+
+NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, BLANK, WRITTEN = range(7)
+"""What is known of a chunk: its content does not matter; not looked at; holds its goal; differs; was asked for; is to be all zeros, for
+which nobody need be asked; was written."""
+
+MOST_SAMPLES = 64
+SAMPLED_SHARE = 100
+"""Of so many used chunks one is sampled."""
+
+WINDOW = 32
+"""How many of the chunks looked at last say whether it pays to go on."""
+
+FIRST_VERDICT = 4
+"""After how many chunks they say it."""
+
+WORTH = 1 / 8
+"""Share of equal chunks from which on looking pays: it goes on beside writing."""
+
+WORTH_ROTATING = 1 / 2
+"""The same for a rotating disk, which can either read or write: a look that was in vain costs as much as one that was not saves."""
+
+
+class Look:
+    """The state of every chunk of a disk. One thread looks, another one asks for what is wanted and writes it."""
+
+    def __init__(self, scan: Scan, goal: Goal, guard_chunks: list[int], rotating: bool = False) -> None:
+        self._scan = scan
+        self._goal = goal
+        self._guard_chunks = guard_chunks
+        self._worth = WORTH_ROTATING if rotating else WORTH
+        self.states = bytearray(goal.geometry.chunk_count)
+        for row in goal.rows():
+            self.states[row.chunk] = UNKNOWN
+        self._changed = threading.Condition()
+        self._lowest_wanted = len(self.states)
+        self._samples: list[int] = []
+        self._equal_samples: list[int] = []
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._rest: Iterator[Row] | None = None
+        self._whole = False
+        self.finished = False
+        """Whether nothing is unknown any more."""
+        self.error: BaseException | None = None
+        """What ended the looking before it was finished."""
+
+    def count(self, state: int) -> int:
+        """How many chunks are in a state."""
+        return self.states.count(state)
+
+    def settled(self) -> int:
+        """How many chunks need nothing more."""
+        return self.count(EQUAL) + self.count(WRITTEN)
+
+    def rows(self, state: int) -> Iterator[Row]:
+        """The rows of the chunks in a state, in disk order."""
+        chunk = self.states.find(state)
+        while chunk >= 0:
+            row = self._goal.row(chunk)
+            if row is not None:
+                yield row
+            chunk = self.states.find(state, chunk + 1)
+
+    def begin(self, whole: bool = False) -> None:
+        """Look at the chunks that hold the guards, before anything is written. With ``whole`` the look goes on to the end, whatever it finds."""
+        self._whole = whole
+        guards = [row for row in map(self._goal.row, self._guard_chunks) if row is not None]
+        for row, equal in self._scan.compare(guards):
+            self._note(row.chunk, equal)
+
+    def advance(self, most: int, attend: Callable[[], None] = lambda: None) -> None:
+        """Look at up to so many more chunks; ``attend`` is called after each, and may raise to end it for now."""
+        if self._rest is None:
+            self._rest = itertools.chain(() if self._whole else self._sample(), self.rows(UNKNOWN))
+        with contextlib.closing(self._scan.compare(itertools.islice(self._rest, most))) as results:
+            try:
+                for row, equal in results:
+                    self._note(row.chunk, equal)
+                    self._learn(row, equal)
+                    attend()
+                    if not self._pays(row.chunk):
+                        self.give_up()
+                        return
+            except BaseException:
+                self._rest = None  # it has handed out rows that were not looked at
+                raise
+        if not self.count(UNKNOWN):
+            self.give_up()
+
+    def _sample(self) -> Iterator[Row]:
+        """Chunks from all over the disk, in disk order; no zeros, which any blank disk has."""
+        count = min(MOST_SAMPLES, len(self._goal) // SAMPLED_SHARE)
+        candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO] if count else []
+        step = max(1, len(candidates) // (count + 1))
+        self._samples = [chunk for chunk in candidates[step::step][:count] if self.states[chunk] == UNKNOWN]
+        for chunk in self._samples:
+            row = self._goal.row(chunk)
+            if row is not None:
+                yield row
+
+    def _note(self, chunk: int, equal: bool) -> None:
+        with self._changed:
+            if self.states[chunk] != UNKNOWN:  # a sample that was read twice
+                return
+            self.states[chunk] = EQUAL if equal else WANTED
+            if not equal:
+                self._lowest_wanted = min(self._lowest_wanted, chunk)
+                self._changed.notify_all()
+
+    def _learn(self, row: Row, equal: bool) -> None:
+        if row.chunk in self._samples:
+            if equal:
+                self._equal_samples.append(row.chunk)
+        elif not row.flags & ZERO:
+            self._recent.append(equal)
+
+    def _pays(self, position: int) -> bool:
+        """Whether to go on beyond the chunk that was looked at last."""
+        if self._whole or len(self._recent) < FIRST_VERDICT:
+            return True
+        ahead = len(self._samples) - bisect_right(self._samples, position)
+        equal_ahead = len(self._equal_samples) - bisect_right(self._equal_samples, position)
+        promised = ahead and equal_ahead / ahead >= self._worth
+        return bool(promised) or sum(self._recent) / len(self._recent) >= self._worth
+
+    def give_up(self) -> None:
+        """Want everything that was not looked at."""
+        with self._changed:
+            self.states[:] = self.states.replace(bytes((UNKNOWN,)), bytes((WANTED,)))
+            self._lowest_wanted = 0
+            self.finished = True
+            self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Have :meth:`take` raise what ended the looking."""
+        with self._changed:
+            self.error = error
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something is wanted or the look has ended, for so long at the most."""
+        with self._changed:
+            if self._lowest_wanted == len(self.states) and not self.finished and self.error is None:
+                self._changed.wait(seconds)
+
+    def take(self, most: int) -> list[int]:
+        """Up to so many wanted chunks, in disk order, which count as requested from now on; raises what ended the looking.
+
+        Chunks that are to be all zeros are not among them.
+        """
+        with self._changed:
+            if self.error is not None:
+                raise self.error
+            taken: list[int] = []
+            chunk = self.states.find(WANTED, self._lowest_wanted)
+            while chunk >= 0 and len(taken) < most:
+                row = self._goal.row(chunk)
+                if row is not None and row.flags & ZERO:
+                    self.states[chunk] = BLANK
+                else:
+                    self.states[chunk] = REQUESTED
+                    taken.append(chunk)
+                chunk = self.states.find(WANTED, chunk + 1)
+            self._lowest_wanted = chunk if chunk >= 0 else len(self.states)
+            return taken
+
+    def written(self, chunk: int) -> None:
+        """Note that a chunk was written."""
+        self.states[chunk] = WRITTEN
+
+    def ask_again(self) -> None:
+        """Want what was asked for and did not come: the link broke."""
+        with self._changed:
+            self.states[:] = self.states.replace(bytes((REQUESTED,)), bytes((WANTED,)))
+            self._lowest_wanted = 0

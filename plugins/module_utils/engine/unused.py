@@ -1,0 +1,42 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives what the goal does not use back to the device, beside the writing of the rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ..disk.raw_io import RawDisk
+from .goal import Goal
+
+LONGEST_WAIT = 20.0
+"""Seconds for which all else waits for a device that takes long to discard: it is a favour to the device, and not needed."""
+
+
+class Discarding:
+    """Discards the unused ranges of a disk in a thread of its own, as far as the disk takes that and time allows."""
+
+    def __init__(self, disk: RawDisk, goal: Goal) -> None:
+        self._disk = disk
+        self._goal = goal
+        self._deadline = float("inf")
+        self.bytes_discarded = 0
+        self._thread = threading.Thread(target=self._run, name="discard", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        alignment = self._disk.alignment
+        for start, end in self._goal.unused_ranges():
+            start += -start % alignment
+            end -= end % alignment
+            if time.monotonic() > self._deadline or not self._disk.discard(start, end - start):
+                return
+            self.bytes_discarded += end - start
+
+    def finish(self, seconds: float = LONGEST_WAIT) -> None:
+        """Wait until all is discarded, or for so long; nothing is discarded any more when this returns."""
+        self._thread.join(seconds)
+        self._deadline = 0.0
+        self._thread.join()

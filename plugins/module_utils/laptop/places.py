@@ -1,0 +1,54 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says in which partitions ranges of a disk lie."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Mapping
+
+from ..disk.command import printable
+
+MOST_RANGES = 100
+"""How many ranges are told apart in a result; the rest is counted."""
+
+Range = Mapping[str, Any]
+
+
+def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Iterable[Any]) -> list[dict[str, Any]]:
+    """``start`` and ``end`` (bytes of the disk) of each range, and the ``partition`` or partitions that it lies in.
+
+    ``partitions`` are those of an image's header or of a used map, in any form that may have come from outside.
+    """
+    known = [part for part in partitions if _is_partition(part)]
+    return [{"start": start, "end": end, "partition": _name(start, end, known)} for start, end in ranges]
+
+
+def merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending ranges, those that touch made one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if merged and merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def describe_range(place: Range) -> str:
+    """One named range in words."""
+    return f"bytes {place['start']} to {place['end']} ({place['partition']})"
+
+
+def _is_partition(part: Any) -> bool:
+    return isinstance(part, Mapping) and all(isinstance(part.get(name), int) for name in ("number", "start", "size"))
+
+
+def _name(start: int, end: int, partitions: list[Range]) -> str:
+    inside = [part for part in partitions if part["start"] < end and start < part["start"] + part["size"]]
+    names = []
+    for part in inside:
+        words = [f"partition {part['number']}"]
+        words += [printable(str(part[key])) for key in ("content", "label") if part.get(key)]
+        names.append(" ".join(words))
+    return ", ".join(names) or "in no partition"
