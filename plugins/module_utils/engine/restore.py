@@ -76,8 +76,9 @@ class Restore:
         chunks: list[int] = []
 
         def flush() -> None:
-            self._disk.zero(start, end - start)
-            self.bytes_written += end - start
+            if end > start:
+                self._disk.zero(start, end - start)
+                self.bytes_written += end - start
             for chunk in chunks:
                 written(chunk)
             chunks.clear()

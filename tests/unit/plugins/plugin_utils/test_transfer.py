@@ -1,260 +1,51 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both halves of both transfers over real sockets, with somebody in between.
-
-Only Ansible is left out: a thread stands where it would start the module on a laptop.
-"""
+"""Both halves of both transfers over a network that fails, and peers that give up."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureSource
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
-from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
-    CHUNK,
-    Used,
-    geometry,
-    make_image,
-    noise,
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image
+
+from .halves import (
+    SECRET,
+    TIMEOUT,
+    USED,
+    Spoil,
+    StartedModule,
+    capture,
+    cut_at,
+    disk_is_restored,
+    drop_at,
+    first_only,
+    flip_at,
+    repeat_at,
+    restore,
+    swap_at,
+    untouched,
 )
-
-SIZE = 40 * CHUNK
-USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE))
-DISK = noise(SIZE, 5)
-TIMEOUT = 3.0
-SECRET = os.urandom(32)
-
-Spoil = Callable[[int, bytes], bytes]
-"""What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
-
-
-class Proxy:
-    """Stands between controller and laptop, for as many connections as come."""
-
-    def __init__(self, port: int, to_laptop: Callable[[], Spoil], to_controller: Callable[[], Spoil]) -> None:
-        self._port = port
-        self._makers = (to_laptop, to_controller)
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self.connections = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _address = self._server.accept()
-                self.connections += 1
-                far = socket.create_connection(("127.0.0.1", self._port))
-                for source, target, make in ((near, far, self._makers[0]), (far, near, self._makers[1])):
-                    threading.Thread(target=self._pump, args=(source, target, make()), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket, spoil: Spoil) -> None:
-        position = 0
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                changed = spoil(position, data)
-                if not changed:
-                    break
-                target.sendall(changed)
-                position += len(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-
-class StartedModule:
-    """The module of a laptop, in a thread instead of behind Ansible."""
-
-    def __init__(self, work: Callable[[], dict[str, Any]], port: Callable[[], int]) -> None:
-        self._port = port
-        self._outcome: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], dict[str, Any]]) -> None:
-        try:
-            self._outcome = work()
-        except ImagingError as error:
-            self._outcome = {"failed": True, "msg": str(error)}
-
-    def wait_for_port(self) -> int:
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            with contextlib.suppress(AttributeError):
-                port: int = self._port()
-                return port
-            time.sleep(0.01)
-        raise AssertionError("the module did not listen")
-
-    def has_ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def collect(self, within: float) -> dict[str, Any]:
-        self._thread.join(within)
-        assert not self._thread.is_alive()
-        return self._outcome
-
-
-def untouched() -> Spoil:
-    return lambda _position, data: data
-
-
-def flip_at(where: int) -> Spoil:
-    def spoil(position: int, data: bytes) -> bytes:
-        if position <= where < position + len(data):
-            changed = bytearray(data)
-            changed[where - position] ^= 1
-            return bytes(changed)
-        return data
-
-    return spoil
-
-
-def cut_at(where: int) -> Spoil:
-    return lambda position, data: data if position + len(data) < where else b""
-
-
-def drop_at(where: int) -> Spoil:
-    return lambda position, data: data[:-7] if position <= where < position + len(data) else data
-
-
-def repeat_at(where: int) -> Spoil:
-    return lambda position, data: data + data if position <= where < position + len(data) else data
-
-
-def swap_at(where: int) -> Spoil:
-    return lambda position, data: data[::-1] if position <= where < position + len(data) else data
-
-
-def first_only(spoil: Spoil) -> Callable[[], Spoil]:
-    """Spoils one connection and leaves the ones after it alone."""
-    pending = [spoil]
-    return lambda: pending.pop() if pending else untouched()
-
-
-@pytest.fixture(name="laptop")
-def fixture_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
-    monkeypatch.setattr(transfer_module, "FIRST_LINK", 1.5)
-    store = ImageStore(str(tmp_path / "store"))
-    os.mkdir(store.path)
-    root, _masked = make_image(store.image_path("image"), DISK, USED)
-    disk = tmp_path / "disk"
-    disk.write_bytes(noise(SIZE, 6))
-    proxies: list[Proxy] = []
-
-    def run(
-        work: Callable[[Session], dict[str, Any]],
-        conversation: Callable[[Link], None],
-        progress: Callable[[], int],
-        **spoil: Any,
-    ) -> Any:
-        ends = Transfer(None, "127.0.0.1", SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
-        session = Session("run", str(disk), SECRET, 0, TIMEOUT, RunFolder(str(tmp_path / "run")))
-
-        def port() -> int:
-            real = session._listener.port
-            proxies.append(Proxy(real, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
-            return proxies[-1].port
-
-        def entered() -> dict[str, Any]:
-            with session:
-                return work(session)
-
-        module = StartedModule(entered, port)
-        ends._module = module  # type: ignore[assignment]
-        try:
-            return ends.converse(conversation), ends
-        finally:
-            module.collect(3 * TIMEOUT)
-
-    yield SimpleNamespace(run=run, store=store, root=root, disk=disk, proxies=proxies)
-    for proxy in proxies:
-        proxy.close()
-
-
-def restore(laptop: SimpleNamespace, **spoil: Any) -> Any:
-    image = laptop.store.open("image")
-    source = StoredSource(image)
-    request = RestoreRequest(str(laptop.disk), laptop.root, {}, write=True, read_back=True)
-
-    def work(session: Session) -> dict[str, Any]:
-        with RawDisk(str(laptop.disk), writable=True) as raw:
-            disk = SimpleNamespace(rotational=spoil.get("rotational", False))
-            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header: None)
-            with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
-                session.converse(sink.converse)
-                return sink.result()
-
-    return laptop.run(work, lambda link: serve(link, source), lambda: source.settled, **spoil)
-
-
-def capture(laptop: SimpleNamespace, **spoil: Any) -> Any:
-    store = laptop.store
-    sink = CaptureSink(store, store.place("captured"), store.existing("captured", update=True))
-
-    def work(session: Session) -> dict[str, Any]:
-        with RawDisk(str(laptop.disk)) as raw:
-            measures = geometry(SIZE)
-            disk = SimpleNamespace(
-                raw=raw,
-                geometry=measures,
-                used=SimpleNamespace(ranges=USED, partitions_json=list),
-                map_used=lambda: None,
-                header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
-            )
-            source = CaptureSource(disk, None, find_zstd(), 3)  # type: ignore[arg-type]
-            session.converse(lambda link: serve(link, source))
-            assert source.capture is not None
-            root = source.capture.index.root_digest().hex()
-            return {"root_digest": root, "used_bytes": 1, "bad_ranges": source.bad_ranges()}
-
-    try:
-        result, ends = laptop.run(work, sink.converse, sink.progress, **spoil)
-        if not result.get("failed"):
-            sink.conclude(result)
-        return dict(result, kept=sink.kept, changed=sink.changed), ends
-    finally:
-        sink.leave()
-
-
-def disk_is_restored(laptop: SimpleNamespace) -> bool:
-    found = laptop.disk.read_bytes()
-    return all(found[start:end] == DISK[start:end] for start, end in USED.ranges)
 
 
 def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> None:

@@ -1,0 +1,207 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much of a disk is looked at, and what is then asked for."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Iterable, Iterator
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.engine import look as look_module
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.look import (
+    BLANK,
+    EQUAL,
+    REQUESTED,
+    UNKNOWN,
+    WANTED,
+    WINDOW,
+    WRITTEN,
+    Look,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.scan import Scan
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, ZERO, zeros_hash
+
+from ..samples import CHUNK, Used, geometry, make_file, make_image, noise, scratch_name
+
+CHUNKS = 2000
+
+
+class Disk:
+    """A disk of which only is known which chunks are equal; counts what is looked at."""
+
+    def __init__(self, equal: Iterable[int]) -> None:
+        self.equal = set(equal)
+        self.looked: list[int] = []
+
+    def compare(self, rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
+        """As ``Scan`` does, but without reading ahead."""
+        for row in rows:
+            self.looked.append(row.chunk)
+            yield row, row.chunk in self.equal
+
+
+def make_goal(zeros: Iterable[int] = ()) -> Goal:
+    measures = geometry(CHUNKS * CHUNK)
+    index = Index(measures)
+    zero = set(zeros)
+    for chunk in range(CHUNKS):
+        digest = zeros_hash(CHUNK) if chunk in zero else chunk.to_bytes(32, "big")
+        index.append(Row(chunk, USED | ZERO if chunk in zero else USED, b"", 0, 1, digest))
+    return Goal(index, CHUNKS * CHUNK, LEAVE)
+
+
+def look_at(equal: Iterable[int], rotating: bool = False, zeros: Iterable[int] = ()) -> tuple[Look, Disk]:
+    disk = Disk(equal)
+    look = Look(disk, make_goal(zeros), [0, CHUNKS - 1], rotating)  # type: ignore[arg-type]
+    look.begin()
+    while not look.finished:
+        look.advance(64)
+    return look, disk
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_a_foreign_disk_costs_a_few_looks(rotating: bool) -> None:
+    look, disk = look_at([], rotating)
+    samples = CHUNKS // 100
+    assert len(disk.looked) <= 2 + samples + look_module.FIRST_VERDICT
+    assert look.count(WANTED) == CHUNKS
+
+
+def test_a_blank_disk_is_no_promise() -> None:
+    zeros = [chunk for chunk in range(CHUNKS) if chunk % 3]
+    look, disk = look_at(zeros, zeros=zeros)
+    assert len([chunk for chunk in disk.looked if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + look_module.FIRST_VERDICT
+    look.take(CHUNKS)
+    assert look.count(BLANK) + look.count(EQUAL) == len(zeros)
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_an_equal_disk_is_looked_at_once(rotating: bool) -> None:
+    look, disk = look_at(range(CHUNKS), rotating)
+    assert sorted(disk.looked) == list(range(CHUNKS))
+    assert look.count(EQUAL) == CHUNKS
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_a_disk_that_has_drifted_is_looked_at_wholly(rotating: bool) -> None:
+    """2 % of it, partly in one large file."""
+    changed = {*range(700, 730), *range(0, CHUNKS, 200)}
+    look, disk = look_at(set(range(CHUNKS)) - changed, rotating)
+    assert len(disk.looked) == CHUNKS
+    assert set(look.take(CHUNKS)) == changed
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_disk_that_was_written_half_way_is_recognised_as_far_as_it_was(rotating: bool, share: float) -> None:
+    written = int(CHUNKS * share)
+    look, disk = look_at(range(1, written), rotating)
+    assert look.count(EQUAL) == written - 1
+    assert len(disk.looked) <= written + CHUNKS // 100 + WINDOW + 2
+
+
+def test_of_a_rotating_disk_less_is_looked_at() -> None:
+    """A fifth of it is equal, here and there: worth it beside writing, but not instead."""
+    equal = random.Random(1).sample(range(CHUNKS), CHUNKS // 5)
+    assert len(look_at(equal)[1].looked) > CHUNKS * 3 // 4
+    assert len(look_at(equal, rotating=True)[1].looked) < CHUNKS // 4
+
+
+def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
+    disk = Disk([])
+    look = Look(disk, make_goal(), [0, CHUNKS - 1])  # type: ignore[arg-type]
+    look.begin()
+    look.advance(CHUNKS // 100)
+    samples = disk.looked[2:]
+    assert samples == sorted(samples)
+    assert len(samples) == CHUNKS // 100 <= look_module.MOST_SAMPLES
+    assert min(samples) < CHUNKS // 10 and max(samples) > CHUNKS * 9 // 10
+
+
+def test_what_did_not_come_is_asked_for_again_and_what_came_is_not() -> None:
+    look, _disk = look_at([])
+    first = look.take(10)
+    assert first == list(range(10))
+    look.written(3)
+    look.ask_again()
+    assert look.take(10) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert (look.count(WRITTEN), look.count(REQUESTED), look.settled()) == (1, 10, 1)
+
+
+def test_a_look_that_was_interrupted_goes_on() -> None:
+    disk = Disk(range(CHUNKS))
+    look = Look(disk, make_goal(), [0])  # type: ignore[arg-type]
+    look.begin()
+
+    def interrupt() -> None:
+        if len(disk.looked) == 100:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        look.advance(CHUNKS, interrupt)
+    assert look.count(UNKNOWN) == CHUNKS - 100
+    look.advance(CHUNKS)
+    assert look.finished
+    assert look.count(EQUAL) == CHUNKS
+
+
+def test_what_ended_the_looking_is_raised_where_it_is_asked_for() -> None:
+    look, _disk = look_at([])
+    look.fail(ValueError("the disk is gone"))
+    with pytest.raises(ValueError, match="gone"):
+        look.take(1)
+
+
+SIZE = 8 * CHUNK
+SOME = Used((0, CHUNK), (3 * CHUNK + 512, 3 * CHUNK + 4096), (7 * CHUNK, SIZE))
+
+
+def goal_of(tmp_path: object, unused: str, more: int = 0) -> Goal:
+    image = scratch_name(tmp_path, "i.img.zst")
+    if not os.path.exists(image):
+        make_image(image, noise(SIZE, 3), SOME)
+    return Goal(ImageReader(FileSource(image)).index, SIZE + more, unused)
+
+
+def test_unused_space_is_part_of_the_goal_only_when_it_is_to_be_zeros(tmp_path: object) -> None:
+    leave, zero = goal_of(tmp_path, LEAVE), goal_of(tmp_path, ZERO_UNUSED, 3 << 20)
+    assert [row.chunk for row in leave.rows()] == [0, 3, 7]
+    assert [row.chunk for row in zero.rows()] == list(range(8))
+    assert (len(leave), len(zero)) == (3, 8)
+    assert leave.tail == (SIZE, SIZE)
+    assert zero.tail == (SIZE, SIZE + (3 << 20))
+    assert goal_of(tmp_path, LEAVE, 3 << 20).tail == (SIZE + (2 << 20), SIZE + (3 << 20))
+    row = zero.row(3)
+    assert row is not None
+    assert zero.bytes_in(row) == CHUNK
+    content = bytearray(SIZE)
+    for start, end in SOME.ranges:
+        content[start:end] = noise(SIZE, 3)[start:end]
+    for spoiled, differing in ((None, []), (2 * CHUNK, [2]), (3 * CHUNK, [3]), (7 * CHUNK, [7])):
+        spoilt = bytearray(content)
+        if spoiled is not None:
+            spoilt[spoiled] ^= 1
+        with RawDisk(make_file(scratch_name(tmp_path, "disk"), bytes(spoilt))) as disk:
+            scan = Scan(disk, goal_of(tmp_path, ZERO_UNUSED), Stopwatches())
+            assert [row.chunk for row, equal in scan.compare(zero.rows()) if not equal] == differing
+
+
+def test_unused_ranges_are_the_gaps_between_used_ones(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.fleet.imaging.plugins.module_utils.engine import goal
+
+    monkeypatch.setattr(goal, "WORTH_DISCARDING", 1)
+    assert list(goal_of(tmp_path, LEAVE, 3 << 20).unused_ranges()) == [
+        (CHUNK, 3 * CHUNK + 512),
+        (3 * CHUNK + 4096, 7 * CHUNK),
+        (SIZE, SIZE + (2 << 20)),
+    ]
+    assert list(goal_of(tmp_path, ZERO_UNUSED).unused_ranges()) == []
