@@ -44,6 +44,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
         "stored_bytes": image.stored_bytes,
         "ratio": round(used / image.stored_bytes, 3),
         "generalization": str(source.get("generalization") or "unknown"),
+        "bad_ranges": [dict(each) for each in image.header.bad_ranges],
         "root_digest": image.root_digest.hex(),
     }
 

@@ -133,6 +133,21 @@ images:
       description: Whether the system in the image was prepared to be copied, as far as that is known.
       returned: when the image can be opened
       type: str
+    bad_ranges:
+      description: What could not be read of that disk and is zeros in the image.
+      returned: when the image can be opened
+      type: list
+      elements: dict
+      contains:
+        start:
+          description: The first byte.
+          type: int
+        end:
+          description: The byte after the last one.
+          type: int
+        partition:
+          description: Number, content and label of the partitions that it lies in.
+          type: str
     root_digest:
       description: SHA-256 in hexadecimal over what the image says of its disk.
       returned: when the image can be opened

@@ -73,9 +73,6 @@ class ImageHeader:
         disk, table, source = value.get("disk"), value.get("partition_table"), value.get("source")
         if not isinstance(disk, dict) or not isinstance(source, dict) or not (table is None or isinstance(table, dict)):
             raise ImagingError("The image's header lacks its disk, partition table or source.")
-        bad_ranges = value.get("bad_ranges", [])
-        if not isinstance(bad_ranges, list) or not all(isinstance(each, dict) for each in bad_ranges):
-            raise ImagingError("The image's header gives something else than ranges as what could not be read.")
         return cls(
             Geometry.from_json(disk),
             _stream(value.get("stream")),
@@ -83,8 +80,18 @@ class ImageHeader:
             table,
             source,
             str(value.get("collection_version", "")),
-            bad_ranges,
+            _bad_ranges(value.get("bad_ranges", [])),
         )
+
+
+def _bad_ranges(value: Any) -> list[dict[str, Any]]:
+    ranges = []
+    for each in value if isinstance(value, list) else [None]:
+        numbers = [each.get("start"), each.get("end")] if isinstance(each, dict) else [None]
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+            raise ImagingError(f"The image's header gives {each!r} as a range that could not be read.")
+        ranges.append({"start": numbers[0], "end": numbers[1], "partition": str(each.get("partition", ""))})
+    return ranges
 
 
 def _stream(value: Any) -> bytes:

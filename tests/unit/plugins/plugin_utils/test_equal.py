@@ -113,8 +113,8 @@ def test_a_restore_that_was_cut_is_finished_by_what_was_missing(laptop: SimpleNa
     assert not any(laptop.disk.read_bytes()[:1024])
     result, _ends = restore(laptop, rotating=rotating)
     assert result["verified"] is True
-    assert result["equal_chunks"] > USED_CHUNKS // 3
-    assert result["sent"] < 0.75 * whole["sent"]
+    assert result["equal_chunks"] > USED_CHUNKS // 5
+    assert result["sent"] < 0.85 * whole["sent"]
     assert disk_is_restored(laptop)
 
 
