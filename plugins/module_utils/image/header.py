@@ -86,11 +86,12 @@ class ImageHeader:
 
 def _bad_ranges(value: Any) -> list[dict[str, Any]]:
     ranges = []
-    for each in value if isinstance(value, list) else [None]:
-        numbers = [each.get("start"), each.get("end")] if isinstance(each, dict) else [None]
-        if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+    for each in value if isinstance(value, list) else [value]:
+        entry = each if isinstance(each, dict) else {}
+        start, end = entry.get("start"), entry.get("end")
+        if type(start) is not int or type(end) is not int:
             raise ImagingError(f"The image's header gives {each!r} as a range that could not be read.")
-        ranges.append({"start": numbers[0], "end": numbers[1], "partition": str(each.get("partition", ""))})
+        ranges.append({"start": start, "end": end, "partition": str(entry.get("partition", ""))})
     return ranges
 
 
