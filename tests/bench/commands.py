@@ -26,13 +26,14 @@ from .ours import PlaybookFailed
 from .peers import PeerFailed
 from .report import Report
 from .speed import CASES, Speed
+from .state import measure_state
 from .ways import measure_ways
 
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
-DISK_OF_2_TIB, WAYS = "disk-of-2-tib", "ways"
-NAMES = [*(case.name for case in CASES), DISK_OF_2_TIB, WAYS]
+STATE, DISK_OF_2_TIB, WAYS = "state", "disk-of-2-tib", "ways"
+NAMES = [*(case.name for case in CASES), STATE, DISK_OF_2_TIB, WAYS]
 
 
 def main() -> int:
@@ -78,6 +79,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             say("bring the lab up")
             with running_lab(Plan(1, size, size, isolated=True, direct_io=arguments.direct_io)) as lab:
                 report.speed = Speed(lab, folder, arguments.runs, say).measure(cases)
+        if STATE in chosen:
+            report.state = measure_state(size, folder, arguments.runs, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:

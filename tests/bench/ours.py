@@ -47,17 +47,21 @@ class Ours:
 
     def capture(self) -> Run:
         """Capture the reference; raises PlaybookFailed."""
-        return self._run("capture", "image_capture", "reference")
+        return self.run("capture", "image_capture", "reference")
 
     def restore(self) -> Run:
         """Restore the first laptop, with the comparison that follows; raises PlaybookFailed."""
-        return self._run("restore", "image_restore", self._lab.targets[0].name, "-e", "imaging_confirm_erase=true")
+        return self.run("restore", "image_restore", self._lab.targets[0].name, "-e", "imaging_confirm_erase=true")
 
-    def _run(self, name: str, module: str, limit: str, *more: str) -> Run:
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The arguments that say which image is meant."""
+        return ("-e", f"imaging_store={self._store}", "-e", f"imaging_image={IMAGE}")
+
+    def run(self, name: str | Path, module: str, limit: str, *more: str) -> Run:
+        """Run a playbook, by its name or path, for one host; raises PlaybookFailed."""
         started = time.monotonic()
-        running = start_playbook(
-            self._lab, name, "-l", limit, "-e", f"imaging_store={self._store}", "-e", f"imaging_image={IMAGE}", *more
-        )
+        running = start_playbook(self._lab, name, "-l", limit, *self.variables, *more)
         try:
             with MemorySampler(self._lab, running.process.pid) as sampler:
                 running.process.wait(LONGEST_RUN)
@@ -70,5 +74,5 @@ class Ours:
         outcome = running.wait()
         results = [result for result in outcome.of(module) if result.status == "ok"]
         if outcome.status or not results:
-            raise PlaybookFailed(f"{name}.yml ended with status {outcome.status}:\n{outcome.stdout}{outcome.stderr}")
+            raise PlaybookFailed(f"{name} ended with status {outcome.status}:\n{outcome.stdout}{outcome.stderr}")
         return Run(results[0].result, seconds, sampler.peaks)

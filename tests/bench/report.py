@@ -18,6 +18,7 @@ from .big_disk import LONGEST_CAPTURE
 from .memory import MODULE, PARTCLONE, WORKER, WORKER_SHARE
 from .ours import Run
 from .speed import CAPTURE, RESTORE, Measured
+from .state import Bar
 from .ways import Way
 
 MIB = 2**20
@@ -54,12 +55,19 @@ class Report:
     load: float = field(default_factory=lambda: os.getloadavg()[0])
     """How many processes wanted to run in the minute before the benchmark."""
     speed: list[Measured] = field(default_factory=list)
+    state: list[Bar] = field(default_factory=list)
     big_disk: tuple[Run, Run] | None = None
     ways: list[Way] = field(default_factory=list)
 
     def text(self) -> str:
         """Return the tables for a terminal."""
-        parts = [self._speed_table(), self._transfer_table(), self._memory_table(), self._ways_table()]
+        parts = [
+            self._speed_table(),
+            self._state_table(),
+            self._transfer_table(),
+            self._memory_table(),
+            self._ways_table(),
+        ]
         return "\n\n".join(part for part in parts if part)
 
     def missed(self) -> list[str]:
@@ -68,6 +76,11 @@ class Report:
             f"{entry.case.name}: {entry.ratio:.2f} x as fast, must be at least {entry.case.at_least} x"
             for entry in self.speed
             if entry.ratio < entry.case.at_least
+        ]
+        lines += [
+            f"{bar.case}: {bar.what}: {bar.value:.3f} {bar.unit}, must be at most {bar.at_most}"
+            for bar in self.state
+            if not bar.met
         ]
         for disk, direction, runs in self._runs():
             for whose, role, bar_direction, bar in MEMORY:
@@ -86,6 +99,7 @@ class Report:
             "load_before": self.load,
             "disk_size": self.disk_size,
             "cases": {entry.case.name: _case_json(entry) for entry in self.speed},
+            "state": [bar.to_json() for bar in self.state],
             "runs": [
                 {"disk": disk, "direction": direction, **_run_json(run)}
                 for disk, direction, runs in self._runs()
@@ -118,6 +132,13 @@ class Report:
             for entry in self.speed
         ]
         return _table(["OURS", "AGAINST", "OURS TAKES", "IT TAKES", "FASTER", "AT LEAST", ""], rows)
+
+    def _state_table(self) -> str:
+        rows = [
+            [bar.case, bar.what, f"{bar.value:.3f} {bar.unit}", f"{bar.at_most} {bar.unit}", _verdict(bar.met)]
+            for bar in self.state
+        ]
+        return _table(["CASE", "MEASURED", "IS", "AT MOST", ""], rows)
 
     def _transfer_table(self) -> str:
         rows = []

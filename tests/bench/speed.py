@@ -95,7 +95,7 @@ class Speed:
         restores = [case for case in cases if case.direction == RESTORE]
         if restores:
             self._prepare(restores)
-            done += self._rounds(restores, self._ours.restore, self._peer_restores)
+            done += self._rounds(restores, self._restore, self._peer_restores)
         return done
 
     def _rounds(
@@ -123,12 +123,17 @@ class Speed:
         cool_down()
         return self._ours.capture()
 
+    def _restore(self) -> Run:
+        self._make_foreign()
+        return self._ours.restore()
+
     def _peer_captures(self, case: Case) -> tuple[float, int]:
         streams = case.streams(self._lab.reference, case.filters, self._folder / case.peer)
         seconds = run_capture(self._lab.reference, streams)
         return seconds, sum(stream.file.stat().st_size for stream in streams)
 
     def _peer_restores(self, case: Case) -> tuple[float, int]:
+        self._make_foreign()
         streams = case.streams(self._lab.targets[0], case.filters, self._folder / case.peer)
         return run_restore(self._lab.targets[0], streams), sum(stream.file.stat().st_size for stream in streams)
 
@@ -142,8 +147,11 @@ class Speed:
             if wanted and not (self._folder / case.peer).exists():
                 self._say(f"capture, for the restores: {case.shown}")
                 self._peer_captures(case)
-        self._say("fill the target with old data")
+
+    def _make_foreign(self) -> None:
+        """Have the target hold nothing of the image, and its file all its room on the medium."""
         fill_with_old_data(Path(self._lab.targets[0].disk), self._lab.targets[0].size)
+        cool_down()
 
 
 def cool_down() -> None:
