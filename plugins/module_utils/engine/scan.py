@@ -37,7 +37,6 @@ class Scan:
         # Half of the budget: a restore may go on beside it.
         self.workers = worker_count(self._geometry.chunk_size, BUDGET // 2)
         self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
-        self.bytes_read = 0
 
     def compare(self, rows: Iterable[Row]) -> Generator[tuple[Row, bool], None, None]:
         """Each of ``rows``, in their order, and whether the disk holds it. What can't be read is not equal: writing may mend it."""
@@ -76,9 +75,7 @@ class Scan:
         row = slot.row
         length = self._geometry.length(row.chunk)
         try:
-            self.bytes_read += read_spans(
-                self._disk, self._geometry.offset(row.chunk), slot.buffer[:length], self._goal.ranges(row)
-            )
+            read_spans(self._disk, self._geometry.offset(row.chunk), slot.buffer[:length], self._goal.ranges(row))
             slot.readable = True
         except ReadError:
             slot.readable = False

@@ -141,6 +141,7 @@ class RestoreSink:
     def converse(self, link: Link) -> None:
         """What this end says on one link; raises LinkError when it broke before everything was done."""
         if self._header is None:
+            self.watches.begin()
             self._learn(link)
         self._told = 0.0
         self._tell_progress(link)
