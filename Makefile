@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-.PHONY: help setup demo bench test lint unit units-oldest sanity integration format clean
+.PHONY: help setup demo bench fuzz test lint unit units-oldest sanity integration format clean
 .DEFAULT_GOAL := help
 
 # The disk tools are there, and not on everybody's PATH.
@@ -21,6 +21,9 @@ demo:                 ## capture one disk and restore it to three others, in a l
 bench:                ## the speed and the memory, against dd, netcat and partclone
 	@tests/tools/setup requirements.txt
 	@.venv/bin/python tests/bench/bench
+
+fuzz: setup           ## give everything that faces the outside ten minutes of damaged input
+	@.venv/bin/python tests/fuzz/fuzz --seconds 46
 
 test lint unit units-oldest sanity integration: setup  ## all tests, or one kind of them
 	@.venv/bin/python tests/tools/check.py $@

@@ -33,6 +33,23 @@ LONGEST = 7 * 24 * 3600
 ENDING_TIME = 10.0
 """Seconds that a module which was told to end may take."""
 
+RESULT_TIME = 5.0
+"""Seconds within which async_wrapper has written down what a module that has ended said."""
+
+NO_ANSWER = "No start of json char found"
+"""What async_wrapper says of a module that ended without a word."""
+
+KILLED = (
+    "The module on this laptop was killed before it gave its result: by somebody, or because memory ran out (dmesg tells). If a restore was "
+    "going on, its disk may not boot. Run again: it goes on from there."
+)
+
+REMOVE_REST = (
+    r"""if [ -z "$p" ] && [ -e "$f" ]; then s=$(sed -n 's/.*"scratch": "\([^"]*\)".*/\1/p' "$f"); """
+    r"""case "$s" in */../*) ;; /*/ansible_*_payload_*) rm -rf -- "$s" ;; esac; rm -f -- "$f"; fi"""
+)
+"""Shell words that remove the run's file and the folder of a module whose process is gone; needs those that find it."""
+
 T = TypeVar("T")
 
 
@@ -47,6 +64,9 @@ class DetachedModule:
         self._patience = patience
         self._job: dict[str, str] = {}
         self._result: dict[str, Any] | None = None
+        self._folder = ""
+        self._was_there = False
+        """Whether the module has published anything."""
 
     def hand_over(self, ticket: Ticket) -> str:
         """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path."""
@@ -54,6 +74,7 @@ class DetachedModule:
         shell = action._connection._shell
         if shell.tmpdir is None:
             action._make_tmp_path()
+        self._folder = str(shell.tmpdir)
         path: str = shell.join_path(shell.tmpdir, "ticket")
         action._transfer_data(path, ticket.pack())
         action._remote_chmod([path], "0600")
@@ -93,6 +114,7 @@ class DetachedModule:
             value = json.loads(answer)
         except ValueError:
             return {}
+        self._was_there = True
         return value if isinstance(value, dict) else {}
 
     def _run_file(self) -> str:
@@ -131,13 +153,28 @@ class DetachedModule:
                 )
             if status.get("finished"):
                 self._result = {key: value for key, value in status.items() if key not in ASYNC_KEYS}
+                if NO_ANSWER in str(self._result.get("msg", "")):
+                    self._result["msg"] = KILLED
         return self._result is not None
 
+    def _is_gone(self) -> bool:
+        """Whether the module's process is not there any more; its result may still come."""
+        script = f'{self._find_process()} [ -n "$p" ] || echo gone'
+        return self._was_there and self._shell(script).strip() == "gone"
+
+    def _find_process(self) -> str:
+        """Shell words that set f to the run's file and p to its process, if that is there."""
+        return (
+            f"f={self._run_file()}; "
+            r"""p=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$f" 2>/dev/null); """
+            r"""[ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null || p=; """
+        )
+
     def has_ended(self) -> bool:
-        """The same, asked once: false when the laptop can't be asked."""
+        """Whether the module has ended, in whatever way, asked once: false when the laptop can't be asked."""
         patience, self._patience = self._patience, 0.0
         try:
-            return self.ended()
+            return self.ended() or self._is_gone()
         except AnsibleConnectionFailure:
             return False
         finally:
@@ -155,8 +192,15 @@ class DetachedModule:
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
         deadline = time.monotonic() + within
+        gone_since: float | None = None
         try:
             while not self.ended():
+                if not self._is_gone():
+                    gone_since = None
+                elif gone_since is None:
+                    gone_since = time.monotonic()
+                elif time.monotonic() - gone_since > RESULT_TIME:
+                    raise ImagingError(KILLED)
                 if time.monotonic() > deadline:
                     state = self.published().get("state", "gone")
                     raise ImagingError(
@@ -173,10 +217,7 @@ class DetachedModule:
     def stop(self) -> None:
         """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""
         self._patience = 0.0
-        script = (
-            f'f={self._run_file()}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); '
-            'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then kill -TERM "$p"; fi'
-        )
+        script = f'{self._find_process()} [ -z "$p" ] || kill -TERM "$p"'
         deadline = time.monotonic() + ENDING_TIME
         try:
             # Again and again, because a module that has only just been started says a little later who it is.
@@ -187,11 +228,15 @@ class DetachedModule:
             pass
 
     def clean_up(self) -> None:
-        """Remove the job's file on the laptop. Never raises."""
+        """Remove what is left on the laptop: the job's file, and what processes that were killed could not remove. Never raises."""
         if not self._job:
             return
+        self._patience = 0.0
         try:
             self._async_status("cleanup")
+            self._shell(self._find_process() + REMOVE_REST)
+            if self._folder and (self._result is not None or self._is_gone()):
+                self._shell(f"rm -rf -- {shlex.quote(self._folder)}")
         except Exception:  # as above
             pass
 

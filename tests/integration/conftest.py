@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.labs import running_lab, small_plan
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab, small_plan
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 
@@ -26,6 +26,14 @@ def reference_image() -> Iterator[Path]:
 def plan(reference_image: Path) -> Plan:
     """The plan of a small lab, for tests that bring up their own: running_lab(plan, laptops=1)."""
     return small_plan(reference_image)
+
+
+@pytest.fixture(scope="session")
+def survival_plan() -> Iterator[Plan]:
+    """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
+    with tempfile.TemporaryDirectory(prefix="fleet-reference-", dir="/var/tmp") as folder:
+        size = 512 << 20
+        yield Plan(2, size, size, isolated(), link_mbit=100, reference_image=Path(folder, "small.img"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Outcome:
 class RunningPlaybook:
     """A playbook that runs; its output goes to files, so that it never waits for whoever reads it."""
 
-    def __init__(self, command: list[str | Path], folder: Path) -> None:
+    def __init__(self, command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="fleet-playbook-")
         self._folder = Path(self._files.name)
         (self._folder / "results").touch()
@@ -72,7 +73,11 @@ class RunningPlaybook:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=ansible_environment() | {"FLEET_IMAGING_TEST_RESULTS": str(self._folder / "results")},
+                env={
+                    **ansible_environment(),
+                    "FLEET_IMAGING_TEST_RESULTS": str(self._folder / "results"),
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -112,11 +117,13 @@ def ansible_environment() -> dict[str, str]:
     }
 
 
-def start_playbook(lab: Lab, name: str | Path, *arguments: str | Path) -> RunningPlaybook:
-    """Start a playbook of playbooks/ (or any, by its path) on a lab."""
+def start_playbook(
+    lab: Lab, name: str | Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
+) -> RunningPlaybook:
+    """Start a playbook of playbooks/ (or any, by its path) on a lab, with more in its environment."""
     path = name if isinstance(name, Path) else ROOT / "playbooks" / f"{name}.yml"
     command: list[str | Path] = [BIN / "ansible-playbook", path, "-i", lab.inventory, *arguments]
-    return RunningPlaybook(command, ROOT / "playbooks")
+    return RunningPlaybook(command, ROOT / "playbooks", environment or {})
 
 
 def playbook(lab: Lab, name: str | Path, *arguments: str | Path, seconds: float = SECONDS) -> Outcome:

@@ -53,9 +53,13 @@ class Network:
         run(*inside, "address", "add", f"{address}/{PREFIX_LENGTH}", "dev", "eth0")
         run(*inside, "link", "set", "eth0", "up")
         if mbit:
-            _limit(["tc"], port, mbit)
-            _limit(["tc", "-n", namespace], "eth0", mbit)
+            self.limit(number, mbit)
         return address
+
+    def limit(self, number: int, mbit: int) -> None:
+        """Limit a laptop's link to Mbit/s in both directions, instead of what it was limited to before."""
+        _limit(["tc"], self.port(number), mbit)
+        _limit(["tc", "-n", self.namespace(number)], "eth0", mbit)
 
     def namespace(self, number: int) -> str:
         """Return the name of a laptop's network namespace."""
@@ -94,7 +98,7 @@ def _limit(tc: list[str], interface: str, mbit: int) -> None:
     # A bucket for 10 ms of traffic, and no smaller than the largest packet that a virtual link carries at once.
     burst = max(65536, mbit * 1_000_000 // 8 // 100)
     shape = ["rate", f"{mbit}mbit", "burst", str(burst), "latency", "50ms"]
-    run(*tc, "qdisc", "add", "dev", interface, "root", "tbf", *shape)
+    run(*tc, "qdisc", "replace", "dev", interface, "root", "tbf", *shape)
 
 
 def _free_subnet() -> ipaddress.IPv4Network:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the checks of the collection: all of them ("test"), or those of one kind.
 
-Usage: check.py test | lint | unit | units-oldest | sanity | integration
+Usage: check.py test | lint | unit | units-oldest | sanity | fuzz | integration
 Every check runs, also after one has failed; the last lines say which failed and how long each took.
 """
 
@@ -19,11 +19,8 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TREE = ROOT / ".tree"
 COLLECTION = TREE / "ansible_collections/fleet/imaging"
-PYTHON_PROGRAMS = ["tests/demo", "tests/lab/lab", "tests/bench/bench"]
-
-
 Command = list[str]
-TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench"]
+TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
         "ruff": ["ruff", "check", "."],
@@ -34,9 +31,10 @@ CHECKS: dict[str, dict[str, Command]] = {
         "documentation": ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "."],
         "licence headers": ["python", "tests/tools/headers.py"],
     },
-    "unit": {"unit tests": ["python", "-m", "pytest", "-q", "tests/unit"]},
+    "unit": {"unit tests": ["python", "-m", "pytest", "-q", "tests/unit", "tests/fuzz"]},
     "units-oldest": {"unit tests on the oldest Python": ["python", "tests/tools/units_oldest.py"]},
     "sanity": {"ansible-test sanity": ["python", "tests/tools/sanity.py"]},
+    "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "5"]},
     "integration": {"integration tests": ["python", "-m", "pytest", "-v", "tests/integration"]},
 }
 

@@ -13,6 +13,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import shutil
 import signal
 import stat
 import time
@@ -51,7 +53,8 @@ def folder_path() -> str:
 class Run:
     """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
 
-    ``since`` is when that last changed (:func:`clock`).
+    ``since`` is when that last changed (:func:`clock`). ``scratch`` is the folder that Ansible unpacked the module into, which stays
+    behind when the process is killed.
     """
 
     run_id: str
@@ -61,6 +64,22 @@ class Run:
     port: int
     state: str
     since: float
+    scratch: str = ""
+
+
+SCRATCH = re.compile(r"(/.*/ansible_[^/]+_payload_[^/]+)/")
+
+
+def scratch_folder() -> str:
+    """The folder that Ansible has unpacked this module into; empty when it runs from somewhere else."""
+    found = SCRATCH.match(__file__)
+    return found.group(1) if found else ""
+
+
+def remove_scratch(run: Run) -> None:
+    """Remove what a module that was killed has left; whatever is no such folder stays."""
+    if SCRATCH.fullmatch(run.scratch + "/"):
+        shutil.rmtree(run.scratch, ignore_errors=True)
 
 
 def clock() -> float:
@@ -107,13 +126,14 @@ class RunFolder:
             os.unlink(self._file(run_id))
 
     def _read(self, name: str) -> Run | None:
+        """A run by its file's name, whether its process lives or not."""
         try:
             with open(os.path.join(self.path, name), encoding="utf-8") as file:
                 value: Any = json.load(file)
             run = Run(**value)
         except (OSError, ValueError, TypeError):
             return None
-        return run if start_time(run.pid) == run.started else None
+        return run
 
     def alive(self) -> Iterator[Run]:
         """The runs whose process lives; files of dead ones are removed."""
@@ -121,11 +141,13 @@ class RunFolder:
             if not name.endswith(".json"):
                 continue
             run = self._read(name)
-            if run is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.path, name))
-            else:
+            if run is not None and _lives(run):
                 yield run
+                continue
+            if run is not None:
+                remove_scratch(run)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, name))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -150,7 +172,8 @@ class RunFolder:
         """A run as it is once its controller has had the time to come back after its link broke."""
         while other.state == WAITING and clock() - other.since < RETURNING_GRACE:
             time.sleep(0.2)
-            other = self._read(f"{other.run_id}.json") or replace(other, since=-RETURNING_GRACE)
+            now = self._read(f"{other.run_id}.json")
+            other = now if now is not None and _lives(now) else replace(other, since=-RETURNING_GRACE)
         return other
 
     def _displace(self, other: Run, run: Run) -> str:
@@ -166,16 +189,20 @@ class RunFolder:
         return f"ended process {other.pid}, left over from a run whose controller is gone ({other.device}, port {other.port})"
 
 
+def _lives(run: Run) -> bool:
+    return start_time(run.pid) == run.started
+
+
 def end_process(run: Run) -> None:
     """End a run's process, by force if it does not go within ten seconds; raises ImagingError when even that fails."""
     for number, patience in ((signal.SIGTERM, ENDING_TIME), (signal.SIGKILL, 5.0)):
-        if start_time(run.pid) != run.started:
+        if not _lives(run):
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.pid, number)
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            if start_time(run.pid) != run.started:
+            if not _lives(run):
                 return
             time.sleep(0.05)
     raise ImagingError(

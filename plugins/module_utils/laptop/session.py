@@ -13,7 +13,7 @@ from typing import Any, Callable
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import ControllerGone, Listener
-from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, start_time
+from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, scratch_folder, start_time
 
 
 class Terminated(BaseException):
@@ -29,7 +29,7 @@ class Session:
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()
-        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock())
+        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock(), scratch_folder())
         self.notes = self._folder.enter(self._run)
         """What had to be ended to make room."""
         self._secret = secret

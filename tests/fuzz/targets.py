@@ -1,0 +1,440 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What faces the outside: each target takes any bytes and may raise ImagingError, or nothing at all, and has to hold what it promises.
+
+A broken promise is an AssertionError; anything else that comes out of a target is a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import parse_partition_table
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
+    USED,
+    ZERO,
+    RecordHeader,
+    pack_ranges,
+    unpack_ranges,
+    zeros_hash,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+    ask_description,
+    expect,
+    receive_record,
+    serve,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import (
+    MAGIC,
+    accept_handshake,
+    connect_handshake,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+
+CHUNK = 64 << 10
+SIZE = 5 * CHUNK + 512
+GEOMETRY = Geometry(SIZE, 512, 512, CHUNK)
+STREAM = b"stream01"
+KEYS = Keys(b"k" * 32, b"k" * 32)
+SECRET = bytes(32)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function that takes any bytes, and bytes that it understands, to begin from."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+
+
+class Bytes:
+    """An image file in memory (``image.reader.ByteSource``)."""
+
+    def __init__(self, data: bytes) -> None:
+        self.name = "image"
+        self.size = len(data)
+        self._data = data
+
+    def fileno(self) -> int:
+        """There is none."""
+        return -1
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """As of a file."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise BadImage("the file ends before")
+        return self._data[offset : offset + size]
+
+
+class Stream:
+    """A channel on which given bytes arrive (``stream.link.Channel``); what is sent goes nowhere."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Nothing."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """The next bytes."""
+        count = min(len(buffer), len(self._data), 1000)
+        buffer[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Nothing."""
+
+    def end_sending(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing more arrives."""
+        self._data = memoryview(b"")
+
+
+@cache
+def image() -> bytes:
+    """A small sound image, with a chunk of zeros, partly used and unused ones."""
+    codec = find_zstd().codec()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(os.path.join(folder, "a.img.zst"))
+        writer = ImageWriter(place, header(), codec)
+        for chunk, ranges in ((0, [(0, CHUNK)]), (1, [(0, CHUNK)]), (3, [(512, 1024), (4096, 8192)]), (5, [(0, 512)])):
+            length = GEOMETRY.length(chunk)
+            content = bytearray(length)
+            if chunk != 1:
+                for start, end in ranges:
+                    content[start:end] = hashlib.sha256(bytes([chunk])).digest() * ((end - start) // 32)
+            frame = codec.compress(memoryview(content), 3)
+            digest = hashlib.sha256(content).digest()
+            flags = USED if any(content) else USED | ZERO
+            packed = pack_ranges(ranges, length)
+            frame_hash = hashlib.sha256(frame).digest()
+            record = RecordHeader(chunk, flags, packed, length, digest, len(frame), frame_hash, STREAM)
+            writer.append(record, frame)
+        writer.finish({"used_bytes": 1})
+        place.commit(None)
+        return Path(place.path).read_bytes()
+
+
+def header() -> ImageHeader:
+    """Its header."""
+    source = {"host": "h", "serial": "s", "partitions": [{"number": 1, "start": 0, "size": 512}]}
+    bad_ranges = [{"start": 0, "end": 512, "partition": "partition 1"}]
+    return ImageHeader(GEOMETRY, STREAM, "2026-01-02T03:04:05Z", {"label": "gpt"}, source, "1", bad_ranges)
+
+
+def run_header(data: bytes) -> None:
+    """An image's header is read, and written again is the same."""
+    found = ImageHeader.unpack(data)
+    assert ImageHeader.unpack(found.pack()) == found
+
+
+def run_record(data: bytes) -> None:
+    """A record's header is read, and written again is the same; its ranges lie inside the chunk."""
+    framed = bool(data[:1] < b"\x80")
+    found = RecordHeader.unpack(data[1:], GEOMETRY, STREAM, framed)
+    assert found.pack() == data[1:]
+    if found.flags & USED:
+        assert all(0 <= start < end <= CHUNK for start, end in unpack_ranges(found.ranges, found.content_size))
+
+
+def records() -> list[bytes]:
+    """Headers of records, with a byte before that says whether a frame follows."""
+    digest = hashlib.sha256(b"x").digest()
+    ranges = pack_ranges([(0, 512), (1024, 4096)], CHUNK)
+    return [
+        b"\x00" + RecordHeader(3, USED, ranges, CHUNK, digest, 100, digest, STREAM).pack(),
+        b"\x00" + RecordHeader(1, USED | ZERO, b"", CHUNK, zeros_hash(CHUNK), 30, digest, STREAM).pack(),
+        b"\xff" + RecordHeader(5, USED, b"", 512, digest, 0, bytes(32), STREAM).pack(),
+    ]
+
+
+def run_index(data: bytes) -> None:
+    """An index is read, and written again is the same."""
+    packed = header().pack()
+    found = Index.unpack(data, packed, GEOMETRY)
+    assert [row.chunk for row in found] == sorted({row.chunk for row in found})
+    again = Index(GEOMETRY)
+    again.totals = found.totals
+    for row in found:
+        again.append(row)
+    assert again.root_digest() == found.root_digest()
+
+
+def run_reader(data: bytes) -> None:
+    """An image is read as a whole; a record that is believed decodes to what its hash says."""
+    reader = ImageReader(Bytes(data))
+    codec, room = find_zstd().codec(), memoryview(bytearray(reader.header.geometry.chunk_size))
+    for record in reader.all_records():
+        check_record(reader, record, codec, room)
+    for row in reader.index:
+        reader.check_frame(reader.record(row))
+
+
+def run_partial(data: bytes) -> None:
+    """What a capture has left is read up to where it broke off."""
+    found = PartialImage(Bytes(data))
+    for row in found.index:
+        found.check_frame(found.record(row))
+
+
+def run_accept(data: bytes) -> None:
+    """Nobody without the secret gets in."""
+    accept_handshake(Stream(data), SECRET)
+    raise AssertionError("a stranger was let in")
+
+
+def run_connect(data: bytes) -> None:
+    """Nobody without the secret is believed to be the module."""
+    connect_handshake(Stream(data), SECRET)
+    raise AssertionError("a stranger was believed")
+
+
+def messages(data: bytes) -> bytes:
+    """Bytes as messages that carry the right tags: kind, size of payload and body, payload, and so on."""
+    out, sequence = [], 0
+    while len(data) >= 4:
+        kind, size, body = struct.unpack_from("<BHB", data)
+        payload, data = data[4 : 4 + size], data[4 + size :]
+        head = HEAD.pack(kind, len(payload), body, sequence)
+        tag = hmac.new(KEYS.receiving, head + payload, hashlib.sha256).digest()
+        out.append(head + payload + tag + data[:body])
+        data, sequence = data[body:], sequence + 1
+    return b"".join(out)
+
+
+def said(*parts: tuple[Kind, bytes]) -> bytes:
+    """The opposite: what stands for messages."""
+    return b"".join(struct.pack("<BHB", kind, len(payload), 0) + payload for kind, payload in parts)
+
+
+class Answers:
+    """A source that has little to say (``stream.conversation.Source``)."""
+
+    def header(self) -> bytes:
+        """Something."""
+        return b"header"
+
+    def index(self) -> bytes:
+        """Something."""
+        return b"index"
+
+    def known(self, packed_header: bytes, packed_index: bytes) -> None:
+        """Read it, as a laptop does."""
+        geometry = ImageHeader.unpack(packed_header).geometry
+        Index.unpack(packed_index, packed_header, geometry)
+
+    def progress(self, settled: int, total: int) -> None:
+        """Numbers that fit."""
+        assert 0 <= settled < 1 << 32 and 0 <= total < 1 << 32
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
+        """A few, whatever is asked for."""
+        for chunk in range(start, min(end, start + 2)):
+            yield b"record", b"frame" if chunk % 2 else None
+
+    def check(self, chunk: int) -> None:
+        """A number that fits."""
+        assert 0 <= chunk < 1 << 32
+
+
+def linked(data: bytes) -> Link:
+    """A link on which these bytes arrive."""
+    return Link(Stream(data), KEYS)
+
+
+def run_link(data: bytes) -> None:
+    """Bytes without the right tag are never a message."""
+    link = Link(Stream(data), Keys(b"another key".ljust(32), b"another key".ljust(32)))
+    try:
+        link.receive()
+    finally:
+        link.close()
+    raise AssertionError("a message without a tag was believed")
+
+
+def run_source(data: bytes) -> None:
+    """A source hears anything that its sink may say."""
+    link = linked(messages(data))
+    try:
+        serve(link, Answers())
+    finally:
+        link.close()
+
+
+def run_sink(data: bytes) -> None:
+    """A sink hears anything that its source may say."""
+    link = linked(messages(data))
+    room = memoryview(bytearray(CHUNK * 2))
+
+    def unpack(payload: bytes) -> RecordHeader:
+        return RecordHeader.unpack(payload, GEOMETRY, STREAM)
+
+    def kept(payload: bytes) -> None:
+        RecordHeader.unpack(payload, GEOMETRY, STREAM, framed=False)
+
+    try:
+        packed, index = ask_description(link)
+        found = ImageHeader.unpack(packed)
+        if index:
+            Index.unpack(index, packed, found.geometry)
+        while receive_record(link, unpack, room, kept) is not None:
+            pass
+        expect(link, Kind.DONE)
+    finally:
+        link.close()
+
+
+def sink_seeds() -> list[bytes]:
+    """A conversation as it should be, and one that ends."""
+    framed = records()[0][1:]
+    body = struct.pack("<BHB", Kind.RECORD, len(framed), 100) + framed + bytes(100)
+    described = said((Kind.HEADER, header().pack()), (Kind.INDEX, b""))
+    return [
+        described + body + said((Kind.KEPT, records()[2][1:]), (Kind.SERVED, b""), (Kind.DONE, b"")),
+        described + said((Kind.PING, b""), (Kind.END, b"enough")),
+    ]
+
+
+def source_seeds() -> list[bytes]:
+    """What a sink says."""
+    return [
+        said((Kind.DESCRIBE, b""), (Kind.WANT, struct.pack("<4I", 0, 2, 4, 9)), (Kind.DONE, b"")),
+        said((Kind.HEADER, header().pack()), (Kind.INDEX, b"x"), (Kind.INDEX, b""), (Kind.PROGRESS, bytes(8))),
+        said((Kind.DAMAGED, bytes(4)), (Kind.PING, b""), (Kind.END, b"enough")),
+    ]
+
+
+def run_map(data: bytes) -> None:
+    """A used map covers all of the partition, in order, or is refused."""
+    size = 1 << 24
+    position = 0
+    for start, end in parse_map(data.decode("ascii", errors="replace").splitlines(keepends=True), size):
+        assert position <= start < end <= size
+        position = end
+
+
+def map_seeds() -> list[bytes]:
+    """A map as partclone writes it."""
+    rows = ["0x00000000  0x00125000  +", "0x00125000  0x006DB000  ?", "0x00800000  0x00700000  +"]
+    return ["\n".join(["# Domain logfile", "0x00F00000     ?", "#      pos        size  status", *rows, ""]).encode()]
+
+
+def run_lsblk(data: bytes) -> None:
+    """Whatever lsblk says becomes disks with sizes and texts, or is refused."""
+
+    def answer(command: Any) -> CommandResult:
+        return CommandResult(0 if command[0] == "lsblk" else 1, data.decode(errors="replace"), "")
+
+    for disk in devices.list_disks(answer):
+        assert disk.size >= 0
+        assert disk.model.isprintable() and disk.serial.isprintable()
+
+
+def lsblk_seeds() -> list[bytes]:
+    """What it says, new and old."""
+    row = {
+        "name": "sdq",
+        "kname": "sdq",
+        "type": "disk",
+        "size": 1 << 30,
+        "log-sec": 512,
+        "phy-sec": 4096,
+        "rota": True,
+    }
+    old = {key: str(value) for key, value in row.items()}
+    children = [{"name": "sdq1", "kname": "sdq1", "type": "part", "size": 512, "fstype": "ext4", "label": "x"}]
+    return [json.dumps({"blockdevices": [{**each, "children": children}]}).encode() for each in (row, old)]
+
+
+def run_sfdisk(data: bytes) -> None:
+    """Whatever sfdisk says, and whatever lies on the disk, becomes partitions in order, or is refused."""
+    text, _separator, disk = data.partition(b"\0")
+    size = 1 << 26
+    read = (disk + bytes(4096)).__getitem__
+
+    table = parse_partition_table(
+        text.decode(errors="replace"),
+        "/dev/sdq",
+        size,
+        512,
+        lambda offset, length: read(slice(offset, offset + length)),
+    )
+    starts = [partition.start for partition in table.partitions]
+    assert starts == sorted(starts)
+    assert all(0 <= start <= end <= size for start, end in (*table.metadata_ranges, *table.hybrid_ranges))
+
+
+def sfdisk_seeds() -> list[bytes]:
+    """A GPT, and a DOS table with logical partitions."""
+    entry = {"node": "/dev/sdq1", "start": 2048, "size": 4096, "type": "0FC63DAF-8483-4772-8E79-3D69D8477DE4"}
+    gpt = {"label": "gpt", "device": "/dev/sdq", "unit": "sectors", "sectorsize": 512, "partitions": [entry]}
+    logical = {"node": "/dev/sdq5", "start": 4096, "size": 1024, "type": "83"}
+    dos = {"label": "dos", "unit": "sectors", "partitions": [{**entry, "type": "f"}, logical]}
+    gpt_header = struct.pack("<8s24xQ32xQII", b"EFI PART", 131071, 2, 128, 128)
+    disk = bytes(446) + bytes(4) + b"\xee" + bytes(59) + b"\x55\xaa" + gpt_header + bytes(2048)
+    return [json.dumps({"partitiontable": table}).encode() + b"\0" + disk for table in (gpt, dos)]
+
+
+TARGETS = {
+    "header": Target(run_header, lambda: [header().pack(), header().pack(2000)]),
+    "record": Target(run_record, records),
+    "index": Target(run_index, lambda: [index_seed()]),
+    "image": Target(run_reader, lambda: [image()]),
+    "partial": Target(run_partial, lambda: [image(), image()[: len(image()) // 2]]),
+    "handshake-listening": Target(run_accept, lambda: [MAGIC + bytes(64), MAGIC + bytes(200)]),
+    "handshake-connecting": Target(run_connect, lambda: [bytes(64), bytes(200)]),
+    "link": Target(run_link, lambda: [messages(sink_seeds()[0])[:-40], bytes(100)]),
+    "source": Target(run_source, source_seeds),
+    "sink": Target(run_sink, sink_seeds),
+    "partclone-map": Target(run_map, map_seeds),
+    "lsblk": Target(run_lsblk, lsblk_seeds),
+    "sfdisk": Target(run_sfdisk, sfdisk_seeds),
+}
+
+
+def index_seed() -> bytes:
+    """The index of the small image."""
+    reader = ImageReader(Bytes(image()))
+    index = Index(GEOMETRY)
+    for row in reader.index:
+        index.append(row)
+    return index.pack(header().pack())
+
+
+def attempt(target: Target, data: bytes) -> bool:
+    """Give a target some bytes; returns whether it took them, rather than refusing them."""
+    try:
+        target.run(data)
+    except ImagingError:
+        return False
+    return True

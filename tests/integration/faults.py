@@ -1,0 +1,214 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of survival share: a transfer that is under way, and what must be true after any fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
+from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, RunningPlaybook, playbook
+from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab
+from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+
+YES = ("-e", "imaging_confirm_erase=true")
+TIMEOUT = 12
+"""imaging_link_timeout, in seconds."""
+
+SETTLED = 30.0
+"""Seconds after which nothing of a run may be left on either side, whatever has happened to it."""
+
+LONGEST = 120.0
+TICKET = b'"secret":'
+
+
+def where(image: Path) -> tuple[str, ...]:
+    """The arguments that say which image is meant, and how long a link is tried again."""
+    name = image.name.partition(".")[0]
+    return (
+        "-e",
+        f"imaging_store={image.parent}",
+        "-e",
+        f"imaging_image={name}",
+        "-e",
+        f"imaging_link_timeout={TIMEOUT}",
+    )
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = LONGEST) -> None:
+    """Return when something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.02)
+
+
+def written(device: str) -> int:
+    """How many bytes were written to a device so far (the kernel's block/stat.rst)."""
+    return 512 * int(Path("/sys/block", Path(device).name, "stat").read_text().split()[6])
+
+
+def make_foreign(laptop: Laptop) -> None:
+    """Have a laptop's disk hold old data, and nothing of an image."""
+    fresh = laptop.folder / "fresh"
+    fresh.unlink(missing_ok=True)
+    make_used_disk(fresh, laptop.size)
+    with open(fresh, "rb") as source, open(laptop.disk, "r+b") as disk:
+        while data := source.read(4 << 20):
+            disk.write(data)
+        disk.flush()
+        os.fsync(disk.fileno())
+    fresh.unlink()
+
+
+def wait_for_share(device: str, image: Path, share: float, before: int, running: RunningPlaybook) -> None:
+    """Return when so much of an image is on a device, to which so many bytes had been written before."""
+    goal = before + int(share * ImageReader(FileSource(str(image))).index.used_bytes())
+    wait_until(lambda: written(device) >= goal or running.process.poll() is not None, f"{share:.0%} of a restore")
+    assert running.process.poll() is None, running.stdout()
+
+
+def published(laptop: Laptop) -> dict[str, Any]:
+    """What the module on a laptop says of itself."""
+    said = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.json 2>/dev/null || true"]).stdout
+    return dict(json.loads(said)) if said else {}
+
+
+def kill_on_laptop(laptop: Laptop, pattern: str) -> None:
+    """kill -9 the processes of a laptop whose command line holds a pattern."""
+    laptop.run(["pkill", "-9", "-f", pattern])
+
+
+def workers(running: RunningPlaybook) -> list[int]:
+    """The workers of a playbook, by their process ids."""
+    main = running.process.pid
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    return [int(child) for child in children if b"ansible-playbook" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def kill(*processes: int) -> None:
+    """kill -9."""
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+
+
+def remains(lab: Lab) -> list[str]:
+    """What is left of any run: processes, sockets and files of Ansible and of ours, on the laptops and here; a mount."""
+    found = []
+    for laptop in lab.laptops:
+        if laptop.pid is None:
+            continue
+        script = (
+            'ls -A "$1/ansible" "$1/async" "$1/tmp" | grep -v ":$"; ls -d /run/fleet.imaging/*.json 2>/dev/null; '
+            r'ps -eo args | grep -E "[A]nsiballZ|[a]sync_wrapper|[p]artclone\."; ss -Htln "sport = :19000"; '
+            'grep -E "/(sd|loop|nvme)[a-z0-9]+ " /proc/self/mounts | grep "$1"'
+        )
+        listing = laptop.run(["sh", "-c", script, "sh", str(laptop.folder)], check=False).stdout
+        found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
+        found += [f"{laptop.name}: secret in {path}" for path in _tickets(laptop.folder)]
+    found += [f"here: secret in {path}" for path in _tickets(Path.home() / ".ansible/tmp")]
+    # The connections that Ansible's ssh shares end by themselves, a minute after they were used last.
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    found += [
+        f"here: {line}" for line in listing.splitlines() if str(lab.inventory) in line and "ansible-playbook" in line
+    ]
+    return found
+
+
+def _tickets(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*") if folder.exists() else ():
+        try:
+            if path.is_file() and path.stat().st_size < 1 << 20 and TICKET in path.read_bytes():
+                yield path
+        except OSError:
+            continue  # it has gone meanwhile
+
+
+def assert_nothing_remains(lab: Lab, seconds: float = SETTLED) -> None:
+    """Wait until nothing of any run is left."""
+    deadline = time.monotonic() + seconds
+    while left := remains(lab):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.3)
+
+
+def result_of(outcome: Outcome, host: str, action: str = "image_restore") -> dict[str, Any]:
+    """The result of a transfer that succeeded."""
+    found = [result for result in outcome.of(action, host) if result.status == "ok"]
+    assert found, outcome.stdout + outcome.stderr
+    return found[0].result
+
+
+def assert_finished_by_running_again(
+    lab: Lab, image: Path, laptop: Laptop, least_equal: float = 0.0, *more: str
+) -> dict[str, Any]:
+    """Restore again: at least a share of the chunks is neither sent nor written, and then the disk holds the image."""
+    outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *more)
+    assert outcome.status == 0, outcome.stdout + outcome.stderr
+    result = result_of(outcome, laptop.name)
+    assert result["verified"] is True
+    assert result["equal_chunks"] >= least_equal * result["used_chunks"]
+    if result["equal_chunks"]:
+        index = ImageReader(FileSource(str(image))).index
+        assert result["sent_bytes"] < sum(row.frame_size for row in index) * (1.05 - least_equal) + 500_000
+    assert_holds(image, Path(laptop.disk))
+    return result
+
+
+def assert_holds(image: Path, disk: Path) -> None:
+    """Compare every used byte of an image with a disk, by plain zstd."""
+    reader = ImageReader(FileSource(str(image)))
+    plain = subprocess.run(["zstd", "-q", "-dc", image], capture_output=True, check=True).stdout
+    with open(disk, "rb") as file:
+        for row in reader.index:
+            offset, length = reader.header.geometry.offset(row.chunk), reader.header.geometry.length(row.chunk)
+            file.seek(offset)
+            content = file.read(length)
+            for start, end in unpack_ranges(row.ranges, length):
+                assert content[start:end] == plain[offset + start : offset + end], f"chunk {row.chunk}"
+
+
+def looks_bootable(device: str) -> list[str]:
+    """What on a disk a firmware or a kernel would take for something to start from."""
+    with open(device, "rb") as disk:
+        first = disk.read(1024)
+        disk.seek(-512, os.SEEK_END)
+        last = disk.read()
+    signs = ["boot signature"] if first[510:512] == b"\x55\xaa" else []
+    signs += [name for name, sector in (("GPT", first[512:]), ("backup GPT", last)) if sector[:8] == b"EFI PART"]
+    probed = subprocess.run(["blkid", "-p", "-o", "value", "-s", "PTTYPE", device], capture_output=True, text=True)
+    listed = subprocess.run(["sfdisk", "-d", device], capture_output=True, text=True)
+    return signs + probed.stdout.split() + (["partition table"] if listed.returncode == 0 else [])
+
+
+@contextmanager
+def firewall(laptop: Laptop, *rule: str) -> Iterator[None]:
+    """Have a rule in a laptop's packet filter."""
+    tool = next(name for name in ("iptables-legacy", "iptables") if (Path("/usr/sbin") / name).exists())
+    laptop.run([tool, "-I", *rule])
+    try:
+        yield
+    finally:
+        laptop.run([tool, "-D", *rule])
+
+
+def end_connections(lab: Lab, laptop: Laptop) -> None:
+    """Kill the SSH sessions of a laptop, and this side's shared connections to it."""
+    laptop.run(["pkill", "-9", "-f", r"^sshd: \S+@"], check=False)
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines():
+        found = re.match(rf"\s*(\d+) ssh: (\S*{re.escape(str(lab.folder))}\S*|\S*cp/\S*) \[mux\]", line)
+        if found:
+            os.kill(int(found[1]), signal.SIGKILL)

@@ -1,0 +1,167 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Links that fail during a transfer: it goes on when they come back in time, and ends on both sides when they do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.tests.integration.faults import (
+    TIMEOUT,
+    YES,
+    assert_finished_by_running_again,
+    assert_holds,
+    assert_nothing_remains,
+    end_connections,
+    firewall,
+    looks_bootable,
+    make_foreign,
+    published,
+    result_of,
+    wait_for_share,
+    wait_until,
+    where,
+    written,
+)
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import RunningPlaybook, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.network import Network
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
+    with running_lab(survival_plan) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module", name="image")
+def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = tmp_path_factory.mktemp("store") / "survivor.img.zst"
+    outcome = playbook(lab, "capture", *where(image))
+    assert outcome.status == 0, outcome.stdout
+    return image
+
+
+def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
+    """Have both laptops restored, lab-01 up to a share of the image."""
+    laptop = lab.targets[0]
+    make_foreign(laptop)
+    before = written(laptop.disk)
+    running = start_playbook(lab, "restore", *where(image), *YES, *more)
+    wait_for_share(laptop.disk, image, share, before, running)
+    return running
+
+
+def test_the_link_is_down_for_five_seconds(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.3)
+    laptop.link_down()
+    time.sleep(5)
+    laptop.link_up()
+    outcome = running.wait()
+    assert outcome.status == 0, outcome.stdout
+    for each in lab.targets:
+        assert result_of(outcome, each.name)["verified"] is True
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))
+
+
+def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, store: Path) -> None:
+    new = store / "new.img.zst"
+    running = start_playbook(lab, "capture", *where(new))
+    partial = Path(f"{new}.partial")
+    wait_until(lambda: partial.exists() and partial.stat().st_size > image.stat().st_size // 3, "a third of a capture")
+    lab.reference.link_down()
+    time.sleep(5)
+    lab.reference.link_up()
+    outcome = running.wait()
+    assert outcome.status == 0, outcome.stdout
+    assert_nothing_remains(lab)
+    assert_holds(new, Path(lab.reference.disk))
+
+
+def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.5)
+    laptop.link_down()
+    try:
+        began = time.monotonic()
+        wait_until(lambda: not published(laptop), "the module ends by itself", 2 * TIMEOUT)
+        assert time.monotonic() - began > TIMEOUT - 5
+        assert looks_bootable(laptop.disk) == []
+        outcome = running.wait(90)
+    finally:
+        laptop.link_up()
+    assert list(outcome.failures()) == [laptop.name]
+    assert result_of(outcome, "lab-02")["verified"] is True
+    assert_nothing_remains(lab)
+    assert_finished_by_running_again(lab, image, laptop, 0.4)
+
+
+def test_ssh_is_cut_while_data_flows(lab: Lab, image: Path) -> None:
+    """Only Ansible's own connections; the data has one of its own."""
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.3)
+    end_connections(lab, laptop)
+    outcome = running.wait()
+    assert outcome.status == 0, outcome.stdout
+    result = result_of(outcome, laptop.name)
+    assert (result["verified"], result["links_made"]) == (True, 1)
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))
+
+
+def test_ssh_is_gone_for_good_while_data_flows(lab: Lab, image: Path) -> None:
+    """Everything gets through, and nobody can say so."""
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.3)
+    reject = ["INPUT", "-p", "tcp", "--dport", "22", "-j", "REJECT", "--reject-with", "tcp-reset"]
+    with firewall(laptop, *reject):
+        end_connections(lab, laptop)
+        outcome = running.wait()
+        assert list(outcome.failures()) == [laptop.name]
+        assert "Run again" in outcome.failures()[laptop.name]
+        assert result_of(outcome, "lab-02")["verified"] is True
+        assert not published(laptop)
+    assert_holds(image, Path(laptop.disk))
+    result = assert_finished_by_running_again(lab, image, laptop, 1.0)
+    assert result["changed"] is False
+    # Ansible's job file of the run that nobody asked any more is all that is left, in the laptop's memory.
+    for path in (laptop.folder / "async").iterdir():
+        path.unlink()
+    assert_nothing_remains(lab)
+
+
+def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    assert_finished_by_running_again(lab, image, laptop)
+    rows = [row for row in ImageReader(FileSource(str(image))).index if row.flags == 1]
+    smallest = sorted(rows, key=lambda row: row.frame_size)
+    row = next(row for row in smallest if row.frame_size > 300_000)
+    with open(laptop.disk, "r+b") as disk:
+        disk.seek(row.chunk * (4 << 20) + (int.from_bytes(row.ranges[:2], "little") * 512 if row.ranges else 0))
+        disk.write(b"changed")
+        disk.flush()
+    network = Network(lab.folder)
+    network.limit(laptop.number, 1)
+    try:
+        began = time.monotonic()
+        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
+        seconds = time.monotonic() - began
+    finally:
+        network.limit(laptop.number, 100)
+    assert outcome.status == 0, outcome.stdout
+    result = result_of(outcome, laptop.name)
+    assert (result["changed"], result["verified"], result["links_made"]) == (True, True, 1)
+    assert seconds > row.frame_size * 8 / 1_000_000
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))

@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes that die during a transfer, on either side: nothing is left of them, and running again finishes the job."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.tests.integration.faults import (
+    TIMEOUT,
+    YES,
+    assert_finished_by_running_again,
+    assert_holds,
+    assert_nothing_remains,
+    kill,
+    kill_on_laptop,
+    make_foreign,
+    published,
+    result_of,
+    wait_for_share,
+    wait_until,
+    where,
+    workers,
+    written,
+)
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    BIN,
+    ROOT,
+    RunningPlaybook,
+    ansible_environment,
+    playbook,
+    start_playbook,
+)
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
+
+CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
+    with running_lab(survival_plan) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module", name="image")
+def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = tmp_path_factory.mktemp("store") / "survivor.img.zst"
+    outcome = playbook(lab, "capture", *where(image))
+    assert outcome.status == 0, outcome.stdout
+    return image
+
+
+def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
+    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image."""
+    laptop = lab.targets[0]
+    make_foreign(laptop)
+    before = written(laptop.disk)
+    running = start_playbook(lab, "restore", *where(image), *YES, *more)
+    wait_for_share(laptop.disk, image, share, before, running)
+    return running
+
+
+@pytest.mark.parametrize("victims", [["AnsiballZ_image"], ["async_wrapper"], ["async_wrapper", "AnsiballZ_image"]])
+def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: list[str]) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.4)
+    for victim in victims:
+        # The wrapper's command line ends with the module's name.
+        kill_on_laptop(laptop, "/async_wrapper" if victim == "async_wrapper" else "python3 [^ ]*AnsiballZ_image")
+    outcome = running.wait()
+    assert list(outcome.failures()) == [laptop.name]
+    assert "killed" in outcome.failures()[laptop.name]
+    assert result_of(outcome, "lab-02")["verified"] is True
+    assert_nothing_remains(lab)
+    assert_finished_by_running_again(lab, image, laptop, 0.3)
+
+
+@pytest.mark.parametrize("victims", ["worker", "ansible-playbook", "both"])
+def test_the_controllers_processes_are_killed(lab: Lab, image: Path, victims: str) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.4, "-l", laptop.name)
+    doomed = workers(running) if victims != "ansible-playbook" else []
+    doomed += [running.process.pid] if victims != "worker" else []
+    kill(*doomed)
+    assert running.wait().status != 0
+    # A worker of an ansible-playbook that was killed goes on by itself, to the end.
+    assert_nothing_remains(lab, TIMEOUT + 30)
+    assert_finished_by_running_again(lab, image, laptop, 0.3)
+
+
+def test_started_again_at_once_after_everything_was_killed(lab: Lab, image: Path) -> None:
+    """The old module still waits for its controller then."""
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.4, "-l", laptop.name)
+    kill(*workers(running), running.process.pid)
+    running.wait()
+    assert published(laptop)
+    assert_finished_by_running_again(lab, image, laptop, 0.3)
+    assert_nothing_remains(lab)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int) -> None:
+    laptop = lab.targets[0]
+    make_foreign(laptop)
+    before = written(laptop.disk)
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(ROOT / "playbooks")
+        arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
+        os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment())
+    output = bytearray()
+
+    def drain() -> bool:
+        try:
+            output.extend(os.read(terminal, 65536))
+        except OSError:  # the other end is closed: it has ended
+            return False
+        return True
+
+    os.set_blocking(terminal, False)
+
+    def far_enough() -> bool:
+        try:
+            output.extend(os.read(terminal, 65536))
+        except OSError:
+            pass
+        return written(laptop.disk) - before > 60 << 20
+
+    wait_until(far_enough, "a third of a restore")
+    for _time in range(times):
+        os.write(terminal, b"\x03")
+        time.sleep(0.3)
+    os.set_blocking(terminal, True)
+    while drain():
+        pass
+    _pid, status = os.waitpid(process, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) in (99, 130, -signal.SIGINT), output.decode(errors="replace")
+    assert_nothing_remains(lab, 20)
+    assert_finished_by_running_again(lab, image, laptop, 0.2)
+
+
+JUMPING_CLOCK = """
+import time
+
+real = time.time
+
+def jumping():
+    with open({clock!r}) as file:
+        return real() + float(file.read() or 0)
+
+time.time = jumping
+time.time_ns = lambda: int(jumping() * 1e9)
+"""
+
+
+def test_the_controllers_clock_jumps(lab: Lab, image: Path, tmp_path: Path) -> None:
+    """A day ahead, and back. This machine has one clock for everybody: what jumps is what Python's time() says to the controller."""
+    laptop = lab.targets[0]
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK.format(clock=str(clock)))
+    make_foreign(laptop)
+    before = written(laptop.disk)
+    arguments = ("-l", laptop.name, *where(image), *YES)
+    running = start_playbook(lab, "restore", *arguments, environment={"PYTHONPATH": str(tmp_path)})
+    for share, offset in ((0.3, 86400), (0.6, -86400)):
+        wait_for_share(laptop.disk, image, share, before, running)
+        clock.write_text(str(offset))
+    outcome = running.wait()
+    assert outcome.status == 0, outcome.stdout
+    result = result_of(outcome, laptop.name)
+    assert (result["verified"], result["links_made"]) == (True, 1)
+    assert 0 < result["seconds"] < 60
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))
+
+
+@pytest.mark.parametrize("victim", ["module", "controller"])
+def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: Path, store: Path, victim: str) -> None:
+    partial = store / "half.img.zst.partial"
+    arguments = ("-l", "reference", *where(store / "half.img.zst"))
+    running = start_playbook(lab, "capture", *arguments)
+    stored = image.stat().st_size
+    wait_until(lambda: partial.exists() and partial.stat().st_size > stored // 2, "half of a capture")
+    if victim == "module":
+        kill_on_laptop(lab.reference, "AnsiballZ_image")
+    else:
+        kill(*workers(running), running.process.pid)
+    outcome = running.wait()
+    assert outcome.status != 0
+    if victim == "module":
+        assert "half.img.zst.partial" in outcome.failures()[lab.reference.name]
+    assert_nothing_remains(lab)
+    assert set(os.listdir(store)) == {partial.name}
+    outcome = playbook(lab, "capture", *arguments)
+    assert outcome.status == 0, outcome.stdout
+    result = result_of(outcome, lab.reference.name, "image_capture")
+    assert result["kept_chunks"] > 0.3 * result["used_chunks"]
+    assert result["sent_bytes"] < 0.75 * stored
+    assert os.listdir(store) == ["half.img.zst"]
+    subprocess.run(["zstd", "-q", "-t", store / "half.img.zst"], check=True)
+    assert_holds(store / "half.img.zst", Path(lab.reference.disk))
+
+
+def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
+    arguments = where(store / "same.img.zst")
+    first = start_playbook(lab, "capture", "-l", "reference", *arguments)
+    wait_until((store / "same.img.zst.partial").exists, "a capture")
+    disk = ("-e", f"imaging_disk={lab.targets[1].disk}")
+    second = playbook(lab, CAPTURE_ONE, "-l", "lab-02", *arguments, *disk)
+    assert "another capture of this name is running" in second.failures()["lab-02"]
+    assert first.wait().status == 0
+    assert os.listdir(store) == ["same.img.zst"]
+    assert_holds(store / "same.img.zst", Path(lab.reference.disk))
+    assert_nothing_remains(lab)
+
+
+def test_two_restores_of_the_same_laptop(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    first = start_restore(lab, image, 0.2, "-l", laptop.name)
+    second = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
+    assert "another controller is at work" in second.failures()[laptop.name]
+    assert result_of(first.wait(), laptop.name)["verified"] is True
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))
+
+
+def test_one_of_eight_laptops_dies(survival_plan: Plan, image: Path) -> None:
+    with running_lab(survival_plan, laptops=8) as large:
+        laptop = large.targets[3]
+        before = written(laptop.disk)
+        running = start_playbook(large, "restore", *where(image), *YES)
+        wait_for_share(laptop.disk, image, 0.5, before, running)
+        laptop.power_off()
+        outcome = running.wait()
+        assert list(outcome.failures()) == [laptop.name]
+        for other in large.targets:
+            if other.name != laptop.name:
+                assert result_of(outcome, other.name)["verified"] is True
+        laptop.power_on()
+        laptop.wait_until_up()
+        assert_finished_by_running_again(large, image, laptop, 0.35)
+        for folder in ("ansible", "async", "tmp"):  # a laptop that is booted anew has lost what was in its memory
+            for path in (laptop.folder / folder).iterdir():
+                subprocess.run(["rm", "-rf", path], check=True)
+        assert_nothing_remains(large)
