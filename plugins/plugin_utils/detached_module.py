@@ -33,22 +33,13 @@ LONGEST = 7 * 24 * 3600
 ENDING_TIME = 10.0
 """Seconds that a module which was told to end may take."""
 
-RESULT_TIME = 5.0
-"""Seconds within which async_wrapper has written down what a module that has ended said."""
-
-NO_ANSWER = "No start of json char found"
-"""What async_wrapper says of a module that ended without a word."""
+GONE_TIME = 5.0
+"""Seconds after which a module whose process is gone will not have a result any more: async_wrapper stores it at once."""
 
 KILLED = (
-    "The module on this laptop was killed before it gave its result: by somebody, or because memory ran out (dmesg tells). If a restore was "
-    "going on, its disk may not boot. Run again: it goes on from there."
+    "If a restore was going on, its disk does not boot. Look at the laptop's console and kernel log (dmesg), boot the live medium if it was "
+    "rebooted, and run again."
 )
-
-REMOVE_REST = (
-    r"""if [ -z "$p" ] && [ -e "$f" ]; then s=$(sed -n 's/.*"scratch": "\([^"]*\)".*/\1/p' "$f"); """
-    r"""case "$s" in */../*) ;; /*/ansible_*_payload_*) rm -rf -- "$s" ;; esac; rm -f -- "$f"; fi"""
-)
-"""Shell words that remove the run's file and the folder of a module whose process is gone; needs those that find it."""
 
 T = TypeVar("T")
 
@@ -64,9 +55,10 @@ class DetachedModule:
         self._patience = patience
         self._job: dict[str, str] = {}
         self._result: dict[str, Any] | None = None
-        self._folder = ""
-        self._was_there = False
-        """Whether the module has published anything."""
+        self._reachable = True
+        self._tmpdir: str | None = None
+        self._seen = False
+        self._gone_since: float | None = None
 
     def hand_over(self, ticket: Ticket) -> str:
         """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path."""
@@ -74,7 +66,8 @@ class DetachedModule:
         shell = action._connection._shell
         if shell.tmpdir is None:
             action._make_tmp_path()
-        self._folder = str(shell.tmpdir)
+        # Ansible forgets it once the module is started: the rest is async_wrapper's, which may be killed.
+        self._tmpdir = shell.tmpdir
         path: str = shell.join_path(shell.tmpdir, "ticket")
         action._transfer_data(path, ticket.pack())
         action._remote_chmod([path], "0600")
@@ -83,12 +76,16 @@ class DetachedModule:
 
     def start(self, name: str, arguments: dict[str, Any]) -> None:
         """Start the module; raises ImagingError when it can't even be started."""
-        task = self._action._task
+        task, shell = self._action._task, self._action._connection._shell
         saved, task.async_val = task.async_val, LONGEST
+        async_dir = self._action.get_shell_option("async_dir", default="~/.ansible_async")
+        # A folder of the run's own, see laptop.job.
+        shell.set_option("async_dir", posixpath.join(async_dir, self._run_id))
         try:
             started = self._action._execute_module(name, arguments, task_vars=self._task_vars, wrap_async=True)
         finally:
             task.async_val = saved
+            shell.set_option("async_dir", async_dir)
         if started.get("failed") or "ansible_job_id" not in started:
             raise ImagingError(f"The module could not be started: {started.get('msg', started)}")
         self._job = {"jid": str(started["ansible_job_id"]), "_async_dir": posixpath.dirname(started["results_file"])}
@@ -114,7 +111,6 @@ class DetachedModule:
             value = json.loads(answer)
         except ValueError:
             return {}
-        self._was_there = True
         return value if isinstance(value, dict) else {}
 
     def _run_file(self) -> str:
@@ -132,6 +128,7 @@ class DetachedModule:
             run = self.published()
             port = run.get("port")
             if run.get("state") in (LISTENING, CONNECTED, WAITING) and isinstance(port, int) and 0 < port < 65536:
+                self._seen = True
                 return port
             if self.ended():
                 return None
@@ -148,33 +145,29 @@ class DetachedModule:
             status = self._patiently(lambda: self._async_status("status"))
             if "could not find job" in str(status.get("msg", "")):
                 raise ImagingError(
-                    "The module on this laptop is gone without a result: the laptop was rebooted, or somebody killed the module. If a restore "
-                    "was going on, its disk does not boot. Boot the live medium, and run again."
+                    "The module on this laptop is gone without a result: the laptop was rebooted, the module was killed, or it did not hear of "
+                    f"this controller for the link timeout. {KILLED}"
                 )
             if status.get("finished"):
-                self._result = {key: value for key, value in status.items() if key not in ASYNC_KEYS}
-                if NO_ANSWER in str(self._result.get("msg", "")):
-                    self._result["msg"] = KILLED
+                self._result = _own_words({key: value for key, value in status.items() if key not in ASYNC_KEYS})
+            elif self._seen:
+                self._check_lives()
         return self._result is not None
 
-    def _is_gone(self) -> bool:
-        """Whether the module's process is not there any more; its result may still come."""
-        script = f'{self._find_process()} [ -n "$p" ] || echo gone'
-        return self._was_there and self._shell(script).strip() == "gone"
-
-    def _find_process(self) -> str:
-        """Shell words that set f to the run's file and p to its process, if that is there."""
-        return (
-            f"f={self._run_file()}; "
-            r"""p=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$f" 2>/dev/null); """
-            r"""[ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null || p=; """
-        )
+    def _check_lives(self) -> None:
+        """Raise ImagingError when the module's process is gone, and has been for so long that no result will come."""
+        if self._shell(LIVES.format(file=self._run_file())).strip() == "alive":
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since > GONE_TIME:
+            raise ImagingError(f"The module on this laptop, or what waits for its result there, was killed. {KILLED}")
 
     def has_ended(self) -> bool:
-        """Whether the module has ended, in whatever way, asked once: false when the laptop can't be asked."""
+        """The same, asked once: false when the laptop can't be asked."""
         patience, self._patience = self._patience, 0.0
         try:
-            return self.ended() or self._is_gone()
+            return self.ended()
         except AnsibleConnectionFailure:
             return False
         finally:
@@ -192,15 +185,8 @@ class DetachedModule:
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
         deadline = time.monotonic() + within
-        gone_since: float | None = None
         try:
             while not self.ended():
-                if not self._is_gone():
-                    gone_since = None
-                elif gone_since is None:
-                    gone_since = time.monotonic()
-                elif time.monotonic() - gone_since > RESULT_TIME:
-                    raise ImagingError(KILLED)
                 if time.monotonic() > deadline:
                     state = self.published().get("state", "gone")
                     raise ImagingError(
@@ -216,29 +202,60 @@ class DetachedModule:
 
     def stop(self) -> None:
         """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""
-        self._patience = 0.0
-        script = f'{self._find_process()} [ -z "$p" ] || kill -TERM "$p"'
-        deadline = time.monotonic() + ENDING_TIME
-        try:
-            # Again and again, because a module that has only just been started says a little later who it is.
-            while self._job and not self.ended() and time.monotonic() < deadline:
-                self._action._low_level_execute_command(script)
-                time.sleep(0.2)
-        except Exception:  # whatever is wrong with the connection: the module ends by itself within the link timeout
-            pass
-
-    def clean_up(self) -> None:
-        """Remove what is left on the laptop: the job's file, and what processes that were killed could not remove. Never raises."""
         if not self._job:
             return
         self._patience = 0.0
+        script = LIVES.format(file=self._run_file()) + '; if [ -n "$alive" ]; then kill -TERM "$p"; fi'
+        deadline = time.monotonic() + ENDING_TIME
         try:
-            self._async_status("cleanup")
-            self._shell(self._find_process() + REMOVE_REST)
-            if self._folder and (self._result is not None or self._is_gone()):
-                self._shell(f"rm -rf -- {shlex.quote(self._folder)}")
-        except Exception:  # as above
+            # The connection that is kept may be a dead one, on which everything waits until SSH notices after two minutes.
+            self._action._connection.reset()
+            # Again and again, because a module that has only just been started says a little later who it is.
+            while not self.ended() and time.monotonic() < deadline:
+                self._action._low_level_execute_command(script)
+                time.sleep(0.2)
+        except AnsibleConnectionFailure:
+            self._reachable = False  # the module ends by itself within the link timeout
+        except Exception:  # it has ended without a result
             pass
+
+    def clean_up(self) -> None:
+        """Remove the job's folder on the laptop, and the module's. Never raises.
+
+        async_wrapper removes the module's folder as well, and the module its own file, unless they were killed.
+        """
+        if not self._job or not self._reachable:
+            return
+        folders = [self._job["_async_dir"], self._tmpdir]
+        remove = " ".join(["rm -rf --", *(shlex.quote(folder) for folder in folders if folder)])
+        try:
+            self._action._low_level_execute_command(f"{remove}; {BURY.format(file=self._run_file())}")
+        except Exception:  # whatever is wrong with the connection
+            pass
+
+
+LIVES = (
+    'f={file}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); alive=; '
+    'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then alive=alive; fi; echo "$alive"'
+)
+"""For a shell: says whether the module that a run file is of lives; ``p`` is its process id."""
+
+BURY = (
+    LIVES + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\([^"]*\\)".*/\\1/p\' "$f"); '
+    'case "$d" in */ansible_*_payload_*) rm -rf -- "$d";; esac; rm -f -- "$f"; fi'
+)
+"""For a shell: removes what a killed module could not remove itself (``laptop.run_folder``)."""
+
+
+def _own_words(result: dict[str, Any]) -> dict[str, Any]:
+    """A module's result; what async_wrapper says of one that gave none (its command and a traceback of its own) in words for a person."""
+    if not (result.get("failed") and "cmd" in result and ("data" in result or "outdata" in result)):
+        return result
+    said = str(result.get("stderr", "")).strip().splitlines()
+    last = f" Its last words: {said[-1]}." if said else ""
+    return dict(
+        result, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}"
+    )
 
 
 ASYNC_KEYS = frozenset(

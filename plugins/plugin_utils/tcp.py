@@ -20,10 +20,16 @@ class Unreachable(LinkError):
     """Nothing answers at the laptop's port."""
 
 
-def connect(address: str, port: int, secret: bytes, silence: float | None = None) -> Link:
+class Refused(Unreachable):
+    """The laptop answers, but nobody listens at that port."""
+
+
+def connect(
+    address: str, port: int, secret: bytes, silence: float | None = None, connect_time: float = CONNECT_TIME
+) -> Link:
     """Make a link to the module that listens on a laptop; raises LinkError (Unreachable when there was no connection at all)."""
     try:
-        connection = socket.create_connection((address, port), CONNECT_TIME)
+        connection = socket.create_connection((address, port), connect_time)
     except socket.gaierror as error:
         raise Unreachable(f"The name {address!r} can't be resolved: {error.strerror}. {NAME_FIRST}") from error
     except TimeoutError as error:
@@ -31,6 +37,8 @@ def connect(address: str, port: int, secret: bytes, silence: float | None = None
             f"Connecting to {address} port {port} timed out. The module listens there, so something in between drops the packets: a firewall on "
             f"the laptop, on this machine, or in the network. Open TCP port {port} from here to the laptop, or set imaging_port to one that is open."
         ) from error
+    except ConnectionRefusedError as error:
+        raise Refused(f"Connecting to {address} port {port} was refused: nobody listens there.") from error
     except OSError as error:
         raise Unreachable(f"Connecting to {address} port {port} failed: {error.strerror or error}.") from error
     channel = SocketChannel(connection)

@@ -9,7 +9,9 @@ The parts that differ (what is said on the link) are handed in as a conversation
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, longest_silence
 
 from .detached_module import DetachedModule
-from .tcp import Unreachable, connect
+from .tcp import CONNECT_TIME, Refused, Unreachable, connect
 
 Conversation = Callable[[Link], None]
 
@@ -32,6 +34,12 @@ HEALTHY = 2
 
 More than one, or a path that swallows large packets would look well for ever.
 """
+
+LEAST_CONNECT_TIME = 2.0
+"""Seconds that the last attempt to connect has, however little patience is left."""
+
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
@@ -57,7 +65,6 @@ class Transfer:
         self._silence = longest_silence(link_timeout)
         self._heard = 0.0
         self._progress = progress
-        self._connected = False
         self._secret = secret
         self.sent = 0
         self.links = 0
@@ -77,7 +84,8 @@ class Transfer:
         while True:
             attempt = time.monotonic()
             try:
-                self._one_link(port, conversation)
+                rest = CONNECT_TIME if failing_since is None else failing_since + self._patience - attempt
+                self._one_link(port, conversation, min(CONNECT_TIME, max(LEAST_CONNECT_TIME, rest)))
                 return self._module.collect(ENDING)
             except PeerEnded:
                 return self._module.collect(ENDING)
@@ -85,14 +93,18 @@ class Transfer:
                 now = time.monotonic()
                 if failing_since is None or self._progress() != before or now - attempt > HEALTHY * self._silence:
                     failing_since, before, pause = max(attempt, self._heard), self._progress(), FIRST_PAUSE
-                # Ansible's own connection may be down as well: it is asked only when the module no longer answers, and once.
-                if not self._connected and self._module.has_ended():
+                # Ansible's own connection may be down as well: it is asked only when the laptop refuses, and once.
+                if isinstance(error, Refused) and self._module.has_ended():
                     return self._module.collect(ENDING)
-                patience = self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
-                if now - failing_since > patience:
+                if now - failing_since > self._patience:
                     raise self._give_up(error, now - failing_since) from error
                 time.sleep(pause)
                 pause = min(LONGEST_PAUSE, 2 * pause)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without a link after which this end gives up."""
+        return self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
 
     def _give_up(self, error: LinkError, failing: float) -> ImagingError:
         if not self.links and isinstance(error, Unreachable):
@@ -102,10 +114,8 @@ class Transfer:
             "Run again when the network is well."
         )
 
-    def _one_link(self, port: int, conversation: Conversation) -> None:
-        self._connected = False
-        link = connect(self._address, port, self._secret, self._silence)
-        self._connected = True
+    def _one_link(self, port: int, conversation: Conversation, connect_time: float) -> None:
+        link = connect(self._address, port, self._secret, self._silence, connect_time)
         if not self.links:
             self.began = time.monotonic()
         self.links += 1
@@ -138,8 +148,16 @@ def interruptible() -> Iterator[None]:
         raise Interrupted("the run was interrupted on the controller")
 
     saved = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    _die_with_parent(signal.SIGTERM)
     try:
         yield
     finally:
+        _die_with_parent(0)
         for number, handler in saved.items():
             signal.signal(number, handler)
+
+
+def _die_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when ansible-playbook itself is killed, whose workers would go on; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -11,7 +11,6 @@ from typing import Any, Callable, NoReturn, Protocol
 
 from ..engine.goal import DISCARD, UNUSED
 from ..errors import ImagingError
-from .job_file import remove_unless_asked_for
 from .session import Terminated, arm_termination
 
 COMMON_ARGUMENTS: dict[str, Any] = {
@@ -84,7 +83,4 @@ def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
     except Terminated as error:
         end_children()
         module.fail_json(msg=f"The module was {error}. What it had not finished is finished by running again.")
-    finally:
-        # For as long the controller tries to reach this laptop.
-        remove_unless_asked_for(module.params["link_timeout"] + 5.0)
     module.exit_json(**result)

@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import stat
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterator
@@ -32,6 +33,8 @@ FOLDER_SCRIPT = (
     'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo "${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi'
 )
 """The same choice as :func:`folder_path`, for a shell."""
+
+PAYLOAD = re.compile(r"(/.*/ansible_[^/]*_payload_[^/]+)(/.*)?")
 
 STARTING_GRACE = 30.0
 """Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
@@ -53,8 +56,8 @@ def folder_path() -> str:
 class Run:
     """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
 
-    ``since`` is when that last changed (:func:`clock`). ``scratch`` is the folder that Ansible unpacked the module into, which stays
-    behind when the process is killed.
+    ``since`` is when that last changed (:func:`clock`). ``payload`` is the folder that Ansible's wrapper has made for the module, and
+    removes again unless it is killed.
     """
 
     run_id: str
@@ -64,22 +67,13 @@ class Run:
     port: int
     state: str
     since: float
-    scratch: str = ""
+    payload: str = ""
 
 
-SCRATCH = re.compile(r"(/.*/ansible_[^/]+_payload_[^/]+)/")
-
-
-def scratch_folder() -> str:
-    """The folder that Ansible has unpacked this module into; empty when it runs from somewhere else."""
-    found = SCRATCH.match(__file__)
-    return found.group(1) if found else ""
-
-
-def remove_scratch(run: Run) -> None:
-    """Remove what a module that was killed has left; whatever is no such folder stays."""
-    if SCRATCH.fullmatch(run.scratch + "/"):
-        shutil.rmtree(run.scratch, ignore_errors=True)
+def payload_folder() -> str:
+    """The folder that Ansible's wrapper has unpacked this process's module into; "" when there is none."""
+    found = PAYLOAD.match(str(getattr(sys.modules.get("ansible"), "__file__", "")))
+    return found[1] if found else ""
 
 
 def clock() -> float:
@@ -126,14 +120,24 @@ class RunFolder:
             os.unlink(self._file(run_id))
 
     def _read(self, name: str) -> Run | None:
-        """A run by its file's name, whether its process lives or not."""
+        run = self._load(name)
+        return run if run is not None and start_time(run.pid) == run.started else None
+
+    def _load(self, name: str) -> Run | None:
         try:
             with open(os.path.join(self.path, name), encoding="utf-8") as file:
                 value: Any = json.load(file)
-            run = Run(**value)
+            return Run(**value)
         except (OSError, ValueError, TypeError):
             return None
-        return run
+
+    def _bury(self, name: str) -> None:
+        """Remove what a run whose process is dead has left."""
+        run = self._load(name)
+        if run is not None and PAYLOAD.fullmatch(run.payload):
+            shutil.rmtree(run.payload, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, name))
 
     def alive(self) -> Iterator[Run]:
         """The runs whose process lives; files of dead ones are removed."""
@@ -141,13 +145,10 @@ class RunFolder:
             if not name.endswith(".json"):
                 continue
             run = self._read(name)
-            if run is not None and _lives(run):
+            if run is None:
+                self._bury(name)
+            else:
                 yield run
-                continue
-            if run is not None:
-                remove_scratch(run)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, name))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -172,8 +173,7 @@ class RunFolder:
         """A run as it is once its controller has had the time to come back after its link broke."""
         while other.state == WAITING and clock() - other.since < RETURNING_GRACE:
             time.sleep(0.2)
-            now = self._read(f"{other.run_id}.json")
-            other = now if now is not None and _lives(now) else replace(other, since=-RETURNING_GRACE)
+            other = self._read(f"{other.run_id}.json") or replace(other, since=-RETURNING_GRACE)
         return other
 
     def _displace(self, other: Run, run: Run) -> str:
@@ -189,20 +189,16 @@ class RunFolder:
         return f"ended process {other.pid}, left over from a run whose controller is gone ({other.device}, port {other.port})"
 
 
-def _lives(run: Run) -> bool:
-    return start_time(run.pid) == run.started
-
-
 def end_process(run: Run) -> None:
     """End a run's process, by force if it does not go within ten seconds; raises ImagingError when even that fails."""
     for number, patience in ((signal.SIGTERM, ENDING_TIME), (signal.SIGKILL, 5.0)):
-        if not _lives(run):
+        if start_time(run.pid) != run.started:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.pid, number)
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            if not _lives(run):
+            if start_time(run.pid) != run.started:
                 return
             time.sleep(0.05)
     raise ImagingError(

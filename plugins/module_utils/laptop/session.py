@@ -13,7 +13,8 @@ from typing import Any, Callable
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import ControllerGone, Listener
-from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, scratch_folder, start_time
+from .job import forget_job, forget_uncollected
+from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
 
 class Terminated(BaseException):
@@ -29,7 +30,8 @@ class Session:
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()
-        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock(), scratch_folder())
+        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock(), payload_folder())
+        forget_uncollected(run_id, link_timeout)
         self.notes = self._folder.enter(self._run)
         """What had to be ended to make room."""
         self._secret = secret
@@ -99,8 +101,10 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_more: object) -> None:
         self._folder.remove(self._run.run_id)
+        if kind is not None and self._run.state in (LISTENING, WAITING):
+            forget_job(self._run.run_id)  # there is no controller to learn how it ended
 
 
 class Attendance:
