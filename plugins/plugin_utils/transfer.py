@@ -65,6 +65,7 @@ class Transfer:
         self._silence = longest_silence(link_timeout)
         self._heard = 0.0
         self._progress = progress
+        self._connected = False
         self._secret = secret
         self.sent = 0
         self.links = 0
@@ -93,8 +94,9 @@ class Transfer:
                 now = time.monotonic()
                 if failing_since is None or self._progress() != before or now - attempt > HEALTHY * self._silence:
                     failing_since, before, pause = max(attempt, self._heard), self._progress(), FIRST_PAUSE
-                # Ansible's own connection may be down as well: it is asked only when the laptop refuses, and once.
-                if isinstance(error, Refused) and self._module.has_ended():
+                # Ansible's own connection may be down as well: it is asked only when something answers there, and once.
+                silent = isinstance(error, Unreachable) and not isinstance(error, Refused)
+                if not self._connected and not silent and self._module.has_ended():
                     return self._module.collect(ENDING)
                 if now - failing_since > self._patience:
                     raise self._give_up(error, now - failing_since) from error
@@ -115,7 +117,9 @@ class Transfer:
         )
 
     def _one_link(self, port: int, conversation: Conversation, connect_time: float) -> None:
+        self._connected = False
         link = connect(self._address, port, self._secret, self._silence, connect_time)
+        self._connected = True
         if not self.links:
             self.began = time.monotonic()
         self.links += 1

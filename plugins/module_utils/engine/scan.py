@@ -37,6 +37,8 @@ class Scan:
         # Half of the budget: a restore may go on beside it.
         self.workers = worker_count(self._geometry.chunk_size, BUDGET // 2)
         self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
+        self.unreadable = 0
+        """How many chunks could not be read."""
 
     def compare(self, rows: Iterable[Row]) -> Generator[tuple[Row, bool], None, None]:
         """Each of ``rows``, in their order, and whether the disk holds it. What can't be read is not equal: writing may mend it."""
@@ -79,6 +81,7 @@ class Scan:
             slot.readable = True
         except ReadError:
             slot.readable = False
+            self.unreadable += 1
 
     def _work(self, slot: _Slot) -> bool:
         watch: Stopwatch | None = getattr(self._own, "watch", None)

@@ -147,6 +147,11 @@ class RestoreSink:
         self._tell_progress(link)
         self._begin()
         link = self._make_equal(link) if self._request.write else self._compare(link)
+        if self._scan.unreadable:
+            self.warnings.append(
+                f"{self._scan.unreadable} chunks of {self._disk.raw.path} could not be read when they were looked at, and count as different. "
+                "The disk is probably failing: look at the kernel's log (dmesg) and at smartctl -a."
+            )
         try:
             finish(link)
         except LinkError:
