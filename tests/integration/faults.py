@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -134,6 +135,14 @@ def _tickets(folder: Path) -> Iterator[Path]:
                 yield path
         except OSError:
             continue  # it has gone meanwhile
+
+
+def boot_live_medium_again(laptop: Laptop) -> None:
+    """Start a laptop that was off; what it had in memory is gone."""
+    for folder in ("ansible", "async", "tmp"):
+        shutil.rmtree(laptop.folder / folder)
+    laptop.power_on()
+    laptop.wait_until_up()
 
 
 def assert_nothing_remains(lab: Lab, seconds: float = SETTLED) -> None:
