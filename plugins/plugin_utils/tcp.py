@@ -38,7 +38,7 @@ def connect(
             f"the laptop, on this machine, or in the network. Open TCP port {port} from here to the laptop, or set imaging_port to one that is open."
         ) from error
     except ConnectionRefusedError as error:
-        raise Refused(f"Connecting to {address} port {port} was refused: nobody listens there.") from error
+        raise Refused(f"Connecting to {address} port {port} failed: {error.strerror}.") from error
     except OSError as error:
         raise Unreachable(f"Connecting to {address} port {port} failed: {error.strerror or error}.") from error
     channel = SocketChannel(connection)

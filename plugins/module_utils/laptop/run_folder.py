@@ -57,7 +57,7 @@ class Run:
     """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
 
     ``since`` is when that last changed (:func:`clock`). ``payload`` is the folder that Ansible's wrapper has made for the module, and
-    removes again unless it is killed.
+    removes again unless it is killed; ``job`` the one for its result (``laptop.job``).
     """
 
     run_id: str
@@ -68,6 +68,7 @@ class Run:
     state: str
     since: float
     payload: str = ""
+    job: str = ""
 
 
 def payload_folder() -> str:
@@ -136,6 +137,8 @@ class RunFolder:
         run = self._load(name)
         if run is not None and PAYLOAD.fullmatch(run.payload):
             shutil.rmtree(run.payload, ignore_errors=True)
+        if run is not None and run.run_id and os.path.basename(run.job) == run.run_id:
+            shutil.rmtree(run.job, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, name))
 

@@ -13,7 +13,7 @@ from typing import Any, Callable
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import ControllerGone, Listener
-from .job import forget_job, forget_uncollected
+from .job import forget_job, forget_uncollected, job_folder
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
 
@@ -30,7 +30,17 @@ class Session:
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()
-        self._run = Run(run_id, device, pid, start_time(pid) or 0, port, STARTING, clock(), payload_folder())
+        self._run = Run(
+            run_id,
+            device,
+            pid,
+            start_time(pid) or 0,
+            port,
+            STARTING,
+            clock(),
+            payload_folder(),
+            job_folder(run_id) or "",
+        )
         forget_uncollected(run_id, link_timeout)
         self.notes = self._folder.enter(self._run)
         """What had to be ended to make room."""

@@ -191,7 +191,7 @@ def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
         port = server.getsockname()[1]
     module = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
     with pytest.raises(
-        ImagingError, match=f"127.0.0.1 port {port} was refused: nobody listens there.*Nothing was transferred"
+        ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ):
         Transfer(module, "127.0.0.1", SECRET, 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
 
