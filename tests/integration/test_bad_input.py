@@ -137,7 +137,7 @@ def test_a_damaged_record_is_named_and_the_disk_does_not_boot(lab: Lab, image: P
     reader = ImageReader(FileSource(str(image)))
     (store / "bad.img.zst").write_bytes(damage(bytearray(image.read_bytes()), reader, "record"))
     assert restore_one(lab, "lab-01", image.parent).status == 0
-    text = message(restore_one(lab, "lab-01", store, "bad"), "lab-01")
+    text = message(restore_one(lab, "lab-01", store, "bad", "-e", "imaging_rewrite=true"), "lab-01")
     assert "bad.img.zst" in text and "chunk" in text
     with open(lab.targets[0].backing_file, "rb") as disk:
         assert not any(disk.read(1024))
@@ -391,7 +391,7 @@ def test_strangers_at_the_port_disturb_nothing(lab: Lab, image: Path) -> None:
     thread = threading.Thread(target=bother)
     thread.start()
     try:
-        outcome = restore_one(lab, "lab-01", image.parent)
+        outcome = restore_one(lab, "lab-01", image.parent, "sound", "-e", "imaging_rewrite=true")
     finally:
         stop.set()
         thread.join()

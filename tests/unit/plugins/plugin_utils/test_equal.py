@@ -108,8 +108,12 @@ def test_a_restore_that_was_cut_is_finished_by_what_was_missing(laptop: SimpleNa
     whole, _ends = restore(laptop)
     laptop.disk.write_bytes(noise(SIZE, 6))
     cuts = iter([whole["sent"] // 2])
-    broken, _ends = restore(laptop, rotating=rotating, to_laptop=lambda: cut_at(next(cuts, 0)))
-    assert broken["failed"]
+    # Both ends give up after the same time; which of them says so first is chance.
+    try:
+        broken, _ends = restore(laptop, rotating=rotating, to_laptop=lambda: cut_at(next(cuts, 0)))
+        assert broken["failed"]
+    except ImagingError as error:
+        assert "could not be kept" in str(error)
     assert not any(laptop.disk.read_bytes()[:1024])
     result, _ends = restore(laptop, rotating=rotating)
     assert result["verified"] is True
