@@ -197,15 +197,16 @@ def looks_bootable(device: str) -> list[str]:
         last = disk.read()
     signs = ["boot signature"] if first[510:512] == b"\x55\xaa" else []
     signs += [name for name, sector in (("GPT", first[512:]), ("backup GPT", last)) if sector[:8] == b"EFI PART"]
-    probed = subprocess.run(["blkid", "-p", "-o", "value", "-s", "PTTYPE", device], capture_output=True, text=True)
-    listed = subprocess.run(["sfdisk", "-d", device], capture_output=True, text=True)
+    probe = ["blkid", "-p", "-o", "value", "-s", "PTTYPE", device]
+    probed = subprocess.run(probe, capture_output=True, text=True, check=False)
+    listed = subprocess.run(["sfdisk", "-d", device], capture_output=True, text=True, check=False)
     return signs + probed.stdout.split() + (["partition table"] if listed.returncode == 0 else [])
 
 
 @contextmanager
 def firewall(laptop: Laptop, *rule: str) -> Iterator[None]:
     """Have a rule in a laptop's packet filter."""
-    tool = next(name for name in ("iptables-legacy", "iptables") if (Path("/usr/sbin") / name).exists())
+    tool = "iptables-legacy" if Path("/usr/sbin/iptables-legacy").exists() else "iptables"
     laptop.run([tool, "-I", *rule])
     try:
         yield

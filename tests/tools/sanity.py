@@ -24,7 +24,7 @@ from ansible_collections.fleet.imaging.tests.tools.checkout import checkout_file
 from ansible_collections.fleet.imaging.tests.tools.pythons import find_pythons
 
 # Programs of the checkout, not of the collection; ansible-test refuses "#!/usr/bin/env python3".
-LEFT_OUT = [".ci", "tests/bench", "tests/demo", "tests/lab", "tests/tools"]
+LEFT_OUT = [".ci", "tests/bench", "tests/demo", "tests/fuzz", "tests/lab", "tests/tools"]
 # Run once for each Python; the others run on the controller's alone.
 PER_PYTHON = {"compile", "import"}
 GET_PIP = """

@@ -89,7 +89,7 @@ def _bad_ranges(value: Any) -> list[dict[str, Any]]:
     for each in value if isinstance(value, list) else [value]:
         entry = each if isinstance(each, dict) else {}
         start, end = entry.get("start"), entry.get("end")
-        if type(start) is not int or type(end) is not int:
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in (start, end)):
             raise ImagingError(f"The image's header gives {each!r} as a range that could not be read.")
         ranges.append({"start": start, "end": end, "partition": str(entry.get("partition", ""))})
     return ranges
