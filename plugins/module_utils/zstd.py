@@ -24,6 +24,10 @@ CHECKSUM_PARAMETER = 201
 CONTENT_SIZE_UNKNOWN = (1 << 64) - 1
 CONTENT_SIZE_ERROR = (1 << 64) - 2
 
+FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
+RUN_LENGTH_BLOCK = 1
+CHECKSUM_SIZE = 4
+
 NO_ZSTD = (
     "This machine has no zstd that Python can use: neither the standard library's compression.zstd (Python 3.14), nor the "
     "package zstandard, nor the shared library libzstd.so.1. Install one of them (Debian, Ubuntu: apt install libzstd1; Fedora: "
@@ -52,6 +56,30 @@ def _check_size(found: int, expected: int) -> None:
         raise FrameError(f"A zstd frame declares {found} bytes of content where its record declares {expected}.")
 
 
+def _check_extent(frame: Frame) -> None:
+    """Raise FrameError unless ``frame`` is one frame with nothing behind it, by its block headers (RFC 8878, section 3.1.1).
+
+    Decoders differ in what they make of bytes behind a frame, and an image must be sound, or not, wherever it is read.
+    """
+    size = len(frame)
+    if size < 6 or frame[:4] != FRAME_MAGIC:
+        raise FrameError("A record holds something that is no zstd frame.")
+    descriptor = frame[4]
+    single_segment = descriptor >> 5 & 1
+    content_size_field = (single_segment, 2, 4, 8)[descriptor >> 6]
+    position = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3] + content_size_field
+    last = 0
+    while not last and position + 3 <= size:
+        block = int.from_bytes(frame[position : position + 3], "little")
+        last = block & 1
+        position += 3 + (1 if block >> 1 & 3 == RUN_LENGTH_BLOCK else block >> 3)
+    position += CHECKSUM_SIZE * (descriptor >> 2 & 1)
+    if not last or position > size:
+        raise FrameError("A zstd frame is cut short.")
+    if position < size:
+        raise FrameError(f"A record holds {size - position} bytes behind its zstd frame.")
+
+
 class StandardCodec(Codec):
     """``compression.zstd`` of Python 3.14 (PEP 784), or ``backports.zstd``, which is the same code for older Pythons."""
 
@@ -67,14 +95,16 @@ class StandardCodec(Codec):
         return frame
 
     def decompress_into(self, frame: Frame, out: memoryview) -> None:
+        _check_extent(frame)
         try:
             _check_size(self._library.get_frame_info(frame).decompressed_size or 0, len(out))
             decompressor = self._library.ZstdDecompressor()
-            content = decompressor.decompress(frame)
+            # One byte more than promised: a frame may hold more than it declares, and is then decoded no further.
+            content = decompressor.decompress(frame, len(out) + 1)
         except self._library.ZstdError as error:
             raise FrameError(f"A zstd frame can't be decoded: {error}.") from error
         if not decompressor.eof:
-            raise FrameError("A zstd frame is cut short.")
+            raise FrameError("A zstd frame is cut short, or holds more than it declares.")
         _check_size(len(content), len(out))
         out[:] = content
 
@@ -96,6 +126,7 @@ class ZstandardCodec(Codec):
         return frame
 
     def decompress_into(self, frame: Frame, out: memoryview) -> None:
+        _check_extent(frame)
         try:
             _check_size(self._library.get_frame_parameters(frame).content_size, len(out))
             # In one call: the streaming reader would return the content without looking at the checksum behind it.
@@ -165,6 +196,7 @@ class SharedLibraryCodec(Codec):
         return bytes(room[:size])
 
     def decompress_into(self, frame: Frame, out: memoryview) -> None:
+        _check_extent(frame)
         source = self._address(frame)
         declared = self._library.ZSTD_getFrameContentSize(source, len(frame))
         if declared in (CONTENT_SIZE_ERROR, CONTENT_SIZE_UNKNOWN):

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
+import tracemalloc
 
 import pytest
 
@@ -60,6 +62,8 @@ def test_the_plain_tool_finds_size_and_checksum(way: zstd.Zstd, tmp_path: object
         lambda frame: frame[:-1],
         lambda frame: frame[:20] + bytes([frame[20] ^ 1]) + frame[21:],
         lambda frame: frame[: len(frame) // 2],
+        lambda frame: frame[:-1] + bytes([frame[-1] ^ 1]),
+        lambda frame: frame[:9],
     ],
 )
 def test_a_damaged_frame_is_an_error(way: zstd.Zstd, damage: object) -> None:
@@ -74,6 +78,41 @@ def test_a_frame_of_another_size_is_an_error(way: zstd.Zstd, room: int) -> None:
     frame = way.codec().compress(memoryview(bytearray(noise(65536))), 3)
     with pytest.raises(zstd.FrameError, match="65536"):
         way.codec().decompress_into(frame, memoryview(bytearray(room)))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize(
+    "behind",
+    [b"\0", b"something else", struct.pack("<II", 0x184D2A50, 4) + b"skip"],
+    ids=["a zero", "no frame", "a skippable frame"],
+)
+def test_nothing_may_be_behind_a_frame(way: zstd.Zstd, behind: bytes) -> None:
+    frame = way.codec().compress(memoryview(bytearray(noise(65536))), 3)
+    with pytest.raises(zstd.FrameError, match=f"{len(behind)} bytes behind"):
+        way.codec().decompress_into(frame + behind, memoryview(bytearray(65536)))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_a_second_frame_is_not_taken_for_the_first_ones_end(way: zstd.Zstd) -> None:
+    frame = way.codec().compress(memoryview(bytearray(noise(512))), 3)
+    with pytest.raises(zstd.FrameError, match="behind"):
+        way.codec().decompress_into(frame + frame, memoryview(bytearray(512)))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize("window", [64 << 10, 8 << 20])
+def test_a_frame_that_holds_more_than_it_declares_takes_no_memory(way: zstd.Zstd, window: int) -> None:
+    size, blocks, block_size = 16 << 20, 3000, min(window, 128 << 10)
+    head = struct.pack("<IBBI", 0xFD2FB528, 2 << 6, (window.bit_length() - 11) << 3, size)
+    runs = (struct.pack("<I", block_size << 3 | 2 | (number == blocks - 1))[:3] + b"\0" for number in range(blocks))
+    frame, out = head + b"".join(runs), memoryview(bytearray(size))
+    tracemalloc.start()
+    try:
+        with pytest.raises(zstd.FrameError):
+            way.codec().decompress_into(frame, out)
+        assert tracemalloc.get_traced_memory()[1] < 3 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_zstd_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,7 +326,8 @@ def test_a_capture_that_broke_off_is_taken_up_again(laptop: SimpleNamespace) -> 
         file.write(b"damage")
     result, _ends = capture(laptop)
     assert 0 < result["kept"] < USED_CHUNKS
-    assert result["sent"] < 0.8 * whole["sent"]
+    # How much was in it when it broke off is a matter of time; all of it but for the damage and the record around it counts.
+    assert result["sent"] < whole["sent"] - (size - 100_000) + 3 * CHUNK // 2
     image = laptop.store.open("captured")
     verify_image(image)
     assert image.root_digest.hex() == whole["root_digest"]
