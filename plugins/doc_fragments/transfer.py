@@ -23,9 +23,24 @@ options:
     default: ~/fleet-images
   port:
     description:
-      - The TCP port on which the laptop listens; V(0) lets its kernel choose one.
+      - The port on which the laptop listens, whichever the transport; V(0) lets its kernel choose one.
     type: int
     default: 19000
+  transport:
+    description:
+      - How the controller reaches the port. V(tcp) connects to it straight; V(ssh) goes through the laptop's sshd, and the laptop then
+        listens on its own address V(127.0.0.1) only.
+      - With V(tcp) nobody can change anything unnoticed, but everybody in between can read the data; V(ssh) encrypts it.
+    type: str
+    choices: [tcp, ssh]
+    default: tcp
+  ssh_client:
+    description:
+      - What O(transport=ssh) connects with. Either way by the settings of Ansible's own connection, and those of OpenSSH's configuration files.
+      - V(paramiko) is a Python library. V(openssh) starts C(ssh -W), for hardware keys, GSSAPI and whatever else only OpenSSH knows.
+    type: str
+    choices: [paramiko, openssh]
+    default: paramiko
   link_timeout:
     description:
       - Seconds after which either end gives up when it can't reach the other. The link is made again until then.

@@ -18,8 +18,8 @@ description:
   - A capture that breaks off leaves C(NAME.img.zst.partial) behind. Capturing under the same name again checks that and goes on from it.
   - The image is there whole, or not at all. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
   - The disk is held exclusively and is never written. A disk with anything mounted is refused.
-  - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
-    for this one run, and every message is authenticated. The data is not encrypted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both prove to one another that they know a secret
+    made for this one run, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
     support: full
@@ -168,6 +168,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     CAPTURE_ARGUMENTS,
+    listen_on,
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
@@ -192,8 +193,8 @@ def capture(module: AnsibleModule) -> dict[str, object]:
     if ticket is None:
         result = examine(run, request)
     else:
-        port, timeout = module.params["port"], module.params["link_timeout"]
-        with Session(ticket.run_id, os.path.realpath(request.device), ticket.secret_bytes, port, timeout) as session:
+        device, where = os.path.realpath(request.device), listen_on(module.params)
+        with Session(ticket.run_id, device, ticket.secret_bytes, where, module.params["link_timeout"]) as session:
             result = run_capture(run, request, ticket, zstd, session)
             warnings = session.notes
     for warning in (*warnings, *result.pop("warnings")):

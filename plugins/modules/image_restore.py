@@ -200,6 +200,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     RESTORE_ARGUMENTS,
+    listen_on,
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
@@ -226,10 +227,10 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
     )
-    port, timeout = module.params["port"], module.params["link_timeout"]
+    where, timeout = listen_on(module.params), module.params["link_timeout"]
     device = os.path.realpath(request.device)
     run = module_runner(module)
-    with Session(ticket.run_id, device, ticket.secret_bytes, port, timeout) as session, TargetDisk(
+    with Session(ticket.run_id, device, ticket.secret_bytes, where, timeout) as session, TargetDisk(
         run, request
     ) as disk, contextlib.closing(RestoreSink(disk, request, zstd, session)) as sink:
         session.converse(sink.converse)

@@ -19,10 +19,11 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, longest_silence
 
 from .detached_module import DetachedModule
-from .tcp import CONNECT_TIME, Refused, Unreachable, connect
+from .transports.transport import CONNECT_TIME, Refused, Transport, Unreachable
 
 Conversation = Callable[[Link], None]
 
@@ -56,11 +57,16 @@ class Transfer:
     """One transfer to or from one laptop."""
 
     def __init__(
-        self, module: DetachedModule, address: str, secret: bytes, link_timeout: float, progress: Callable[[], int]
+        self,
+        module: DetachedModule,
+        transport: Transport,
+        secret: bytes,
+        link_timeout: float,
+        progress: Callable[[], int],
     ) -> None:
         """``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
         self._module = module
-        self._address = address
+        self._transport = transport
         self._link_timeout = link_timeout
         self._silence = longest_silence(link_timeout)
         self._heard = 0.0
@@ -112,13 +118,21 @@ class Transfer:
         if not self.links and isinstance(error, Unreachable):
             return ImagingError(f"{error} Nothing was transferred.")
         return ImagingError(
-            f"The link to {self._address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
+            f"The link to {self._transport.address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
             "Run again when the network is well."
         )
 
+    def _make_link(self, port: int, connect_time: float) -> Link:
+        channel = self._transport.open(port, connect_time)
+        try:
+            return Link(channel, connect_handshake(channel, self._secret), self._silence)
+        except BaseException:
+            channel.close()
+            raise
+
     def _one_link(self, port: int, conversation: Conversation, connect_time: float) -> None:
         self._connected = False
-        link = connect(self._address, port, self._secret, self._silence, connect_time)
+        link = self._make_link(port, connect_time)
         self._connected = True
         if not self.links:
             self.began = time.monotonic()

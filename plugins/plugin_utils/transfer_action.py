@@ -21,6 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake imp
 
 from .detached_module import DetachedModule
 from .transfer import Conversation, Transfer, interruptible
+from .transports.choose import choose_transport
 
 
 def collection_version() -> str:
@@ -104,7 +105,8 @@ class TransferAction(ActionBase):
         """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind."""
         timeout = float(arguments["link_timeout"])
         module = DetachedModule(self, task_vars, ticket.run_id, timeout)
-        transfer = Transfer(module, self.address(), ticket.secret_bytes, timeout, progress)
+        transport = choose_transport(arguments, self._connection, self.address())
+        transfer = Transfer(module, transport, ticket.secret_bytes, timeout, progress)
         with interruptible():
             try:
                 module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})

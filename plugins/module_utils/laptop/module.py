@@ -11,12 +11,22 @@ from typing import Any, Callable, NoReturn, Protocol
 
 from ..engine.goal import DISCARD, UNUSED
 from ..errors import ImagingError
+from ..stream.listener import LOOPBACK
 from .session import Terminated, arm_termination
+
+TCP = "tcp"
+SSH = "ssh"
+TRANSPORTS = (TCP, SSH)
+PARAMIKO = "paramiko"
+OPENSSH = "openssh"
+SSH_CLIENTS = (PARAMIKO, OPENSSH)
 
 COMMON_ARGUMENTS: dict[str, Any] = {
     "device": {"type": "path", "required": True},
     "store": {"type": "path", "default": "~/fleet-images"},
     "port": {"type": "int", "default": 19000},
+    "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
+    "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
     "link_timeout": {"type": "int", "default": 120},
     "expect": {
         "type": "dict",
@@ -47,6 +57,11 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
     unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
     rewrite={"type": "bool", "default": False},
 )
+
+
+def listen_on(params: dict[str, Any]) -> tuple[str, int]:
+    """Address (empty: all) and port on which a module with these arguments listens."""
+    return LOOPBACK if params["transport"] == SSH else "", params["port"]
 
 
 class Module(Protocol):

@@ -25,8 +25,16 @@ class Session:
     """Hands out links to the controller for as long as one comes back within the link timeout."""
 
     def __init__(
-        self, run_id: str, device: str, secret: bytes, port: int, link_timeout: float, folder: RunFolder | None = None
+        self,
+        run_id: str,
+        device: str,
+        secret: bytes,
+        listen_on: tuple[str, int],
+        link_timeout: float,
+        folder: RunFolder | None = None,
     ) -> None:
+        """``listen_on``: address (empty: all) and port (0: the kernel chooses)."""
+        self._address, port = listen_on
         self._link_timeout = link_timeout
         self._folder = folder or RunFolder()
         pid = os.getpid()
@@ -60,7 +68,7 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        self._listener = Listener("", self._run.port, self._secret, longest_silence(self._link_timeout))
+        self._listener = Listener(self._address, self._run.port, self._secret, longest_silence(self._link_timeout))
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)

@@ -114,15 +114,15 @@ class Channel(Protocol):
 
 
 class SocketChannel:
-    """A TCP socket as a channel."""
+    """A socket as a channel."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_WINDOW_CLAMP"):  # Linux
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, WINDOW)
-        self.recv_into = sock.recv_into
         self.settimeout = sock.settimeout
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Receive some bytes."""
+        return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview, /) -> None:
         """Send all of it; unlike the socket's own, each piece has the whole time-out, so that slow is not silent."""
@@ -150,6 +150,16 @@ class SocketChannel:
         except OSError:
             pass
         self._socket.close()
+
+
+class TcpChannel(SocketChannel):
+    """A TCP socket as a channel."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_WINDOW_CLAMP"):  # Linux
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, WINDOW)
 
 
 def receive_exactly(channel: Channel, view: memoryview) -> None:

@@ -13,7 +13,10 @@ from collections import deque
 
 from ..errors import ImagingError
 from .handshake import accept_handshake
-from .link import Link, LinkError, SocketChannel
+from .link import Link, LinkError, TcpChannel
+
+LOOPBACK = "127.0.0.1"
+"""Where to listen for those alone who are on this machine, or come through its sshd."""
 
 HANDSHAKES = 64
 """How many unproven connections are kept at a time. When one more comes, the oldest goes: the one who can prove needs only moments."""
@@ -40,7 +43,7 @@ class Listener:
         except OSError as error:
             raise ImagingError(_why_not_listening(port, error)) from error
         self._links: queue.Queue[Link] = queue.Queue()
-        self._unproven: deque[SocketChannel] = deque()
+        self._unproven: deque[TcpChannel] = deque()
         self._lock = threading.Lock()
         self._current: Link | None = None
         self._closed = False
@@ -51,14 +54,14 @@ class Listener:
         while not self._closed:
             try:
                 connection, _address = self._socket.accept()
-                channel = SocketChannel(connection)
+                channel = TcpChannel(connection)
             except OSError as error:
                 if self._closed or error.errno in (errno.EBADF, errno.EINVAL):
                     return
                 continue  # the peer went away between connecting and being accepted
             self._admit(channel)
 
-    def _admit(self, channel: SocketChannel) -> None:
+    def _admit(self, channel: TcpChannel) -> None:
         with self._lock:
             self._unproven.append(channel)
             oldest = self._unproven.popleft() if len(self._unproven) > HANDSHAKES else None
@@ -69,13 +72,13 @@ class Listener:
         except RuntimeError:  # no more threads just now
             self._dismiss(channel)
 
-    def _dismiss(self, channel: SocketChannel) -> None:
+    def _dismiss(self, channel: TcpChannel) -> None:
         with self._lock:
             if channel in self._unproven:
                 self._unproven.remove(channel)
         channel.close()
 
-    def _shake_hands(self, channel: SocketChannel) -> None:
+    def _shake_hands(self, channel: TcpChannel) -> None:
         try:
             keys = accept_handshake(channel, self._secret)
         except LinkError:

@@ -32,6 +32,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import L
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
     CHUNK,
     Used,
@@ -177,8 +178,8 @@ def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
         progress: Callable[[], int],
         **spoil: Any,
     ) -> Any:
-        ends = Transfer(None, "127.0.0.1", SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
-        session = Session("run", str(disk), SECRET, 0, TIMEOUT, RunFolder(str(tmp_path / "run")))
+        ends = Transfer(None, Tcp("127.0.0.1"), SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
+        session = Session("run", str(disk), SECRET, ("", 0), TIMEOUT, RunFolder(str(tmp_path / "run")))
 
         def port() -> int:
             real = session._listener.port

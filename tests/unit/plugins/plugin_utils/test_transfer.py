@@ -22,11 +22,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
-from ansible_collections.fleet.imaging.plugins.plugin_utils import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image
 
 from .halves import (
@@ -193,11 +195,10 @@ def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ):
-        Transfer(module, "127.0.0.1", SECRET, 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
 
 
-def test_a_firewall_that_drops_is_guessed_from_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "CONNECT_TIME", 0.3)
+def test_a_firewall_that_drops_is_guessed_from_the_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
         waiting = []
@@ -205,15 +206,15 @@ def test_a_firewall_that_drops_is_guessed_from_the_time_out(monkeypatch: pytest.
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(address)
-        with pytest.raises(tcp.Unreachable, match=r"firewall.*imaging_port"):
-            tcp.connect("127.0.0.1", address[1], bytes(32))
+        with pytest.raises(Unreachable, match=r"firewall.*imaging_port"):
+            tcp.Tcp("127.0.0.1").open(address[1], 0.3)
         for connection in waiting:
             connection.close()
 
 
-def test_a_name_that_nobody_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(tcp.Unreachable, match="ansible_host"):
-        tcp.connect("no-such-laptop.invalid", 19000, bytes(32))
+def test_a_name_that_nobody_knows_is_said() -> None:
+    with pytest.raises(Unreachable, match="ansible_host"):
+        tcp.Tcp("no-such-laptop.invalid").open(19000)
 
 
 def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -> None:
@@ -275,7 +276,7 @@ def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace, monk
 
 
 def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), SECRET, 0, 1.0, RunFolder(str(tmp_path / "run2")))
+    session = Session("attended", str(laptop.disk), SECRET, ("", 0), 1.0, RunFolder(str(tmp_path / "run2")))
     outcome: list[str] = []
 
     def conversation(link: Link) -> None:
@@ -294,11 +295,11 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
         return {}
 
     module = StartedModule(work, lambda: session._listener.port)
-    first = tcp.connect("127.0.0.1", module.wait_for_port(), SECRET)
+    first = link_to(module.wait_for_port())
     time.sleep(0.2)
     first.close()
     time.sleep(0.3)
-    tcp.connect("127.0.0.1", module.wait_for_port(), SECRET).end("the controller gives up")
+    link_to(module.wait_for_port()).end("the controller gives up")
     module.collect(3)
     assert outcome == ["the controller gives up"]
 
@@ -321,3 +322,8 @@ def test_stopwatches_add_up_over_threads() -> None:
     times = watches.stages()["stage"]
     assert 0.15 <= times["busy"] < 0.6
     assert 0.06 <= times["wait"] < 0.5
+
+
+def link_to(port: int) -> Link:
+    channel = tcp.Tcp("127.0.0.1").open(port)
+    return Link(channel, connect_handshake(channel, SECRET))

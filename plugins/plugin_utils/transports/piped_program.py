@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs through whose standard input and output a connection runs: ``ssh -W``, or a user's ProxyCommand."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+ENDING_TIME = 2.0
+"""Seconds that a program whose connection was closed may take to end by itself."""
+
+
+class PipedProgram:
+    """A program, and the socket that is connected to its standard input and output."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, words: bool = False
+    ) -> None:
+        """Start it; raises ImagingError. ``words``: whether its standard error is wanted, as ``process.stderr``."""
+        self.socket, theirs = socket.socketpair()
+        try:
+            # In a session of its own it has no terminal to ask on, and Ctrl-C is for this process to answer.
+            self.process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE if words else subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.socket.close()
+            raise ImagingError(f"{command[0]} can't be started: {error.strerror}.") from error
+        finally:
+            theirs.close()
+
+    def end(self) -> None:
+        """Close the connection, and have the program ended."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        try:
+            self.process.wait(ENDING_TIME)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transport ``ssh`` with OpenSSH's client: ``ssh -W``, for hardware keys, GSSAPI and whatever else only OpenSSH knows."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, SocketChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
+
+from .piped_program import PipedProgram
+from .ssh_settings import SshSettings
+from .ssh_words import denied, forbidden, host_key_refused
+from .transport import Refused, Unreachable
+
+AUTHENTICATED = "Authenticated to "
+"""What ssh says at LogLevel VERBOSE once it is logged in."""
+
+AUTHENTICATION_TIME = 60.0
+"""Seconds that logging in may take: somebody may have to touch a key."""
+
+ENDED_TIME = 5.0
+LAST_LINES = 30
+
+ASKPASS = """\
+#!/bin/sh
+case "$1" in
+    *assphrase*) printf '%s\\n' "$FLEET_IMAGING_PASSPHRASE" ;;
+    *assword*) printf '%s\\n' "$FLEET_IMAGING_PASSWORD" ;;
+    *) exit 1 ;;
+esac
+"""
+"""Answers ssh's questions for secrets, as SSH_ASKPASS (ssh(1)); every other question with no."""
+
+
+class OpenSsh:
+    """Connects through ``ssh -W`` to a port of the laptop's own."""
+
+    def __init__(self, settings: SshSettings) -> None:
+        self._settings = settings
+        self.address = settings.config.hostname
+
+    def open(self, port: int, seconds: float) -> Channel:
+        """See :class:`Transport`."""
+        settings = self._settings
+        secret = settings.password or settings.passphrase
+        command = [
+            settings.executable,
+            *("-o", "BatchMode=no" if secret else "BatchMode=yes"),
+            *("-o", f"ConnectTimeout={max(1, round(seconds))}"),
+            *("-o", f"Ciphers={','.join(settings.config.ciphers)}"),
+            *("-o", "NumberOfPasswordPrompts=1"),
+            *settings.arguments,
+            *("-W", f"{LOOPBACK}:{port}"),
+            *("--", settings.host),
+        ]
+        with _answers(settings) as environment:
+            channel = ProgramChannel(PipedProgram(command, environment, words=True), self.address, port)
+            try:
+                channel.wait_until_authenticated()
+            except BaseException:
+                channel.close()
+                raise
+        return channel
+
+
+@contextlib.contextmanager
+def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
+    """An environment in which ssh gets the secrets that Ansible has, until it is logged in."""
+    if not settings.password and not settings.passphrase:
+        yield dict(os.environ)
+        return
+    with tempfile.TemporaryDirectory(prefix="fleet-imaging-") as folder:
+        script = os.path.join(folder, "askpass")
+        with open(script, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o700)) as file:
+            file.write(ASKPASS)
+        yield os.environ | {
+            "SSH_ASKPASS": script,
+            "SSH_ASKPASS_REQUIRE": "force",
+            "DISPLAY": os.environ.get("DISPLAY", ":none"),
+            "FLEET_IMAGING_PASSWORD": settings.password or "",
+            "FLEET_IMAGING_PASSPHRASE": settings.passphrase or "",
+        }
+
+
+class ProgramChannel(SocketChannel):
+    """The connection that an ssh process carries. What ssh complains of becomes the error of whoever uses it."""
+
+    def __init__(self, program: PipedProgram, address: str, port: int) -> None:
+        super().__init__(program.socket)
+        self._program = program
+        self._address = address
+        self._port = port
+        self._received = False
+        self._words: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self._authenticated = False
+        self._decided = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="ssh's words", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        stream = self._program.process.stderr
+        for line in stream or ():
+            text = line.decode(errors="replace").strip()
+            self._words.append(text)
+            if text.startswith(AUTHENTICATED):
+                self._authenticated = True
+                self._decided.set()
+        self._decided.set()
+
+    def wait_until_authenticated(self) -> None:
+        """Return when ssh is logged in; raises LinkError, ImagingError."""
+        if not self._decided.wait(AUTHENTICATION_TIME):
+            raise Unreachable(
+                f"ssh did not log in at {self._address} within {AUTHENTICATION_TIME:.0f} seconds. Its last words: {self._last_words()}"
+            )
+        if not self._authenticated:
+            raise self._failure()
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """As the socket's; when ssh ends before anything came, raises why."""
+        count = self._socket.recv_into(buffer)
+        if not count and not self._received:
+            raise self._failure()
+        self._received = True
+        return count
+
+    def _failure(self) -> ImagingError:
+        self._listener.join(ENDED_TIME)
+        words = self._last_words()
+        if "administratively prohibited" in words:
+            return forbidden(self._address)
+        if "open failed" in words or "stdio forwarding failed" in words:
+            return Refused(f"The laptop's sshd could not connect to its own port {self._port}: {words}")
+        if "Host key verification failed" in words or "IDENTIFICATION HAS CHANGED" in words:
+            return host_key_refused(self._address, words)
+        if "Permission denied" in words or "Too many authentication failures" in words:
+            return denied(self._address, words)
+        if self._authenticated:
+            return LinkError(f"The SSH connection to {self._address} broke: {words or 'ssh ended without a word'}")
+        return Unreachable(f"ssh could not connect to {self._address}: {words or 'it ended without a word'}")
+
+    def _last_words(self) -> str:
+        words = [
+            word for word in self._words if not word.startswith((AUTHENTICATED, "Transferred: ", "Bytes per second:"))
+        ]
+        return " ".join(words)
+
+    def close(self) -> None:
+        """End ssh."""
+        self._program.end()

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a transport is: a way to get a byte stream to the module that listens on a laptop.
+
+To add one, write its class beside the others here, and name it in ``choose.py`` and in the module's arguments
+(``laptop.module.TRANSPORTS``).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError
+
+CONNECT_TIME = 10.0
+"""Seconds that a connection attempt may take."""
+
+
+class Unreachable(LinkError):
+    """Nothing answers at the laptop's port."""
+
+
+class Refused(Unreachable):
+    """The laptop answers, but nobody listens at that port."""
+
+
+class Transport(Protocol):
+    """Makes channels to one laptop."""
+
+    @property
+    def address(self) -> str:
+        """The laptop's address, for messages."""
+
+    def open(self, port: int, seconds: float) -> Channel:
+        """A channel to the laptop's ``port``, connected within so many seconds.
+
+        Raises LinkError when trying again may help (Unreachable when there was no connection at all), ImagingError when it can't.
+        """
