@@ -17,9 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, RunningPlaybook, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    Outcome,
+    RunningPlaybook,
+    playbook,
+    start_playbook,
+)
 from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
@@ -46,6 +53,16 @@ def where(image: Path) -> tuple[str, ...]:
         "-e",
         f"imaging_link_timeout={TIMEOUT}",
     )
+
+
+WAYS = {
+    "tcp": (),
+    "paramiko": ("-e", "imaging_transport=ssh"),
+    "openssh": ("-e", "imaging_transport=ssh", "-e", "imaging_ssh_client=openssh"),
+}
+"""The arguments for each transport and client."""
+
+over_all_ways = pytest.mark.parametrize("way", list(WAYS))
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = LONGEST) -> None:
@@ -79,6 +96,16 @@ def wait_for_share(device: str, image: Path, share: float, before: int, running:
     goal = before + int(share * ImageReader(FileSource(str(image))).index.used_bytes())
     wait_until(lambda: written(device) >= goal or running.process.poll() is not None, f"{share:.0%} of a restore")
     assert running.process.poll() is None, running.stdout()
+
+
+def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
+    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image."""
+    laptop = lab.targets[0]
+    make_foreign(laptop)
+    before = written(laptop.disk)
+    running = start_playbook(lab, "restore", *where(image), *YES, *more)
+    wait_for_share(laptop.disk, image, share, before, running)
+    return running
 
 
 def published(laptop: Laptop) -> dict[str, Any]:
@@ -123,7 +150,9 @@ def remains(lab: Lab) -> list[str]:
     # The connections that Ansible's ssh shares end by themselves, a minute after they were used last.
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [
-        f"here: {line}" for line in listing.splitlines() if str(lab.inventory) in line and "ansible-playbook" in line
+        f"here: {line}"
+        for line in listing.splitlines()
+        if (str(lab.inventory) in line and "ansible-playbook" in line) or (str(lab.folder) in line and " -W " in line)
     ]
     return found
 

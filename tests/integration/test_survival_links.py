@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     TIMEOUT,
+    WAYS,
     YES,
     assert_finished_by_running_again,
     assert_holds,
@@ -22,16 +24,15 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     end_connections,
     firewall,
     looks_bootable,
-    make_foreign,
+    over_all_ways,
     published,
     result_of,
-    wait_for_share,
+    start_restore,
     wait_until,
     where,
-    written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import RunningPlaybook, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook, start_playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 
@@ -52,19 +53,10 @@ def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image
 
 
-def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
-    """Have both laptops restored, lab-01 up to a share of the image."""
+@over_all_ways
+def test_the_link_is_down_for_five_seconds(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
-    make_foreign(laptop)
-    before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *where(image), *YES, *more)
-    wait_for_share(laptop.disk, image, share, before, running)
-    return running
-
-
-def test_the_link_is_down_for_five_seconds(lab: Lab, image: Path) -> None:
-    laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.3)
+    running = start_restore(lab, image, 0.3, *WAYS[way])
     laptop.link_down()
     time.sleep(5)
     laptop.link_up()
@@ -76,9 +68,10 @@ def test_the_link_is_down_for_five_seconds(lab: Lab, image: Path) -> None:
     assert_holds(image, Path(laptop.disk))
 
 
-def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, store: Path) -> None:
+@over_all_ways
+def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, store: Path, way: str) -> None:
     new = store / "new.img.zst"
-    running = start_playbook(lab, "capture", *where(new))
+    running = start_playbook(lab, "capture", *where(new), *WAYS[way])
     partial = Path(f"{new}.partial")
     wait_until(lambda: partial.exists() and partial.stat().st_size > image.stat().st_size // 3, "a third of a capture")
     lab.reference.link_down()
@@ -90,9 +83,10 @@ def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, s
     assert_holds(new, Path(lab.reference.disk))
 
 
-def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path) -> None:
+@over_all_ways
+def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.5)
+    running = start_restore(lab, image, 0.5, *WAYS[way])
     laptop.link_down()
     try:
         began = time.monotonic()
@@ -105,18 +99,42 @@ def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path) -> 
     assert list(outcome.failures()) == [laptop.name]
     assert result_of(outcome, "lab-02")["verified"] is True
     assert_nothing_remains(lab)
-    assert_finished_by_running_again(lab, image, laptop, 0.4)
+    assert_finished_by_running_again(lab, image, laptop, 0.4, *WAYS[way])
 
 
-def test_ssh_is_cut_while_data_flows(lab: Lab, image: Path) -> None:
-    """Only Ansible's own connections; the data has one of its own."""
+@over_all_ways
+def test_ssh_is_cut_while_data_flows(lab: Lab, image: Path, way: str) -> None:
+    """By tcp, that concerns Ansible's own connections only: the data has one of its own."""
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.3)
+    running = start_restore(lab, image, 0.3, *WAYS[way])
     end_connections(lab, laptop)
     outcome = running.wait()
     assert outcome.status == 0, outcome.stdout
     result = result_of(outcome, laptop.name)
-    assert (result["verified"], result["links_made"]) == (True, 1)
+    assert (result["verified"], result["links_made"]) == (True, 1 if way == "tcp" else 2)
+    assert_nothing_remains(lab)
+    assert_holds(image, Path(laptop.disk))
+
+
+@over_all_ways
+def test_a_firewall_forgets_a_connection(lab: Lab, image: Path, way: str) -> None:
+    """As one does that takes it for idle: its packets vanish, and a new connection is let through."""
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.3, *WAYS[way], "-l", laptop.name)
+    port = "19000" if way == "tcp" else "22"
+    busiest = ["ss", "-Htnpi", "state", "established", f"sport = :{port}"]
+    lines = laptop.run(busiest).stdout.splitlines()
+    received = {
+        line.split()[3].rpartition(":")[2]: int(found[1])
+        for line, more in zip(lines[::2], lines[1::2], strict=True)
+        if (found := re.search(r"bytes_received:(\d+)", more))
+    }
+    theirs = max(received, key=lambda peer: received[peer])
+    with firewall(laptop, "INPUT", "-p", "tcp", "--sport", theirs, "-j", "DROP"):
+        outcome = running.wait()
+    assert outcome.status == 0, outcome.stdout
+    result = result_of(outcome, laptop.name)
+    assert (result["verified"], result["links_made"]) == (True, 2)
     assert_nothing_remains(lab)
     assert_holds(image, Path(laptop.disk))
 
@@ -142,7 +160,8 @@ def test_ssh_is_gone_for_good_while_data_flows(lab: Lab, image: Path) -> None:
     assert_nothing_remains(lab)
 
 
-def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
+@over_all_ways
+def test_a_link_of_1_mbit(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
     assert_finished_by_running_again(lab, image, laptop)
     rows = [row for row in ImageReader(FileSource(str(image))).index if row.flags == 1]
@@ -156,7 +175,7 @@ def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
     network.limit(laptop.number, 1)
     try:
         began = time.monotonic()
-        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
+        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *WAYS[way])
         seconds = time.monotonic() - began
     finally:
         network.limit(laptop.number, 100)

@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     TIMEOUT,
+    WAYS,
     YES,
     assert_finished_by_running_again,
     assert_holds,
@@ -27,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     make_foreign,
     published,
     result_of,
+    start_restore,
     wait_for_share,
     wait_until,
     where,
@@ -37,7 +39,6 @@ from ansible_collections.fleet.imaging.tests.integration.labs import isolated, r
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     ROOT,
-    RunningPlaybook,
     ansible_environment,
     playbook,
     start_playbook,
@@ -63,20 +64,19 @@ def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image
 
 
-def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
-    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image."""
+@pytest.mark.parametrize(
+    ("victims", "way"),
+    [
+        (["AnsiballZ_image"], "tcp"),
+        (["AnsiballZ_image"], "paramiko"),
+        (["AnsiballZ_image"], "openssh"),
+        (["async_wrapper"], "tcp"),
+        (["async_wrapper", "AnsiballZ_image"], "tcp"),
+    ],
+)
+def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: list[str], way: str) -> None:
     laptop = lab.targets[0]
-    make_foreign(laptop)
-    before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *where(image), *YES, *more)
-    wait_for_share(laptop.disk, image, share, before, running)
-    return running
-
-
-@pytest.mark.parametrize("victims", [["AnsiballZ_image"], ["async_wrapper"], ["async_wrapper", "AnsiballZ_image"]])
-def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: list[str]) -> None:
-    laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.4)
+    running = start_restore(lab, image, 0.4, *WAYS[way])
     for victim in victims:
         # The wrapper's command line ends with the module's name.
         kill_on_laptop(laptop, "/async_wrapper" if victim == "async_wrapper" else "python3 [^ ]*AnsiballZ_image")
@@ -88,10 +88,20 @@ def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: lis
     assert_finished_by_running_again(lab, image, laptop, 0.3)
 
 
-@pytest.mark.parametrize("victims", ["worker", "ansible-playbook", "both"])
-def test_the_controllers_processes_are_killed(lab: Lab, image: Path, victims: str) -> None:
+@pytest.mark.parametrize(
+    ("victims", "way"),
+    [
+        ("worker", "tcp"),
+        ("worker", "paramiko"),
+        ("worker", "openssh"),
+        ("ansible-playbook", "tcp"),
+        ("both", "tcp"),
+        ("both", "openssh"),
+    ],
+)
+def test_the_controllers_processes_are_killed(lab: Lab, image: Path, victims: str, way: str) -> None:
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.4, "-l", laptop.name)
+    running = start_restore(lab, image, 0.4, "-l", laptop.name, *WAYS[way])
     doomed = workers(running) if victims != "ansible-playbook" else []
     doomed += [running.process.pid] if victims != "worker" else []
     kill(*doomed)
@@ -112,8 +122,8 @@ def test_started_again_at_once_after_everything_was_killed(lab: Lab, image: Path
     assert_nothing_remains(lab)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int) -> None:
+@pytest.mark.parametrize(("times", "way"), [(1, "tcp"), (1, "paramiko"), (1, "openssh"), (2, "tcp"), (2, "openssh")])
+def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> None:
     laptop = lab.targets[0]
     make_foreign(laptop)
     before = written(laptop.disk)
@@ -121,6 +131,7 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int) -> None:
     if not process:
         os.chdir(ROOT / "playbooks")
         arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
+        arguments += WAYS[way]
         os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment())
     output = bytearray()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import time
@@ -21,6 +22,8 @@ from .tools import SEARCH_PATH, LabError, find
 START_SECONDS = 15.0
 
 SSHD_CONFIGURATION = """\
+# The first value of an option counts.
+Include {folder}/sshd_extra
 ListenAddress {address}
 Port {port}
 HostKey {keys}/host_key
@@ -108,6 +111,21 @@ class Laptop:
                 stderr=log,
                 check=True,
             )
+
+    def reconfigure_sshd(self, *lines: str) -> None:
+        """Have its sshd obey other lines before its own; none: only its own."""
+        pid = self.pid
+        if pid is None:
+            raise LabError(f"{self.name} is not running; power_on() starts it")
+        (self.folder / "sshd_extra").write_text("".join(f"{line}\n" for line in lines))
+        log = self.folder / "sshd.log"
+        before = log.stat().st_size
+        os.kill(pid, signal.SIGHUP)
+        deadline = time.monotonic() + START_SECONDS
+        while "Server listening" not in log.read_bytes()[before:].decode(errors="replace"):
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: sshd does not take {lines}: {log.read_text(errors='replace')[before:]}")
+            time.sleep(0.02)
 
     def power_off(self) -> None:
         """End all its processes at once."""

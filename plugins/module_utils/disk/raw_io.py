@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 import struct
-from typing import Iterable, Sequence
+from typing import Iterable, Protocol, Sequence
 
 from ..errors import ImagingError
 from .deallocate import discard_range, zero_range
@@ -74,6 +74,15 @@ def logical_sector_size(descriptor: int) -> int:
         return 512
     size: int = struct.unpack("i", fcntl.ioctl(descriptor, BLKSSZGET, b"\0" * 4))[0]
     return size
+
+
+class Readable(Protocol):
+    """Something of which byte ranges can be read."""
+
+    alignment: int
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` from ``offset``."""
 
 
 class RawDisk:
@@ -259,7 +268,7 @@ def write_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequenc
     return written
 
 
-def read_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
+def read_spans(disk: Readable, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
     """Read the used ranges of a chunk that begins at ``offset``; what lies between them is undefined. Returns the bytes read."""
     read = 0
     for start, end in spans(ranges, disk.alignment, len(content)):

@@ -10,7 +10,7 @@ import hashlib
 import threading
 from typing import Generator, Protocol, Tuple, Union
 
-from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans, spans
+from ..disk.raw_io import ReadError, aligned_buffer, read_spans, spans
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
@@ -31,6 +31,21 @@ class UnreadableSectors(ImagingError):
     def __init__(self, ranges: list[tuple[int, int]], cause: ReadError) -> None:
         super().__init__(str(cause))
         self.ranges = ranges
+
+
+class ReadableDisk(Protocol):
+    """What is read; see ``disk.raw_io.RawDisk``."""
+
+    alignment: int
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether there is no data at all in these bytes."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` from ``offset``; raises DiskError, ReadError."""
+
+    def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
+        """Fill ``view`` as far as possible, with zeros for the rest; returns the ranges of that."""
 
 
 class UsedRanges(Protocol):
@@ -65,7 +80,7 @@ class Capture:
 
     def __init__(
         self,
-        disk: RawDisk,
+        disk: ReadableDisk,
         geometry: Geometry,
         used: UsedRanges,
         zstd: Zstd,

@@ -27,7 +27,8 @@ SPARE_SLOTS = 3
 
 def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
     """As many workers as there are processors, within the byte budget; two slots more than workers keep the neighbours busy."""
-    return max(1, min(len(os.sched_getaffinity(0)), budget // bytes_per_worker - SPARE_SLOTS))
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, budget // bytes_per_worker - SPARE_SLOTS))
 
 
 class OrderedPipeline(Generic[S, R]):

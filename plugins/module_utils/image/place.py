@@ -9,6 +9,7 @@ two the larger one is kept when this capture breaks off as well, so that however
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import BinaryIO
@@ -67,22 +68,13 @@ class Place:
                 raise self._appeared()
             os.replace(self.partial, self.path)
         else:
-            self._name()
+            try:
+                name_file(self.partial, self.path)
+            except FileExistsError:
+                raise self._appeared() from None
         _remove(self.left)
         sync_folder(os.path.dirname(self.path))
         self.file.close()
-
-    def _name(self) -> None:
-        try:
-            os.link(self.partial, self.path)
-        except FileExistsError:
-            raise self._appeared() from None
-        except OSError:  # a file system without hard links (exFAT): the check is then not atomic
-            if os.path.exists(self.path):
-                raise
-            os.rename(self.partial, self.path)
-        else:
-            os.unlink(self.partial)
 
     def _appeared(self) -> ImagingError:
         return ImagingError(
@@ -121,6 +113,20 @@ class Place:
             self.file.close()
         except OSError:  # what could not be written is not wanted any more
             pass
+
+
+def name_file(partial: str, path: str) -> None:
+    """Give a file its name; raises FileExistsError when something has it."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (exFAT): the check is then not atomic
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        os.rename(partial, path)
+    else:
+        os.unlink(partial)
 
 
 def _size(path: str) -> int:

@@ -42,7 +42,7 @@ class PipedProgram:
 
     def end(self) -> None:
         """Close the connection, and have the program ended."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may be closed already
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         try:

@@ -127,11 +127,26 @@ class ProgramChannel(SocketChannel):
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """As the socket's; when ssh ends before anything came, raises why."""
-        count = self._socket.recv_into(buffer)
+        with self._explained():
+            count = super().recv_into(buffer)
         if not count and not self._received:
             raise self._failure()
         self._received = True
         return count
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """As the socket's; when ssh ends before anything came, raises why."""
+        with self._explained():
+            super().sendall(data)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError as error:
+            if self._received:
+                raise
+            raise self._failure() from error
 
     def _failure(self) -> ImagingError:
         self._listener.join(ENDED_TIME)

@@ -188,7 +188,8 @@ class _Login:
 
     def _key_of(self, file: str) -> Iterator[tuple[str, Any]]:
         try:
-            key = paramiko.PKey.from_path(file, self._settings.passphrase)
+            passphrase = self._settings.passphrase
+            key = paramiko.PKey.from_path(file, passphrase.encode() if passphrase else None)  # type: ignore[arg-type]
         except Exception as error:  # of paramiko's, of cryptography's: all say that this key is not to be used
             self._tried.append(f"{file} (not usable: {_words(error)})")
             return
@@ -230,22 +231,15 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class _PatientSocket:
-    """A socket as paramiko takes it, that fails when nothing can be sent for too long: paramiko itself would try for ever."""
+class _PatientSocket(socket.socket):
+    """A socket for paramiko that fails when nothing can be sent for too long: paramiko itself would try for ever."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._stuck_since: float | None = None
-        self.recv = sock.recv
-        self.close = sock.close
-        self.settimeout = sock.settimeout
-        self.fileno = sock.fileno
-        self.getpeername = sock.getpeername
+    _stuck_since: float | None = None
 
-    def send(self, data: bytes) -> int:
-        """As the socket's."""
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """As any socket's."""
         try:
-            count = self._socket.send(data)
+            count = super().send(data, flags)
         except TimeoutError:
             self._stuck_since = self._stuck_since or time.monotonic()
             if time.monotonic() - self._stuck_since > STUCK:
@@ -260,25 +254,26 @@ class _Connection:
 
     def __init__(self, sock: socket.socket, program: PipedProgram | None) -> None:
         self._program = program
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = _PatientSocket(fileno=sock.detach())
         try:
+            if self._socket.family != socket.AF_UNIX:
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.transport = paramiko.Transport(
-                _PatientSocket(sock),  # type: ignore[arg-type]
-                default_window_size=WINDOW,
-                default_max_packet_size=PACKET,
+                self._socket, default_window_size=WINDOW, default_max_packet_size=PACKET
             )
         except BaseException:
-            sock.close()
-            if program:
-                program.end()
+            self._end()
             raise
+
+    def _end(self) -> None:
+        self._socket.close()
+        if self._program:
+            self._program.end()
 
     def close(self) -> None:
         """End it."""
         self.transport.close()
-        if self._program:
-            self._program.end()
+        self._end()
 
 
 class ParamikoChannel:

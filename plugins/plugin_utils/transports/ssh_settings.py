@@ -162,7 +162,7 @@ def settings_of(connection: ConnectionBase) -> SshSettings:
         arguments += ["-o", "StrictHostKeyChecking=no"]
     for name, form in (("port", "Port={}"), ("private_key_file", 'IdentityFile="{}"'), ("remote_user", 'User="{}"')):
         value = _option(connection, name)
-        if value is not None:
+        if value not in (None, ""):
             value = os.path.expanduser(value) if name == "private_key_file" else value
             arguments += ["-o", form.format(value)]
     if not password:

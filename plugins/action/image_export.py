@@ -1,0 +1,50 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes the disk of a fleet image into a file on the controller. The host of the task is never touched."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import (
+    FORMATS,
+    check_tools,
+    export_image,
+    format_of,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+
+
+class ActionModule(ControllerAction):
+    """Action plugin of M(fleet.imaging.image_export)."""
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "image": {"type": "str", "required": True},
+        "dest": {"type": "path", "required": True},
+        "format": {"type": "str", "choices": list(FORMATS)},
+        "store": {"type": "path", "default": "~/fleet-images"},
+    }
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Export; raises ImagingError."""
+        path = os.path.abspath(os.path.expanduser(arguments["dest"]))
+        kind = arguments["format"] or format_of(path)
+        check_tools(kind)
+        image = ImageStore(arguments["store"]).open(arguments["image"])
+        if os.path.lexists(path):
+            raise ImagingError(
+                f"{path} exists already, and a file is not overwritten: remove it, or set imaging_export to another name."
+            )
+        result = {
+            "image": arguments["image"],
+            "dest": path,
+            "format": kind,
+            "disk_size": image.header.geometry.disk_size,
+            "root_digest": image.root_digest.hex(),
+        }
+        size = None if self._task.check_mode else export_image(image, path, kind)
+        return dict(result, changed=True, size=size)

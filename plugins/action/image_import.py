@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes a fleet image of a file on the controller. The host of the task is never touched."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
+    Imported,
+    ImportRequest,
+    import_file,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import check_bounds, collection_version
+
+
+class ActionModule(ControllerAction):
+    """Action plugin of M(fleet.imaging.image_import)."""
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "source": {"type": "path", "required": True},
+        "image": {"type": "str"},
+        "store": {"type": "path", "default": "~/fleet-images"},
+        "used_map": {"type": "str", "choices": ["auto", "all"], "default": "auto"},
+        "compression_level": {"type": "int", "default": 3},
+        "update": {"type": "bool", "default": False},
+    }
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Import; raises ImagingError."""
+        check_bounds(arguments)
+        request = ImportRequest(
+            source=arguments["source"],
+            name=arguments["image"] or "",
+            used_map=arguments["used_map"],
+            level=arguments["compression_level"],
+            update=arguments["update"],
+            collection_version=collection_version(),
+        )
+        done = import_file(run_command, ImageStore(arguments["store"]), request, self._task.check_mode)
+        return {"changed": True} if done is None else _describe(done)
+
+
+def _describe(done: Imported) -> dict[str, Any]:
+    image, used = done.image, done.used
+    if image is None:
+        raise ImagingError(f"{done.path} did not come into being.")
+    return {
+        "changed": done.changed,
+        "image": done.name,
+        "path": done.path,
+        "format": done.format,
+        "unpacked_by": done.unpacked_by,
+        "disk_size": image.header.geometry.disk_size,
+        "used_bytes": image.index.used_bytes(),
+        "stored_bytes": image.stored_bytes,
+        "root_digest": image.root_digest.hex(),
+        "partitions": used.partitions_json() if used else list(image.header.source.get("partitions") or []),
+        "warnings": done.warnings,
+    }

@@ -1,0 +1,41 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins share that work on the controller alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+from .transfer import Interrupted, interruptible
+
+
+class ControllerAction(ActionBase):
+    """Checks arguments, works, tidies up also when it is interrupted, and turns errors into results."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    _requires_connection = False
+    ARGUMENTS: ClassVar[dict[str, Any]] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point, called by Ansible."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        try:
+            with interruptible():
+                result.update(self.work(arguments))
+        except ImagingError as error:
+            result.update(failed=True, msg=str(error))
+        except Interrupted as error:
+            result.update(failed=True, msg=f"Nothing was kept: {error}.")
+        return result
+
+    @abstractmethod
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Do it, and return what of the result is its own; raises ImagingError."""

@@ -1,0 +1,230 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes a fleet image of a file that holds a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, UNIT, Geometry
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
+
+from .file_disk import FileDisk
+from .formats import FLEET, RAW, ForeignFile, look_at, name_for
+from .unpack import unpack
+
+UNPACKED = ".disk"
+"""Appended to the name of a partial image: the disk as it comes out of a compressed file."""
+
+COPY_SIZE = 4 << 20
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What is asked for. ``used_map`` is "auto" or "all"; without ``name`` the image gets the file's."""
+
+    source: str
+    name: str = ""
+    used_map: str = "auto"
+    level: int = 3
+    update: bool = False
+    collection_version: str = ""
+
+
+@dataclass
+class Imported:
+    """What became of it. ``format`` is the file's."""
+
+    name: str
+    path: str
+    format: str
+    changed: bool
+    image: ImageReader
+    unpacked_by: str = ""
+    used: UsedMap | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def import_file(
+    run: RunCommand, store: ImageStore, request: ImportRequest, check_only: bool = False
+) -> Imported | None:
+    """Make an image of a file; raises ImagingError. With ``check_only``, only looks; None then means that it would be imported.
+
+    A file that the image of that name was made from already, and that has not changed since, is not imported again.
+    """
+    source = look_at(request.source)
+    name = request.name or name_for(source.path)
+    path = store.image_path(name)
+    if source.path == os.path.realpath(path):
+        return Imported(name, path, source.format, False, store.open(name))
+    old = _existing(store, name, source, request)
+    if isinstance(old, Imported) or check_only:
+        return old if isinstance(old, Imported) else None
+    replaced = os.stat(path) if old else None
+    place = store.place(name)
+    try:
+        result = _Import(run, store, request, source, name, place).do()
+        place.commit(replaced)
+    except OSError as error:
+        raise store_error(store.path, error) from error
+    finally:
+        place.remove()
+    result.image = store.open(name)
+    return result
+
+
+def _existing(
+    store: ImageStore, name: str, source: ForeignFile, request: ImportRequest
+) -> Imported | ImageReader | None:
+    """What there is of that name: this very file's image, another one that may be replaced, or nothing."""
+    path = store.image_path(name)
+    if not os.path.lexists(path):
+        return None
+    with contextlib.suppress(ImagingError):
+        image = store.open(name)
+        if source.format == FLEET:
+            same = ImageReader(FileSource(source.path)).root_digest == image.root_digest
+        else:
+            same = image.header.source.get("imported_from") == source.identity
+            same = same and image.header.source.get("used_map") == request.used_map
+        if same:
+            return Imported(name, path, source.format, False, image)
+    return store.existing(name, request.update)
+
+
+class _Import:
+    """One import, into a place that was taken for it."""
+
+    def __init__(
+        self, run: RunCommand, store: ImageStore, request: ImportRequest, source: ForeignFile, name: str, place: Place
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._request = request
+        self._source = source
+        self._name = name
+        self._place = place
+        self._warnings: list[str] = []
+
+    def do(self) -> Imported:
+        """Fill the place; raises ImagingError, OSError."""
+        result = Imported(self._name, self._place.path, self._source.format, True, None)  # type: ignore[arg-type]
+        if self._source.format == FLEET:
+            self._copy_image()
+            return result
+        with self._disk(result) as disk:
+            result.used = self._write(disk)
+        result.warnings = self._warnings
+        return result
+
+    def _copy_image(self) -> None:
+        """An image of ours is taken over as it is, once every record of it was checked."""
+        verify_image(ImageReader(FileSource(self._source.path)))
+        with open(self._source.path, "rb") as file:
+            shutil.copyfileobj(file, self._place.file, COPY_SIZE)
+        self._place.file.flush()
+        os.fsync(self._place.file.fileno())
+        verify_image(ImageReader(FileSource(self._place.partial)))
+
+    @contextlib.contextmanager
+    def _disk(self, result: Imported) -> Iterator[FileDisk]:
+        """The plain disk: the file itself, or what it unpacks to."""
+        path = self._source.path
+        unpacked = self._place.partial + UNPACKED
+        try:
+            if self._source.format != RAW:
+                with open(unpacked, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                    result.unpacked_by = unpack(self._source, file)
+                path = unpacked
+            with contextlib.closing(FileDisk(path)) as disk:
+                if not disk.size or disk.size % UNIT:
+                    raise ImagingError(
+                        f"{self._source.path} holds {disk.size} bytes, and the size of a disk is a multiple of {UNIT}: it was cut short, or is no "
+                        "image of a whole disk. Nothing was imported."
+                    )
+                yield disk
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unpacked)
+
+    def _map(self, disk: FileDisk) -> tuple[dict[str, Any] | None, UsedMap]:
+        """Partition table and used map, as far as this machine can tell."""
+        whole = ByteRanges([(0, disk.size)])
+        if disk.logical_sector_size != UNIT:
+            self._warn(f"its sectors have {disk.logical_sector_size} bytes, and a loop device's have {UNIT}")
+            return None, UsedMap(whole, reason="sectors")
+        try:
+            known = describe(self._run, disk.path)
+            table = read_partition_table(self._run, disk.path)
+            used = read_used_map(self._run, known, table, self._request.used_map)
+        except (OSError, ImagingError) as error:  # no Linux, or a program is missing
+            self._warn(str(error).rstrip("."))
+            return None, UsedMap(whole, reason="unknown")
+        if known.source_refusals:
+            raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
+        self._warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
+        return (dict(table.raw) if table else None), used
+
+    def _warn(self, why: str) -> None:
+        self._warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
+
+    def _write(self, disk: FileDisk) -> UsedMap:
+        table, used = self._map(disk)
+        geometry = Geometry(disk.size, disk.logical_sector_size, disk.logical_sector_size, DEFAULT_CHUNK_SIZE)
+        geometry.check()
+        source = {
+            "host": platform.node(),
+            "device": self._source.path,
+            "imported_from": self._source.identity,
+            "partitions": used.partitions_json(),
+            "used_map": self._request.used_map,
+        }
+        header = ImageHeader(
+            geometry,
+            os.urandom(STREAM_SIZE),
+            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            table,
+            source,
+            self._request.collection_version,
+        )
+        zstd = find_zstd()
+        capture = Capture(disk, geometry, used.ranges, zstd, self._request.level, header.stream, Stopwatches())
+        writer = ImageWriter(self._place, header, zstd.codec())
+        for record, frame in capture.records(0, geometry.chunk_count):
+            writer.append(record, frame or b"")
+        root = writer.finish({"used_bytes": used.ranges.total()})
+        if root != capture.index.root_digest():
+            raise ImagingError(
+                f"What was stored of {self._source.path} is not what was read. Memory of this machine may be failing."
+            )
+        self._check_unchanged()
+        return used
+
+    def _check_unchanged(self) -> None:
+        if look_at(self._source.path) != self._source:
+            raise ImagingError(
+                f"{self._source.path} was changed while it was imported: nothing was kept. Import it again."
+            )

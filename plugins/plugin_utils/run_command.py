@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs programs of the controller."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
+
+SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+
+
+def run_command(command: Sequence[str]) -> CommandResult:
+    """A ``RunCommand`` (``disk.command``). Programs speak English and are found in the system folders, too."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise MissingTool(command[0])
+    done = subprocess.run(
+        [program, *command[1:]],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
+    )
+    return CommandResult(done.returncode, done.stdout, done.stderr)
