@@ -29,7 +29,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 )
 from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
-from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop, current_user
 
 YES = ("-e", "imaging_confirm_erase=true")
 TIMEOUT = 12
@@ -245,7 +245,7 @@ def firewall(laptop: Laptop, *rule: str) -> Iterator[None]:
 
 def end_connections(lab: Lab, laptop: Laptop) -> None:
     """Kill the SSH sessions of a laptop, and this side's shared connections to it."""
-    laptop.run(["pkill", "-9", "-f", r"^sshd: \S+@"], check=False)
+    laptop.run(["pkill", "-9", "-f", rf"^sshd: {current_user()}( |@|$)"], check=False)
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
         found = re.match(rf"\s*(\d+) ssh: (\S*{re.escape(str(lab.folder))}\S*|\S*cp/\S*) \[mux\]", line)

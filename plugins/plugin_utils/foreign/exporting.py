@@ -23,6 +23,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, find_zstd
 
+from .holes import write_with_holes
+
 RAW = "raw"
 GZIP = "gz"
 XZ = "xz"
@@ -138,9 +140,8 @@ def _write_raw(image: ImageReader, file: BinaryIO) -> None:
     file.truncate(geometry.disk_size)
 
     def write(chunk: int, content: memoryview | None) -> None:
-        done = 0
-        while content is not None and done < len(content):
-            done += os.pwrite(file.fileno(), content[done:], geometry.offset(chunk) + done)
+        if content is not None:
+            write_with_holes(file.fileno(), content, geometry.offset(chunk))
 
     for _done in _in_order(image, write):
         pass

@@ -25,6 +25,7 @@ import zstandard
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 from .formats import BZIP2, GZIP, XZ, ZSTD, ForeignFile
+from .holes import write_with_holes
 
 READ_SIZE = 1 << 20
 MOST_AT_ONCE = 4 << 20
@@ -35,9 +36,6 @@ ZSTD_INPUT = 2048
 
 LARGEST_WINDOW = 1 << 31
 """Bytes, as zstd --long=31 makes it."""
-
-HOLE = 64 << 10
-"""Bytes. Runs of zeros of this size, aligned to it, are not written."""
 
 PIECES = 8
 """How many decompressed pieces may wait to be written."""
@@ -79,9 +77,10 @@ class _Gzip(Stream):
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         piece = self._real.decompress(data, MOST_AT_ONCE)
-        while piece or self._real.unconsumed_tail:
-            yield piece
+        yield piece
+        while not self._real.eof and (piece or self._real.unconsumed_tail):
             piece = self._real.decompress(self._real.unconsumed_tail, MOST_AT_ONCE)
+            yield piece
 
 
 class _Zstd(Stream):
@@ -213,7 +212,7 @@ def _write_sparse(pieces: Iterator[bytes], target: BinaryIO) -> None:
         while (piece := waiting.get()) is not None:
             if not failures:
                 try:
-                    _write_piece(target.fileno(), piece, position)
+                    write_with_holes(target.fileno(), piece, position)
                 except OSError as error:
                     failures.append(error)
             position += len(piece)
@@ -232,19 +231,3 @@ def _write_sparse(pieces: Iterator[bytes], target: BinaryIO) -> None:
         writer.join()
     if failures:
         raise failures[0]
-
-
-ZEROS = bytes(HOLE)
-
-
-def _write_piece(descriptor: int, piece: bytes, position: int) -> None:
-    view = memoryview(piece)
-    while view:
-        # Up to the next multiple of HOLE, so that holes are aligned.
-        part = view[: HOLE - position % HOLE]
-        if not ZEROS.startswith(part):
-            done = 0
-            while done < len(part):
-                done += os.pwrite(descriptor, part[done:], position + done)
-        position += len(part)
-        view = view[len(part) :]

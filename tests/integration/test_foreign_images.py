@@ -1,0 +1,270 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images that people have already: imported, restored, and exported for other programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.tests.integration.faults import wait_until, workers
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+
+pytestmark = pytest.mark.skipif(
+    not isolated(), reason="the used maps of an image's partitions need loop devices, and so root"
+)
+
+YES = ("-e", "imaging_confirm_erase=true")
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+"""The type of a partition for a Linux file system."""
+
+PACKERS = {
+    "gz": ["pigz", "-1", "-c"],
+    "bz2": ["lbzip2", "-1", "-c"],
+    "xz": ["xz", "-0", "-T0", "-c"],
+    "zst": ["zstd", "-q", "-1", "-c"],
+}
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab(plan: Plan) -> Iterator[Lab]:
+    with running_lab(plan, aged=True) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module", name="raw")
+def fixture_raw(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The reference's whole disk, as dd reads it."""
+    path = tmp_path_factory.mktemp("dd") / "My Reference.img"
+    subprocess.run(["dd", f"if={lab.reference.disk}", f"of={path}", "bs=4M", "conv=sparse", "status=none"], check=True)
+    os.truncate(path, lab.reference.size)
+    yield path
+    shutil.rmtree(path.parent)
+
+
+@pytest.fixture(scope="module", name="captured")
+def fixture_captured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image that capturing the same disk gives."""
+    image = tmp_path_factory.mktemp("store") / "captured.img.zst"
+    outcome = playbook(lab, "capture", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=captured")
+    assert outcome.status == 0, outcome.stdout
+    return image
+
+
+def pack(raw: Path, ending: str) -> Path:
+    path = raw.with_name(f"{raw.name}.{ending}")
+    if not path.exists():
+        with open(raw, "rb") as source, open(path, "wb") as target:
+            subprocess.run(PACKERS[ending], stdin=source, stdout=target, check=True)
+    return path
+
+
+def run_import(lab: Lab, source: Path, store: Path, *more: str) -> Outcome:
+    return playbook(lab, "import", "-e", f"imaging_source='{source}'", "-e", f"imaging_store={store}", *more)
+
+
+def result_of(outcome: Outcome, action: str = "image_import") -> dict[str, Any]:
+    assert outcome.status == 0, outcome.stdout + outcome.stderr
+    (found,) = outcome.of(action)
+    return found.result
+
+
+def digest_of(lab: Lab, store: Path, name: str) -> str:
+    listed = result_of(
+        playbook(lab, "images", "-e", f"imaging_store={store}", "-e", "imaging_verify_images=true"), "image_info"
+    )
+    return next(str(image["root_digest"]) for image in listed["images"] if image["name"] == name)
+
+
+@pytest.mark.parametrize("ending", ["", *PACKERS])
+def test_an_import_is_what_a_capture_would_be(
+    lab: Lab, raw: Path, captured: Path, store: Path, tmp_path: Path, ending: str
+) -> None:
+    """Used maps and all. The file's name says nothing."""
+    source = tmp_path / "nameless"
+    os.link(pack(raw, ending) if ending else raw, source)
+    result = result_of(run_import(lab, source, store, "-e", "imaging_image=imported"))
+    assert result["changed"] is True
+    assert [partition["method"] for partition in result["partitions"]] == ["partclone"] * 3 + ["swap header"]
+    assert result["root_digest"] == digest_of(lab, captured.parent, "captured")
+    assert result["root_digest"] == digest_of(lab, store, "imported")
+    assert os.listdir(store) == ["imported.img.zst"]
+
+
+def test_importing_again_changes_nothing(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a disk.img.zst"
+    shutil.copy(pack(raw, "zst"), source)
+    checked = run_import(lab, source, store, "--check")
+    assert (result_of(checked)["changed"], os.listdir(store)) == (True, [])
+    first = result_of(run_import(lab, source, store))
+    assert (first["image"], first["format"], first["changed"]) == ("a-disk", "zstd", True)
+    before = os.stat(store / "a-disk.img.zst")
+    for more in ((), ("--check",)):
+        again = result_of(run_import(lab, source, store, *more))
+        assert (again["changed"], again["root_digest"]) == (False, first["root_digest"])
+    assert os.stat(store / "a-disk.img.zst") == before
+    # Another disk under that name, which begins as this one does.
+    with open(source, "ab") as file:
+        subprocess.run(["zstd", "-q", "-c"], input=bytes(1 << 20), stdout=file, check=True)
+    refused = run_import(lab, source, store)
+    assert "imaging_update" in refused.failures()["localhost"]
+    assert os.stat(store / "a-disk.img.zst") == before
+    updated = result_of(run_import(lab, source, store, "-e", "imaging_update=true"))
+    assert (updated["changed"], updated["disk_size"]) == (True, first["disk_size"] + (1 << 20))
+    assert os.listdir(store) == ["a-disk.img.zst"]
+
+
+def test_everything_but_zeros(lab: Lab, raw: Path, store: Path) -> None:
+    result = result_of(run_import(lab, raw, store, "-e", "imaging_used_map=all"))
+    assert result["used_bytes"] == raw.stat().st_size
+    plain = subprocess.run(["sh", "-c", f"zstd -dc '{store}/My-Reference.img.zst' | cmp - '{raw}'"], check=False)
+    assert plain.returncode == 0
+
+
+def test_what_is_damaged_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+    source = tmp_path / "disk.img"
+    whole = pack(raw, "gz").read_bytes()
+    for bad in (whole[:-1000], whole + b"garbage"):
+        source.write_bytes(bad)
+        outcome = run_import(lab, source, store)
+        assert str(source) in outcome.failures()["localhost"]
+        assert os.listdir(store) == []
+
+
+def test_a_size_that_no_disk_has(lab: Lab, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.img").write_bytes(b"x" * 1000)
+    message = run_import(lab, tmp_path / "short.img", store).failures()["localhost"]
+    assert "1000 bytes" in message and "multiple of 512" in message
+    assert os.listdir(store) == []
+
+
+def test_a_file_that_is_in_use_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "mounted.img"
+    subprocess.run(["cp", "--sparse=always", raw, copy], check=True)
+    table = subprocess.run(["sfdisk", "-d", copy], capture_output=True, text=True, check=True).stdout
+    start = next(int(line.split("start=")[1].split(",")[0]) for line in table.splitlines() if LINUX in line)
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    subprocess.run(["mount", "-o", f"loop,offset={start * 512}", copy, folder], check=True)
+    try:
+        message = run_import(lab, copy, store).failures()["localhost"]
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert "can't be imported" in message
+    assert os.listdir(store) == []
+
+
+def test_restoring_a_file(lab: Lab, raw: Path, store: Path) -> None:
+    """It is imported once; then it is an image like any other."""
+    source = pack(raw, "gz")
+    where = ("-e", f"imaging_image='{source}'", "-e", f"imaging_store={store}")
+    checked = playbook(lab, "restore", *where, "--check")
+    assert "import.yml" in next(iter(checked.failures().values()))
+    assert os.listdir(store) == []
+    outcome = playbook(lab, "restore", *where, *YES)
+    assert outcome.status == 0, outcome.stdout
+    for laptop in lab.targets:
+        (restored,) = outcome.of("image_restore", laptop.name)
+        assert (restored.result["verified"], restored.result["image"]) == (True, "My-Reference")
+    disks = [f"{laptop.name}={laptop.disk}" for laptop in lab.laptops]
+    subprocess.run([sys.executable, ROOT / "tests/tools/compare_disks.py", *disks], check=True)
+    again = playbook(lab, "restore", *where, *YES)
+    assert again.status == 0, again.stdout
+    (imported,) = again.of("image_import")
+    assert imported.result["changed"] is False
+    assert all(again.of("image_restore", laptop.name)[0].result["changed"] is False for laptop in lab.targets)
+    assert playbook(lab, "verify", *where).status == 0
+
+
+def test_an_image_of_ours_is_taken_over(lab: Lab, captured: Path, store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "from-elsewhere.img.zst"
+    shutil.copy(captured, copy)
+    result = result_of(run_import(lab, copy, store))
+    assert (result["image"], result["format"], result["changed"]) == ("from-elsewhere", "fleet.imaging", True)
+    assert (store / "from-elsewhere.img.zst").read_bytes() == captured.read_bytes()
+    assert result_of(run_import(lab, copy, store))["changed"] is False
+    # Where it lies already it is left alone.
+    assert result_of(run_import(lab, store / "from-elsewhere.img.zst", store))["changed"] is False
+    damaged = bytearray(captured.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    copy.write_bytes(damaged)
+    outcome = run_import(lab, copy, store, "-e", "imaging_image=damaged")
+    assert outcome.status != 0
+    assert os.listdir(store) == ["from-elsewhere.img.zst"]
+
+
+@pytest.mark.parametrize("victim", ["SIGINT", "SIGKILL"])
+def test_an_import_that_is_killed(lab: Lab, raw: Path, store: Path, victim: str) -> None:
+    source = pack(raw, "bz2")
+    arguments = ("-e", f"imaging_source='{source}'", "-e", f"imaging_store={store}")
+    running = start_playbook(lab, "import", *arguments)
+    unpacked = store / "My-Reference.img.zst.partial.disk"
+    wait_until(lambda: unpacked.exists() and unpacked.stat().st_size > 1 << 20, "unpacking has begun", 60)
+    if victim == "SIGINT":
+        os.killpg(running.process.pid, signal.SIGINT)
+    else:
+        for process in (*workers(running), running.process.pid):
+            os.kill(process, signal.SIGKILL)
+    running.wait(60)
+    if victim == "SIGINT":
+        wait_until(lambda: os.listdir(store) == [], "nothing is left", 20)
+    result = result_of(run_import(lab, source, store))
+    assert result["changed"] is True
+    assert os.listdir(store) == ["My-Reference.img.zst"]
+
+
+@pytest.mark.parametrize("ending", ["img", "img.gz", "img.xz", "qcow2"])
+def test_an_export_is_the_whole_disk(lab: Lab, captured: Path, tmp_path: Path, ending: str) -> None:
+    target = tmp_path / f"disk.{ending}"
+    where = ("-e", f"imaging_store={captured.parent}", "-e", f"imaging_export={target}")
+    checked = playbook(lab, "export", *where, "--check")
+    assert (result_of(checked, "image_export")["changed"], os.listdir(tmp_path)) == (True, [])
+    result = result_of(playbook(lab, "export", *where), "image_export")
+    assert (result["changed"], result["size"]) == (True, target.stat().st_size)
+    assert os.listdir(tmp_path) == [target.name]
+    plain = tmp_path / "plain"
+    with open(plain, "wb") as file:
+        subprocess.run(["zstd", "-q", "-dc", captured], stdout=file, check=True)
+    if ending == "qcow2":
+        subprocess.run(["qemu-img", "check", "-q", target], check=True)
+        subprocess.run(["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", plain, target], check=True)
+    else:
+        program = {"img": "cat", "img.gz": "gzip -dc", "img.xz": "xz -dc"}[ending]
+        subprocess.run(["sh", "-c", f"{program} {target} | cmp - {plain}"], check=True)
+    if ending == "img":
+        assert target.stat().st_blocks * 512 < 0.6 * lab.reference.size
+        # Back again, it is the same image.
+        store = tmp_path / "store"
+        assert result_of(run_import(lab, target, store))["root_digest"] == result["root_digest"]
+    refused = playbook(lab, "export", *where)
+    assert f"{target} exists already" in refused.failures()["localhost"]
+
+
+def test_an_export_of_a_damaged_image(lab: Lab, captured: Path, store: Path, tmp_path: Path) -> None:
+    damaged = bytearray(captured.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (store / "damaged.img.zst").write_bytes(damaged)
+    for ending in ("img", "img.gz"):
+        outcome = playbook(
+            lab, "export", "-e", f"imaging_store={store}", "-e", f"imaging_export={tmp_path / 'out'}.{ending}"
+        )
+        assert "damaged" in outcome.failures()["localhost"]
+    assert sorted(os.listdir(tmp_path)) == ["store"]
+
+
+def test_an_export_without_a_name_that_says_what(lab: Lab, captured: Path, tmp_path: Path) -> None:
+    where = ("-e", f"imaging_store={captured.parent}")
+    assert "imaging_export=" in playbook(lab, "export", *where).failures()["localhost"]
+    unclear = playbook(lab, "export", *where, "-e", f"imaging_export={tmp_path / 'disk.vdi'}")
+    assert ".qcow2" in unclear.failures()["localhost"]
