@@ -75,7 +75,7 @@ def run_capture(laptop: Laptop, streams: list[Stream]) -> float:
     for stream in streams:
         stream.file.parent.mkdir(exist_ok=True)
         stream.file.unlink(missing_ok=True)
-    here = _controller_address(laptop)
+    here = controller_address(laptop)
     listeners, senders = [], []
     for port, stream in enumerate(streams, FIRST_PORT):
         file = shlex.quote(str(stream.file))
@@ -86,7 +86,7 @@ def run_capture(laptop: Laptop, streams: list[Stream]) -> float:
 
 def run_restore(laptop: Laptop, streams: list[Stream]) -> float:
     """Send all files, one after the other, into their streams; return the seconds from the first byte to the last flush."""
-    here = _controller_address(laptop)
+    here = controller_address(laptop)
     listeners, receivers = [], []
     for port, stream in enumerate(streams, FIRST_PORT):
         listeners.append(f"nc -N -l {here} {port} <{shlex.quote(str(stream.file))}")
@@ -99,7 +99,7 @@ def _run_both(laptop: Laptop, listeners: list[str], on_laptop: list[str]) -> flo
         subprocess.Popen(["bash", "-c", f"set -o pipefail; {command}"], start_new_session=True) for command in listeners
     ]
     try:
-        _wait_for_ports(range(FIRST_PORT, FIRST_PORT + len(listeners)))
+        wait_for_ports(range(FIRST_PORT, FIRST_PORT + len(listeners)))
         started = time.monotonic()
         done = laptop.run(["bash", "-c", "set -e -o pipefail\n" + "\n".join(on_laptop)], check=False)
         statuses = [process.wait() for process in here] if done.returncode == 0 else []
@@ -114,7 +114,7 @@ def _run_both(laptop: Laptop, listeners: list[str], on_laptop: list[str]) -> flo
     return seconds
 
 
-def _wait_for_ports(ports: range) -> None:
+def wait_for_ports(ports: range) -> None:
     """Return when all are listened on; see proc(5), /proc/net/tcp: in the second column the port in hexadecimal, then the state."""
     wanted = {f"{port:04X}" for port in ports}
     deadline = time.monotonic() + LISTEN_SECONDS
@@ -140,6 +140,6 @@ def _partitions(laptop: Laptop) -> list[dict[str, str]]:
     return partitions
 
 
-def _controller_address(laptop: Laptop) -> str:
+def controller_address(laptop: Laptop) -> str:
     """Return the address of the lab's bridge: the first of its subnet."""
     return str(ipaddress.ip_interface(f"{laptop.address}/{PREFIX_LENGTH}").network[1])
