@@ -26,14 +26,15 @@ from .ours import PlaybookFailed
 from .peers import PeerFailed
 from .report import Report
 from .speed import CASES, Speed
+from .ssh import measure_ssh
 from .state import measure_state
 from .ways import measure_ways
 
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
-STATE, DISK_OF_2_TIB, WAYS = "state", "disk-of-2-tib", "ways"
-NAMES = [*(case.name for case in CASES), STATE, DISK_OF_2_TIB, WAYS]
+STATE, SSH, DISK_OF_2_TIB, WAYS = "state", "ssh", "disk-of-2-tib", "ways"
+NAMES = [*(case.name for case in CASES), STATE, SSH, DISK_OF_2_TIB, WAYS]
 
 
 def main() -> int:
@@ -80,7 +81,9 @@ def measure(arguments: argparse.Namespace) -> Report:
             with running_lab(Plan(1, size, size, isolated=True, direct_io=arguments.direct_io)) as lab:
                 report.speed = Speed(lab, folder, arguments.runs, say).measure(cases)
         if STATE in chosen:
-            report.state = measure_state(size, folder, arguments.runs, say)
+            report.bars += measure_state(size, folder, arguments.runs, say)
+        if SSH in chosen:
+            report.bars += measure_ssh(size, folder, arguments.runs, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:

@@ -55,7 +55,7 @@ class Report:
     load: float = field(default_factory=lambda: os.getloadavg()[0])
     """How many processes wanted to run in the minute before the benchmark."""
     speed: list[Measured] = field(default_factory=list)
-    state: list[Bar] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
     big_disk: tuple[Run, Run] | None = None
     ways: list[Way] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Report:
         """Return the tables for a terminal."""
         parts = [
             self._speed_table(),
-            self._state_table(),
+            self._bars_table(),
             self._transfer_table(),
             self._memory_table(),
             self._ways_table(),
@@ -79,7 +79,7 @@ class Report:
         ]
         lines += [
             f"{bar.case}: {bar.what}: {bar.value:.3f} {bar.unit}, must be at most {bar.at_most}"
-            for bar in self.state
+            for bar in self.bars
             if not bar.met
         ]
         for disk, direction, runs in self._runs():
@@ -99,7 +99,7 @@ class Report:
             "load_before": self.load,
             "disk_size": self.disk_size,
             "cases": {entry.case.name: _case_json(entry) for entry in self.speed},
-            "state": [bar.to_json() for bar in self.state],
+            "bars": [bar.to_json() for bar in self.bars],
             "runs": [
                 {"disk": disk, "direction": direction, **_run_json(run)}
                 for disk, direction, runs in self._runs()
@@ -133,10 +133,10 @@ class Report:
         ]
         return _table(["OURS", "AGAINST", "OURS TAKES", "IT TAKES", "FASTER", "AT LEAST", ""], rows)
 
-    def _state_table(self) -> str:
+    def _bars_table(self) -> str:
         rows = [
             [bar.case, bar.what, f"{bar.value:.3f} {bar.unit}", f"{bar.at_most} {bar.unit}", _verdict(bar.met)]
-            for bar in self.state
+            for bar in self.bars
         ]
         return _table(["CASE", "MEASURED", "IS", "AT MOST", ""], rows)
 

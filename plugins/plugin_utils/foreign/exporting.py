@@ -57,9 +57,10 @@ def export_image(image: ImageReader, path: str, kind: str) -> int:
     Every record is checked on the way, and the file is there whole or not at all.
     """
     partial = path + PARTIAL
-    with _tidied(partial):
+    try:
+        file = _open_new(partial)
         try:
-            with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            with file:
                 if kind in (RAW, QCOW2):
                     _write_raw(image, file)
                 else:
@@ -69,28 +70,24 @@ def export_image(image: ImageReader, path: str, kind: str) -> int:
             if kind == QCOW2:
                 _convert(partial)
             name_file(partial, path)
-        except FileExistsError as error:
-            if error.filename == partial:
-                raise ImagingError(
-                    f"{partial} exists: another export to that file is running, or was killed. See that none is, and remove it."
-                ) from error
-            raise ImagingError(f"{path} exists already: remove it, or choose another name.") from error
-        except OSError as error:
-            raise ImagingError(f"{path} can't be written: {error.strerror}.") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+    except FileExistsError as error:
+        raise ImagingError(f"{path} exists already: remove it, or choose another name.") from error
+    except OSError as error:
+        raise ImagingError(f"{path} can't be written: {error.strerror}.") from error
     sync_folder(os.path.dirname(path))
     return os.path.getsize(path)
 
 
-@contextlib.contextmanager
-def _tidied(partial: str) -> Iterator[None]:
-    """Remove the partial file, unless it was there before and is somebody else's."""
-    before = os.path.lexists(partial)
+def _open_new(partial: str) -> BinaryIO:
     try:
-        yield
-    finally:
-        if not before:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+        return open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+    except FileExistsError as error:
+        raise ImagingError(
+            f"{partial} exists: another export to that file is running, or was killed. See that none is, and remove it."
+        ) from error
 
 
 class _Chunks:
