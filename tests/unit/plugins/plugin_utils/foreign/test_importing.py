@@ -17,6 +17,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import exporting, importing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import export_image
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.file_disk import FileDisk
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 
@@ -89,7 +90,7 @@ def test_a_file_that_changes_meanwhile_is_not_kept(
 ) -> None:
     original = importing._Import._map
 
-    def changing(self: importing._Import, opened: importing.FileDisk) -> object:
+    def changing(self: importing._Import, opened: FileDisk) -> object:
         with open(disk, "r+b") as file:
             file.write(b"changed")
         os.utime(disk, (1, 1))
