@@ -147,9 +147,8 @@ def _write_raw(image: ImageReader, file: BinaryIO) -> None:
 def _write_members(image: ImageReader, file: BinaryIO, compress: Callable[[bytes | memoryview], bytes]) -> None:
     """As one member (gzip) or stream (xz) for each chunk, one after the other, which both formats allow; so all cores can work."""
     geometry = image.header.geometry
-    zeros = {
-        length: compress(bytes(length)) for length in {geometry.length(0), geometry.length(geometry.chunk_count - 1)}
-    }
+    first, last = geometry.length(0), geometry.length(geometry.chunk_count - 1)
+    zeros = {first: compress(bytes(first)), last: compress(bytes(last))}
 
     def member(chunk: int, content: memoryview | None) -> bytes:
         return zeros[geometry.length(chunk)] if content is None else compress(content)

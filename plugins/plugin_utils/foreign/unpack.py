@@ -20,8 +20,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-import zstandard
-
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 from .formats import BZIP2, GZIP, XZ, ZSTD, ForeignFile
@@ -85,8 +83,14 @@ class _Gzip(Stream):
 
 class _Zstd(Stream):
     def __init__(self) -> None:
-        context = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        super().__init__(lambda: context.decompressobj())
+        try:
+            import zstandard
+        except ImportError as error:
+            raise ImagingError(
+                f"Unpacking zstd needs the Python package zstandard for the Python that runs ansible-playbook ({error}): pip install zstandard."
+            ) from error
+        super().__init__(zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj)
+        self._error = zstandard.ZstdError
         self._rest = b""
 
     @property
@@ -95,7 +99,10 @@ class _Zstd(Stream):
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), ZSTD_INPUT):
-            yield self._real.decompress(data[start : start + ZSTD_INPUT])
+            try:
+                yield self._real.decompress(data[start : start + ZSTD_INPUT])
+            except self._error as error:
+                raise ValueError(str(error)) from error
             if self._real.eof:
                 self._rest = data[start + ZSTD_INPUT :]
                 return
@@ -111,7 +118,7 @@ IN_PROCESS: dict[str, Callable[[], Stream]] = {
 ON_ALL_CORES = {BZIP2: ["lbzip2", "-dc"], XZ: ["xz", "-T0", "-dc"]}
 """Programs that decompress independent blocks side by side. A gzip stream, and a zstd frame, is one thread's work."""
 
-ERRORS = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
+ERRORS = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError)
 
 
 def unpack(source: ForeignFile, target: BinaryIO) -> str:

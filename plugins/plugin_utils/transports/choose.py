@@ -13,6 +13,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import OPENSSH, TCP
 
 from .ssh_openssh import OpenSsh
+from .ssh_paramiko import MISSING, Paramiko
 from .ssh_settings import settings_of
 from .tcp import Tcp
 from .transport import Transport
@@ -30,8 +31,6 @@ def choose_transport(arguments: dict[str, Any], connection: ConnectionBase, addr
     settings = settings_of(connection)
     if arguments["ssh_client"] == OPENSSH:
         return OpenSsh(settings)
-    try:
-        from .ssh_paramiko import Paramiko
-    except ImportError as error:
-        raise ImagingError(NO_PARAMIKO.format(error=error)) from error
+    if MISSING:
+        raise ImagingError(NO_PARAMIKO.format(error=MISSING)) from MISSING
     return Paramiko(settings)

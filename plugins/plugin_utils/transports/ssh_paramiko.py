@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import paramiko
-
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
@@ -25,6 +23,14 @@ from .ssh_settings import SshConfig, SshSettings
 from .ssh_words import denied, forbidden
 from .tcp import connect
 from .transport import Refused, Unreachable
+
+try:
+    import paramiko
+except ImportError as problem:
+    MISSING: ImportError | None = problem
+    """Why paramiko can't be used."""
+else:
+    MISSING = None
 
 WINDOW = 4 << 20
 """Bytes that may have come and were not taken yet; a gigabit is full with it up to a round trip of 34 ms."""

@@ -63,7 +63,7 @@ def test_they_read_what_we_write(ours: tuple[Path, bytes], library: str) -> None
 
 def table_of(path: Path) -> bytes:
     data = path.read_bytes()
-    return data[-SeekTable.packed_size(data[-FOOTER.size :], len(data)) :]
+    return data[len(data) - SeekTable.packed_size(data[len(data) - FOOTER.size :], len(data)) :]
 
 
 def test_a_seek_table_of_theirs_is_what_ours_would_be(theirs: Path) -> None:
