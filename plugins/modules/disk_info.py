@@ -37,6 +37,35 @@ options:
       - Select a disk to be captured (V(source)) or to be restored (V(target)).
     type: str
     choices: [source, target]
+  match:
+    description:
+      - What the disk to be selected is like, instead of O(device). What is not given does not matter; exactly one disk must remain.
+      - A disk that is only used when it is named, such as one connected by USB, remains only if its serial number, its WWN or its transport is given.
+    type: dict
+    suboptions:
+      serial:
+        description: Serial number.
+        type: str
+      wwn:
+        description: World wide name.
+        type: str
+      model:
+        description: Model, as a pattern with C(*) and C(?), in capital or small letters.
+        type: str
+      transport:
+        description: How it is connected, such as V(nvme), V(sata) or V(usb).
+        type: str
+      min_size:
+        description: The least size, such as V(200GB).
+        type: str
+      max_size:
+        description: The largest size, such as V(1TB).
+        type: str
+  release:
+    description:
+      - Whether a disk that is in use, in ways that M(fleet.imaging.disk_release) can put an end to, may be selected.
+    type: bool
+    default: false
 seealso:
   - module: fleet.imaging.image_capture
   - module: fleet.imaging.image_restore
@@ -159,6 +188,10 @@ disks:
       description: What is in the way of restoring it, and the way out. Empty when it can be restored.
       type: list
       elements: str
+    releasable:
+      description: Those of the refusals that M(fleet.imaging.disk_release) can put an end to.
+      type: list
+      elements: str
     not_default:
       description: Why it is used only when it is named.
       type: list
@@ -173,20 +206,34 @@ selected:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.formatters import human_to_bytes
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe, list_disks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted, select_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def wanted_disk(match: dict[str, str | None] | None) -> Wanted | None:
+    """What a user says of the disk that is meant; raises ImagingError when a size is none."""
+    if not match:
+        return None
+    try:
+        least, most = (human_to_bytes(match.get(name) or "0") for name in ("min_size", "max_size"))
+    except ValueError as error:
+        raise ImagingError(f"A size in imaging_disk can't be understood: {error}. Write 200GB or 1TB.") from error
+    serial, wwn, model, transport = (match.get(name) or "" for name in ("serial", "wwn", "model", "transport"))
+    return Wanted(serial, wwn, model, transport, least, most)
 
 
 def disk_info(module: AnsibleModule) -> dict[str, object]:
     """Look at the disks, and select one if that is asked for; raises ImagingError."""
     run, device, purpose = module_runner(module), module.params["device"], module.params["purpose"]
+    release, wanted = module.params["release"], wanted_disk(module.params["match"])
     disks = [describe(run, device)] if device else list_disks(run)
     result: dict[str, object] = {"disks": [asdict(disk) for disk in disks]}
     if purpose:
-        result["selected"] = asdict(select_disk(disks, disks[0].path if device else None, purpose))
+        result["selected"] = asdict(select_disk(disks, disks[0].path if device else None, purpose, release, wanted))
     return result
 
 
@@ -196,7 +243,15 @@ def main() -> None:
         argument_spec={
             "device": {"type": "path"},
             "purpose": {"type": "str", "choices": ["source", "target"]},
+            "release": {"type": "bool", "default": False},
+            "match": {
+                "type": "dict",
+                "options": {
+                    name: {"type": "str"} for name in ("serial", "wwn", "model", "transport", "min_size", "max_size")
+                },
+            },
         },
+        mutually_exclusive=[("device", "match")],
         supports_check_mode=True,
     )
     try:

@@ -16,6 +16,7 @@ from .command import RunCommand, printable
 from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
+from .release import release_steps
 from .suitability import NETWORK_TRANSPORTS, in_the_way, reasons_against_default
 
 # Only what lsblk has had since util-linux 2.27: of a column that it does not know it makes an error.
@@ -46,7 +47,7 @@ class Disk:
 
     ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points``, ``swap`` and ``holders`` are of the
     disk, its partitions and everything on top of them. The refusals are sentences that say what is in the way, and the way out: empty
-    means usable. ``not_default`` says why the disk is used only when it is named.
+    means usable. ``releasable`` are those that ``disk.release`` can put an end to. ``not_default`` says why the disk is used only when it is named.
     """
 
     path: str
@@ -71,6 +72,7 @@ class Disk:
     source_refusals: tuple[str, ...]
     target_refusals: tuple[str, ...]
     not_default: tuple[str, ...]
+    releasable: tuple[str, ...] = ()
 
 
 def list_disks(run: RunCommand) -> list[Disk]:
@@ -174,6 +176,7 @@ def _block_device(
         mount_points=use.mount_points,
         swap=use.swaps,
         live_medium=use.live_medium,
+        releasable=_releasable(devices, path, use),
         source_refusals=refusals,
         target_refusals=(*refusals, *_read_only(path, read_only)),
         not_default=tuple(reasons_against_default(name, devices.folder(name), transport, removable, hotplug)),
@@ -253,6 +256,15 @@ def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conte
         return Content()
 
 
+def _releasable(devices: BlockDevices, path: str, use: Use) -> tuple[str, ...]:
+    """What is in the way and can be ended: all of it, or nothing when one thing can't."""
+    try:
+        release_steps(devices, path)
+    except (ImagingError, OSError):
+        return ()
+    return tuple(in_the_way(use))
+
+
 def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) -> Disk:
     use: Use = devices.of_file(path)
     read_only = not os.access(path, os.W_OK)
@@ -279,6 +291,7 @@ def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) 
         mount_points=use.mount_points,
         swap=use.swaps,
         live_medium=False,
+        releasable=_releasable(devices, path, use),
         source_refusals=tuple(refusals),
         target_refusals=(
             *refusals,

@@ -11,9 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import struct
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Iterator, Sequence
 
 LOOP_GET_STATUS64 = 0x4C05
 LOOP_INFO_SIZE = 232
@@ -36,12 +37,17 @@ SYSTEM_IMAGES = ("squashfs", "erofs")
 
 @dataclass(frozen=True)
 class Mount:
-    """A mounted file system: the number of its device (major:minor), its source, where it is, and its type."""
+    """A mounted file system: the number of its device (major:minor), its source, where it is, and its type.
+
+    ``id`` and ``parent`` are the kernel's: of this mount, and of the one that its path lies in.
+    """
 
     device: str
     source: str
     path: str
     fstype: str
+    id: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,10 @@ class BlockDevices:
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._sys = os.path.join(root, "sys/class/block")
-        self._mounts = list(self._read_mounts())
-        self._swaps = list(self._read_swaps())
+        self.mounts = list(self._read_mounts())
+        """Everything that is mounted, in the order in which it was."""
+        self.swaps = list(self._read_swaps())
+        """The devices and files that are swapped on."""
         self._loops = list(self._read_loops())
 
     def attribute(self, name: str, attribute: str) -> str:
@@ -107,31 +115,34 @@ class BlockDevices:
 
     def of_device(self, name: str) -> Use:
         """What a device is used for, with its partitions and everything on top."""
-        stack = list(self._stack([name]))
-        mounts = tuple(mount for mount in self._mounts if any(self._is_from(mount, each) for each in stack))
-        swaps = tuple(swap for swap in self._swaps if swap in {node(each) for each in stack})
+        stack = list(self.stack([name]))
+        mounts = tuple(mount for mount in self.mounts if any(self.is_from(mount, each) for each in stack))
+        swaps = tuple(swap for swap in self.swaps if swap in {node(each) for each in stack})
         # What is on top must be taken down first.
-        holders = tuple(self._holder(each) for each in reversed(stack) if self._is_holder(each))
+        holders = tuple(holder for holder in map(self.holder, reversed(stack)) if holder)
         return Use(mounts, swaps, holders, any(_is_live(mount) for mount in mounts))
 
     def of_file(self, path: str) -> Use:
         """What a regular file is used for as a swap area or through loop devices."""
-        found = os.stat(path)
-        device = f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
-        uses = [
-            self.of_device(loop.name)
-            for loop in self._loops
-            if not loop.block_device and (loop.file_device, loop.inode) == (device, found.st_ino)
-        ]
-        swaps = [swap for swap in self._swaps if swap == path] + [swap for use in uses for swap in use.swaps]
+        uses = [self.of_device(name) for name in self.names_of(path)]
+        swaps = [swap for swap in self.swaps if swap == path] + [swap for use in uses for swap in use.swaps]
         return Use(
             tuple(mount for use in uses for mount in use.mounts),
             tuple(swaps),
             tuple(holder for use in uses for holder in use.holders),
         )
 
-    def _stack(self, names: list[str]) -> Iterator[str]:
+    def names_of(self, path: str) -> list[str]:
+        """What the kernel calls the block device at ``path``; of a regular file, the loop devices that stand for it."""
+        found = os.stat(path)
+        if stat.S_ISBLK(found.st_mode):
+            return [os.path.basename(self.folder(f"../../dev/block/{_numbers(found.st_rdev)}"))]
+        place = (_numbers(found.st_dev), found.st_ino)
+        return [loop.name for loop in self._loops if not loop.block_device and (loop.file_device, loop.inode) == place]
+
+    def stack(self, names: Sequence[str]) -> Iterator[str]:
         """The named devices, their partitions, and all that is built on them, each once."""
+        names = list(names)
         seen: set[str] = set()
         while names:
             name = names.pop(0)
@@ -151,17 +162,30 @@ class BlockDevices:
         return [each for each in self._names(name, "") if self.attribute(os.path.join(name, each), "partition")]
 
     def _loops_on(self, name: str) -> list[str]:
-        numbers = {self.attribute(name, "dev"), *(mount.device for mount in self._mounts if self._is_from(mount, name))}
+        numbers = {self.attribute(name, "dev"), *(mount.device for mount in self.mounts if self.is_from(mount, name))}
         return [loop.name for loop in self._loops if (loop.block_device or loop.file_device) in numbers]
 
-    def _is_from(self, mount: Mount, name: str) -> bool:
+    def is_from(self, mount: Mount, name: str) -> bool:
+        """Whether a device is what a file system is mounted from."""
         # btrfs has numbers of its own, so that the source must be looked at as well.
         return mount.device == self.attribute(name, "dev") or mount.source == node(name)
 
-    def _is_holder(self, name: str) -> bool:
-        return bool(self._names(name, "slaves"))
+    def is_loop(self, name: str) -> bool:
+        """Whether a device is a loop device that stands for something."""
+        return any(loop.name == name for loop in self._loops)
 
-    def _holder(self, name: str) -> Holder:
+    def loops_in(self, mount: Mount) -> list[str]:
+        """The loop devices that stand for files of a mounted file system."""
+        return [loop.name for loop in self._loops if not loop.block_device and loop.file_device == mount.device]
+
+    def swap_files_in(self, mount: Mount) -> list[str]:
+        """The files of a mounted file system that are swapped on."""
+        return [swap for swap in self.swaps if not swap.startswith("/dev/") and _device_of_file(swap) == mount.device]
+
+    def holder(self, name: str) -> Holder | None:
+        """What a device is that is built on others; None when it is not."""
+        if not self._names(name, "slaves"):
+            return None
         kind, own_name, release = "another device", name, "remove it first"
         mapped, uuid = self.attribute(name, "dm/name"), self.attribute(name, "dm/uuid")
         if self.attribute(name, "md/level") or name.startswith("md"):
@@ -185,7 +209,9 @@ class BlockDevices:
             if "-" in fields[6:-2]:
                 separator = fields.index("-", 6)
                 source = _unescape(fields[separator + 2])
-                yield Mount(fields[2], _real_node(source), _unescape(fields[4]), fields[separator + 1])
+                yield Mount(
+                    fields[2], _real_node(source), _unescape(fields[4]), fields[separator + 1], fields[0], fields[1]
+                )
 
     def _read_swaps(self) -> Iterator[str]:
         if not os.path.exists(os.path.join(self._root, "proc/swaps")):
@@ -216,6 +242,13 @@ class BlockDevices:
                 os.close(descriptor)
             file_device, inode, block_device = struct.unpack_from("=QQQ", status)
             yield Loop(name, _numbers(block_device) if block_device else "", _numbers(file_device), inode)
+
+
+def _device_of_file(path: str) -> str:
+    try:
+        return _numbers(os.stat(path).st_dev)
+    except OSError:
+        return ""
 
 
 def node(name: str) -> str:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from dataclasses import dataclass
 from typing import Sequence
 
 from ..errors import ImagingError
@@ -20,47 +22,99 @@ HIDDEN_DISK = (
 )
 
 
-def select_disk(disks: Sequence[Disk], requested: str | None, purpose: str) -> Disk:
-    """The requested disk (its path or a link by id), or else the only one that may be chosen by default; purpose "source" or "target".
+@dataclass(frozen=True)
+class Wanted:
+    """What the disk that is meant is like. Sizes in bytes; ``model`` is a pattern of a shell. What is empty does not matter."""
 
+    serial: str = ""
+    wwn: str = ""
+    model: str = ""
+    transport: str = ""
+    min_size: int = 0
+    max_size: int = 0
+
+    def mismatch(self, disk: Disk) -> str:
+        """Why a disk is not the one that is meant, or nothing."""
+        for name in ("serial", "wwn", "transport"):
+            wanted, found = getattr(self, name), getattr(disk, name)
+            if wanted and found.lower() != wanted.lower():
+                return f"Its {name} is {found or 'unknown'}, not {wanted}."
+        if self.model and not fnmatch.fnmatchcase(disk.model.lower(), self.model.lower()):
+            return f"Its model is {disk.model or 'unknown'}, which is not like {self.model}."
+        if disk.size < self.min_size:
+            return f"It has {disk.size} bytes, less than {self.min_size}."
+        if self.max_size and disk.size > self.max_size:
+            return f"It has {disk.size} bytes, more than {self.max_size}."
+        return ""
+
+    @property
+    def names(self) -> bool:
+        """Whether this says so much that a disk which is only used when it is named may be meant."""
+        return bool(self.serial or self.wwn or self.transport)
+
+
+def select_disk(
+    disks: Sequence[Disk],
+    requested: str | None,
+    purpose: str,
+    release: bool = False,
+    wanted: Wanted | None = None,
+) -> Disk:
+    """The requested disk (its path or a link by id), or else the only one that may be chosen; purpose "source" or "target".
+
+    With ``release``, what ``disk.release`` can put an end to is not in the way. ``wanted`` narrows the choice.
     Raises ImagingError with a table of all disks and what is against each.
     """
     if requested is not None:
-        return _requested(disks, requested, purpose)
-    usable = [disk for disk in disks if not refusals(disk, purpose) and not disk.not_default]
+        return _requested(disks, requested, purpose, release)
+    against = [_against(disk, purpose, release, wanted or Wanted()) for disk in disks]
+    usable = [disk for disk, reasons in zip(disks, against) if not reasons]
     if len(usable) == 1:
         return usable[0]
     if usable:
         names = ", ".join(disk.path for disk in usable)
         problem = f"Several disks could be {PURPOSES[purpose]} ({names}): name the one that is meant."
+    elif wanted:
+        problem = f"No disk that can be {PURPOSES[purpose]} is like the one that imaging_disk describes."
     else:
         problem = f"There is no disk that can be {PURPOSES[purpose]} without being named."
         if not any(_is_internal(disk) for disk in disks):
             problem += " " + HIDDEN_DISK
-    raise ImagingError(f"{problem}\n{disk_table(disks, purpose)}")
+    raise ImagingError(f"{problem}\n{disk_table(disks, against)}")
 
 
-def _requested(disks: Sequence[Disk], requested: str, purpose: str) -> Disk:
+def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: bool) -> Disk:
     for disk in disks:
         if requested == disk.path or requested in disk.by_id:
-            against = refusals(disk, purpose)
-            if against:
-                raise ImagingError(f"{disk.path} can't be {PURPOSES[purpose]}: {' '.join(against)}")
+            reasons = refusals(disk, purpose, release)
+            if reasons:
+                raise ImagingError(f"{disk.path} can't be {PURPOSES[purpose]}: {' '.join(reasons)}")
             return disk
-    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, purpose)}")
+    against = [_against(disk, purpose, release, Wanted()) for disk in disks]
+    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}")
 
 
-def refusals(disk: Disk, purpose: str) -> tuple[str, ...]:
-    """What is in the way of a purpose."""
-    return disk.source_refusals if purpose == SOURCE else disk.target_refusals
+def _against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
+    """Everything against choosing a disk."""
+    mismatch = wanted.mismatch(disk)
+    if mismatch:
+        return [mismatch]
+    by_name = [] if wanted.names else [f"Only when named: {reason}." for reason in disk.not_default]
+    return [*refusals(disk, purpose, release), *by_name]
 
 
-def disk_table(disks: Sequence[Disk], purpose: str) -> str:
+def refusals(disk: Disk, purpose: str, release: bool = False) -> tuple[str, ...]:
+    """What is in the way of a purpose, if need be without what can be released."""
+    found = disk.source_refusals if purpose == SOURCE else disk.target_refusals
+    return tuple(each for each in found if not (release and each in disk.releasable))
+
+
+def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:
     """A table of disks, each with what is against it."""
     rows = [("DISK", "SIZE", "CONNECTED", "MODEL", "SERIAL", "AGAINST IT")]
-    for disk in disks:
-        against = " ".join((*refusals(disk, purpose), *(f"Only when named: {reason}." for reason in disk.not_default)))
-        rows.append((disk.path, _size(disk.size), disk.transport, disk.model, disk.serial, against or "nothing"))
+    for disk, reasons in zip(disks, against):
+        said = " ".join(reasons) or "nothing"
+        rows.append((disk.path, _size(disk.size), disk.transport, disk.model, disk.serial, said))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     if len(rows) == 1:
         return "This machine has no disks."

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted, select_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 NVME = Disk(
@@ -94,3 +94,51 @@ def test_a_disk_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ImagingError, match="There is no disk /dev/sdz") as refusal:
         select_disk([NVME], "/dev/sdz", "target")
     assert "/dev/nvme0n1" in str(refusal.value)
+
+
+def test_what_can_be_released_is_in_nobodys_way_when_it_will_be() -> None:
+    busy = replace(
+        NVME, source_refusals=("It is mounted.",), target_refusals=("It is mounted.",), releasable=("It is mounted.",)
+    )
+    assert select_disk([busy], None, "target", release=True) == busy
+    assert select_disk([busy], "/dev/nvme0n1", "target", release=True) == busy
+    with pytest.raises(ImagingError, match="It is mounted"):
+        select_disk([busy], None, "target")
+    both = replace(busy, target_refusals=("It is mounted.", "It is read-only."))
+    with pytest.raises(ImagingError, match=r"restored: It is read-only\.$"):
+        select_disk([both], "/dev/nvme0n1", "target", release=True)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(serial="s2"),
+        Wanted(wwn="EUI.2"),
+        Wanted(model="fast tw?"),
+        Wanted(model="*TWO", transport="nvme"),
+        Wanted(min_size=600 << 30, max_size=700 << 30),
+    ],
+)
+def test_a_disk_can_be_described(wanted: Wanted) -> None:
+    second = replace(SECOND, wwn="eui.2", model="Fast Two", size=640 << 30)
+    assert select_disk([NVME, second, STICK, LIVE], None, "target", wanted=wanted) == second
+
+
+def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reasons() -> None:
+    with pytest.raises(ImagingError, match="Several disks"):
+        select_disk([NVME, SECOND], None, "target", wanted=Wanted(model="fast*"))
+    with pytest.raises(ImagingError, match="imaging_disk describes") as refusal:
+        select_disk([NVME, READ_ONLY], None, "target", wanted=Wanted(serial="S1", min_size=1 << 40))
+    assert f"It has {512 << 30} bytes, less than {1 << 40}." in str(refusal.value)
+    with pytest.raises(ImagingError, match="Its serial is S1, not other"):
+        select_disk([NVME], None, "target", wanted=Wanted(serial="other"))
+
+
+def test_a_stick_is_described_only_by_what_is_its_own() -> None:
+    for vague in (Wanted(model="Fast*"), Wanted(min_size=1)):
+        assert select_disk([NVME, STICK], None, "target", wanted=vague) == NVME
+    assert select_disk([NVME, STICK], None, "target", wanted=Wanted(transport="usb")) == STICK
+    stick = replace(STICK, serial="S9")
+    assert select_disk([NVME, stick], None, "target", wanted=Wanted(serial="S9")) == stick
+    with pytest.raises(ImagingError, match="It is live"):
+        select_disk([replace(LIVE, serial="S8")], None, "target", wanted=Wanted(serial="S8"))

@@ -1,0 +1,244 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ends what holds a disk: file systems that are mounted from it, swap, and devices that are built on it. Nothing of another disk is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Iterator
+
+from ..errors import ImagingError
+from .command import RunCommand
+from .holders import BlockDevices, Holder, Mount, node
+from .raw_io import DiskError, RawDisk
+
+MOST_STEPS = 1000
+MOST_TIMES = 32
+"""So often may the same thing be in the way: mounted over itself, say. More is somebody who puts it back."""
+
+MOST_NAMED = 5
+
+UDEV_CONTROL = "/run/udev/control"
+UDISKS = "/run/udisks2"
+RULES = "/run/udev/rules.d"
+
+RULE = """\
+# Written by fleet.imaging: this disk is captured or restored, and nobody is to mount it meanwhile. It goes with the next boot.
+SUBSYSTEM=="block", KERNEL=="{pattern}", ENV{{UDISKS_IGNORE}}="1", ENV{{UDISKS_AUTO}}="0"
+"""
+"""Source: udisks(8), DEVICE INFORMATION."""
+
+
+class CannotRelease(ImagingError):
+    """Something holds a disk that is not ours to end, or does not end."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that ends: in words, and by which command. ``mount`` is what a step unmounts."""
+
+    words: str
+    command: tuple[str, ...]
+    mount: Mount | None = None
+
+
+def release_steps(devices: BlockDevices, path: str) -> list[Step]:
+    """What must be done, in order, for nothing to hold the disk (or regular file) at ``path``; raises CannotRelease."""
+    names = devices.names_of(path)
+    if any(devices.of_device(name).live_medium for name in names):
+        raise CannotRelease(f"This machine runs from {path}: it can't be released. Boot it from another medium.")
+    return list(_Plan(devices, path, names).steps())
+
+
+class _Plan:
+    def __init__(self, devices: BlockDevices, path: str, names: list[str]) -> None:
+        self._devices = devices
+        self._path = path
+        self._names = names
+        self._stack = list(devices.stack(names))
+        self._down: set[str] = set()
+
+    def steps(self) -> Iterator[Step]:
+        """Mounts first, the last one made first, each after what lies in its files; then what is built on the disk, from the top."""
+        ours = [mount for mount in self._devices.mounts if self._is_ours(mount)]
+        for mount in reversed(ours):
+            for loop in self._devices.loops_in(mount):
+                yield from self._take_down(loop)
+            for swap in self._devices.swap_files_in(mount):
+                yield _swap_off(swap)
+            yield from self._within(mount)
+            yield Step(f"unmount {mount.path} ({mount.source})", ("umount", "--", mount.path), mount)
+        for name in self._names:
+            yield from self._take_down(name)
+        if self._path in self._devices.swaps and not self._names:
+            yield _swap_off(self._path)
+
+    def _is_ours(self, mount: Mount) -> bool:
+        return any(self._devices.is_from(mount, each) for each in self._stack)
+
+    def _within(self, outer: Mount) -> Iterator[Step]:
+        """What is mounted in a file system of ours and is not ours: only what is mounted elsewhere too, /proc in a chroot say, is let go."""
+        # By the kernel's numbers: what the path alone says may lie below, hidden since the outer one was mounted over it.
+        numbers = {outer.id}
+        inside = []
+        for mount in self._devices.mounts:
+            if mount.parent in numbers:
+                numbers.add(mount.id)
+                inside.append(mount)
+        for mount in reversed(inside):
+            if self._is_ours(mount):
+                continue
+            if not any(other.device == mount.device and other.id not in numbers for other in self._devices.mounts):
+                raise CannotRelease(
+                    f"{mount.source} is mounted at {mount.path}, inside of {outer.path}, and is not of this disk: unmount it first "
+                    f"(umount {mount.path})."
+                )
+            yield Step(f"unmount {mount.path} ({mount.source})", ("umount", "--", mount.path), mount)
+
+    def _take_down(self, name: str) -> Iterator[Step]:
+        """A device with everything that is built on it, from the top."""
+        for each in reversed(list(self._devices.stack([name]))):
+            if each in self._down:
+                continue
+            self._down.add(each)
+            if node(each) in self._devices.swaps:
+                yield _swap_off(node(each))
+            holder = self._devices.holder(each)
+            if holder is not None:
+                yield Step(f"take down {holder.node} ({holder.kind} {holder.name})", _taken_down_by(holder))
+            elif node(each) != self._path and self._devices.is_loop(each):
+                yield Step(f"detach {node(each)}", ("losetup", "--detach", node(each)))
+
+
+def _swap_off(path: str) -> Step:
+    return Step(f"switch swap off on {path}", ("swapoff", "--", path))
+
+
+def _taken_down_by(holder: Holder) -> tuple[str, ...]:
+    if holder.kind == "RAID":
+        return "mdadm", "--stop", holder.node
+    if holder.kind == "LVM":
+        group, volume = re.split(r"(?<!-)-(?!-)", holder.name, maxsplit=1)
+        return "lvchange", "--activate", "n", "/".join(part.replace("--", "-") for part in (group, volume))
+    if holder.kind == "crypt":
+        return "cryptsetup", "close", holder.name
+    if holder.kind == "device mapper":
+        return "dmsetup", "remove", holder.name
+    raise CannotRelease(f"{holder.node} ({holder.kind} {holder.name}) is built on it: {holder.release}.")
+
+
+def release_disk(run: RunCommand, path: str) -> list[Step]:
+    """Do it, and prove that nobody holds the disk any more; returns what was done. Raises CannotRelease, MissingTool.
+
+    What was done before something failed stays done.
+    """
+    done: list[Step] = []
+    while True:
+        steps = release_steps(BlockDevices(), path)
+        if not steps:
+            break
+        if not done:
+            keep_udisks_away(run, path)
+        step = steps[0]
+        if done.count(step) >= MOST_TIMES or len(done) >= MOST_STEPS:
+            raise CannotRelease(
+                f"{path}: to {step.words} does not last: something puts it back. Stop what mounts disks by itself (systemctl stop udisks2, "
+                "or close the desktop's session), and run again."
+            )
+        result = run(list(step.command))
+        if result.rc:
+            users = ", ".join(users_of(step.mount)) if step.mount else ""
+            why = f" It is in use by {users}: end that, and run again." if users else ""
+            raise CannotRelease(f"{path}: can't {step.words}: {result.complaint()}.{why}")
+        done.append(step)
+    prove_released(path)
+    return done
+
+
+def prove_released(path: str) -> None:
+    """Open a disk exclusively, as nobody can while somebody holds it; raises CannotRelease that names who does."""
+    try:
+        RawDisk(path).close()
+    except DiskError as error:
+        elsewhere = list(mounts_elsewhere(path))
+        who = f" It is mounted for {', '.join(elsewhere)}, in namespaces of their own: end these." if elsewhere else ""
+        raise CannotRelease(f"{error}{who}") from error
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
+                    yield int(entry), file.read().strip()
+            except OSError:
+                continue  # it has ended
+
+
+def users_of(mount: Mount) -> list[str]:
+    """The processes that use a mounted file system, in words (proc(5): cwd, root, exe, fd, map_files)."""
+    found = []
+    for pid, command in _processes():
+        how = _how_used(pid, mount.device)
+        if how:
+            found.append(f"process {pid} ({command}, {how})")
+    return found[:MOST_NAMED] + ([f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else [])
+
+
+def _how_used(pid: int, device: str) -> str:
+    places = {"cwd": "its working folder", "root": "its root", "exe": "its program"}
+    for link, words in places.items():
+        if _device_of(f"/proc/{pid}/{link}") == device:
+            return words
+    for folder in ("fd", "map_files"):
+        try:
+            links = os.listdir(f"/proc/{pid}/{folder}")
+        except OSError:
+            continue
+        if any(_device_of(f"/proc/{pid}/{folder}/{link}") == device for link in links):
+            return "an open file"
+    return ""
+
+
+def _device_of(path: str) -> str:
+    try:
+        found = os.stat(path).st_dev
+    except OSError:
+        return ""
+    return f"{os.major(found)}:{os.minor(found)}"
+
+
+def mounts_elsewhere(path: str) -> Iterator[str]:
+    """The processes in whose mount namespace a disk, or what is on it, is mounted, one for each namespace."""
+    devices = BlockDevices()
+    numbers = {devices.attribute(each, "dev") for each in devices.stack(devices.names_of(path))}
+    seen = set()
+    for pid, command in _processes():
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="replace") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            continue
+        if any(line.split()[2] in numbers for line in lines):
+            yield f"process {pid} ({command})"
+
+
+def keep_udisks_away(run: RunCommand, path: str) -> None:
+    """Have udisks, through which desktops mount what they find, ignore a disk until the next boot; nothing where there is no udisks."""
+    if not (os.path.exists(UDEV_CONTROL) and os.path.isdir(UDISKS)):
+        return
+    name = os.path.basename(path)
+    pattern = f"{name}|{name}[0-9]*" if name[-1].isalpha() else f"{name}|{name}p[0-9]*"
+    os.makedirs(RULES, exist_ok=True)
+    with open(os.path.join(RULES, f"99-fleet-imaging-{name}.rules"), "w", encoding="utf-8") as file:
+        file.write(RULE.format(pattern=pattern))
+    run(["udevadm", "control", "--reload"])
+    run(["udevadm", "trigger", "--action=change", "--subsystem-match=block", f"--sysname-match={name}*"])
+    run(["udevadm", "settle", "--timeout=10"])

@@ -1,0 +1,101 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module disk_release: ends what holds a disk."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: disk_release
+short_description: End what holds a disk, so that it can be captured or restored
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Unmounts the file systems of a disk, in the order in which that is possible, switches off its swap, and takes down the LVM volumes, RAID arrays
+    and encrypted or loop devices that are built on it. In the end it opens the disk exclusively, which proves that nobody holds it.
+  - Nothing of another disk is touched. A file system of another disk that is mounted inside of one of this disk's is refused, and what is
+    busy is not forced; the processes that use it are named.
+  - The disk that the machine runs from is refused.
+  - Where udisks runs, through which desktops mount what they find, it is told to ignore the disk until the next boot.
+attributes:
+  check_mode:
+    support: full
+    description: In check mode says what would be done, and does nothing.
+  diff_mode:
+    support: none
+    description: Nothing of the disk's content is changed.
+options:
+  device:
+    description:
+      - The whole disk, as a path of the machine, such as V(/dev/nvme0n1), a link below V(/dev/disk/by-id), or a regular file.
+    type: path
+    required: true
+seealso:
+  - module: fleet.imaging.disk_info
+"""
+
+EXAMPLES = r"""
+---
+- name: Unmount what a desktop has mounted
+  fleet.imaging.disk_release:
+    device: /dev/nvme0n1
+  become: true
+"""
+
+RETURN = r"""
+device:
+  description: The disk.
+  returned: success
+  type: str
+steps:
+  description: What was done, or in check mode would be done, in order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    words:
+      description: What it is.
+      type: str
+    command:
+      description: The command that does it.
+      type: list
+      elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def disk_release(module: AnsibleModule) -> dict[str, object]:
+    """Do it, or say what would be done; raises ImagingError."""
+    run = module_runner(module)
+    disk = describe(run, module.params["device"])
+    left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
+    steps = release_steps(BlockDevices(), disk.path)
+    if left:
+        raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
+    if not module.check_mode:
+        steps = release_disk(run, disk.path)
+    said = [{"words": step.words, "command": list(step.command)} for step in steps]
+    return {"changed": bool(steps), "device": disk.path, "steps": said}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    try:
+        result = disk_release(module)
+    except ImagingError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
