@@ -53,6 +53,11 @@ options:
         whole. When nothing has changed the file is not touched.
     type: bool
     default: false
+  facts:
+    description:
+      - What is known of the source and goes into the image's header, such as C(systems) and C(generalization) of M(fleet.imaging.source_info).
+    type: dict
+    default: {}
   bad_sectors:
     description:
       - What to do about sectors of the disk that can't be read.
@@ -187,6 +192,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
         chunk_size=DEFAULT_CHUNK_SIZE,
         zero_bad_sectors=module.params["bad_sectors"] == "zero",
         expect=module.params["expect"],
+        facts=module.params["facts"],
     )
     run = module_runner(module)
     warnings: list[str] = []

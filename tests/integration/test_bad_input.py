@@ -177,7 +177,9 @@ def test_a_mounted_disk_is_refused_and_the_mount_named(lab: Lab, image: Path, st
     folder.mkdir()
     reference.run(["mount", "-o", "ro,noload", node, folder])
     try:
-        text = message(playbook(lab, "capture", "-e", f"imaging_store={store}"), "reference-01")
+        text = message(
+            playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", "imaging_release=false"), "reference-01"
+        )
         assert str(folder) in text
         with untouched(reference):
             text = message(restore_one(lab, "reference-01", image.parent), "reference-01")

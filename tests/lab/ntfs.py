@@ -85,7 +85,8 @@ class NtfsVolume:
 
     def _create(self, path: PurePosixPath, kind: int) -> int:
         if path.parent not in self._folders:
-            self._close(self._create(path.parent, stat.S_IFDIR), str(path.parent))
+            there = self._library.ntfs_pathname_to_inode(self._volume, None, str(path.parent).encode())
+            self._close(there or self._create(path.parent, stat.S_IFDIR), str(path.parent))
             self._folders.add(path.parent)
         folder = self._open("" if path.parent == PurePosixPath(".") else str(path.parent))
         name = path.name.encode("utf-16-le")

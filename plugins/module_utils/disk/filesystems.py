@@ -172,9 +172,11 @@ def _distrust_exfat(probe: Probe) -> str | None:
     )
 
 
+HIBERNATED = "Windows is hibernated or was shut down with fast startup (shut it down with: shutdown /s /t 0)"
+
 NTFS_PROBE_REASONS = {
     13: "it is inconsistent",
-    14: "Windows is hibernated or was shut down with fast startup (shut it down with: shutdown /s /t 0)",
+    14: HIBERNATED,
     15: "it was not unmounted cleanly",
 }
 """Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generator, Mapping
 
 from ..disk.command import RunCommand
@@ -33,9 +33,13 @@ BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header has to spare for the ranges that can't be read, when a capture may go on without them."""
 
 
+FACTS = ("generalization", "systems", "findings")
+"""What a header may be told of a source beside what is seen here."""
+
+
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What is asked of this laptop. ``expect`` is what the selection knew of the disk."""
+    """What is asked of this laptop. ``expect`` is what the selection knew of the disk, ``facts`` what goes into the image's header."""
 
     device: str
     used_map: str
@@ -43,6 +47,7 @@ class CaptureRequest:
     chunk_size: int
     zero_bad_sectors: bool
     expect: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SourceDisk(HeldDisk):
@@ -75,6 +80,7 @@ class SourceDisk(HeldDisk):
             "wwn": self.disk.wwn,
             "partitions": self.used.partitions_json(),
             "used_map": self._request.used_map,
+            **{name: value for name, value in self._request.facts.items() if name in FACTS},
         }
         table = self.table.raw if self.table else None
         return ImageHeader(self.geometry, stream, ticket.created, table, source, ticket.collection_version)

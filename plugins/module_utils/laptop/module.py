@@ -47,6 +47,7 @@ CAPTURE_ARGUMENTS: dict[str, Any] = dict(
     compression_level={"type": "int", "default": 3},
     used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
     update={"type": "bool", "default": False},
+    facts={"type": "dict", "default": {}},
     bad_sectors={"type": "str", "choices": ["fail", "zero"], "default": "fail"},
 )
 

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, or debugfs.
+
+They open the file system for reading only, also one that is hibernated or dirty.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+
+from ..errors import ImagingError
+from .command import RunCommand
+
+LISTED, NO_FOLDER, LISTED_ROOT = 0, 1, 3
+"""Exit statuses of ntfsls, tried with ntfs-3g 2022.10.3: 3 of a root that it has listed, for which it is 0 of any other folder."""
+
+LARGEST_FILE = 1 << 20
+"""Characters of a file that are looked at: what is read here are texts of a few lines."""
+
+
+class FileTree(ABC):
+    """The files of one file system, by paths from its root."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """What is in a folder; nothing when there is none. Raises MissingTool."""
+
+    @abstractmethod
+    def content(self, path: str) -> bytes | None:
+        """What is in a file, by its exact path; None when it can't be read. Raises MissingTool."""
+
+    def find(self, path: str) -> str | None:
+        """The exact path of something, whose names may differ in capital and small letters; None when it is not there."""
+        found = ""
+        for name in path.strip("/").split("/"):
+            there = self.names(found or "/")
+            # Both "Windows" and "windows" can be there; the exact name is preferred.
+            match = [each for each in there if each == name] or [each for each in there if each.lower() == name.lower()]
+            if not match:
+                return None
+            found += "/" + match[0]
+        return found
+
+    def read(self, path: str) -> bytes | None:
+        """What is in a file, found as by :meth:`find`; None when it is not there or can't be read."""
+        found = self.find(path)
+        return None if found is None else self.content(found)
+
+
+class NtfsTree(FileTree):
+    """An NTFS on a block device, or in a regular file."""
+
+    def __init__(self, run: RunCommand, node: str) -> None:
+        self._run = run
+        self._node = node
+        self._names: dict[str, list[str]] = {}
+
+    def names(self, folder: str) -> list[str]:
+        """By ntfsls."""
+        if folder not in self._names:
+            result = self._run(["ntfsls", "--force", "--path", folder, self._node])
+            if result.rc not in (LISTED, NO_FOLDER, LISTED_ROOT):
+                raise ImagingError(f"its files can't be read: {result.complaint()}")
+            names = [line for line in result.out.splitlines() if line not in ("", ".", "..")]
+            self._names[folder] = [] if result.rc == NO_FOLDER else names
+        return self._names[folder]
+
+    def content(self, path: str) -> bytes | None:
+        """By ntfscat."""
+        result = self._run(["ntfscat", "--force", self._node, path])
+        return None if result.rc else _bytes(result.out)
+
+
+class ExtTree(FileTree):
+    """An ext2, ext3 or ext4 on a block device, or in a regular file."""
+
+    def __init__(self, run: RunCommand, node: str) -> None:
+        self._run = run
+        self._node = node
+
+    def _ask(self, request: str, path: str) -> str:
+        # debugfs has quotes, and no way to write one inside of them.
+        if re.search(r'["\n]', path):
+            return ""
+        return self._run(["debugfs", "-c", "-R", f'{request} "{path}"', self._node]).out
+
+    def names(self, folder: str) -> list[str]:
+        """By debugfs: /inode/mode/user/group/name/size/ on each line."""
+        rows = (line.split("/") for line in self._ask("ls -p", folder).splitlines())
+        return [row[5] for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0"]
+
+    def content(self, path: str) -> bytes | None:
+        """By debugfs, which gives nothing for a link."""
+        said = self._ask("cat", path)
+        return _bytes(said) if said else None
+
+
+def _bytes(text: str) -> bytes:
+    """What a program wrote; it was decoded so that nothing of it is lost."""
+    return text[:LARGEST_FILE].encode("utf-8", "surrogateescape")

@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module source_info: what is on a disk, and whether it is fit to be captured."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: source_info
+short_description: Say what is on a disk, and whether it is fit to be captured
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Looks at the partitions of a disk, at the file systems in them, and at the files of the operating systems in those. Nothing is written and
+    nothing is mounted.
+  - Says what speaks against capturing the disk, with the evidence and the way out.
+  - Whether a Windows was generalized by sysprep, its C(State.ini) and C(Sysprep_succeeded.tag) say; the registry is not read. Files are looked for on
+    NTFS (with C(ntfsls) and C(ntfscat)) and on ext2, ext3 and ext4 (with C(debugfs)).
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any case.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+options:
+  device:
+    description:
+      - The whole disk, as a path of the machine, or a regular file that stands for one.
+    type: path
+    required: true
+seealso:
+  - module: fleet.imaging.image_capture
+"""
+
+EXAMPLES = r"""
+---
+- name: Is the reference fit to be captured?
+  fleet.imaging.source_info:
+    device: /dev/nvme0n1
+  become: true
+  register: source
+"""
+
+RETURN = r"""
+device:
+  description: The disk.
+  returned: success
+  type: str
+generalization:
+  description: V(generalized) when every Windows on the disk is, V(not generalized), or V(unknown) when there is none.
+  returned: success
+  type: str
+partitions:
+  description:
+    - What is in each partition. C(clean) says whether its file system is proven clean, null when nothing can tell; C(reason) why it is not.
+  returned: success
+  type: list
+  elements: dict
+systems:
+  description: The operating systems that were found, with their C(generalization), and the C(evidence) for it.
+  returned: success
+  type: list
+  elements: dict
+findings:
+  description: What speaks against a capture. Empty when nothing does.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: What kind of reason it is (C(not_generalized), C(hibernated), C(dirty), C(encrypted)).
+      type: str
+    partition:
+      description: Number of the partition.
+      type: int
+    words:
+      description: What it is.
+      type: str
+    evidence:
+      description: How that is known.
+      type: str
+    way_out:
+      description: What to do about it.
+      type: str
+    sentence:
+      description: All of it.
+      type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def source_info(module: AnsibleModule) -> dict[str, object]:
+    """Look at the disk; raises ImagingError."""
+    run = module_runner(module)
+    fitness = examine_disk(run, describe(run, module.params["device"]).path)
+    for warning in fitness.warnings:
+        module.warn(warning)
+    return fitness.to_json()
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    try:
+        result = source_info(module)
+    except ImagingError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

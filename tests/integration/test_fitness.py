@@ -1,0 +1,328 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Is a disk fit to be captured? Real NTFS and ext4 in the states that matter; no Windows is to be had, so its files are made."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree, NtfsTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+    MIB,
+    NTFS,
+    RUN,
+    START,
+    needs,
+    ntfs_dirty,
+    ntfs_record,
+    ntfs_unclean_log,
+    patch,
+    runner,
+    single,
+)
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+
+STATE_INI = "Windows/Setup/State/State.ini"
+TAG = "Windows/System32/Sysprep/Sysprep_succeeded.tag"
+READY = "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"
+SIZE = 64 * MIB
+
+
+def state_ini(state: str, encoding: str = "utf-16") -> bytes:
+    return f"[State]\r\nImageState={state}\r\n".encode(encoding)
+
+
+def write_windows(volume: Path, state: bytes | None, tag: bool, more: dict[str, bytes] | None = None) -> None:
+    """Put into an NTFS what is looked at of a Windows."""
+    with NtfsVolume(volume) as ntfs:
+        ntfs.write("Windows/System32/config/SYSTEM", b"regf")
+        if state is not None:
+            ntfs.write(STATE_INI, state)
+        if tag:
+            ntfs.write(TAG, b"")
+        for path, content in (more or {}).items():
+            ntfs.write(path, content)
+
+
+@contextmanager
+def partition_of(disk: Path, size: int = SIZE) -> Iterator[Path]:
+    """A writable loop device of the only partition of a disk."""
+    place = ["--offset", str(START), "--sizelimit", str(size)]
+    made = subprocess.run(["losetup", "--find", "--show", *place, disk], capture_output=True, text=True, check=True)
+    node = Path(made.stdout.strip())
+    try:
+        yield node
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+def windows_disk(tmp_path: Path, state: bytes | None, tag: bool, more: dict[str, bytes] | None = None) -> Path:
+    disk = single(tmp_path, SIZE, NTFS)
+    with partition_of(disk) as node:
+        write_windows(node, state, tag, more)
+    return disk
+
+
+def names(fitness: Fitness) -> list[str]:
+    return [finding.name for finding in fitness.findings]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "ascii"])
+def test_a_windows_that_sysprep_made_ready_is_fit(tmp_path: Path, encoding: str) -> None:
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY, encoding), tag=True)))
+    assert (names(fitness), fitness.generalization, fitness.warnings) == ([], "generalized", [])
+    (facts,) = fitness.partitions
+    assert (facts.content, facts.clean, facts.system and facts.system.kind) == ("ntfs", True, "windows")
+
+
+@pytest.mark.parametrize(
+    ("state", "tag", "words"),
+    [
+        (state_ini("IMAGE_STATE_COMPLETE"), False, "sysprep was not run, or it was started since"),
+        (state_ini("IMAGE_STATE_COMPLETE"), True, "sysprep was not run, or it was started since"),
+        (state_ini("IMAGE_STATE_UNDEPLOYABLE"), False, "can't be deployed"),
+        (state_ini("IMAGE_STATE_GENERALIZE_RESEAL_TO_AUDIT"), True, "audit mode"),
+        (state_ini("IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE"), True, "its first start"),
+        (state_ini("IMAGE_STATE_OF_THE_ART"), True, "not known"),
+        (state_ini(READY), False, "did not say that it succeeded"),
+        (None, False, "does not say in which state"),
+        (None, True, "sysprep has succeeded some time"),
+        (b"", True, "does not say in which state"),
+        (b"\xff\xfe garbage \0\0", True, "does not say in which state"),
+    ],
+)
+def test_a_windows_in_any_other_state_is_not(tmp_path: Path, state: bytes | None, tag: bool, words: str) -> None:
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state, tag)))
+    assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
+    sentence = fitness.findings[0].sentence()
+    assert words in sentence and "State.ini says" in sentence and "sysprep /generalize /oobe" in sentence
+
+
+def test_names_are_found_in_any_case_and_the_exact_one_first(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    with open(volume, "wb") as file:
+        file.truncate(32 * MIB)
+    subprocess.run([*NTFS, volume], check=True, capture_output=True)
+    with NtfsVolume(volume) as ntfs:
+        ntfs.write("WINDOWS/system32/Config/System", b"one")
+        ntfs.write("data/File", b"first")
+        ntfs.write("Data/File", b"second")
+    tree = NtfsTree(RUN, str(volume))
+    assert tree.find("/Windows/System32/config/SYSTEM") == "/WINDOWS/system32/Config/System"
+    assert tree.read("/windows/SYSTEM32/config/system") == b"one"
+    assert (tree.read("/data/file"), tree.read("/Data/file")) == (b"first", b"second")
+    assert tree.find("/windows/nothing") is None and tree.read("/windows/nothing/at/all") is None
+
+
+def mirror_record(disk: Path, number: int) -> None:
+    """Have the copy of a record of the MFT be as the record is."""
+    with open(disk, "rb") as file:
+        file.seek(START)
+        boot = file.read(512)
+        offset, _record = ntfs_record(disk, number)
+        file.seek(START + offset)
+        record = file.read(1024)
+    (mirror,) = struct.unpack_from("<Q", boot, 56)
+    cluster = boot[13] * struct.unpack_from("<H", boot, 11)[0]
+    patch(disk, mirror * cluster + number * 1024, record)
+
+
+def hibernate(node: Path) -> None:
+    with NtfsVolume(node) as ntfs:
+        ntfs.write("hiberfil.sys", b"HIBR" + bytes(8188))
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "words"),
+    [
+        ("hibernated", "hibernated", "powercfg /h off"),
+        ("dirty", "dirty", "marked for a check"),
+        ("unclean log", "dirty", "chkdsk"),
+    ],
+)
+def test_all_reasons_are_said_at_once(tmp_path: Path, state: str, name: str, words: str) -> None:
+    """Also of a file system that nobody should write to, its files are looked at."""
+    disk = windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
+    if state == "hibernated":
+        with partition_of(disk) as node:
+            hibernate(node)
+    elif state == "dirty":
+        ntfs_dirty(disk)
+        mirror_record(disk, 3)
+    else:
+        ntfs_unclean_log(disk)
+    before = disk.read_bytes()
+    fitness = examine_disk(RUN, str(disk))
+    assert names(fitness) == [name, "not_generalized"]
+    assert words in fitness.findings[0].sentence()
+    assert disk.read_bytes() == before
+
+
+def test_files_that_can_not_be_read_are_no_verdict_on_them(tmp_path: Path) -> None:
+    disk = windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
+    ntfs_dirty(disk)  # and the copy of the record says otherwise
+    fitness = examine_disk(RUN, str(disk))
+    assert (names(fitness), fitness.generalization) == (["dirty"], "unknown")
+    assert "its files can't be read" in fitness.warnings[0]
+
+
+def test_encryption_is_seen(tmp_path: Path) -> None:
+    """By signatures; blkid(8) has them from the kernel's and from Microsoft's formats."""
+    disk = single(tmp_path, 16 * MIB, ["true"])
+    boot = bytearray(512)
+    boot[:11] = b"\xeb\x58\x90-FVE-FS-"
+    boot[510:] = b"\x55\xaa"
+    patch(disk, 0, bytes(boot))
+    patch(disk, 176, (0x2000).to_bytes(8, "little"))
+    patch(disk, 0x2000, b"-FVE-FS-" + (64).to_bytes(2, "little") + (2).to_bytes(2, "little"))
+    bitlocker = examine_disk(RUN, str(disk))
+    assert bitlocker.partitions[0].content == "BitLocker"
+    assert names(bitlocker) == ["encrypted"]
+    assert "manage-bde" in bitlocker.findings[0].sentence()
+    patch(disk, 0, b"LUKS\xba\xbe\x00\x01aes".ljust(592, b"\0"))
+    luks = examine_disk(RUN, str(disk))
+    assert (luks.partitions[0].content, names(luks)) == ("crypto_LUKS", ["encrypted"])
+
+
+def linux_disk(tmp_path: Path, files: dict[str, str]) -> Path:
+    root = tmp_path / "root"
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return single(tmp_path, SIZE, ["mkfs.ext4", "-q", "-F", "-d", str(root)])
+
+
+def test_a_linux_is_described_and_what_all_copies_would_share_is_said(tmp_path: Path) -> None:
+    release = 'NAME="Some Linux"\nPRETTY_NAME="Some Linux 12 (name)"\n'
+    bare = {"usr/lib/os-release": release, "etc/machine-id": "uninitialized\n"}
+    fitness = examine_disk(RUN, str(linux_disk(tmp_path, bare)))
+    assert (names(fitness), fitness.generalization) == ([], "unknown")
+    (system,) = fitness.systems
+    assert (system.kind, system.name, system.evidence) == ("linux", "Some Linux 12 (name)", [])
+    full = {
+        **bare,
+        "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+        "etc/ssh/ssh_host_ed25519_key": "key",
+        "etc/udev/rules.d/70-persistent-net.rules": "rule",
+        "var/lib/cloud/instance/datasource": "x",
+    }
+    (tmp_path / "full").mkdir()
+    (system,) = examine_disk(RUN, str(linux_disk(tmp_path / "full", full))).systems
+    for word in ("machine-id", "ssh_host_", "70-persistent-net.rules", "cloud-init"):
+        assert word in " ".join(system.evidence)
+
+
+def test_files_of_ext4_are_read_without_mounting_it(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    root = tmp_path / "root"
+    (root / "a folder").mkdir(parents=True)
+    (root / "a folder/file").write_bytes(b"content\n" * 3)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-d", root, volume, "16M"], check=True)
+    tree = ExtTree(RUN, str(volume))
+    assert tree.read("/a folder/file") == b"content\n" * 3
+    assert tree.names("/nothing") == [] and tree.read("/nothing") is None
+    assert set(tree.names("/")) >= {"a folder", "lost+found"}
+
+
+def test_a_missing_program_is_said_and_no_verdict(tmp_path: Path) -> None:
+    needs("ntfsls")
+    disk = windows_disk(tmp_path, state_ini(READY), tag=True)
+    fitness = examine_disk(runner("ntfsls"), str(disk))
+    assert (fitness.findings, fitness.generalization) == ([], "unknown")
+    assert "ntfsls is not installed" in fitness.warnings[0]
+
+
+def test_a_disk_without_a_partition_table_has_nothing_to_say(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(MIB))
+    assert examine_disk(RUN, str(tmp_path / "disk")) == Fitness(str(tmp_path / "disk"))
+
+
+# --- the playbooks ---
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab(plan: Plan) -> Iterator[Lab]:
+    """A lab whose reference has a Windows that was not generalized, and is hibernated."""
+    with running_lab(plan, laptops=1) as lab:
+        table = lab.reference.run(["sfdisk", "--json", lab.reference.disk]).stdout
+        with ntfs_of(lab, table) as node:
+            with NtfsVolume(node) as ntfs:
+                ntfs.remove(STATE_INI)
+            write_windows(node, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
+            hibernate(node)
+        yield lab
+
+
+@contextmanager
+def ntfs_of(lab: Lab, table: str) -> Iterator[Path]:
+    rows: list[dict[str, Any]] = json.loads(table)["partitiontable"]["partitions"]
+    for row in rows:
+        place = ["--offset", str(512 * row["start"]), "--sizelimit", str(512 * row["size"])]
+        probe = [
+            "blkid",
+            "-p",
+            "-O",
+            str(512 * row["start"]),
+            "-S",
+            str(512 * row["size"]),
+            "-s",
+            "TYPE",
+            "-o",
+            "value",
+        ]
+        if (
+            subprocess.run([*probe, lab.reference.disk], capture_output=True, text=True, check=False).stdout.strip()
+            == "ntfs"
+        ):
+            made = subprocess.run(
+                ["losetup", "--find", "--show", *place, lab.reference.disk], capture_output=True, text=True, check=True
+            )
+            try:
+                yield Path(made.stdout.strip())
+            finally:
+                subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+            return
+    raise AssertionError(table)
+
+
+def capture(lab: Lab, store: Path, *more: str) -> Outcome:
+    return playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", "imaging_image=unfit", *more)
+
+
+def test_what_is_not_fit_is_refused_unless_it_is_allowed_by_name(lab: Lab, store: Path) -> None:
+    refused = capture(lab, store).failures()[lab.reference.name]
+    for words in (
+        "not fit to be captured",
+        "[not_generalized]",
+        "[hibernated]",
+        "imaging_allow=hibernated,not_generalized",
+    ):
+        assert words in refused, refused
+    partly = capture(lab, store, "-e", "imaging_allow=hibernated").failures()[lab.reference.name]
+    assert "[not_generalized]" in partly and "[hibernated]" not in partly
+    assert os.listdir(store) == []
+    allowed = capture(lab, store, "-e", "imaging_allow=not_generalized,hibernated")
+    assert allowed.status == 0, allowed.stdout
+    (result,) = allowed.of("image_capture")
+    assert [part["method"] for part in result.result["partitions"] if part["content"] == "ntfs"] == ["whole"]
+    listed = playbook(lab, "images", "-e", f"imaging_store={store}")
+    assert listed.of("image_info")[0].result["images"][0]["generalization"] == "not generalized"
+    restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
+    assert restored.status == 0, restored.stdout
+    assert "was not generalized by sysprep" in restored.stdout
