@@ -248,6 +248,6 @@ def end_connections(lab: Lab, laptop: Laptop) -> None:
     laptop.run(["pkill", "-9", "-f", rf"^sshd: {current_user()}( |@|$)"], check=False)
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
-        found = re.match(rf"\s*(\d+) ssh: (\S*{re.escape(str(lab.folder))}\S*|\S*cp/\S*) \[mux\]", line)
+        found = re.match(rf"\s*(\d+) ssh: \S*{re.escape(str(lab.folder))}\S* \[mux\]", line)
         if found:
             os.kill(int(found[1]), signal.SIGKILL)

@@ -264,7 +264,7 @@ def fixture_lab(plan: Plan) -> Iterator[Lab]:
         with ntfs_of(lab, table) as node:
             with NtfsVolume(node) as ntfs:
                 ntfs.remove(STATE_INI)
-            write_windows(node, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
+                ntfs.write(STATE_INI, state_ini("IMAGE_STATE_COMPLETE"))
             hibernate(node)
         yield lab
 
@@ -326,3 +326,14 @@ def test_what_is_not_fit_is_refused_unless_it_is_allowed_by_name(lab: Lab, store
     restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
     assert restored.status == 0, restored.stdout
     assert "was not generalized by sysprep" in restored.stdout
+
+
+def test_what_is_fit_is_captured_as_that(plan: Plan, store: Path) -> None:
+    with running_lab(plan, laptops=1) as lab:
+        captured = capture(lab, store)
+        assert captured.status == 0, captured.stdout
+        listed = playbook(lab, "images", "-e", f"imaging_store={store}")
+        assert listed.of("image_info")[0].result["images"][0]["generalization"] == "generalized"
+        restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
+        assert restored.status == 0, restored.stdout
+        assert "was not generalized" not in restored.stdout

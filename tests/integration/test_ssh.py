@@ -390,8 +390,14 @@ def test_capture_and_restore_by_password(lab: Lab, store: Path, client: str) -> 
     for laptop in lab.laptops:
         set_password(laptop)
         laptop.reconfigure_sshd(*BY_PASSWORD)
-    arguments = where(store, client, f"ansible_password='{PASSWORD}'", "ansible_ssh_private_key_file=")
-    for name, more in (("capture", []), ("restore", ["-e", "imaging_confirm_erase=true"])):
+    arguments = where(store, client, "ansible_ssh_private_key_file=")
+    # As a variable, and as -k asks for it.
+    asked = lab.folder / "password"
+    asked.write_text(PASSWORD)
+    for name, more in (
+        ("capture", ["-e", f"ansible_password='{PASSWORD}'"]),
+        ("restore", ["-e", "imaging_confirm_erase=true", "--connection-password-file", str(asked)]),
+    ):
         outcome = playbook(lab, name, *arguments, *more)
         assert outcome.status == 0, outcome.stdout
         assert PASSWORD not in outcome.stdout

@@ -74,6 +74,8 @@ def _layout(size: int, folder: Path) -> list[Partition]:
     """Return the partitions, in disk order; MiB-aligned, the last ends a MiB before the disk."""
     state = folder / "State.ini"
     state.write_bytes(WINDOWS_STATE)
+    tag = folder / "Sysprep_succeeded.tag"
+    tag.touch()
     kernel, manager, release = Path("/bin/sh"), Path("/bin/ls"), Path("/etc/os-release")
     esp = 100 * MIB if size >= 1024 * MIB else 40 * MIB
     swap = size // 16 // MIB * MIB
@@ -97,7 +99,12 @@ def _layout(size: int, folder: Path) -> list[Partition]:
             windows,
             file_systems.make_ntfs,
             {"/usr/lib": "Windows/System32", "/usr/share": "Users/Public/Documents", "/usr/bin": "Program Files"},
-            {"Windows/System32/ntoskrnl.exe": kernel, "Windows/Setup/State/State.ini": state},
+            {
+                "Windows/System32/ntoskrnl.exe": kernel,
+                "Windows/System32/config/SYSTEM": kernel,
+                "Windows/System32/Sysprep/Sysprep_succeeded.tag": tag,
+                "Windows/Setup/State/State.ini": state,
+            },
         ),
         Partition(
             "linux",
