@@ -31,7 +31,8 @@ COMMANDS = [
 ]
 # Tasks that only prepare something.
 LEFT_OUT = re.compile(
-    r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds|.*See whether|.*Look at what is on|.*Refuse what is not|.*Release /dev"
+    r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds"
+    r"|.*See whether|.*Look at what is on|.*Refuse what is not|.*Release /dev"
     r"|Open the image|Be sure which|Ask once|Go on only|Read the store)"
 )
 # Tasks that were skipped on every host.
