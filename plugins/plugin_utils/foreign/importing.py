@@ -186,6 +186,10 @@ class _Import:
         if known.source_refusals:
             raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
         self._warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
+        if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
+            self._warnings.append(
+                "Only root can have file systems mapped: run this as root to leave out what they do not use."
+            )
         return (dict(table.raw) if table else None), used
 
     def _warn(self, why: str) -> None:
