@@ -158,7 +158,8 @@ def remains(lab: Lab) -> list[str]:
 
 
 def _tickets(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*") if folder.exists() else ():
+    # Unlike rglob, walk goes on when a folder goes meanwhile.
+    for path in (Path(place, name) for place, _folders, names in os.walk(folder) for name in names):
         try:
             if path.is_file() and path.stat().st_size < 1 << 20 and TICKET in path.read_bytes():
                 yield path
