@@ -26,6 +26,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, receive_exactly
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import choose_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
+from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
@@ -439,3 +440,33 @@ def add_live_user(laptop: Laptop, finally_do: Callable[[Callable[[], object]], N
     folder.chmod(0o1777)
     (folder / "authorized_keys").write_bytes((laptop.lab / "client_key.pub").read_bytes())
     finally_do(lambda: laptop.run(["umount", "--lazy", "/tmp"]))
+
+
+def test_the_same_as_over_tcp(lab: Lab, tmp_path: Path) -> None:
+    """The image, what check mode says, what is written, and that a second run changes nothing."""
+    (target, _other) = lab.targets
+    seen = []
+    for way, over in WAYS.items():
+        store = ("-e", f"imaging_store={tmp_path / way}", "-e", "imaging_image=same", *over)
+        one = (*store, "-l", target.name)
+        captured = playbook(lab, "capture", *store)
+        assert captured.status == 0, captured.stdout
+        make_foreign(target)
+        checked = playbook(lab, "restore", *one, "--check")
+        restored = playbook(lab, "restore", *one, *YES)
+        again = playbook(lab, "restore", *one, *YES)
+        verified = playbook(lab, "verify", *one)
+        assert [run.status for run in (checked, restored, again, verified)] == [0, 0, 0, 0], checked.stdout
+        image, dry, wet, second = (
+            run.of(action)[0].result
+            for run, action in (
+                (captured, "image_capture"),
+                (checked, "image_restore"),
+                (restored, "image_restore"),
+                (again, "image_restore"),
+            )
+        )
+        assert (wet["verified"], second["changed"]) == (True, False)
+        assert second["sent_bytes"] < 0.01 * wet["sent_bytes"]
+        seen.append((image["root_digest"], dry["differing_chunks"], wet["written_chunks"], wet["links_made"]))
+    assert seen[0] == seen[1] == seen[2]
