@@ -240,6 +240,46 @@ def test_an_encrypted_key_through_an_agent(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+def test_an_agent_with_too_many_keys(client: str, laptop: Laptop, port: int, tmp_path: Path, agent: Path) -> None:
+    laptop.reconfigure_sshd("MaxAuthTries 4")
+    for number in range(6):
+        (tmp_path / str(number)).mkdir()
+        key = make_key(tmp_path / str(number), "ed25519")
+        subprocess.run(["ssh-add", "-q", key], check=True)
+    any_key = common_arguments(laptop.lab).replace("IdentitiesOnly=yes", "IdentitiesOnly=no")
+    variables = {"ansible_ssh_private_key_file": None, "ansible_ssh_common_args": any_key}
+    error = assert_fails(client, laptop, port, **variables)
+    assert "let nobody in" in str(error)
+    assert not isinstance(error, LinkError)
+    # With the right one named, the others are not tried before it.
+    assert_connects(client, laptop, port)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_network_that_fails_while_logging_in_is_tried_again(client: str, laptop: Laptop, port: int) -> None:
+    """The server's processes for a connection are killed as soon as they are there."""
+    killer = threading.Event()
+
+    def kill() -> None:
+        while not killer.is_set():
+            laptop.run(["pkill", "-9", "-f", r"^sshd: (root|unknown|\[accepted\])"], check=False)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        errors = []
+        for _time in range(3):
+            try:
+                transport(client, laptop).open(port, 5).close()
+            except ImagingError as error:
+                errors.append(error)
+    finally:
+        killer.set()
+        thread.join()
+    assert errors and all(isinstance(error, LinkError) for error in errors), errors
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_an_encrypted_key_whose_passphrase_ansible_knows(
     client: str, laptop: Laptop, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

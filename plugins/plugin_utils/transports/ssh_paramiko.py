@@ -44,6 +44,9 @@ RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 STUCK = 30.0
 """Seconds for which nothing can be sent after which a connection counts as broken."""
 
+ENOUGH_TRIES = 3
+"""After so many keys it is the server that closes a connection, and not the network: sshd allows 6 tries unless it was told otherwise."""
+
 # Without a handler of its own, what paramiko logs would go to the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -162,7 +165,8 @@ class _Login:
                 if self._transport.is_authenticated():
                     return
         except (paramiko.SSHException, EOFError) as error:
-            if not self._tried:
+            # Which of the two it was can't be seen: the server had enough of it, or the network failed just then.
+            if len(self._tried) < ENOUGH_TRIES:
                 raise
             self._tried.append(f"then it closed the connection ({_words(error)})")
         tried = ", ".join(self._tried) or "nothing, for there is no key and no password"
