@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import zlib
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, ReadError
 
@@ -30,6 +32,19 @@ class FileDisk:
         """What the file shows of it: 4096 when that is where its GPT has its header, else 512."""
         at = {size: os.pread(self._descriptor, len(GPT_SIGNATURE), size) for size in (512, 4096)}
         return 4096 if at[4096] == GPT_SIGNATURE and at[512] != GPT_SIGNATURE else 512
+
+    @property
+    def gpt_end(self) -> int:
+        """Where the backup of the GPT ends, and with it the disk, as the GPT itself says; 0 when there is none (UEFI 2.10, 5.3.2)."""
+        size = self.logical_sector_size
+        sector = os.pread(self._descriptor, 512, size)
+        if not sector.startswith(GPT_SIGNATURE) or len(sector) < 512:
+            return 0
+        header_size, checksum, alternate = struct.unpack_from("<II12xQ", sector, 12)
+        header = sector[:16] + bytes(4) + sector[20:header_size]
+        if not 92 <= header_size <= 512 or zlib.crc32(header) != checksum:
+            return 0
+        return int(alternate + 1) * size
 
     def is_hole(self, offset: int, length: int) -> bool:
         """Whether the file has no data at all in these bytes."""

@@ -165,10 +165,19 @@ class _Import:
                         f"{self._source.path} holds {disk.size} bytes, and the size of a disk is a multiple of {UNIT}: it was cut short, or is no "
                         "image of a whole disk. Nothing was imported."
                     )
+                self._check_end(disk, disk.gpt_end, "its partition table")
                 yield disk
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(unpacked)
+
+    def _check_end(self, disk: FileDisk, end: int, what: str) -> None:
+        """Raise ImagingError when something that is said of the disk lies behind the end of the file."""
+        if end > disk.size:
+            raise ImagingError(
+                f"{self._source.path} is cut short: {what} ends at byte {end}, and the file holds {disk.size}. Nothing was imported. Copy it "
+                "from its source again."
+            )
 
     def _map(self, disk: FileDisk) -> tuple[dict[str, Any] | None, UsedMap]:
         """Partition table and used map, as far as this machine can tell."""
@@ -183,6 +192,8 @@ class _Import:
         except (OSError, ImagingError) as error:  # no Linux, or a program is missing
             self._warn(str(error).rstrip("."))
             return None, UsedMap(whole, reason="unknown")
+        for partition in table.partitions if table else ():
+            self._check_end(disk, partition.end, f"partition {partition.number}")
         if known.source_refusals:
             raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
         self._warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]

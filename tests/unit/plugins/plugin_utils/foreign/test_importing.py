@@ -19,7 +19,9 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import expor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import export_image
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.file_disk import FileDisk
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH
 
 from ...module_utils.samples import noise
 
@@ -68,6 +70,26 @@ def test_sectors_of_4_kib_are_seen(store: ImageStore, tmp_path: Path) -> None:
     assert done is not None
     assert done.image.header.geometry.logical_sector_size == 4096
     assert any("4096" in warning for warning in done.warnings)
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_disk_that_is_cut_short_is_not_imported(store: ImageStore, tmp_path: Path, label: str, packed: bool) -> None:
+    """By what its partition table says; a GPT says so even where there is no sfdisk."""
+    path = tmp_path / "disk.img"
+    with open(path, "wb") as file:
+        file.truncate(64 * MIB)
+    script = f"label: {label}\nstart=2048, size=60000\nstart=62048, size=60000\n"
+    subprocess.run(["sfdisk", "-q", path], input=script, text=True, check=True, env={**os.environ, "PATH": SEARCH_PATH})
+    whole = import_file(run_command, store, ImportRequest(str(path), name="whole"))
+    assert whole is not None and whole.changed
+    os.truncate(path, 40 * MIB)
+    if packed:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    for run in (run_command, no_tools) if label == "gpt" else (run_command,):
+        with pytest.raises(ImagingError, match=r"disk\.img is cut short"):
+            import_file(run, store, ImportRequest(str(path)))
+    assert os.listdir(store.path) == ["whole.img.zst"]
 
 
 def test_a_full_store_is_said_and_left_clean(
