@@ -8,9 +8,13 @@ A broken promise is an AssertionError; anything else that comes out of a target 
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import hmac
+import io
 import json
+import lzma
 import os
 import struct
 import tempfile
@@ -19,6 +23,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import zstandard
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
@@ -53,6 +60,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake imp
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import unpack
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import ForeignFile
 
 CHUNK = 64 << 10
 SIZE = 5 * CHUNK + 512
@@ -405,6 +414,31 @@ def sfdisk_seeds() -> list[bytes]:
     return [json.dumps({"partitiontable": table}).encode() + b"\0" + disk for table in (gpt, dos)]
 
 
+FOREIGN = ("gzip", "bzip2", "xz", "zstd")
+LARGEST_PIECE = 33 << 20
+ENOUGH = 64 << 20
+
+
+def run_unpack(data: bytes) -> None:
+    """A compressed file, whose format the first byte chooses, is unpacked in pieces of a bounded size, or refused."""
+    source = ForeignFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
+    with patch.object(unpack, "LARGEST_WINDOW", 64 << 20):  # what is taken is no more than what may be
+        total = 0
+        for piece in unpack.streams_of(io.BytesIO(data[1:]), source):
+            assert len(piece) <= LARGEST_PIECE
+            total += len(piece)
+            if total > ENOUGH:
+                return
+
+
+def unpack_seeds() -> list[bytes]:
+    """One stream of each format, and two."""
+    text = b"some text, again and again, " * 20 + bytes(3000)
+    zstd = zstandard.ZstdCompressor(write_checksum=True)
+    packers: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress, zstd.compress]
+    return [bytes([number]) + pack(text) * times for number, pack in enumerate(packers) for times in (1, 2)]
+
+
 TARGETS = {
     "header": Target(run_header, lambda: [header().pack(), header().pack(2000)]),
     "record": Target(run_record, records),
@@ -419,6 +453,7 @@ TARGETS = {
     "partclone-map": Target(run_map, map_seeds),
     "lsblk": Target(run_lsblk, lsblk_seeds),
     "sfdisk": Target(run_sfdisk, sfdisk_seeds),
+    "unpack": Target(run_unpack, unpack_seeds),
 }
 
 

@@ -29,11 +29,11 @@ READ_SIZE = 1 << 20
 MOST_AT_ONCE = 4 << 20
 """Bytes that a decompressor may give at a time, whatever a few bytes of its input promise."""
 
-ZSTD_INPUT = 2048
-"""Bytes that zstandard, which knows no such bound, gets at a time: no more than 512 blocks of 128 KiB (RFC 8878, 3.1.1.2) come of them."""
+ZSTD_INPUT = 1024
+"""Bytes that zstandard, which knows no such bound, gets at a time: no more than 256 blocks of 128 KiB (RFC 8878, 3.1.1.2) come of them."""
 
 LARGEST_WINDOW = 1 << 31
-"""Bytes, as zstd --long=31 makes it."""
+"""Bytes that a decompressor may look back, and so take: as zstd --long=31 makes it. xz -9 needs 64 MiB."""
 
 PIECES = 8
 """How many decompressed pieces may wait to be written."""
@@ -111,7 +111,7 @@ class _Zstd(Stream):
 IN_PROCESS: dict[str, Callable[[], Stream]] = {
     GZIP: _Gzip,
     BZIP2: lambda: Stream(bz2.BZ2Decompressor),
-    XZ: lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
+    XZ: lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_WINDOW)),
     ZSTD: _Zstd,
 }
 
@@ -137,23 +137,28 @@ def unpack(source: ForeignFile, target: BinaryIO) -> str:
 
 def _in_process(source: ForeignFile) -> Iterator[bytes]:
     with open(source.path, "rb") as file:
-        data = file.read(READ_SIZE)
-        done = 0
-        while data:
-            stream = IN_PROCESS[source.format]()
-            while not stream.eof:
-                if not data:
-                    raise Damaged(
-                        f"{source.path} is cut short: the {source.format} stream that is in it does not end. {AGAIN}"
-                    )
-                try:
-                    yield from stream.feed(data)
-                except ERRORS as error:
-                    raise _damaged(source, done, error) from error
-                if not stream.eof:
-                    data = file.read(READ_SIZE)
-            done += 1
-            data = stream.unused_data or file.read(READ_SIZE)
+        yield from streams_of(file, source)
+
+
+def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
+    """What the streams in an opened file decompress to, in pieces; raises Damaged."""
+    data = file.read(READ_SIZE)
+    done = 0
+    while data:
+        stream = IN_PROCESS[source.format]()
+        while not stream.eof:
+            if not data:
+                raise Damaged(
+                    f"{source.path} is cut short: the {source.format} stream that is in it does not end. {AGAIN}"
+                )
+            try:
+                yield from stream.feed(data)
+            except ERRORS as error:
+                raise _damaged(source, done, error) from error
+            if not stream.eof:
+                data = file.read(READ_SIZE)
+        done += 1
+        data = stream.unused_data or file.read(READ_SIZE)
 
 
 def _damaged(source: ForeignFile, streams: int, error: BaseException) -> Damaged:
