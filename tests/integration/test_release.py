@@ -39,9 +39,12 @@ def fixture_lab(plan: Plan) -> Iterator[Lab]:
 
 @pytest.fixture(name="laptop")
 def fixture_laptop(lab: Lab) -> Iterator[Laptop]:
-    """The reference. Whatever a test leaves mounted is unmounted."""
+    """The reference. Whatever a test leaves mounted is unmounted, and swap, which is the whole machine's, is switched off before."""
     laptop = lab.reference
     yield laptop
+    for line in laptop.run(["cat", "/proc/swaps"]).stdout.splitlines()[1:]:
+        if line.startswith(str(laptop.folder)):
+            laptop.run(["swapoff", line.split()[0]])
     for path in reversed(mounts_of(laptop)):
         laptop.run(["umount", "-R", "-l", path])
 
