@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
     Imported,
@@ -48,8 +47,6 @@ class ActionModule(ControllerAction):
 
 def _describe(done: Imported) -> dict[str, Any]:
     image, used = done.image, done.used
-    if image is None:
-        raise ImagingError(f"{done.path} did not come into being.")
     return {
         "changed": done.changed,
         "image": done.name,

@@ -10,9 +10,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
-
-SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import (
+    SYSTEM_FOLDERS,
+    CommandResult,
+    MissingTool,
+)
 
 
 def run_command(command: Sequence[str]) -> CommandResult:

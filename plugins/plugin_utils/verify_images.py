@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import TypeVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, Record, check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
@@ -17,19 +19,24 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, f
 MOST_WORKERS = 16
 """More than that a disk does not feed, and each takes three chunks of memory."""
 
+WORKERS = min(os.cpu_count() or 1, MOST_WORKERS)
+
 Promise = tuple[bytes, bytes]
 """The hash of a frame, and the hash of the content that it is to decode to."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RecordChecks:
     """Checks of single records, to be called from several threads at once."""
 
-    def __init__(self, image: ImageReader, workers: int) -> None:
+    def __init__(self, image: ImageReader) -> None:
         self._image = image
         self._benches: SimpleQueue[tuple[Codec, memoryview]] = SimpleQueue()
         self._kept: set[Promise] = set()
         zstd = find_zstd()
-        for dummy in range(workers):
+        for dummy in range(WORKERS):
             self._benches.put((zstd.codec(), memoryview(bytearray(image.header.geometry.chunk_size))))
 
     def check(self, record: Record) -> None:
@@ -39,28 +46,37 @@ class RecordChecks:
         if promise in self._kept:
             self._image.check_frame(record)
             return
-        codec, room = self._benches.get()
-        try:
-            check_record(self._image, record, codec, room)
-        finally:
-            self._benches.put((codec, room))
+        self.use(record, lambda content: None)
         if header.flags != USED:
             # All unused chunks of an image have the same frame, and so have chunks of zeros: most of a disk, decoded once.
             self._kept.add(promise)
 
+    def use(self, record: Record, consume: Callable[[memoryview], R]) -> R:
+        """Check a record, and return what ``consume`` makes of its content, which is gone afterwards."""
+        codec, room = self._benches.get()
+        try:
+            check_record(self._image, record, codec, room)
+            return consume(room[: record.header.content_size])
+        finally:
+            self._benches.put((codec, room))
+
+
+def in_order(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
+    """What ``work`` makes of each item, in their order, worked out on all cores with few items in flight."""
+    window: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            for item in items:
+                window.append(pool.submit(work, item))
+                if len(window) > 2 * WORKERS:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
 
 def verify_image(image: ImageReader) -> None:
     """Read the whole file and check every record, those of unused chunks too; raises BadImage at the first that is damaged."""
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    checks = RecordChecks(image, workers)
-    window: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for record in image.all_records():
-                window.append(pool.submit(checks.check, record))
-                if len(window) > 2 * workers:
-                    window.popleft().result()
-            for check in window:
-                check.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for _checked in in_order(image.all_records(), RecordChecks(image).check):
+        pass

@@ -9,6 +9,7 @@ those with a check here nothing is believed.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Callable
 
 from ..errors import ImagingError
 from .command import RunCommand, printable
-from .partition_table import Read
+from .gpt import Read
 
 NOTHING_FOUND = 2
 AMBIVALENT = 8
@@ -85,6 +86,15 @@ def distrust(content: Content, probe: Probe) -> str | None:
         return check(probe)
     except (struct.error, IndexError):
         return f"its {content.type} is damaged: a structure that must be there is not"
+
+
+def distrust_node(run: RunCommand, content: Content, node: str, size: int) -> str | None:
+    """The same of the file system on a block device of its own, of so many bytes."""
+    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return distrust(content, Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node, size))
+    finally:
+        os.close(descriptor)
 
 
 def _bits(value: int, meanings: dict[int, str]) -> str | None:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Iterator
 
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
-from .filesystems import CHECKS, HIBERNATED, Content, Probe, detect, distrust
+from .filesystems import CHECKS, HIBERNATED, Content, detect, distrust_node
 from .partition_node import NoNode, partition_node
 from .partition_table import Partition, read_partition_table
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_system
@@ -117,7 +116,7 @@ def _look_at(run: RunCommand, path: str, partition: Partition, warnings: list[st
         content = detect(run, path, partition.start, partition.size)
         if content.type in CHECKS:
             with partition_node(run, path, partition) as node:
-                reason = _why_not_clean(run, content, node, partition.size)
+                reason = distrust_node(run, content, node, partition.size) or ""
                 clean = not reason
                 if content.type in TREES:
                     system = find_system(TREES[content.type](run, node))
@@ -137,15 +136,6 @@ def _look_at(run: RunCommand, path: str, partition: Partition, warnings: list[st
         reason,
         system,
     )
-
-
-def _why_not_clean(run: RunCommand, content: Content, node: str, size: int) -> str:
-    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        probe = Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node, size)
-        return distrust(content, probe) or ""
-    finally:
-        os.close(descriptor)
 
 
 def _against(facts: PartitionFacts) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The partition table of a disk, as ``sfdisk --json`` reads it, and where the table itself lies.
 
-Sources: sfdisk(8); UEFI specification 2.10, chapter 5 (GPT header and protective MBR).
+Source: sfdisk(8).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import RunCommand
+from .gpt import ENTRIES_LIMIT, MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read
 from .raw_io import logical_sector_size
 
 NO_TABLE = "does not contain a recognized partition table"
@@ -24,16 +24,6 @@ PARTITION_LIMIT = 4096
 
 EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""
-
-GPT_SIGNATURE = b"EFI PART"
-GPT_ENTRIES_LIMIT = 1 << 20
-"""Bytes. The usual array of 128 entries has 16 KiB."""
-
-PROTECTIVE_TYPE = 0xEE
-"""Type of the MBR entry that keeps old programs off a GPT disk."""
-
-Read = Callable[[int, int], bytes]
-"""Reads ``length`` bytes at ``offset`` of a disk; fewer at its end."""
 
 
 @dataclass(frozen=True)
@@ -175,36 +165,18 @@ def _sectors(entry: Mapping[str, Any], name: str, node: str, least: int = 0) -> 
 def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
     """The headers and arrays of a GPT: where they usually lie, and where the primary header says that the backup is."""
     sectors = disk_size // sector_size
-    primary = _GptHeader.read(read, 1, sector_size)
+    primary = GptHeader.read(read, 1, sector_size)
     places = {1, sectors - 1} | ({primary.backup} if primary else set())
     for place in sorted(place for place in places if 0 < place < sectors):
-        header = _GptHeader.read(read, place, sector_size)
+        header = GptHeader.read(read, place, sector_size)
         if header is None:
             continue
         yield place * sector_size, (place + 1) * sector_size
         start = header.entries * sector_size
-        length = header.entry_count * header.entry_size
+        length = header.entries_size
         # A header that claims more is damaged, and nothing follows from it.
-        if 0 < length <= GPT_ENTRIES_LIMIT and start + length <= disk_size:
+        if 0 < length <= ENTRIES_LIMIT and start + length <= disk_size:
             yield start, start + -(-length // sector_size) * sector_size
-
-
-@dataclass(frozen=True)
-class _GptHeader:
-    """The fields of a GPT header that say where things are (UEFI 2.10, table 5.5)."""
-
-    backup: int
-    entries: int
-    entry_count: int
-    entry_size: int
-
-    @classmethod
-    def read(cls, read: Read, sector: int, sector_size: int) -> _GptHeader | None:
-        """The header in a sector, or None when there is none."""
-        data = read(sector * sector_size, 92)
-        if len(data) < 92 or data[:8] != GPT_SIGNATURE:
-            return None
-        return cls(*struct.unpack_from("<32xQ32xQII", data))
 
 
 def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
@@ -212,8 +184,8 @@ def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tup
     boot_sector = read(0, 512)
     if boot_sector[510:512] != b"\x55\xaa":
         return
-    for offset in range(446, 510, 16):
-        kind, start, count = struct.unpack_from("<4xB3xII", boot_sector, offset)
+    for offset in MBR_ENTRIES:
+        kind, start, count = MBR_ENTRY.unpack_from(boot_sector, offset)
         if kind and kind != PROTECTIVE_TYPE and count:
             yield min(start * sector_size, disk_size), min((start + count) * sector_size, disk_size)
 

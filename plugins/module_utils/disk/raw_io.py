@@ -214,12 +214,7 @@ class RawDisk:
 
     def is_hole(self, offset: int, length: int) -> bool:
         """Whether a regular file has no data at all in these bytes; never true of a device."""
-        if self.is_device:
-            return False
-        try:
-            return os.lseek(self._buffered, offset, os.SEEK_DATA) >= offset + length
-        except OSError as error:
-            return error.errno == errno.ENXIO
+        return not self.is_device and is_hole(self._buffered, offset, length)
 
     def flush(self) -> None:
         """Bring everything written to the medium, and forget what the page cache holds of it."""
@@ -257,6 +252,16 @@ class RawDisk:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+
+def is_hole(descriptor: int, offset: int, length: int) -> bool:
+    """Whether a regular file has no data at all in these bytes, as far as the system can tell."""
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO
 
 
 def write_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:

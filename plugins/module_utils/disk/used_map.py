@@ -8,14 +8,13 @@ Everything that is not proven to be free is used. Only a file system that is pro
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Iterator
 
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .devices import Disk
-from .filesystems import CHECKS, Content, Probe, detect, distrust
+from .filesystems import CHECKS, Content, detect, distrust_node
 from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
@@ -160,7 +159,7 @@ class _Mapper:
         """The used ranges of a file system, or why there is no telling."""
         try:
             with partition_node(self._run, self._disk, partition) as node:
-                reason = self._distrust(content, node, partition.size)
+                reason = distrust_node(self._run, content, node, partition.size)
                 if reason is None:
                     used = used_blocks(self._run, content.type, node, partition.size)
                     start = partition.start
@@ -174,15 +173,6 @@ class _Mapper:
             reason = str(error).rstrip(".")
         self.warnings.append(f"Partition {partition.number} ({content.type}) is captured whole: {reason}.")
         return ByteRanges(), reason
-
-    def _distrust(self, content: Content, node: str, size: int) -> str | None:
-        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return distrust(
-                content, Probe(self._run, lambda offset, length: os.pread(descriptor, length, offset), node, size)
-            )
-        finally:
-            os.close(descriptor)
 
     def _missing_tool(self, error: MissingTool) -> str:
         """Say once that a tool is missing; returns the reason."""

@@ -11,17 +11,14 @@ import gzip
 import lzma
 import os
 import subprocess
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import name_file, sync_folder
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, check_record
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
 
 from .holes import write_with_holes
 
@@ -32,13 +29,14 @@ QCOW2 = "qcow2"
 FORMATS = (RAW, GZIP, XZ, QCOW2)
 
 PARTIAL = ".partial"
-MOST_WORKERS = 16
 
 GZIP_LEVEL = 6
 XZ_PRESET = 3
 """Of xz; its own, 6, takes twice as long for a few percent, and 64 MiB for each chunk that is worked on."""
 
 QEMU_IMG = "qemu-img"
+
+R = TypeVar("R")
 
 
 def format_of(path: str) -> str:
@@ -90,45 +88,21 @@ def _open_new(partial: str) -> BinaryIO:
         ) from error
 
 
-class _Chunks:
-    """The content of chunks, checked; for several threads at once."""
+def _contents(image: ImageReader, consume: Callable[[int, memoryview | None], R]) -> Iterator[R]:
+    """What ``consume`` makes of the content (None: zeros) of each chunk, checked, in disk order; raises BadImage."""
+    checks = RecordChecks(image)
 
-    def __init__(self, image: ImageReader, workers: int) -> None:
-        self._image = image
-        self._benches: SimpleQueue[tuple[Codec, memoryview]] = SimpleQueue()
-        zstd = find_zstd()
-        for dummy in range(workers):
-            self._benches.put((zstd.codec(), memoryview(bytearray(image.header.geometry.chunk_size))))
-
-    def use(self, chunk: int, consume: Callable[[memoryview | None], Any]) -> Any:
-        """Hand a chunk's content (None: zeros) to ``consume``, and return its answer; raises BadImage."""
-        row = self._image.index.find(chunk)
+    def use(chunk: int) -> R:
+        row = image.index.find(chunk)
         if row is None:
-            return consume(None)
-        codec, room = self._benches.get()
-        try:
-            record = self._image.record(row)
-            check_record(self._image, record, codec, room)
-            return consume(room[: record.header.content_size] if row.flags == USED else None)
-        finally:
-            self._benches.put((codec, room))
+            return consume(chunk, None)
+        record = image.record(row)
+        if row.flags == USED:
+            return checks.use(record, functools.partial(consume, chunk))
+        checks.check(record)
+        return consume(chunk, None)
 
-
-def _in_order(image: ImageReader, consume: Callable[[int, memoryview | None], Any]) -> Iterator[Any]:
-    """The answers to the content of all chunks, in disk order, worked out on all cores."""
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    chunks = _Chunks(image, workers)
-    window: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for chunk in range(image.header.geometry.chunk_count):
-                window.append(pool.submit(chunks.use, chunk, functools.partial(consume, chunk)))
-                if len(window) > 2 * workers:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return in_order(range(image.header.geometry.chunk_count), use)
 
 
 def _write_raw(image: ImageReader, file: BinaryIO) -> None:
@@ -140,7 +114,7 @@ def _write_raw(image: ImageReader, file: BinaryIO) -> None:
         if content is not None:
             write_with_holes(file.fileno(), content, geometry.offset(chunk))
 
-    for _done in _in_order(image, write):
+    for _done in _contents(image, write):
         pass
 
 
@@ -153,7 +127,7 @@ def _write_members(image: ImageReader, file: BinaryIO, compress: Callable[[bytes
     def member(chunk: int, content: memoryview | None) -> bytes:
         return zeros[geometry.length(chunk)] if content is None else compress(content)
 
-    for packed in _in_order(image, member):
+    for packed in _contents(image, member):
         file.write(packed)
 
 

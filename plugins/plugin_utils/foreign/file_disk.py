@@ -5,15 +5,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import struct
-import zlib
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, ReadError
-
-GPT_SIGNATURE = b"EFI PART"
-"""At the start of the second sector (UEFI 2.10, 5.3.2)."""
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import GPT_SIGNATURE, GptHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, ReadError, is_hole
 
 
 class FileDisk:
@@ -37,23 +32,12 @@ class FileDisk:
     def gpt_end(self) -> int:
         """Where the backup of the GPT ends, and with it the disk, as the GPT itself says; 0 when there is none (UEFI 2.10, 5.3.2)."""
         size = self.logical_sector_size
-        sector = os.pread(self._descriptor, 512, size)
-        if not sector.startswith(GPT_SIGNATURE) or len(sector) < 512:
-            return 0
-        header_size, checksum, alternate = struct.unpack_from("<II12xQ", sector, 12)
-        header = sector[:16] + bytes(4) + sector[20:header_size]
-        if not 92 <= header_size <= 512 or zlib.crc32(header) != checksum:
-            return 0
-        return int(alternate + 1) * size
+        header = GptHeader.read(lambda offset, length: os.pread(self._descriptor, length, offset), 1, size)
+        return (header.backup + 1) * size if header and header.sound else 0
 
     def is_hole(self, offset: int, length: int) -> bool:
         """Whether the file has no data at all in these bytes."""
-        if not hasattr(os, "SEEK_DATA"):
-            return False
-        try:
-            return os.lseek(self._descriptor, offset, os.SEEK_DATA) >= offset + length
-        except OSError as error:
-            return error.errno == errno.ENXIO
+        return is_hole(self._descriptor, offset, length)
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view`` from ``offset``."""

@@ -54,7 +54,7 @@ class ImportRequest:
     collection_version: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Imported:
     """What became of it. ``format`` is the file's."""
 
@@ -78,29 +78,30 @@ def import_file(
     source = look_at(request.source)
     name = request.name or name_for(source.path)
     path = store.image_path(name)
-    if source.path == os.path.realpath(path):
-        return Imported(name, path, source.format, False, store.open(name))
-    old = _existing(store, name, source, request)
-    if isinstance(old, Imported) or check_only:
-        return old if isinstance(old, Imported) else None
+    made_before = _made_before(store, name, source, request)
+    if made_before is not None:
+        return Imported(name, path, source.format, False, made_before)
+    old = store.existing(name, request.update)
+    if check_only:
+        return None
     replaced = os.stat(path) if old else None
     place = store.place(name)
+    work = _Import(run, request, source, place)
     try:
-        result = _Import(run, store, request, source, name, place).do()
+        work.fill()
         place.commit(replaced)
     except OSError as error:
         raise store_error(store.path, error) from error
     finally:
         place.remove()
-    result.image = store.open(name)
-    return result
+    return Imported(name, path, source.format, True, store.open(name), work.unpacked_by, work.used, work.warnings)
 
 
-def _existing(
-    store: ImageStore, name: str, source: ForeignFile, request: ImportRequest
-) -> Imported | ImageReader | None:
-    """What there is of that name: this very file's image, another one that may be replaced, or nothing."""
+def _made_before(store: ImageStore, name: str, source: ForeignFile, request: ImportRequest) -> ImageReader | None:
+    """The image of that name, if it is this very file or was made of it as it is now."""
     path = store.image_path(name)
+    if source.path == os.path.realpath(path):
+        return store.open(name)
     if not os.path.lexists(path):
         return None
     with contextlib.suppress(ImagingError):
@@ -111,34 +112,29 @@ def _existing(
             same = image.header.source.get("imported_from") == source.identity
             same = same and image.header.source.get("used_map") == request.used_map
         if same:
-            return Imported(name, path, source.format, False, image)
-    return store.existing(name, request.update)
+            return image
+    return None
 
 
 class _Import:
     """One import, into a place that was taken for it."""
 
-    def __init__(
-        self, run: RunCommand, store: ImageStore, request: ImportRequest, source: ForeignFile, name: str, place: Place
-    ) -> None:
+    def __init__(self, run: RunCommand, request: ImportRequest, source: ForeignFile, place: Place) -> None:
         self._run = run
-        self._store = store
         self._request = request
         self._source = source
-        self._name = name
         self._place = place
-        self._warnings: list[str] = []
+        self.unpacked_by = ""
+        self.used: UsedMap | None = None
+        self.warnings: list[str] = []
 
-    def do(self) -> Imported:
+    def fill(self) -> None:
         """Fill the place; raises ImagingError, OSError."""
-        result = Imported(self._name, self._place.path, self._source.format, True, None)  # type: ignore[arg-type]
         if self._source.format == FLEET:
             self._copy_image()
-            return result
-        with self._disk(result) as disk:
-            result.used = self._write(disk)
-        result.warnings = self._warnings
-        return result
+            return
+        with self._disk() as disk:
+            self.used = self._write(disk)
 
     def _copy_image(self) -> None:
         """An image of ours is taken over as it is, once every record of it was checked."""
@@ -150,14 +146,14 @@ class _Import:
         verify_image(ImageReader(FileSource(self._place.partial)))
 
     @contextlib.contextmanager
-    def _disk(self, result: Imported) -> Iterator[FileDisk]:
+    def _disk(self) -> Iterator[FileDisk]:
         """The plain disk: the file itself, or what it unpacks to."""
         path = self._source.path
         unpacked = self._place.partial + UNPACKED
         try:
             if self._source.format != RAW:
                 with open(unpacked, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                    result.unpacked_by = unpack(self._source, file)
+                    self.unpacked_by = unpack(self._source, file)
                 path = unpacked
             with contextlib.closing(FileDisk(path)) as disk:
                 if not disk.size or disk.size % UNIT:
@@ -196,15 +192,15 @@ class _Import:
             self._check_end(disk, partition.end, f"partition {partition.number}")
         if known.source_refusals:
             raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
-        self._warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
+        self.warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
         if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
-            self._warnings.append(
+            self.warnings.append(
                 "Only root can have file systems mapped: run this as root to leave out what they do not use."
             )
         return (dict(table.raw) if table else None), used
 
     def _warn(self, why: str) -> None:
-        self._warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
+        self.warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
 
     def _write(self, disk: FileDisk) -> UsedMap:
         table, used = self._map(disk)

@@ -28,8 +28,17 @@ SHORT_OPTIONS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw
 NOT_FOR_BULK = frozenset(f"-{letter}" for letter in "CfgGnNqstvyADELMOQRSTVwWxXY")
 """Compression, a shared master and its socket, forwardings, verbosity and what concerns a remote command or terminal."""
 
-OVERRIDES = ("ControlMaster=no", "ControlPath=none", "Compression=no", "PermitLocalCommand=no", "RemoteCommand=none")
-OVERRIDES_OF_SHAPE = ("ForwardAgent=no", "ForwardX11=no", "RequestTTY=no", "LogLevel=VERBOSE")
+OVERRIDES = (
+    "ControlMaster=no",
+    "ControlPath=none",
+    "Compression=no",
+    "PermitLocalCommand=no",
+    "RemoteCommand=none",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "RequestTTY=no",
+    "LogLevel=VERBOSE",
+)
 
 FASTEST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """RFC 5647, as OpenSSH has it; one pass of hardware encrypts and authenticates."""
@@ -154,7 +163,7 @@ def settings_of(connection: ConnectionBase) -> SshSettings:
             "Set imaging_transport: tcp, or the laptop's ansible_connection: ssh."
         )
     arguments = [
-        *(word for option in (*OVERRIDES, *OVERRIDES_OF_SHAPE) for word in ("-o", option)),
+        *(word for option in OVERRIDES for word in ("-o", option)),
         *_for_bulk(_option(connection, "ssh_args")),
     ]
     password = _option(connection, "password")
