@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
-
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
@@ -31,6 +31,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
     """What an opened image says of itself."""
     source, geometry = image.header.source, image.header.geometry
     used = image.index.used_bytes()
+    reach = extent(image.header, image.index)
     return {
         "created": image.header.created,
         "source_host": str(source.get("host") or ""),
@@ -38,6 +39,8 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
         "source_serial": str(source.get("serial") or ""),
         "source_wwn": str(source.get("wwn") or ""),
         "disk_size": geometry.disk_size,
+        "minimum_size": reach.least,
+        "minimum_reason": reach.last,
         "logical_sector_size": geometry.logical_sector_size,
         "used_bytes": used,
         "used_chunks": len(image.index),
@@ -66,29 +69,21 @@ def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
     return row
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Action plugin of M(fleet.imaging.image_info)."""
 
-    _supports_check_mode = True
-    _supports_async = False
-    _requires_connection = False
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "store": {"type": "path", "default": "~/fleet-images"},
         "names": {"type": "list", "elements": "str"},
         "verify": {"type": "bool", "default": False},
     }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Entry point, called by Ansible."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List the images; raises ImagingError when one that was asked for is not there."""
         store = ImageStore(arguments["store"])
-        try:
-            names = choose_names(store, arguments["names"])
-        except ImagingError as error:
-            return dict(result, failed=True, msg=str(error))
+        names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
-        result.update(changed=False, store=store.path, images=images)
+        result = {"changed": False, "store": store.path, "images": images}
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:
             result.update(failed=True, msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad))

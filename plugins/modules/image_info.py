@@ -109,6 +109,14 @@ images:
       description: Size of that disk in bytes.
       returned: when the image can be opened
       type: int
+    minimum_size:
+      description: Size in bytes of the smallest disk that the image fits on.
+      returned: when the image can be opened
+      type: int
+    minimum_reason:
+      description: What of the image needs so much.
+      returned: when the image can be opened
+      type: str
     logical_sector_size:
       description: Size of a logical sector of that disk in bytes.
       returned: when the image can be opened

@@ -21,6 +21,8 @@ description:
     partition table. The disk is held exclusively meanwhile.
   - Compared is what file systems use. What lies in free space is no difference.
   - In check mode the disk is only read and compared, which is how an earlier restore is verified.
+  - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last MiB is made zeros. That is
+    part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
   - A disk that holds a mounted file system, active swap, a RAID, LVM or crypt holder or the live medium is refused, and so is a partition,
     a disk that is too small, one with another sector size, and the disk that the image was captured from.
   - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
@@ -94,6 +96,10 @@ device:
   type: str
 disk_size:
   description: Size of the disk in bytes.
+  returned: success
+  type: int
+larger_by:
+  description: Bytes that the disk has more than the image's; negative when it is smaller.
   returned: success
   type: int
 used_bytes:

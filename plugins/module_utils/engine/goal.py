@@ -8,8 +8,9 @@ Scan, write and read-back use the same goal, so that what is changed on purpose 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Iterator
+import heapq
+from dataclasses import dataclass, replace
+from typing import Iterator, Mapping
 
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, unpack_ranges, zeros_hash
@@ -21,32 +22,45 @@ ZERO_UNUSED = "zero"
 UNUSED = (DISCARD, LEAVE, ZERO_UNUSED)
 """What becomes of the bytes of a target that the image does not use: given back to the device, left alone, or made zeros."""
 
-TAIL = 1 << 20
-"""Bytes at the end of a larger disk that are made zeros: where old backup GPTs and the metadata of RAID lie."""
-
 WORTH_DISCARDING = 1 << 20
 """Bytes. A smaller gap costs more to name than it is worth to the device."""
 
 
-class Goal:
-    """The content of a target. Rows are those of the image's index, but with ``zero`` unused bytes are content too: zeros."""
+@dataclass(frozen=True)
+class OwnChunk:
+    """A chunk whose content is not the image's alone, in full; ``row`` says the same of it as an index says of others."""
 
-    def __init__(self, index: Index, target_size: int, unused: str) -> None:
-        self.geometry = index.geometry
+    row: Row
+    content: memoryview
+
+
+class Goal:
+    """The content of a target. Rows are those of the image's index, but with ``zero`` unused bytes are content too: zeros.
+
+    ``own`` are the chunks in which a target differs from the image on purpose (``engine.another_size``). ``geometry`` is the target's.
+    """
+
+    def __init__(self, index: Index, target_size: int, unused: str, own: Mapping[int, OwnChunk] | None = None) -> None:
+        self.geometry = replace(index.geometry, disk_size=target_size)
         self._index = index
-        self._target_size = target_size
+        self._own = own or {}
         self._all = unused == ZERO_UNUSED
-        end = self.geometry.disk_size
-        self.tail = (end if self._all else max(end, target_size - TAIL), target_size)
-        """The range beyond the image's disk that is to be zeros; empty on a disk of the same size."""
 
     def __len__(self) -> int:
         """How many chunks matter."""
-        return self.geometry.chunk_count if self._all else len(self._index)
+        if self._all:
+            return self.geometry.chunk_count
+        others = sum(1 for chunk in self._own if self._index.position(chunk) is None)
+        return self._index.count_before(self.geometry.chunk_count) + others
+
+    def own(self, chunk: int) -> OwnChunk | None:
+        """A chunk that need not be asked for, as this end knows it; None for all others."""
+        return self._own.get(chunk)
 
     def row(self, chunk: int) -> Row | None:
         """What a chunk is to hold; None when that does not matter."""
-        row = self._index.find(chunk)
+        own = self._own.get(chunk)
+        row = own.row if own else self._index.find(chunk)
         if not self._all:
             return row
         if row is not None:
@@ -55,9 +69,13 @@ class Goal:
 
     def rows(self) -> Iterator[Row]:
         """All chunks that matter, in disk order."""
-        if not self._all:
-            return iter(self._index)
-        return (row for row in map(self.row, range(self.geometry.chunk_count)) if row is not None)
+        if self._all:
+            return (row for row in map(self.row, range(self.geometry.chunk_count)) if row is not None)
+        stored = self._index.rows_between(0, self.geometry.chunk_count)
+        if not self._own:
+            return stored
+        others = (row for row in stored if row.chunk not in self._own)
+        return heapq.merge(others, (self._own[chunk].row for chunk in sorted(self._own)), key=lambda row: row.chunk)
 
     def ranges(self, row: Row) -> list[tuple[int, int]]:
         """The bytes of a chunk that matter, counted from its start."""
@@ -76,5 +94,5 @@ class Goal:
                 if offset + start - position >= WORTH_DISCARDING:
                     yield position, offset + start
                 position = offset + end
-        if self.tail[0] - position >= WORTH_DISCARDING:
-            yield position, self.tail[0]
+        if self.geometry.disk_size - position >= WORTH_DISCARDING:
+            yield position, self.geometry.disk_size

@@ -48,10 +48,8 @@ class Guards:
     def lower(self) -> None:
         """Make the disk unbootable, durably."""
         blank = aligned_buffer(self._sector)
-        # A larger disk has its old backup header at its own end, beyond the image's.
-        for place in sorted({*self._places, self._disk.size - self._sector}):
-            if place + self._sector <= self._disk.size:
-                self._disk.write_from(place, blank)
+        for place in self._places:
+            self._disk.write_from(place, blank)
         self._disk.flush()
         self.down = True
 

@@ -22,9 +22,9 @@ from ..image.record import ZERO
 from .goal import Goal
 from .scan import Scan
 
-NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, BLANK, WRITTEN = range(7)
-"""What is known of a chunk: its content does not matter; not looked at; holds its goal; differs; was asked for; is to be all zeros, for
-which nobody need be asked; was written."""
+NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, KNOWN, WRITTEN = range(7)
+"""What is known of a chunk: its content does not matter; not looked at; holds its goal; differs; was asked for; differs, and is
+known without asking, be it zeros or not; was written."""
 
 MOST_SAMPLES = 64
 SAMPLED_SHARE = 100
@@ -168,7 +168,7 @@ class Look:
     def take(self, most: int) -> list[int]:
         """Up to so many wanted chunks, in disk order, which count as requested from now on; raises what ended the looking.
 
-        Chunks that are to be all zeros are not among them.
+        Chunks of which this end knows the content are not among them.
         """
         with self._changed:
             if self.error is not None:
@@ -177,8 +177,8 @@ class Look:
             chunk = self.states.find(WANTED, self._lowest_wanted)
             while chunk >= 0 and len(taken) < most:
                 row = self._goal.row(chunk)
-                if row is not None and row.flags & ZERO:
-                    self.states[chunk] = BLANK
+                if self._goal.own(chunk) or (row is not None and row.flags & ZERO):
+                    self.states[chunk] = KNOWN
                 else:
                     self.states[chunk] = REQUESTED
                     taken.append(chunk)

@@ -63,14 +63,16 @@ class Restore:
         self._zstd = zstd
         self._watches = watches
         self._own = _Worker()
-        self._zeros = bytes(self._geometry.chunk_size)
         self._slots: list[_Slot] = []
         self.workers = worker_count(2 * self._geometry.chunk_size)
         self.bytes_written = 0
         """Bytes written or zeroed; what was discarded does not count."""
 
-    def zero(self, rows: Iterable[Row], written: Callable[[int], None]) -> None:
-        """Have these chunks, in ascending order, be all zeros; ``written`` is called with each that is. Raises DiskError."""
+    def write_known(self, rows: Iterable[Row], written: Callable[[int], None]) -> None:
+        """Write the chunks, in ascending order, whose content this end knows: zeros, and the goal's own.
+
+        ``written`` is called with each that is. Raises DiskError.
+        """
         writing = self._watches.new()
         start = end = 0
         chunks: list[int] = []
@@ -85,6 +87,14 @@ class Restore:
             writing.busy("zero")
 
         for row in rows:
+            own = self._goal.own(row.chunk)
+            if own and not row.flags & ZERO:
+                content = aligned_buffer(len(own.content))
+                content[:] = own.content
+                self._write_chunk(row, content)
+                written(row.chunk)
+                writing.busy("write")
+                continue
             offset, length = self._geometry.offset(row.chunk), self._geometry.length(row.chunk)
             for low, high in spans(self._goal.ranges(row), self._disk.alignment, length):
                 if offset + low != end or end - start >= LARGEST_ZERO:
@@ -93,12 +103,6 @@ class Restore:
                 end = offset + high
             chunks.append(row.chunk)
         flush()
-
-    def zero_tail(self) -> None:
-        """Clear the end of a larger disk."""
-        start, end = self._goal.tail
-        self._disk.zero(start, end - start)
-        self.bytes_written += end - start
 
     def write(self, receive: Receive, interrupt: Callable[[], None], written: Callable[[int], None]) -> None:
         """Write what ``receive`` yields, but for the guards; ``written`` is called with each chunk that is on its way to the medium.
@@ -123,44 +127,42 @@ class Restore:
         with contextlib.closing(pipeline.results()) as results:
             for slot, content in results:
                 writing.wait("write")
-                header = slot.header
-                offset = self._geometry.offset(header.chunk)
-                self._guards.take_out(offset, content)
-                row = self._goal.row(header.chunk)
-                ranges = self._goal.ranges(row) if row else []
-                self.bytes_written += write_spans(self._disk, offset, content, ranges)
-                written(header.chunk)
+                row = self._goal.row(slot.header.chunk)
+                if row is not None:
+                    self._write_chunk(row, content)
+                written(slot.header.chunk)
                 writing.busy("write")
+
+    def _write_chunk(self, row: Row, content: memoryview) -> None:
+        offset = self._geometry.offset(row.chunk)
+        self._guards.take_out(offset, content)
+        self.bytes_written += write_spans(self._disk, offset, content, self._goal.ranges(row))
 
     def _work(self, slot: _Slot) -> memoryview:
         own = self._own
         if own.codec is None or own.watch is None:
             own.codec, own.watch = self._zstd.codec(), self._watches.new()
         own.watch.wait("decompress")
-        header = slot.header
-        self._check_header(header)
-        content = slot.content[: header.content_size]
-        frame = slot.frame[: header.frame_size]
-        if hashlib.sha256(frame).digest() != header.frame_hash:
-            raise DamagedFrame(header.chunk)
-        own.watch.busy("hash")
-        if header.flags & ZERO:
-            content[:] = self._zeros[: len(content)]
-            return content
-        own.codec.decompress_into(frame, content)
-        own.watch.busy("decompress")
-        if hashlib.sha256(content).digest() != header.content_hash:
-            raise ImagingError(f"The frame of chunk {header.chunk} decodes to something else than the index promises.")
-        own.watch.busy("hash")
+        content = slot.content[: slot.header.content_size]
+        decode(self._index, slot.header, slot.frame[: slot.header.frame_size], own.codec, content, own.watch)
         return content
 
-    def _check_header(self, header: RecordHeader) -> None:
-        row = self._index.find(header.chunk)
-        if row is None or (row.flags, row.ranges, row.content_hash) != (
-            header.flags,
-            header.ranges,
-            header.content_hash,
-        ):
-            raise ImagingError(
-                f"A record of chunk {header.chunk} arrived that is not what the image's index says of it."
-            )
+
+def decode(
+    index: Index, header: RecordHeader, frame: memoryview, codec: Codec, content: memoryview, watch: Stopwatch
+) -> None:
+    """Fill ``content`` from a record that arrived, believing nothing of it; raises DamagedFrame, ImagingError."""
+    row = index.find(header.chunk)
+    if row is None or (row.flags, row.ranges, row.content_hash) != (header.flags, header.ranges, header.content_hash):
+        raise ImagingError(f"A record of chunk {header.chunk} arrived that is not what the image's index says of it.")
+    if hashlib.sha256(frame).digest() != header.frame_hash:
+        raise DamagedFrame(header.chunk)
+    watch.busy("hash")
+    if header.flags & ZERO:
+        content[:] = bytes(len(content))
+        return
+    codec.decompress_into(frame, content)
+    watch.busy("decompress")
+    if hashlib.sha256(content).digest() != header.content_hash:
+        raise ImagingError(f"The frame of chunk {header.chunk} decodes to something else than the index promises.")
+    watch.busy("hash")

@@ -58,21 +58,6 @@ class Scan:
         for slot, equal in OrderedPipeline(self._slots, feed, self._work, self.workers).results():
             yield slot.row, equal
 
-    def tail_is_zero(self) -> bool:
-        """Whether the end of a larger disk holds nothing."""
-        start, end = self._goal.tail
-        buffer = self._slots[0].buffer
-        try:
-            while start < end:
-                piece = buffer[: end - start]
-                self._disk.read_into(start, piece)
-                if not self._zeros.startswith(piece):
-                    return False
-                start += len(piece)
-        except ReadError:
-            return False
-        return True
-
     def _read(self, slot: _Slot) -> None:
         row = slot.row
         length = self._geometry.length(row.chunk)

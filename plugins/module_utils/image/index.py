@@ -133,6 +133,10 @@ class Index:
         position = bisect.bisect_left(_Chunks(self), chunk)
         return position if position < len(self) and self.chunk_at(position) == chunk else None
 
+    def count_before(self, chunk: int) -> int:
+        """How many of the chunks before this one are used."""
+        return bisect.bisect_left(_Chunks(self), chunk)
+
     def __iter__(self) -> Iterator[Row]:
         """All rows, in ascending order of chunks."""
         return (self.row_at(position) for position in range(len(self)))

@@ -10,12 +10,13 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping
+from typing import Any, Callable, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
+from ..engine.another_size import extent, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
-from ..engine.look import BLANK, EQUAL, REQUESTED, WANTED, WRITTEN, Look
+from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.stopwatch import Stopwatches
@@ -35,6 +36,7 @@ from ..stream.conversation import (
 )
 from ..stream.link import Link, LinkError
 from ..zstd import Zstd
+from .fetched import Fetched
 from .held_disk import HeldDisk
 from .places import MOST_RANGES, describe_range, merge, name_ranges
 from .session import Session
@@ -78,14 +80,12 @@ class TargetDisk(HeldDisk):
         super().__init__(run, request.device, request.expect, writable=request.write)
         self._request = request
 
-    def check_fits(self, header: ImageHeader) -> None:
+    def check_fits(self, header: ImageHeader, index: Index) -> None:
         """Raise ImagingError when the image can't be this disk's content, or was taken from this very disk."""
         geometry, source, path = header.geometry, header.source, self.raw.path
-        if self.raw.size < geometry.disk_size:
-            raise ImagingError(
-                f"{path} has {self.raw.size} bytes and the image's disk has {geometry.disk_size}: {geometry.disk_size - self.raw.size} bytes too "
-                "few. Nothing was written. Use a disk at least as large, or capture a smaller reference."
-            )
+        needed = extent(header, index)
+        if self.raw.size < needed.least:
+            raise ImagingError(f"Nothing was written. {needed.too_small(path, self.raw.size)}")
         if self.raw.logical_sector_size != geometry.logical_sector_size:
             raise ImagingError(
                 f"{path} has sectors of {self.raw.logical_sector_size} bytes and the image's disk has {geometry.logical_sector_size}: partition "
@@ -129,7 +129,6 @@ class RestoreSink:
         self._looking: threading.Thread | None = None
         self._stop_looking = threading.Event()
         self._discarding: Discarding | None = None
-        self._tail_differs = False
         self._told = 0.0
         self._write_seconds: float | None = None
         self._compared = False
@@ -175,27 +174,26 @@ class RestoreSink:
                 f"The index that arrived has the root digest {found.hex()} and the image that was asked for has "
                 f"{self._request.root_digest.hex()}. Nothing was written."
             )
-        self._disk.check_fits(header)
-        raw, geometry = self._disk.raw, header.geometry
-        if raw.size > geometry.disk_size:
-            self.warnings.append(
-                f"{raw.path} is {raw.size - geometry.disk_size} bytes larger than the image's disk: what is beyond stays "
-                "unused, and the backup of a GPT lies before it. sgdisk --move-second-header moves it to the end."
-            )
+        self._disk.check_fits(header, index)
+        raw = self._disk.raw
+        try:
+            own = own_chunks(header, index, raw.size, Fetched(link, header, index, self._zstd).read)
+        except DamagedFrame as error:
+            link.close()
+            self._count_damaged(error)
         self._index = index
-        self._goal = Goal(index, raw.size, self._request.unused)
-        self._guards = Guards(raw, geometry)
+        self._goal = Goal(index, raw.size, self._request.unused, own)
+        self._guards = Guards(raw, self._goal.geometry)
         self._scan = Scan(raw, self._goal, self.watches)
         self._look = Look(self._scan, self._goal, self._guards.chunks(), self._disk.disk.rotational)
         self._engine = Restore(raw, self._goal, index, self._guards, self._zstd, self.watches)
         self._header = header
 
     def _begin(self) -> None:
-        """Look at the guards and at the end of a larger disk, while nothing was touched yet."""
+        """Look at the guards, while nothing was touched yet."""
         if self._begun:
             return
         self._disk.raw.flush()  # the page cache must not answer for the medium
-        self._tail_differs = not self._scan.tail_is_zero()
         if self._request.rewrite and self._request.write:
             self._look.give_up()
         else:
@@ -307,7 +305,7 @@ class RestoreSink:
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
 
-    def _count_damaged(self, error: DamagedFrame) -> None:
+    def _count_damaged(self, error: DamagedFrame) -> NoReturn:
         times = self._damaged[error.chunk] = self._damaged.get(error.chunk, 0) + 1
         if times >= DAMAGED_LIMIT:
             raise ImagingError(
@@ -341,11 +339,9 @@ class RestoreSink:
             self._look.written(chunk)
             attend()
 
-        if self._look.count(BLANK) or self._tail_differs:
+        if self._look.count(KNOWN):
             self._touch()
-        self._engine.zero(self._look.rows(BLANK), written)
-        if self._tail_differs:
-            self._engine.zero_tail()
+        self._engine.write_known(self._look.rows(KNOWN), written)
         if self._discarding is not None:
             self._discarding.finish()
         flushing = self.watches.new()
@@ -366,13 +362,12 @@ class RestoreSink:
                 if not equal:
                     self.differing.append(row.chunk)
                 attend()
-        self._tail_differs = self._tail_differs and not self._scan.tail_is_zero()
         self._compared = True
 
     @property
     def differs(self) -> bool:
         """Whether the disk, as far as it was compared last, is not what it should be."""
-        return bool(self.differing) or (self._compared and self._tail_differs)
+        return bool(self.differing)
 
     def _conclude(self) -> None:
         """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
@@ -394,8 +389,9 @@ class RestoreSink:
             "changed": self._touched or self.differs,
             "device": self._disk.raw.path,
             "disk_size": self._disk.raw.size,
+            "larger_by": self._disk.raw.size - self._index.geometry.disk_size,
             "root_digest": self._request.root_digest.hex(),
-            "used_chunks": len(self._index),
+            "used_chunks": len(self._goal),
             "used_bytes": self._index.used_bytes(),
             "equal_chunks": look.count(EQUAL),
             "written_chunks": look.count(WRITTEN),
@@ -421,8 +417,6 @@ class RestoreSink:
         yield from merge(
             (geometry.offset(row.chunk), geometry.offset(row.chunk) + geometry.length(row.chunk)) for row in rows
         )
-        if self._tail_differs:
-            yield self._goal.tail
 
     def _bytes_in(self, chunks: Iterable[int]) -> int:
         return sum(self._goal.bytes_in(row) for row in map(self._goal.row, chunks) if row is not None)

@@ -212,7 +212,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
-            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header: None)
+            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header, index: None)
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
                 return dict(sink.result(), diff=sink.diff())

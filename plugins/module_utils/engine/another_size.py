@@ -1,0 +1,167 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether an image goes onto a disk of another size than its own, and in which chunks the disk then differs from it.
+
+On every disk of another size the backup of a GPT lies at the end, and what else is left there by earlier owners (backups of older GPTs,
+metadata of RAID) is made zeros. On a smaller one everything must fit that lies in a partition, or elsewhere but in the image's last MiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Iterator, Mapping
+
+from ..disk.command import printable
+from ..disk.gpt import USUAL_ENTRIES, Read, relocate, reserve
+from ..disk.ranges import ByteRanges
+from ..disk.used_map import TAIL
+from ..errors import ImagingError
+from ..image.geometry import Geometry
+from ..image.header import ImageHeader
+from ..image.index import Index, Row
+from ..image.record import USED, ZERO, pack_ranges, unpack_ranges
+from .goal import OwnChunk
+
+DYNAMIC_DISK = "42"
+"""Type of the DOS partitions of Windows' dynamic disks, whose database is at the very end."""
+
+NOT_MOVED = "Use a disk of exactly the same size"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The least size in bytes of a disk for an image, where its content ends, and what is there, in words."""
+
+    least: int
+    end: int
+    last: str
+
+    def too_small(self, path: str, size: int) -> str:
+        """Why a disk is too small, and what to do."""
+        return (
+            f"{path} has {size} bytes and the image needs {self.least}: {self.least - size} bytes too few, because of {self.last}. "
+            "Use a larger disk, or shrink that on the reference and capture again."
+        )
+
+
+def extent(header: ImageHeader, index: Index) -> Extent:
+    """How far the content of an image reaches."""
+    size, sector_size = header.geometry.disk_size, header.geometry.logical_sector_size
+    label = _label(header)
+    if label not in ("gpt", "dos"):
+        return Extent(size, size, "its content, of which no partition table says where it ends")
+    ends = [
+        (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")
+        for each in _partitions(header)
+    ]
+    used = _last_used(index, size - TAIL)
+    ends.append((used, f"what is used in no partition up to {used}"))
+    end, last = max(ends)
+    entries = _integer(header.partition_table, "table-length", USUAL_ENTRIES)
+    least = -(-end // sector_size) * sector_size + (reserve(sector_size, entries) if label == "gpt" else 0)
+    return Extent(min(least, size), end, last)
+
+
+def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) -> dict[int, OwnChunk]:
+    """The chunks of a target in which it differs from the image; none on a disk of the same size. ``read`` gives the image's content.
+
+    Raises ImagingError when the image can't be moved to that size.
+    """
+    geometry = header.geometry
+    if target_size == geometry.disk_size:
+        return {}
+    writes = []
+    if _label(header) == "gpt":
+        try:
+            writes = relocate(read, geometry.disk_size, target_size, geometry.logical_sector_size)
+        except ImagingError as error:
+            raise ImagingError(
+                f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or mend "
+                "the table of the reference with sgdisk -v and capture again."
+            ) from error
+    elif any(each.get("type") == DYNAMIC_DISK for each in _entries(header)):
+        raise ImagingError(
+            "The image is of a dynamic disk of Windows, whose database lies at the end of exactly that disk. "
+            f"{NOT_MOVED}, or convert the reference's into a basic disk."
+        )
+    target = replace(geometry, disk_size=target_size)
+    kept = min(geometry.disk_size, target_size)
+    end = kept if kept == geometry.disk_size else min(extent(header, index).end, kept)
+    tail = (max(end, target_size - TAIL), target_size)
+    places = [tail, *((start, start + len(data)) for start, data in writes)]
+    chunks = {chunk for low, high in places for chunk in range(low // target.chunk_size, -(-high // target.chunk_size))}
+    # The image's last chunk may be longer or shorter than it is on the target.
+    chunks |= {chunk for chunk in (kept // target.chunk_size,) if _other_length(chunk, geometry, target)}
+    return {chunk: _own(chunk, index, target, kept, tail, writes, read) for chunk in sorted(chunks)}
+
+
+def _other_length(chunk: int, geometry: Geometry, target: Geometry) -> bool:
+    return chunk < min(geometry.chunk_count, target.chunk_count) and geometry.length(chunk) != target.length(chunk)
+
+
+def _own(
+    chunk: int,
+    index: Index,
+    target: Geometry,
+    kept: int,
+    tail: tuple[int, int],
+    writes: list[tuple[int, bytes]],
+    read: Read,
+) -> OwnChunk:
+    begin, length = target.offset(chunk), target.length(chunk)
+    content = bytearray(read(begin, max(0, min(length, kept - begin))).ljust(length, b"\0"))
+    row = index.find(chunk)
+    stored = unpack_ranges(row.ranges, index.geometry.length(chunk)) if row else []
+    places = [(begin + low, begin + min(high, kept - begin)) for low, high in stored if low < kept - begin]
+    for start, data in [(tail[0], bytes(max(0, min(tail[1], begin + length) - tail[0]))), *writes]:
+        low, high = max(start, begin), min(start + len(data), begin + length)
+        if low < high:
+            content[low - begin : high - begin] = data[low - start : high - start]
+            places.append((low, high))
+    ranges = ((low - begin, high - begin) for low, high in ByteRanges(places))
+    flags = USED if any(content) else USED | ZERO
+    hashed = hashlib.sha256(content).digest()
+    return OwnChunk(Row(chunk, flags, pack_ranges(ranges, length), 0, 0, hashed), memoryview(content))
+
+
+def _last_used(index: Index, below: int) -> int:
+    """Where the last byte lies that is not zero and not in the image's end, which every used map has whatever is there."""
+    for position in range(len(index) - 1, -1, -1):
+        row = index.row_at(position)
+        begin = index.geometry.offset(row.chunk)
+        if row.flags & ZERO or begin >= below:
+            continue
+        ranges = unpack_ranges(row.ranges, index.geometry.length(row.chunk))
+        ends = [min(begin + high, below) for low, high in ranges if begin + low < below]
+        if ends:
+            return ends[-1]
+    return 0
+
+
+def _label(header: ImageHeader) -> str:
+    return str((header.partition_table or {}).get("label", ""))
+
+
+def _entries(header: ImageHeader) -> Iterator[Mapping[str, Any]]:
+    entries = (header.partition_table or {}).get("partitions")
+    yield from (each for each in (entries if isinstance(entries, list) else []) if isinstance(each, Mapping))
+
+
+def _partitions(header: ImageHeader) -> Iterator[Mapping[str, Any]]:
+    """What the header says of partitions, as far as it makes sense."""
+    said = header.source.get("partitions")
+    for each in said if isinstance(said, list) else []:
+        if isinstance(each, Mapping) and all(isinstance(each.get(name), int) for name in ("number", "start", "size")):
+            yield each
+
+
+def _name(partition: Mapping[str, Any]) -> str:
+    words = [str(partition[key]) for key in ("content", "label") if partition.get(key)]
+    return f"partition {partition['number']}" + (f" ({printable(' '.join(words))})" if words else "")
+
+
+def _integer(value: Mapping[str, Any] | None, name: str, default: int) -> int:
+    found = (value or {}).get(name)
+    return found if isinstance(found, int) and 0 < found <= 1 << 16 else default
