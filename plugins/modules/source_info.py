@@ -16,8 +16,9 @@ description:
   - Looks at the partitions of a disk, at the file systems in them, and at the files of the operating systems in those. Nothing is written and
     nothing is mounted.
   - Says what speaks against capturing the disk, with the evidence and the way out.
-  - Whether a Windows was generalized by sysprep, its C(State.ini) and C(Sysprep_succeeded.tag) say; the registry is not read. Files are looked for on
-    NTFS (with C(ntfsls) and C(ntfscat)) and on ext2, ext3 and ext4 (with C(debugfs)).
+  - Whether a Windows was generalized by sysprep, its C(State.ini), C(Sysprep_succeeded.tag) and registry say, which must agree. The registry is read
+    with C(hivexget); where that is missing, there is a warning, and the files alone decide. Files are looked for on NTFS (with C(ntfsls) and
+    C(ntfscat)) and on ext2, ext3 and ext4 (with C(debugfs)).
 attributes:
   check_mode:
     support: full
@@ -49,6 +50,10 @@ device:
   description: The disk.
   returned: success
   type: str
+boot_mode:
+  description: V(UEFI) when the disk has an EFI system partition, V(BIOS) when it has other partitions only, V(unknown) without any.
+  returned: success
+  type: str
 generalization:
   description: V(generalized) when every Windows on the disk is, V(not generalized), or V(unknown) when there is none.
   returned: success
@@ -56,11 +61,14 @@ generalization:
 partitions:
   description:
     - What is in each partition. C(clean) says whether its file system is proven clean, null when nothing can tell; C(reason) why it is not.
+    - C(file_system_size) is what the file system says of itself, and C(used) what of it is used, by partclone's map; null when nothing can tell.
   returned: success
   type: list
   elements: dict
 systems:
-  description: The operating systems that were found, with their C(generalization), and the C(evidence) for it.
+  description:
+    - The operating systems that were found, with their C(generalization) and the C(evidence) for it, C(name), C(edition), C(build),
+      C(architecture) and C(computer_name), as far as they say so. C(unread) says why a registry was not read.
   returned: success
   type: list
   elements: dict

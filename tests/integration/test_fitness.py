@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     NTFS,
     RUN,
     START,
+    mounted,
     needs,
     ntfs_dirty,
     ntfs_record,
@@ -33,6 +35,7 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     runner,
     single,
 )
+from ansible_collections.fleet.imaging.tests.lab import registry
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 
@@ -48,15 +51,30 @@ def state_ini(state: str, encoding: str = "utf-16") -> bytes:
     return f"[State]\r\nImageState={state}\r\n".encode(encoding)
 
 
-def write_windows(volume: Path, state: bytes | None, tag: bool, more: dict[str, bytes] | None = None) -> None:
+def hives(
+    folder: Path, state: bytes | None, changes: dict[str, dict[str, str | int]] | None = None
+) -> dict[str, bytes]:
+    """The registry of a Windows in that state, with changes by key, or without a key."""
+    said = (state or b"").replace(b"\0", b"").decode("ascii", "ignore").partition("ImageState=")[2].strip()
+    made = {}
+    for name, values in (
+        ("SOFTWARE", {**registry.SOFTWARE, registry.SETUP_STATE: {"ImageState": said}}),
+        ("SYSTEM", registry.SYSTEM),
+    ):
+        entries = {key: {**value, **(changes or {}).get(key, {})} for key, value in values.items()}
+        registry.make_hive(folder / name, entries)
+        made[f"Windows/System32/config/{name}"] = (folder / name).read_bytes()
+    return made
+
+
+def write_windows(volume: Path, state: bytes | None, tag: bool, files: dict[str, bytes]) -> None:
     """Put into an NTFS what is looked at of a Windows."""
     with NtfsVolume(volume) as ntfs:
-        ntfs.write("Windows/System32/config/SYSTEM", b"regf")
         if state is not None:
             ntfs.write(STATE_INI, state)
         if tag:
             ntfs.write(TAG, b"")
-        for path, content in (more or {}).items():
+        for path, content in files.items():
             ntfs.write(path, content)
 
 
@@ -72,10 +90,10 @@ def partition_of(disk: Path, size: int = SIZE) -> Iterator[Path]:
         subprocess.run(["losetup", "--detach", node], check=True)
 
 
-def windows_disk(tmp_path: Path, state: bytes | None, tag: bool, more: dict[str, bytes] | None = None) -> Path:
+def windows_disk(tmp_path: Path, state: bytes | None, tag: bool, files: dict[str, bytes] | None = None) -> Path:
     disk = single(tmp_path, SIZE, NTFS)
     with partition_of(disk) as node:
-        write_windows(node, state, tag, more)
+        write_windows(node, state, tag, hives(tmp_path, state) if files is None else files)
     return disk
 
 
@@ -88,7 +106,17 @@ def test_a_windows_that_sysprep_made_ready_is_fit(tmp_path: Path, encoding: str)
     fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY, encoding), tag=True)))
     assert (names(fitness), fitness.generalization, fitness.warnings) == ([], "generalized", [])
     (facts,) = fitness.partitions
-    assert (facts.content, facts.clean, facts.system and facts.system.kind) == ("ntfs", True, "windows")
+    assert (facts.content, facts.clean) == ("ntfs", True)
+    (system,) = fitness.systems
+    assert (system.kind, system.name, system.edition, system.build) == (
+        "windows",
+        "Windows 11 Pro 23H2",
+        "Professional",
+        "22631",
+    )
+    assert (system.architecture, system.computer_name, system.unread) == ("amd64", "REFERENCE", "")
+    assert "the registry says ImageState IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE, SetupType 2" in system.evidence[2]
+    assert fitness.boot_mode == "BIOS"  # there is no EFI system partition
 
 
 @pytest.mark.parametrize(
@@ -112,6 +140,65 @@ def test_a_windows_in_any_other_state_is_not(tmp_path: Path, state: bytes | None
     assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
     sentence = fitness.findings[0].sentence()
     assert words in sentence and "State.ini says" in sentence and "sysprep /generalize /oobe" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({registry.SETUP_STATE: {"ImageState": "IMAGE_STATE_COMPLETE"}}, "State.ini and its registry do not agree"),
+        ({registry.SETUP_STATE: {"ImageState": ""}}, "State.ini and its registry do not agree"),
+        ({"Setup": {"SetupType": 0}}, "first start"),
+        ({"Setup": {"CmdLine": ""}}, "first start"),
+    ],
+)
+def test_a_registry_that_contradicts_is_named(
+    tmp_path: Path, changes: dict[str, dict[str, str | int]], words: str
+) -> None:
+    files = hives(tmp_path, state_ini(READY), changes)
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files)))
+    assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
+    sentence = fitness.findings[0].sentence()
+    assert words in sentence and "contradicts itself" in sentence and "the registry says" in sentence
+
+
+def test_a_state_that_only_the_registry_has_is_a_contradiction(tmp_path: Path) -> None:
+    files = hives(tmp_path, state_ini(READY))
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=True, files=files)))
+    assert "contradicts itself" in fitness.findings[0].sentence()
+
+
+def test_a_control_set_that_is_not_the_first_is_the_current_one(tmp_path: Path) -> None:
+    other = r"ControlSet003\Control\ComputerName\ComputerName"
+    (tmp_path / "first").mkdir()
+    registry.make_hive(
+        tmp_path / "SYSTEM", {**registry.SYSTEM, "Select": {"Current": 3}, other: {"ComputerName": "OTHER"}}
+    )
+    files = {
+        **hives(tmp_path / "first", state_ini(READY)),
+        "Windows/System32/config/SYSTEM": (tmp_path / "SYSTEM").read_bytes(),
+    }
+    (system,) = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files))).systems
+    assert (system.computer_name, system.architecture) == ("OTHER", "")
+
+
+@pytest.mark.parametrize("way", ["missing program", "missing hive", "damaged hive", "endless hive"])
+def test_without_a_registry_the_files_decide_and_a_warning_says_so(tmp_path: Path, way: str) -> None:
+    files = hives(tmp_path, state_ini(READY))
+    if way == "missing hive":
+        del files["Windows/System32/config/SYSTEM"]
+    elif way == "damaged hive":
+        files["Windows/System32/config/SOFTWARE"] = b"regf" + bytes(8188)
+    elif way == "endless hive":
+        hive = bytearray(files["Windows/System32/config/SOFTWARE"])
+        struct.pack_into("<i", hive, 4096 + 32, -(1 << 30))
+        files["Windows/System32/config/SOFTWARE"] = bytes(hive)
+    disk = windows_disk(tmp_path, state_ini(READY), tag=True, files=files)
+    run = runner("hivexget") if way == "missing program" else RUN
+    fitness = examine_disk(run, str(disk))
+    assert (names(fitness), fitness.generalization) == ([], "generalized")
+    (warning,) = fitness.warnings
+    assert "registry" in warning and "partition 1" in warning
+    assert ("libhivex-bin" in warning) == (way == "missing program")
 
 
 def test_names_are_found_in_any_case_and_the_exact_one_first(tmp_path: Path) -> None:
@@ -182,6 +269,48 @@ def test_files_that_can_not_be_read_are_no_verdict_on_them(tmp_path: Path) -> No
     assert "its files can't be read" in fitness.warnings[0]
 
 
+SIZED = {
+    "ext4": (["mkfs.ext4", "-q", "-F"], SIZE),
+    "vfat": (["mkfs.fat", "-F", "32"], SIZE),
+    "exfat": (["mkfs.exfat"], SIZE),
+    "ntfs": (NTFS, SIZE),
+    "xfs": (["mkfs.xfs", "-q", "-f"], 320 * MIB),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], 160 * MIB),
+}
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_a_file_system_says_its_size_and_what_of_it_is_used(tmp_path: Path, kind: str) -> None:
+    make, size = SIZED[kind]
+    needs(make[0])
+    (facts,) = examine_disk(RUN, str(single(tmp_path, size, make))).partitions
+    assert (facts.content, facts.clean) == (kind, True)
+    assert facts.file_system_size and size - 64 * 1024 <= facts.file_system_size <= size
+    if kind == "btrfs":
+        assert facts.used is None
+    else:
+        assert facts.used and 0 < facts.used < size // 2
+
+
+def test_a_btrfs_that_was_not_unmounted_after_a_sync_of_a_file_is_dirty(tmp_path: Path) -> None:
+    """Its log is what fsync wrote since the last commit: the disk is copied in that moment, as a crash would leave it."""
+    needs("mkfs.btrfs")
+    make, size = SIZED["btrfs"]
+    disk = single(tmp_path, size, make)
+    crashed = tmp_path / "crashed"
+    with mounted(disk, size, tmp_path / "mount") as folder:
+        subprocess.run(["sync", "-f", folder], check=True)
+        with open(folder / "file", "wb") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copy(disk, crashed)
+    fitness = examine_disk(RUN, str(crashed))
+    assert names(fitness) == ["dirty"]
+    assert "its log was not replayed" in fitness.findings[0].sentence()
+    assert names(examine_disk(RUN, str(disk))) == []
+
+
 def test_encryption_is_seen(tmp_path: Path) -> None:
     """By signatures; blkid(8) has them from the kernel's and from Microsoft's formats."""
     disk = single(tmp_path, 16 * MIB, ["true"])
@@ -195,6 +324,15 @@ def test_encryption_is_seen(tmp_path: Path) -> None:
     assert bitlocker.partitions[0].content == "BitLocker"
     assert names(bitlocker) == ["encrypted"]
     assert "manage-bde" in bitlocker.findings[0].sentence()
+    to_go = boot[:]
+    to_go[3:11] = b"MSWIN4.1"
+    to_go[424:440] = bytes.fromhex("3bd67749292ed84a8399f6a339e3d001")
+    patch(disk, 0, bytes(to_go))
+    patch(disk, 440, (0x2000).to_bytes(8, "little"))
+    assert (examine_disk(RUN, str(disk)).partitions[0].content, names(examine_disk(RUN, str(disk)))) == (
+        "BitLocker",
+        ["encrypted"],
+    )
     patch(disk, 0, b"LUKS\xba\xbe\x00\x01aes".ljust(592, b"\0"))
     luks = examine_disk(RUN, str(disk))
     assert (luks.partitions[0].content, names(luks)) == ("crypto_LUKS", ["encrypted"])
@@ -215,8 +353,10 @@ def test_a_linux_is_described_and_what_all_copies_would_share_is_said(tmp_path: 
     assert (names(fitness), fitness.generalization) == ([], "unknown")
     (system,) = fitness.systems
     assert (system.kind, system.name, system.evidence) == ("linux", "Some Linux 12 (name)", [])
+    assert (system.computer_name, system.architecture) == ("", "")
     full = {
         **bare,
+        "etc/hostname": "reference\n",
         "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
         "etc/ssh/ssh_host_ed25519_key": "key",
         "etc/udev/rules.d/70-persistent-net.rules": "rule",
@@ -224,8 +364,17 @@ def test_a_linux_is_described_and_what_all_copies_would_share_is_said(tmp_path: 
     }
     (tmp_path / "full").mkdir()
     (system,) = examine_disk(RUN, str(linux_disk(tmp_path / "full", full))).systems
+    assert system.computer_name == "reference"
     for word in ("machine-id", "ssh_host_", "70-persistent-net.rules", "cloud-init"):
         assert word in " ".join(system.evidence)
+
+
+def test_the_machine_of_a_linux_is_that_of_its_programs(tmp_path: Path) -> None:
+    (tmp_path / "root/usr/bin").mkdir(parents=True)
+    shutil.copy("/usr/bin/mount", tmp_path / "root/usr/bin/mount")
+    disk = linux_disk(tmp_path, {"etc/os-release": "NAME=x\n"})
+    (system,) = examine_disk(RUN, str(disk)).systems
+    assert system.architecture == {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 
 
 def test_files_of_ext4_are_read_without_mounting_it(tmp_path: Path) -> None:

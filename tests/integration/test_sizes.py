@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.test_disks import attached
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -120,6 +121,34 @@ def test_with_unused_space_as_zeros_a_larger_disk_ends_in_zeros_and_the_backup(r
     with open(laptop.backing_file, "rb") as disk:
         disk.seek(1000 * MIB)
         assert not any(disk.read(LARGER - 1000 * MIB - 33 * 512))
+
+
+def test_the_last_partition_grows_after_a_restore_and_is_undone_and_redone_by_the_next(
+    reference: Lab, image: Path
+) -> None:
+    laptop = reference.targets[0]
+    restore(reference, image)
+    checked = restore(reference, image, "-e", "imaging_grow=last", "--check")
+    assert not checked.of("partition_grow")
+    for again in (False, True):
+        outcome = restore(reference, image, "-e", "imaging_grow=last")
+        assert outcome.status == 0, outcome.stdout
+        (grown,) = outcome.of("partition_grow")
+        assert (grown.result["changed"], grown.result["partition"], grown.result["content"]) == (True, 3, "ext4")
+        (restored,) = outcome.of("image_restore")
+        assert restored.result["changed"] is again
+        rows = list(table_of(laptop.backing_file).values())
+        fields = dict(field.strip().split("=") for field in rows[2].split(",") if "=" in field)
+        start, length = int(fields["start"]) * 512, int(fields["size"]) * 512
+        assert start + length == LARGER - MIB
+        place = ["--offset", str(start), "--sizelimit", str(length)]
+        with attached(laptop.backing_file, *place) as node:
+            subprocess.run(["e2fsck", "-f", "-n", node], check=True, capture_output=True)
+        # All but the length of the third is as it was on the reference.
+        theirs = list(table_of(reference.reference.backing_file).values())
+        assert rows[:2] == theirs[:2] and rows[2].partition("type=")[2] == theirs[2].partition("type=")[2]
+    compared = playbook(reference, "verify", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
+    assert compared.status != 0
 
 
 def test_a_disk_that_is_too_small_is_refused_with_the_partition_and_the_bytes(plan: Plan, image: Path) -> None:

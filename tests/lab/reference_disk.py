@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import file_systems
+from . import file_systems, registry
 from .disks import MIB, copy_data, make_empty_disk
 from .machine_files import MachineFiles
 from .tools import LabError, run
@@ -76,6 +76,9 @@ def _layout(size: int, folder: Path) -> list[Partition]:
     state.write_bytes(WINDOWS_STATE)
     tag = folder / "Sysprep_succeeded.tag"
     tag.touch()
+    hives = {name: folder / name for name in ("SOFTWARE", "SYSTEM")}
+    registry.make_hive(hives["SOFTWARE"], registry.SOFTWARE)
+    registry.make_hive(hives["SYSTEM"], registry.SYSTEM)
     kernel, manager, release = Path("/bin/sh"), Path("/bin/ls"), Path("/etc/os-release")
     esp = 100 * MIB if size >= 1024 * MIB else 40 * MIB
     swap = size // 16 // MIB * MIB
@@ -101,7 +104,8 @@ def _layout(size: int, folder: Path) -> list[Partition]:
             {"/usr/lib": "Windows/System32", "/usr/share": "Users/Public/Documents", "/usr/bin": "Program Files"},
             {
                 "Windows/System32/ntoskrnl.exe": kernel,
-                "Windows/System32/config/SYSTEM": kernel,
+                "Windows/System32/config/SOFTWARE": hives["SOFTWARE"],
+                "Windows/System32/config/SYSTEM": hives["SYSTEM"],
                 "Windows/System32/Sysprep/Sysprep_succeeded.tag": tag,
                 "Windows/Setup/State/State.ini": state,
             },

@@ -17,6 +17,9 @@ from .command import RunCommand
 LISTED, NO_FOLDER, LISTED_ROOT = 0, 1, 3
 """Exit statuses of ntfsls, tried with ntfs-3g 2022.10.3: 3 of a root that it has listed, for which it is 0 of any other folder."""
 
+LARGEST_SAVED = 1 << 29
+"""Bytes of a file that are saved; the largest that are, hives of a registry, have some 100 MiB."""
+
 LARGEST_FILE = 1 << 20
 """Characters of a file that are looked at: what is read here are texts of a few lines."""
 
@@ -31,6 +34,10 @@ class FileTree(ABC):
     @abstractmethod
     def content(self, path: str) -> bytes | None:
         """What is in a file, by its exact path; None when it can't be read. Raises MissingTool."""
+
+    @abstractmethod
+    def save(self, path: str, target: str) -> None:
+        """Copy a file, by its exact path, into one of this machine; raises ImagingError, MissingTool."""
 
     def find(self, path: str) -> str | None:
         """The exact path of something, whose names may differ in capital and small letters; None when it is not there."""
@@ -73,6 +80,13 @@ class NtfsTree(FileTree):
         result = self._run(["ntfscat", "--force", self._node, path])
         return None if result.rc else _bytes(result.out)
 
+    def save(self, path: str, target: str) -> None:
+        """By ntfscat, which can only write to its standard output."""
+        script = f'set -e; ntfscat --force "$1" "$2" | head -c {LARGEST_SAVED} >"$3"'
+        result = self._run(["sh", "-c", script, "sh", self._node, path, target])
+        if result.rc:
+            raise ImagingError(f"{path} can't be copied to {target}: {result.complaint()}")
+
 
 class ExtTree(FileTree):
     """An ext2, ext3 or ext4 on a block device, or in a regular file."""
@@ -96,6 +110,14 @@ class ExtTree(FileTree):
         """By debugfs, which gives nothing for a link."""
         said = self._ask("cat", path)
         return _bytes(said) if said else None
+
+    def save(self, path: str, target: str) -> None:
+        """By debugfs."""
+        content = self.content(path)
+        if content is None:
+            raise ImagingError(f"{path} can't be read")
+        with open(target, "wb") as file:
+            file.write(content)
 
 
 def _bytes(text: str) -> bytes:

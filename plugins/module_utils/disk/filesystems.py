@@ -263,6 +263,14 @@ def _distrust_xfs(probe: Probe) -> str | None:
     return f"xfs_logprint does not call it clean: {result.complaint()}"
 
 
+def _distrust_btrfs(probe: Probe) -> str | None:
+    """btrfs: the log of its superblock at 64 KiB (btrfs on-disk format: magic at 0x40, log_root at 0x60)."""
+    superblock = probe.read(0x10000, 0x80)
+    if superblock[0x40:0x48] != b"_BHRfS_M":
+        return "its superblock is damaged"
+    return "its log was not replayed" if any(superblock[0x60:0x68]) else None
+
+
 CHECKS: dict[str, Check] = {
     "ext2": _distrust_ext,
     "ext3": _distrust_ext,
@@ -271,5 +279,9 @@ CHECKS: dict[str, Check] = {
     "exfat": _distrust_exfat,
     "ntfs": _distrust_ntfs,
     "xfs": _distrust_xfs,
+    "btrfs": _distrust_btrfs,
 }
 """By blkid's names of file systems."""
+
+MAPPED = frozenset(CHECKS) - {"btrfs"}
+"""Those whose map by partclone is believed when they are clean; that of btrfs has missed blocks in several versions."""

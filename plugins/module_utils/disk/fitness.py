@@ -11,13 +11,18 @@ from typing import Any, Callable, Iterator
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
-from .filesystems import CHECKS, HIBERNATED, Content, detect, distrust_node
+from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
+from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
 from .partition_table import Partition, read_partition_table
+from .sizes import file_system_size
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_system
 
 ENCRYPTED = ("BitLocker", "crypto_LUKS", "FileVault2")
 """blkid's names of what holds a file system that only a key opens."""
+
+ESP_TYPES = {"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
+"""Types of the EFI system partition, in a GPT and in a DOS table (UEFI 2.10, section 13.3)."""
 
 TREES: dict[str, Callable[[RunCommand, str], FileTree]] = {
     "ntfs": NtfsTree,
@@ -37,7 +42,10 @@ WAYS_OUT = {
 
 @dataclass(frozen=True)
 class PartitionFacts:
-    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell, and ``reason`` says why it is not clean."""
+    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell, and ``reason`` says why it is not clean.
+
+    ``file_system_size`` and ``used`` are None where nothing can tell them: used of a file system that is not clean, or is never mapped.
+    """
 
     number: int
     node: str
@@ -48,6 +56,8 @@ class PartitionFacts:
     label: str
     clean: bool | None
     reason: str
+    file_system_size: int | None = None
+    used: int | None = None
     system: System | None = None
 
 
@@ -76,6 +86,12 @@ class Fitness:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def boot_mode(self) -> str:
+        """By what firmware the disk can be started: UEFI when it has a partition for that, BIOS when it has others only."""
+        types = {facts.type.lower().lstrip("0") for facts in self.partitions}
+        return ("UEFI" if types & ESP_TYPES else "BIOS") if types else UNKNOWN
+
+    @property
     def systems(self) -> list[System]:
         """The operating systems."""
         return [facts.system for facts in self.partitions if facts.system]
@@ -92,6 +108,7 @@ class Fitness:
         """The form of a result."""
         return {
             "device": self.device,
+            "boot_mode": self.boot_mode,
             "generalization": self.generalization,
             "partitions": [asdict(facts) for facts in self.partitions],
             "systems": [asdict(system) for system in self.systems],
@@ -112,14 +129,22 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
 
 def _look_at(run: RunCommand, path: str, partition: Partition, warnings: list[str]) -> PartitionFacts:
     content, clean, reason, system = Content(), None, "", None
+    size = used = None
     try:
         content = detect(run, path, partition.start, partition.size)
+        size = file_system_size(path, partition.start, content.type)
         if content.type in CHECKS:
             with partition_node(run, path, partition) as node:
                 reason = distrust_node(run, content, node, partition.size) or ""
                 clean = not reason
+                if clean and content.type in MAPPED:
+                    used = _used(run, content.type, node, partition.size)
                 if content.type in TREES:
-                    system = find_system(TREES[content.type](run, node))
+                    system = find_system(run, TREES[content.type](run, node))
+                    if system and system.unread:
+                        warnings.append(
+                            f"The registry of the Windows in partition {partition.number} was not read: {system.unread}."
+                        )
     except MissingTool as error:
         warnings.append(f"{error} Partition {partition.number} was not looked into.")
     except (NoNode, ImagingError, OSError) as error:
@@ -134,8 +159,18 @@ def _look_at(run: RunCommand, path: str, partition: Partition, warnings: list[st
         content.label,
         clean,
         reason,
+        size,
+        used,
         system,
     )
+
+
+def _used(run: RunCommand, kind: str, node: str, size: int) -> int | None:
+    """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
+    try:
+        return sum(end - start for start, end in used_blocks(run, kind, node, size))
+    except ImagingError:
+        return None
 
 
 def _against(facts: PartitionFacts) -> Iterator[Finding]:

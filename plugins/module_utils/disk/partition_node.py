@@ -27,17 +27,17 @@ class NoNode(ImagingError):
 
 
 @contextlib.contextmanager
-def partition_node(run: RunCommand, disk: str, partition: Partition) -> Iterator[str]:
+def partition_node(run: RunCommand, disk: str, partition: Partition, writable: bool = False) -> Iterator[str]:
     """Have a block device with the bytes of a partition of ``disk``, a block device or regular file; raises NoNode, MissingTool.
 
-    It is the kernel's own where that agrees with the table, and otherwise a read-only loop device for as long as it is needed.
+    It is the kernel's own where that agrees with the table, and otherwise a loop device for as long as it is needed.
     """
     node = kernel_node(disk, partition)
     if node is not None:
         forget_cache(node)
         yield node
         return
-    with loop_device(run, disk, partition.start, partition.size) as node:
+    with loop_device(run, disk, partition.start, partition.size, writable) as node:
         yield node
 
 
@@ -73,10 +73,11 @@ def _is_device(node: str, numbers: str) -> bool:
 
 
 @contextlib.contextmanager
-def loop_device(run: RunCommand, path: str, offset: int, size: int) -> Iterator[str]:
-    """Have a read-only loop device of ``size`` bytes at ``offset`` of a block device or file; raises NoNode, MissingTool."""
+def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bool = False) -> Iterator[str]:
+    """Have a loop device, read-only unless ``writable``, of ``size`` bytes at ``offset`` of a block device or file; raises NoNode, MissingTool."""
     place = ["--offset", str(offset), "--sizelimit", str(size)]
-    result = run(["losetup", "--find", "--show", "--read-only", *place, path])
+    access = [] if writable else ["--read-only"]
+    result = run(["losetup", "--find", "--show", *access, *place, path])
     node = result.out.strip()
     if result.rc or not node.startswith("/dev/"):
         raise NoNode(f"no loop device can be made ({result.complaint()})")

@@ -3,17 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""Finds the operating systems on a disk by their files, and whether a Windows was generalized by sysprep.
 
-Source: Microsoft, "Windows Setup States": the states, and that Windows/Setup/State/State.ini names the one that holds. That
-sysprep makes Sysprep_succeeded.tag when it is through, and removes it when it begins, is what its log says. The registry is not read.
+Source: Microsoft, "Windows Setup States": the states, and that Windows/Setup/State/State.ini and the registry name the one that holds. That
+sysprep makes Sysprep_succeeded.tag when it is through, and removes it when it begins, is what its log says; that a Windows which waits for
+its first start has SetupType 2 and starts windeploy is what administrators have found.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 
-from .command import printable
+from ..errors import ImagingError
+from .command import RunCommand, printable
 from .file_tree import FileTree
+from .registry import Registry, read_registry
 
 GENERALIZED = "generalized"
 NOT_GENERALIZED = "not generalized"
@@ -42,32 +46,73 @@ class System:
     problem: str = ""
     """Why it is not fit to be captured."""
     evidence: list[str] = field(default_factory=list)
+    edition: str = ""
+    build: str = ""
+    architecture: str = ""
+    computer_name: str = ""
+    unread: str = ""
+    """Why the registry was not read, if it was not."""
 
 
-def find_system(tree: FileTree) -> System | None:
+def find_system(run: RunCommand, tree: FileTree) -> System | None:
     """The system whose files are in a file system, or None; raises MissingTool."""
     if tree.find("/Windows/System32/config") is not None:
-        return _windows(tree)
+        return _windows(run, tree)
     release = tree.read("/usr/lib/os-release") or tree.read("/etc/os-release")
     return _linux(tree, release) if release else None
 
 
-def _windows(tree: FileTree) -> System:
+FIRST_START = "2"
+"""SetupType of a Windows whose next start goes on with its setup, by CmdLine."""
+
+DEPLOY = "windeploy"
+
+
+def _windows(run: RunCommand, tree: FileTree) -> System:
     state = _image_state(tree.read("/Windows/Setup/State/State.ini"))
     tag = tree.find("/Windows/System32/Sysprep/Sysprep_succeeded.tag") is not None
     evidence = [
         f"State.ini says {state or 'nothing'}",
         "Sysprep_succeeded.tag is there" if tag else "there is no Sysprep_succeeded.tag",
     ]
-    if state == READY and tag:
-        return System("windows", "Windows", GENERALIZED, "", evidence)
-    if state == READY:
-        problem = "is marked as generalized, but sysprep did not say that it succeeded: it failed half-way, or the mark is of an earlier run"
-    elif not state:
-        problem = "does not say in which state it is" + (", though sysprep has succeeded some time" if tag else "")
-    else:
-        problem = f"is {STATES.get(state, 'in a state that is not known')}"
-    return System("windows", "Windows", NOT_GENERALIZED, problem, evidence)
+    registry, unread = Registry(), ""
+    try:
+        registry = read_registry(run, tree)
+        evidence.append(
+            f"the registry says ImageState {registry.image_state or 'nothing'}, SetupType {registry.setup_type or 'nothing'}, "
+            f"CmdLine {registry.command or 'nothing'}"
+        )
+    except (ImagingError, OSError) as error:
+        unread = str(error).rstrip(".")
+        evidence.append(f"the registry was not read: {unread}")
+    problem = _problem(state, tag, None if unread else registry)
+    return System(
+        "windows",
+        registry.name,
+        NOT_GENERALIZED if problem else GENERALIZED,
+        problem,
+        evidence,
+        registry.edition,
+        registry.build,
+        registry.architecture,
+        registry.computer_name,
+        unread,
+    )
+
+
+def _problem(state: str, tag: bool, registry: Registry | None) -> str:
+    """What speaks against a Windows being ready for its first start on another machine; nothing when all signs agree that it is."""
+    if registry is not None and registry.image_state != state and READY in (state, registry.image_state):
+        return "contradicts itself: its State.ini and its registry do not agree, so that sysprep failed half-way, or something was changed since"
+    if not state:
+        return "does not say in which state it is" + (", though sysprep has succeeded some time" if tag else "")
+    if state != READY:
+        return f"is {STATES.get(state, 'in a state that is not known')}"
+    if not tag:
+        return "is marked as generalized, but sysprep did not say that it succeeded: it failed half-way, or the mark is of an earlier run"
+    if registry is not None and not (registry.setup_type == FIRST_START and DEPLOY in registry.command.lower()):
+        return "is marked as generalized, but its registry does not have it go through its first start: it contradicts itself"
+    return ""
 
 
 def _image_state(content: bytes | None) -> str:
@@ -93,4 +138,22 @@ def _linux(tree: FileTree, release: bytes) -> System:
         )
     if "instance" in tree.names("/var/lib/cloud"):
         evidence.append("it has state of cloud-init: cloud-init clean")
-    return System("linux", printable(found[1]) if found else "Linux", UNKNOWN, "", evidence)
+    name = printable(found[1]) if found else "Linux"
+    host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
+    return System("linux", name, UNKNOWN, "", evidence, architecture=_architecture(tree), computer_name=host)
+
+
+MACHINES = {3: "x86", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+"""The machines of ELF files (e_machine), by the names that Windows has for them too."""
+
+PROGRAMS = ("/usr/bin/mount", "/bin/mount", "/usr/bin/env", "/bin/busybox")
+
+
+def _architecture(tree: FileTree) -> str:
+    """The machine that a system's programs are for, as the first of them that is there says (elf(5))."""
+    for program in PROGRAMS:
+        head = (tree.read(program) or b"")[:20]
+        if len(head) == 20 and head[:4] == b"\x7fELF":
+            (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:])
+            return MACHINES.get(machine, f"machine {machine}")
+    return ""

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .devices import Disk
-from .filesystems import CHECKS, Content, detect, distrust_node
+from .filesystems import MAPPED, Content, detect, distrust_node
 from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
@@ -146,7 +146,7 @@ class _Mapper:
         elif content.type == "swap":
             method = "swap header"
             ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
-        elif content.type in CHECKS:
+        elif content.type in MAPPED:
             ranges, reason = self._map(partition, content)
             method = "whole" if reason else "partclone"
         else:

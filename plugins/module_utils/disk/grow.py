@@ -1,0 +1,179 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Grows a partition and its file system into the space behind it, with sfdisk and the file system's own tools."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from ..errors import ImagingError
+from .command import RunCommand, printable
+from .devices import describe
+from .filesystems import CHECKS, detect, distrust_node
+from .partition_node import partition_node
+from .partition_table import Partition, PartitionTable, read_partition_table
+from .raw_io import RawDisk
+from .sizes import file_system_size
+
+ALIGNMENT = 1 << 20
+"""Bytes; where partitions begin and end on today's disks. Less than this is not worth growing for."""
+
+LAST = "last"
+MOST_DOS_SECTORS = 1 << 32
+
+
+@dataclass(frozen=True)
+class Grower:
+    """The programs that grow a file system, and the commands; each with its good exit statuses."""
+
+    programs: tuple[str, ...]
+    commands: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
+
+
+def _mounted(command: str) -> tuple[str, ...]:
+    """A command on the file system mounted where nobody else sees it."""
+    script = f'set -e; d=$(mktemp -d); trap "rmdir $d" EXIT; mount "$1" "$d"; {command}; umount "$d"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh")
+
+
+EXT = Grower(("e2fsck", "resize2fs"), ((("e2fsck", "-f", "-p"), (0, 1)), (("resize2fs",), (0,))))
+GROWERS = {
+    # Once --force: ask nobody. What needs a check is still refused.
+    "ntfs": Grower(("ntfsresize",), ((("ntfsresize", "--no-progress-bar", "--force"), (0,)),)),
+    "ext2": EXT,
+    "ext3": EXT,
+    "ext4": EXT,
+    "xfs": Grower(("xfs_growfs", "unshare"), ((_mounted('xfs_growfs "$d"'), (0,)),)),
+    "btrfs": Grower(("btrfs", "unshare"), ((_mounted('btrfs filesystem resize max "$d"'), (0,)),)),
+}
+"""By blkid's names. Programs that are run in the end with the partition's device as last argument."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What was, or would be, done. Sizes in bytes."""
+
+    number: int
+    content: str
+    old_size: int
+    new_size: int
+    changed: bool
+
+
+def grow(run: RunCommand, device: str, which: str, write: bool) -> Growth:
+    """Have a partition and its file system reach as far as the disk allows; raises ImagingError, with nothing changed if that can be.
+
+    ``which`` is "last", or the name or number of a partition.
+    """
+    disk = describe(run, device)
+    if disk.target_refusals:
+        raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
+    table = read_partition_table(run, disk.path)
+    if table is None or table.label not in ("gpt", "dos") or table.faults:
+        raise ImagingError(
+            f"{disk.path} has no sound partition table of the kinds gpt and dos: there is nothing to grow."
+        )
+    partition = _choose(table, which)
+    _refuse_what_is_behind(table, partition)
+    content = detect(run, disk.path, partition.start, partition.size)
+    grower = GROWERS.get(content.type)
+    if grower is None:
+        raise ImagingError(
+            f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown: "
+            f"{', '.join(GROWERS)} can. Nothing was changed."
+        )
+    end = _room(table) // ALIGNMENT * ALIGNMENT
+    grown = replace(partition, size=max(partition.size, end - partition.start))
+    enlarge = grown.size - partition.size >= ALIGNMENT
+    if not enlarge:
+        grown = partition
+    behind = _lags_behind(disk.path, grown, content.type)
+    if not enlarge and not behind:
+        return Growth(partition.number, content.type, partition.size, partition.size, False)
+    if content.type in CHECKS:
+        with partition_node(run, disk.path, partition) as node:
+            reason = distrust_node(run, content, node, partition.size)
+        if reason:
+            raise ImagingError(
+                f"Partition {partition.number} of {disk.path} can't be grown: {reason}. Nothing was changed."
+            )
+    for program in ("sfdisk", *grower.programs):
+        run([program, "-V"])  # raises when it is missing, before anything is changed
+    if write:
+        if enlarge:
+            _enlarge(run, disk.path, table, grown)
+        _grow_content(run, disk.path, grown, content.type)
+    return Growth(partition.number, content.type, partition.size, grown.size, True)
+
+
+def _choose(table: PartitionTable, which: str) -> Partition:
+    candidates = [each for each in table.partitions if not table.is_extended(each)]
+    meant = [each for each in candidates if which.lower() in (each.name.lower(), str(each.number))]
+    chosen = candidates[-1:] if which == LAST else meant
+    if len(chosen) != 1:
+        there = ", ".join(f"{each.number} ({printable(each.name) or 'no name'})" for each in candidates) or "none"
+        raise ImagingError(
+            f"{'No' if not chosen else 'More than one'} partition is {which}: expected last, or the name or number of one. There are: {there}."
+        )
+    if table.is_logical(chosen[0]):
+        raise ImagingError(f"Partition {chosen[0].number} lies in an extended one, and such are not grown.")
+    return chosen[0]
+
+
+def _refuse_what_is_behind(table: PartitionTable, partition: Partition) -> None:
+    behind = [each for each in table.partitions if each.start >= partition.end]
+    if behind:
+        names = ", ".join(f"{each.number}{f' ({printable(each.name)})' if each.name else ''}" for each in behind)
+        raise ImagingError(
+            f"Partition {partition.number} can't be grown, because partition {names} lies behind it. It is not moved: Windows notes where its "
+            "recovery partition lies, and does not find it elsewhere. On the reference, have the partition that is to grow be the last one "
+            "(Windows: reagentc /disable, and delete the recovery partition or make it anew before the others), and capture again. "
+            "Nothing was changed."
+        )
+
+
+def _room(table: PartitionTable) -> int:
+    """The byte up to which partitions may reach."""
+    last = table.raw.get("lastlba")
+    if table.label == "gpt" and isinstance(last, int):
+        return min((last + 1) * table.sector_size, table.disk_size)
+    return min(table.disk_size, MOST_DOS_SECTORS * table.sector_size)
+
+
+def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partition) -> None:
+    line = f"size={grown.size // before.sector_size}"
+    script = 'printf "%s\\n" "$3" | sfdisk --quiet --no-reread --no-tell-kernel -N "$2" "$1"'
+    result = run(["sh", "-c", script, "sh", path, str(grown.number), line])
+    if result.rc:
+        raise ImagingError(f"sfdisk could not enlarge partition {grown.number} of {path}: {result.complaint()}.")
+    after = read_partition_table(run, path)
+    expected = [grown if each.number == grown.number else each for each in before.partitions]
+    if after is None or list(after.partitions) != expected:
+        raise ImagingError(
+            f"After sfdisk the partition table of {path} is not what it should be: look at it with sfdisk --dump, or restore this laptop again."
+        )
+    with RawDisk(path, writable=True) as disk:
+        disk.flush()
+        disk.reread_partition_table()
+
+
+def _grow_content(run: RunCommand, path: str, partition: Partition, content: str) -> None:
+    with partition_node(run, path, partition, writable=True) as node:
+        for command, good in GROWERS[content].commands:
+            result = run([*command, node])
+            if result.rc not in good:
+                raise ImagingError(
+                    f"{command[0]} could not grow the file system in partition {partition.number} of {path}: {result.complaint()}. "
+                    "Restore this laptop again, without imaging_grow."
+                )
+    with open(path, "rb+", buffering=0) as disk:
+        os.fsync(disk.fileno())
+    if _lags_behind(path, partition, content):
+        raise ImagingError(f"The file system in partition {partition.number} of {path} did not grow with it.")
+
+
+def _lags_behind(path: str, partition: Partition, content: str) -> bool:
+    size = file_system_size(path, partition.start, content)
+    return size is not None and partition.size - size >= ALIGNMENT

@@ -1,0 +1,102 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module partition_grow: gives the rest of a disk to a partition."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: partition_grow
+short_description: Grow a partition and its file system to the end of a disk
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Gives the space behind a partition to it and to the file system in it, which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs are kept.
+  - Refused, with nothing changed, are a partition behind which others lie, a file system that is not clean or of another kind, and a disk that is
+    in use.
+  - Needs C(sfdisk), and C(ntfsresize), C(resize2fs) and C(e2fsck), C(xfs_growfs), or C(btrfs). XFS and btrfs grow only while they are mounted,
+    which is done where no other program sees it.
+  - NTFS is marked for a check, which Windows does at its next start.
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be grown.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+options:
+  device:
+    description:
+      - The whole disk, as a path of the machine, or a regular file that stands for one.
+    type: path
+    required: true
+  partition:
+    description:
+      - V(last) for the one that lies last on the disk, or the name that a GPT gives it, or its number.
+    type: str
+    default: last
+seealso:
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: Use all of the larger disk
+  fleet.imaging.partition_grow:
+    device: /dev/nvme0n1
+    partition: last
+  become: true
+"""
+
+RETURN = r"""
+partition:
+  description: Number of the partition.
+  returned: success
+  type: int
+content:
+  description: What is in it, such as C(ntfs).
+  returned: success
+  type: str
+old_size:
+  description: Size of the partition before, in bytes.
+  returned: success
+  type: int
+new_size:
+  description: Size of the partition now or, in check mode, as it would be.
+  returned: success
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import grow
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "device": {"type": "path", "required": True},
+            "partition": {"type": "str", "default": "last"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        growth = grow(module_runner(module), module.params["device"], module.params["partition"], not module.check_mode)
+    except (ImagingError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=growth.changed,
+        partition=growth.number,
+        content=growth.content,
+        old_size=growth.old_size,
+        new_size=growth.new_size,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A partition and its file system grow to the end of the disk: real file systems, checked afterwards by their own tools."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+    MIB,
+    NTFS,
+    RUN,
+    attached,
+    needs,
+    ntfs_dirty,
+    part,
+    partitioned,
+    runner,
+    single,
+)
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+
+OLD, NEW = 400 * MIB, 600 * MIB
+FIRST = 20 * MIB
+TYPES = {"gpt": "linux", "dos": "83"}
+MAKERS = {
+    "ntfs": NTFS,
+    "ext2": ["mkfs.ext2", "-q", "-F"],
+    "ext4": ["mkfs.ext4", "-q", "-F"],
+    "xfs": ["mkfs.xfs", "-q", "-f"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+}
+CHECKS = {
+    "ntfs": ["ntfsresize", "--info", "--force", "--force"],
+    "ext2": ["e2fsck", "-f", "-n"],
+    "ext4": ["e2fsck", "-f", "-n"],
+    "xfs": ["xfs_repair", "-n"],
+    "btrfs": ["btrfs", "check", "--readonly"],
+}
+
+
+def disk_with(tmp_path: Path, kind: str, label: str = "gpt", layout: str = "") -> Path:
+    """A disk with a small first partition and a second one of a kind, and 200 MiB behind that."""
+    needs(*(command[0] for command in (MAKERS[kind], CHECKS[kind])))
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(OLD)
+    names = ('name="first", ', 'name="Data", ') if label == "gpt" else ("", "")
+    second = OLD - FIRST - 2 * MIB
+    lines = [
+        f"label: {label}",
+        f"{names[0]}start=2048, size={(FIRST - 2 * MIB) // 512}",
+        f"{names[1]}start={FIRST // 512}, size={second // 512}",
+    ]
+    partitioned(disk, "\n".join([*lines, layout, ""]))
+    with attached(disk, *part(FIRST, second)) as node:
+        subprocess.run([*MAKERS[kind], node], check=True, capture_output=True)
+    subprocess.run(["truncate", "--size", str(NEW), disk], check=True)
+    if label == "gpt":
+        subprocess.run(["sgdisk", "-e", disk], check=True, capture_output=True)
+    return disk
+
+
+def table(disk: Path) -> list[str]:
+    dump = subprocess.run(["sfdisk", "--dump", disk], check=True, capture_output=True, text=True).stdout
+    return [" ".join(line.split()) for line in dump.splitlines() if line]
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_it_grows_once_and_is_sound(tmp_path: Path, kind: str, label: str) -> None:
+    disk = disk_with(tmp_path, kind, label)
+    before = table(disk)
+    content = disk.read_bytes()
+    end = NEW - MIB if label == "gpt" else NEW
+    old = OLD - FIRST - 2 * MIB
+    planned = grow(RUN, str(disk), "last", write=False)
+    assert planned == Growth(2, kind, old, end - FIRST, True)
+    assert disk.read_bytes() == content
+    assert grow(RUN, str(disk), "last", write=True) == planned
+    after = table(disk)
+    assert after[:-1] == before[:-1]  # only the second partition is another, and of that only the size
+    assert after[-1] == before[-1].replace(f"{old // 512}", f"{(end - FIRST) // 512}")
+    with attached(disk, *part(FIRST, end - FIRST)) as node:
+        checked = subprocess.run([*CHECKS[kind], node], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        size = file_system_size(node, 0, kind)
+        assert size and end - FIRST - MIB < size <= end - FIRST
+    assert grow(RUN, str(disk), "last", write=True) == Growth(2, kind, end - FIRST, end - FIRST, False)
+
+
+def test_a_file_system_that_was_left_behind_is_grown(tmp_path: Path) -> None:
+    disk = disk_with(tmp_path, "ext4")
+    subprocess.run(["sgdisk", "-d", "2", "-n", f"2:{FIRST // 512}:0", disk], check=True, capture_output=True)
+    growth = grow(RUN, str(disk), "2", write=True)
+    assert growth.changed and growth.old_size == growth.new_size
+    assert not grow(RUN, str(disk), "2", write=True).changed
+
+
+@pytest.mark.parametrize("which", ["Data", "data", "2", "last"])
+def test_it_is_found_by_name_or_number(tmp_path: Path, which: str) -> None:
+    assert grow(RUN, str(disk_with(tmp_path, "ext2")), which, write=False).number == 2
+
+
+def refused(disk: Path, which: str, words: str) -> None:
+    before = disk.read_bytes()
+    with pytest.raises(ImagingError, match=words):
+        grow(RUN, str(disk), which, write=True)
+    assert disk.read_bytes() == before
+
+
+def test_what_others_lie_behind_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    refused(disk_with(tmp_path, "ext2"), "first", r"2 \(Data\) lies behind it.*reagentc")
+
+
+def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path) -> None:
+    refused(disk_with(tmp_path, "ext2"), "Windows", r"1 \(first\), 2 \(Data\)")
+
+
+def test_what_is_not_clean_or_not_known_is_refused(tmp_path: Path) -> None:
+    disk = single(tmp_path, OLD, NTFS)
+    ntfs_dirty(disk)
+    subprocess.run(["truncate", "--size", str(NEW), disk], check=True)
+    refused(disk, "last", "marked for a check")
+    with open(disk, "r+b") as file:
+        file.seek(MIB)
+        file.write(bytes(1 << 20))
+    refused(disk, "last", "nothing known")
+
+
+def test_a_missing_program_is_said_before_anything_is_changed(tmp_path: Path) -> None:
+    disk = disk_with(tmp_path, "ext4")
+    before = disk.read_bytes()
+    with pytest.raises(MissingTool, match="resize2fs"):
+        grow(runner("resize2fs"), str(disk), "last", write=True)
+    assert disk.read_bytes() == before
