@@ -1,14 +1,17 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, or debugfs.
+"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, debugfs, or mtools.
 
 They open the file system for reading only, also one that is hibernated or dirty.
 """
 
 from __future__ import annotations
 
+import filecmp
+import os
 import re
+import tempfile
 from abc import ABC, abstractmethod
 
 from ..errors import ImagingError
@@ -118,6 +121,50 @@ class ExtTree(FileTree):
             raise ImagingError(f"{path} can't be read")
         with open(target, "wb") as file:
             file.write(content)
+
+
+class FatTree(FileTree):
+    """A FAT on a block device, or in a regular file; its names mean the same in capital and small letters."""
+
+    def __init__(self, run: RunCommand, node: str) -> None:
+        self._run = run
+        self._node = node
+
+    def names(self, folder: str) -> list[str]:
+        """By mdir, which ends folders with a slash."""
+        result = self._run(["mdir", "-b", "-i", self._node, f"::{folder.rstrip('/')}/"])
+        rows = (line.rstrip("/").rpartition("/")[2] for line in result.out.splitlines() if line.startswith("::"))
+        return [] if result.rc else [name for name in rows if name]
+
+    def content(self, path: str) -> bytes | None:
+        """By mtype."""
+        result = self._run(["mtype", "-i", self._node, f"::{path}"])
+        return None if result.rc else _bytes(result.out)
+
+    def save(self, path: str, target: str) -> None:
+        """By mcopy."""
+        self._copy(f"::{path}", target, path)
+
+    def put(self, source: str, path: str) -> None:
+        """Copy a file of this machine into this file system, in folders that are made, and see that it is there."""
+        folder = ""
+        for name in path.strip("/").split("/")[:-1]:
+            if self.find(f"{folder}/{name}") is None:
+                result = self._run(["mmd", "-i", self._node, f"::{folder}/{name}"])
+                if result.rc:
+                    raise ImagingError(f"{folder}/{name} can't be made: {result.complaint()}")
+            folder += f"/{name}"
+        self._copy(source, f"::{path}", path)
+        with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
+            copy = os.path.join(scratch, "copy")
+            self.save(path, copy)
+            if not filecmp.cmp(source, copy, shallow=False):
+                raise ImagingError(f"{path} was written, and reads back differently")
+
+    def _copy(self, source: str, target: str, path: str) -> None:
+        result = self._run(["mcopy", "-n", "-o", "-i", self._node, source, target])
+        if result.rc:
+            raise ImagingError(f"{path} can't be copied: {result.complaint()}")
 
 
 def _bytes(text: str) -> bytes:

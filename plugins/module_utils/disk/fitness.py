@@ -17,12 +17,10 @@ from .partition_node import NoNode, partition_node
 from .partition_table import Partition, read_partition_table
 from .sizes import file_system_size
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_system
+from .uefi import ESP_TYPES
 
 ENCRYPTED = ("BitLocker", "crypto_LUKS", "FileVault2")
 """blkid's names of what holds a file system that only a key opens."""
-
-ESP_TYPES = {"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
-"""Types of the EFI system partition, in a GPT and in a DOS table (UEFI 2.10, section 13.3)."""
 
 TREES: dict[str, Callable[[RunCommand, str], FileTree]] = {
     "ntfs": NtfsTree,

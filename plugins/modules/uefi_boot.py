@@ -1,0 +1,105 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module uefi_boot: has UEFI firmware find what is to be started on a disk."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: uefi_boot
+short_description: Make sure that UEFI firmware can start a disk
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Looks whether the EFI system partition of a disk has the fallback loader that firmware starts when it has no entry for the disk
+    (C(EFI/BOOT/BOOTX64.EFI), or the name for this machine), and makes it from the loader of Windows, from shim, GRUB or systemd-boot if not.
+  - Where this machine was itself started by UEFI, makes an entry for the disk in the firmware's list, unless there is one, removes all but one of
+    several that are the same, and reads the list again.
+  - A disk without an EFI system partition is left alone.
+  - Needs C(mdir) and C(mcopy) (mtools), and C(efibootmgr). Where they are missing there is a warning, and nothing is done.
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be made.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+options:
+  device:
+    description:
+      - The whole disk, as a path of the machine, or a regular file that stands for one.
+    type: path
+    required: true
+seealso:
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: Have the restored disk start
+  fleet.imaging.uefi_boot:
+    device: /dev/nvme0n1
+  become: true
+"""
+
+RETURN = r"""
+esp:
+  description: Number of the EFI system partition, null when there is none.
+  returned: success
+  type: int
+fallback:
+  description: Path of the fallback loader on it, empty when there is none.
+  returned: success
+  type: str
+made_from:
+  description: Path of the loader that the fallback was made from, empty when it was there.
+  returned: success
+  type: str
+entry:
+  description: Number of the firmware's entry, empty when there is none.
+  returned: success
+  type: str
+entry_made:
+  description: Whether the entry was made now.
+  returned: success
+  type: bool
+removed:
+  description: Numbers of entries that said the same and were removed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool, module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    try:
+        boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode)
+    except MissingTool as error:
+        boot = Boot(warnings=[f"{error} It was not made sure that the disk can be started by UEFI firmware."])
+    except (ImagingError, OSError) as error:
+        module.fail_json(msg=str(error))
+    for warning in boot.warnings:
+        module.warn(warning)
+    module.exit_json(
+        changed=boot.changed,
+        esp=boot.esp,
+        fallback=boot.fallback,
+        made_from=boot.made_from,
+        entry=boot.entry,
+        entry_made=boot.entry_made,
+        removed=boot.removed,
+    )
+
+
+if __name__ == "__main__":
+    main()
