@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent
@@ -25,6 +26,18 @@ def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
         there = ", ".join(store.names()) or "none"
         raise ImagingError(f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.")
     return list(dict.fromkeys(asked))
+
+
+def describe_system(said: Mapping[str, Any]) -> str:
+    """An operating system in words, from an image's header."""
+    known = [
+        said.get("edition"),
+        f"build {said['build']}" if said.get("build") else "",
+        said.get("architecture"),
+        said.get("computer_name"),
+    ]
+    words = ", ".join(str(word) for word in known if word)
+    return f"{said.get('name') or 'unknown'}{f' ({words})' if words else ''}"
 
 
 def describe_image(image: ImageReader) -> dict[str, Any]:
@@ -47,6 +60,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
         "stored_bytes": image.stored_bytes,
         "ratio": round(used / image.stored_bytes, 3),
         "generalization": str(source.get("generalization") or "unknown"),
+        "systems": [describe_system(each) for each in source.get("systems") or () if isinstance(each, Mapping)],
         "bad_ranges": [dict(each) for each in image.header.bad_ranges],
         "root_digest": image.root_digest.hex(),
     }

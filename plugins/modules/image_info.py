@@ -137,6 +137,11 @@ images:
       description: Used bytes divided by stored bytes.
       returned: when the image can be opened
       type: float
+    systems:
+      description: The operating systems in it, each in words.
+      returned: when the image can be opened
+      type: list
+      elements: str
     generalization:
       description: Whether the system in the image was prepared to be copied, as far as that is known.
       returned: when the image can be opened

@@ -20,11 +20,16 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool, RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk, describe, list_disks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import relocate
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import loop_device
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import PartitionUse, UsedMap, read_used_map
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH, LabError, find
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
@@ -441,6 +446,66 @@ def test_what_is_no_file_system_or_not_trusted_is_wholly_used(tmp_path: Path) ->
         used = used_map(single(folder, 128 * MIB, make))
         assert (only(used).content, only(used).method, only(used).used) == (content, "whole", 128 * MIB)
         assert not used.warnings
+
+
+def raid_superblock() -> bytes:
+    """That of a member of a RAID 1 (Linux: md_p.h, version 1.2; this kernel has no md that would make one)."""
+    block = bytearray(256 + 2 * 2)
+    struct.pack_into("<IIII16s32sQII", block, 0, 0xA92B4EFC, 1, 0, 0, bytes(range(16)), b"host:0", 0, 1, 0)
+    struct.pack_into("<QII", block, 80, 100 * 2048, 0, 2)
+    struct.pack_into("<QQQ", block, 128, 2048, 100 * 2048, 8)
+    struct.pack_into("<I", block, 220, 2)
+    struct.pack_into("<HH", block, 256, 0, 1)
+    total = sum(word for (word,) in struct.iter_unpack("<I", block))
+    struct.pack_into("<I", block, 216, ((total & 0xFFFFFFFF) + (total >> 32)) & 0xFFFFFFFF)
+    return bytes(block)
+
+
+def test_a_member_of_a_raid_is_wholly_used(tmp_path: Path) -> None:
+    disk = single(tmp_path, 128 * MIB, ["true"])
+    patch(disk, 4096, raid_superblock())
+    use = only(used_map(disk))
+    assert (use.content, use.method, use.used) == ("linux_raid_member", "whole", 128 * MIB)
+
+
+@contextlib.contextmanager
+def large_sectors(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A disk with sectors of 4096 bytes, a GPT and an ext4; and the device that has such sectors."""
+    disk = old_disk(tmp_path / "large", 64 * MIB)
+    with attached(disk, "--sector-size", "4096") as device:
+        tool("sfdisk", "--quiet", "--wipe", "always", device, stdin="label: gpt\nstart=256, size=8192, name=Data\n")
+        with attached(disk, *part(MIB, 32 * MIB)) as node:
+            tool("mkfs.ext4", "-q", "-F", node)
+        yield disk, device
+
+
+def test_a_disk_with_large_sectors_is_mapped_and_its_gpt_moves(tmp_path: Path) -> None:
+    with large_sectors(tmp_path) as (disk, device):
+        use = only(used_map(device))
+        assert (use.content, use.method, use.start, use.size) == ("ext4", "partclone", MIB, 32 * MIB)
+        content = bytearray(disk.read_bytes())
+    for size in (48 * MIB, 96 * MIB):
+        other = tmp_path / "other"
+        moved = content[:size].ljust(size, b"\0")
+        for start, data in relocate(
+            lambda offset, length: bytes(content[offset : offset + length]), 64 * MIB, size, 4096
+        ):
+            moved[start : start + len(data)] = data
+        other.write_bytes(moved)
+        with attached(other, "--sector-size", "4096") as device:
+            assert "No problems found" in tool("sgdisk", "-v", device)
+            table = read_partition_table(RUN, device)
+            assert table and (table.sector_size, table.partitions[0].end) == (4096, 33 * MIB)
+
+
+def test_an_image_of_small_sectors_is_refused_by_a_disk_of_large_ones(tmp_path: Path) -> None:
+    with large_sectors(tmp_path) as (_disk, device):
+        request = RestoreRequest(device, bytes(32), {}, True, True, "lab-01")
+        header = ImageHeader(Geometry(48 * MIB, 512, 512), b"stream01", "")
+        with TargetDisk(RUN, request) as target, pytest.raises(ImagingError) as refusal:
+            target.check_fits(header, Index(header.geometry))
+    assert "sectors of 4096 bytes and the image's disk has 512" in str(refusal.value)
+    assert "Nothing was written" in str(refusal.value)
 
 
 def test_a_partition_of_a_dynamic_disk_is_wholly_used_although_it_looks_like_ntfs(tmp_path: Path) -> None:

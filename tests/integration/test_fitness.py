@@ -483,6 +483,7 @@ def test_what_is_fit_is_captured_as_that(plan: Plan, store: Path) -> None:
         assert captured.status == 0, captured.stdout
         listed = playbook(lab, "images", "-e", f"imaging_store={store}")
         assert listed.of("image_info")[0].result["images"][0]["generalization"] == "generalized"
+        assert "Windows 11 Pro 23H2 (Professional, build 22631, amd64, REFERENCE); " in listed.stdout
         restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
         assert restored.status == 0, restored.stdout
         assert "was not generalized" not in restored.stdout
