@@ -18,8 +18,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ..samples import scratch_name
 
 MIB = 1 << 20
-SIZE = 64 * MIB
-END = 40 * MIB
+SIZE = 24 * MIB
+END = 14 * MIB
 
 needs_sgdisk = pytest.mark.skipif(shutil.which("sgdisk") is None, reason="sgdisk is not installed")
 
@@ -27,7 +27,7 @@ needs_sgdisk = pytest.mark.skipif(shutil.which("sgdisk") is None, reason="sgdisk
 def make_disk(path: str, entries: int = 128) -> bytes:
     with open(path, "wb") as file:
         file.truncate(SIZE)
-    layout = ["-n", "1:1M:+8M", "-c", "1:EFI", "-t", "1:ef00", "-n", "2:9M:+31M", "-c", "2:Windows", "-A", "2:set:2"]
+    layout = ["-n", "1:1M:+3M", "-c", "1:EFI", "-t", "1:ef00", "-n", "2:4M:+10M", "-c", "2:Windows", "-A", "2:set:2"]
     subprocess.run(["sgdisk", "-S", str(entries), *layout, path], check=True, stdout=subprocess.DEVNULL)
     with open(path, "rb") as file:
         return file.read()
@@ -55,7 +55,7 @@ def check(path: str, content: bytes) -> str:
 
 
 @needs_sgdisk
-@pytest.mark.parametrize("size", [SIZE + 512, SIZE + 16 * 512, SIZE + 5 * MIB, 3 * SIZE, SIZE - 512, 48 * MIB])
+@pytest.mark.parametrize("size", [SIZE + 512, SIZE + 16 * 512, SIZE + 5 * MIB, 3 * SIZE, SIZE - 512, 18 * MIB])
 def test_the_backup_is_where_sgdisk_puts_it_and_nowhere_else(tmp_path: object, size: int) -> None:
     path = scratch_name(tmp_path, "disk")
     disk = make_disk(path)
