@@ -22,7 +22,15 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boo
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
-from ansible_collections.fleet.imaging.tests.integration.test_disks import MIB, RUN, START, needs, runner, single
+from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+    MIB,
+    RUN,
+    START,
+    attached,
+    needs,
+    runner,
+    single,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
@@ -113,6 +121,17 @@ def test_a_full_partition_is_an_error_that_names_the_file(tmp_path: Path) -> Non
 
 def test_a_disk_without_such_a_partition_is_left_alone(tmp_path: Path) -> None:
     assert boot(esp_disk(tmp_path, WINDOWS, kind="linux")) == Boot()
+
+
+def test_a_disk_that_can_not_be_changed_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    disk = esp_disk(tmp_path, WINDOWS)
+    before = disk.read_bytes()
+    with (
+        attached(disk, "--read-only") as device,
+        pytest.raises(ImagingError, match=r"needs the fallback loader .* can't be changed: .*read-only"),
+    ):
+        boot(Path(device))
+    assert disk.read_bytes() == before
 
 
 def test_without_mtools_it_is_said(tmp_path: Path) -> None:

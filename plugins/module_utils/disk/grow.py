@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from .command import MissingTool, RunCommand, printable
 from .devices import describe
 from .filesystems import CHECKS, detect, distrust_node
 from .partition_node import partition_node
@@ -157,6 +157,10 @@ def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partitio
     with RawDisk(path, writable=True) as disk:
         disk.flush()
         disk.reread_partition_table()
+    try:
+        run(["udevadm", "settle", "--timeout=10"])  # udev looks at new partitions, and holds them meanwhile
+    except MissingTool:
+        pass
 
 
 def _grow_content(run: RunCommand, path: str, partition: Partition, content: str) -> None:

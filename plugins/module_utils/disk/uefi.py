@@ -72,13 +72,26 @@ def make_bootable(run: RunCommand, device: str, write: bool, machine: str = "", 
             if detect(run, disk.path, partition.start, partition.size).type != "vfat":
                 continue
             boot.esp = partition.number
-            with partition_node(run, disk.path, partition, writable=write) as node:
+            free = not disk.target_refusals
+            with partition_node(run, disk.path, partition, writable=write and free) as node:
                 tree = FatTree(run, node)
                 loader = _loader(tree, suffix)
-                _fallback(tree, suffix, loader, write, boot)
+                _fallback(tree, suffix, loader, write and free, boot)
+                if write and boot.made_from:
+                    if not free:
+                        raise ImagingError(
+                            f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
+                        )
+                    _flush(node)
             if os.path.isdir(firmware):
                 _entry(run, disk.path, partition, _paths(loader, boot), write, boot)
     return boot
+
+
+def _flush(node: str) -> None:
+    """Bring what was written to the medium: the next thing may be that somebody switches the machine off."""
+    with open(node, "rb+", buffering=0) as device:
+        os.fsync(device.fileno())
 
 
 def _paths(loader: str, boot: Boot) -> list[str]:
