@@ -9,6 +9,7 @@ Usage: PYTHONPATH=.tree python tests/tools/what_others_say.py, as root.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,25 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     attached,
     mounted,
     part,
+    patch,
     single,
 )
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH
 
 SIZE = 32 * MIB
-PARTCLONE = {"ntfs": "ntfs", "ext4": "extfs", "ext2": "extfs", "vfat": "fat", "exfat": "exfat", "xfs": "xfs"}
+BTRFS_SIZE = 160 * MIB
+# Who does not know that it is encrypted takes it for what Windows, or Linux, usually has there.
+PARTCLONE = {
+    "ntfs": "ntfs",
+    "ext4": "extfs",
+    "ext2": "extfs",
+    "vfat": "fat",
+    "exfat": "exfat",
+    "xfs": "xfs",
+    "btrfs": "btrfs",
+    "BitLocker": "ntfs",
+    "crypto_LUKS": "extfs",
+}
 CHECKS = {
     "ntfs": ["ntfsfix", "--no-action"],
     "ext4": ["fsck.ext4", "-n"],
@@ -38,6 +52,7 @@ CHECKS = {
     "vfat": ["fsck.fat", "-n"],
     "exfat": ["fsck.exfat", "-n"],
     "xfs": ["xfs_repair", "-n"],
+    "btrfs": ["btrfs", "check", "--readonly"],
 }
 
 
@@ -56,6 +71,31 @@ def states(folder: Path) -> Iterator[tuple[str, Path, int]]:
             (mount / str(number)).write_bytes(bytes(1000))
         subprocess.run(["xfs_io", "-x", "-c", "shutdown -f", mount], check=True)
     yield name, disk, XFS_SIZE
+    name = "btrfs whose log was not replayed"
+    disk = made(folder, name, BTRFS_SIZE, ["mkfs.btrfs", "-q", "-f"])
+    crashed = disk.parent / "crashed"
+    with mounted(disk, BTRFS_SIZE, disk.parent / "mount") as mount:
+        subprocess.run(["sync", "-f", mount], check=True)
+        with open(mount / "file", "wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copy(disk, crashed)
+    yield name, crashed, BTRFS_SIZE
+    for name, offset, signature in (
+        ("BitLocker", 0, b"\xeb\x58\x90-FVE-FS-"),
+        ("BitLocker To Go", 424, bytes.fromhex("3bd67749292ed84a8399f6a339e3d001")),
+        ("LUKS", 0, b"LUKS\xba\xbe\x00\x01aes".ljust(592, b"\0")),
+    ):
+        disk = made(folder, name, SIZE, ["true"])
+        if name != "LUKS":
+            patch(disk, 0, b"\xeb\x58\x90MSWIN4.1")
+            for place in (176, 440):
+                patch(disk, place, (0x2000).to_bytes(8, "little"))
+            patch(disk, 510, b"\x55\xaa")
+            patch(disk, 0x2000, b"-FVE-FS-" + (64).to_bytes(2, "little") + (2).to_bytes(2, "little"))
+        patch(disk, offset, signature)
+        yield name, disk, SIZE
 
 
 def made(folder: Path, name: str, size: int, make: Sequence[str]) -> Path:
@@ -86,8 +126,8 @@ def row(name: str, disk: Path, size: int) -> list[str]:
         log = disk.parent / "log"
         partclone = status([f"partclone.{PARTCLONE[kind]}", "-c", "-s", node, "-o", disk.parent / "image", "-L", log])
         ntfs_image = disk.parent / "ntfs-image"
-        ntfsclone = status(["ntfsclone", "--save-image", "-o", ntfs_image, node]) if kind == "ntfs" else ""
-        return [name, ours, partclone, ntfsclone, checked([*CHECKS[kind], node])]
+        ntfsclone = status(["ntfsclone", "--save-image", "-o", ntfs_image, node]) if PARTCLONE[kind] == "ntfs" else ""
+        return [name, ours, partclone, ntfsclone, checked([*CHECKS[kind], node]) if kind in CHECKS else ""]
 
 
 def main() -> None:
