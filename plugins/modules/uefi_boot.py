@@ -75,6 +75,7 @@ removed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool, module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import NoNode
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
@@ -84,8 +85,10 @@ def main() -> None:
     module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
     try:
         boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode)
-    except MissingTool as error:
-        boot = Boot(warnings=[f"{error} It was not made sure that the disk can be started by UEFI firmware."])
+    except (MissingTool, NoNode) as error:
+        boot = Boot(
+            warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]
+        )
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
     for warning in boot.warnings:
