@@ -19,6 +19,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree, NtfsTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
 from ansible_collections.fleet.imaging.tests.integration.test_disks import (
@@ -26,11 +27,13 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     NTFS,
     RUN,
     START,
+    attached,
     mounted,
     needs,
     ntfs_dirty,
     ntfs_record,
     ntfs_unclean_log,
+    part,
     patch,
     runner,
     single,
@@ -81,13 +84,8 @@ def write_windows(volume: Path, state: bytes | None, tag: bool, files: dict[str,
 @contextmanager
 def partition_of(disk: Path, size: int = SIZE) -> Iterator[Path]:
     """A writable loop device of the only partition of a disk."""
-    place = ["--offset", str(START), "--sizelimit", str(size)]
-    made = subprocess.run(["losetup", "--find", "--show", *place, disk], capture_output=True, text=True, check=True)
-    node = Path(made.stdout.strip())
-    try:
-        yield node
-    finally:
-        subprocess.run(["losetup", "--detach", node], check=True)
+    with attached(disk, *part(START, size)) as node:
+        yield Path(node)
 
 
 def windows_disk(tmp_path: Path, state: bytes | None, tag: bool, files: dict[str, bytes] | None = None) -> Path:
@@ -387,6 +385,13 @@ def test_files_of_ext4_are_read_without_mounting_it(tmp_path: Path) -> None:
     assert tree.read("/a folder/file") == b"content\n" * 3
     assert tree.names("/nothing") == [] and tree.read("/nothing") is None
     assert set(tree.names("/")) >= {"a folder", "lost+found"}
+    large = os.urandom(3 << 20)
+    (root / "large").write_bytes(large)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-d", root, volume, "16M"], check=True)
+    tree.save("/large", str(tmp_path / "saved"))
+    assert (tmp_path / "saved").read_bytes() == large
+    with pytest.raises(ImagingError, match="/nothing can't be copied"):
+        tree.save("/nothing", str(tmp_path / "not there"))
 
 
 def test_a_missing_program_is_said_and_no_verdict(tmp_path: Path) -> None:
@@ -422,7 +427,6 @@ def fixture_lab(plan: Plan) -> Iterator[Lab]:
 def ntfs_of(lab: Lab, table: str) -> Iterator[Path]:
     rows: list[dict[str, Any]] = json.loads(table)["partitiontable"]["partitions"]
     for row in rows:
-        place = ["--offset", str(512 * row["start"]), "--sizelimit", str(512 * row["size"])]
         probe = [
             "blkid",
             "-p",
@@ -439,13 +443,8 @@ def ntfs_of(lab: Lab, table: str) -> Iterator[Path]:
             subprocess.run([*probe, lab.reference.disk], capture_output=True, text=True, check=False).stdout.strip()
             == "ntfs"
         ):
-            made = subprocess.run(
-                ["losetup", "--find", "--show", *place, lab.reference.disk], capture_output=True, text=True, check=True
-            )
-            try:
-                yield Path(made.stdout.strip())
-            finally:
-                subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+            with attached(Path(lab.reference.disk), *part(512 * row["start"], 512 * row["size"])) as node:
+                yield Path(node)
             return
     raise AssertionError(table)
 

@@ -115,12 +115,12 @@ class ExtTree(FileTree):
         return _bytes(said) if said else None
 
     def save(self, path: str, target: str) -> None:
-        """By debugfs."""
-        content = self.content(path)
-        if content is None:
-            raise ImagingError(f"{path} can't be read")
-        with open(target, "wb") as file:
-            file.write(content)
+        """By debugfs, which says nothing by its exit status."""
+        if re.search(r'["\n]', path + target):
+            raise ImagingError(f"{path} has a name that debugfs can't be asked for")
+        said = self._run(["debugfs", "-c", "-R", f'dump "{path}" "{target}"', self._node])
+        if not os.path.exists(target):
+            raise ImagingError(f"{path} can't be copied to {target}: {said.complaint()}")
 
 
 class FatTree(FileTree):

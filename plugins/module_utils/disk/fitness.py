@@ -14,10 +14,9 @@ from .file_tree import ExtTree, FileTree, NtfsTree
 from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
 from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
-from .partition_table import Partition, read_partition_table
+from .partition_table import Partition, is_esp, read_partition_table
 from .sizes import file_system_size
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_system
-from .uefi import ESP_TYPES
 
 ENCRYPTED = ("BitLocker", "crypto_LUKS", "FileVault2")
 """blkid's names of what holds a file system that only a key opens."""
@@ -86,8 +85,9 @@ class Fitness:
     @property
     def boot_mode(self) -> str:
         """By what firmware the disk can be started: UEFI when it has a partition for that, BIOS when it has others only."""
-        types = {facts.type.lower().lstrip("0") for facts in self.partitions}
-        return ("UEFI" if types & ESP_TYPES else "BIOS") if types else UNKNOWN
+        if any(is_esp(facts.type) for facts in self.partitions):
+            return "UEFI"
+        return "BIOS" if self.partitions else UNKNOWN
 
     @property
     def systems(self) -> list[System]:

@@ -26,6 +26,20 @@ EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""
 
 
+ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
+"""Types of the EFI system partition, in a GPT and in a DOS table (UEFI 2.10, sections 5.2.2 and 5.3.3)."""
+
+
+def is_esp(kind: str) -> bool:
+    """Whether a type, as a table has it, is that of the EFI system partition."""
+    return _plain(kind) in ESP_TYPES
+
+
+def _plain(kind: str) -> str:
+    """A type in small letters, and a number without leading zeros: sfdisk writes what it was given."""
+    return kind.lower().lstrip("0")
+
+
 @dataclass(frozen=True)
 class Partition:
     """One entry of a table. ``start`` and ``size`` in bytes; ``type`` is a GUID, or a number in hexadecimal for DOS tables."""
@@ -63,7 +77,7 @@ class PartitionTable:
 
     def is_extended(self, partition: Partition) -> bool:
         """Whether a partition is nothing but room for others."""
-        return self.label == "dos" and partition.type.lower().lstrip("0") in EXTENDED_TYPES
+        return self.label == "dos" and _plain(partition.type) in EXTENDED_TYPES
 
     def is_logical(self, partition: Partition) -> bool:
         """Whether a partition lies in an extended one."""

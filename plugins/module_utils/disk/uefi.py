@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sees to it that UEFI firmware finds something to start on a disk: the fallback loader, and an entry in the firmware's own list.
 
-Sources: UEFI specification 2.10, section 3.5.1.1 (names of the fallback loader) and 13.3 (EFI system partition); efibootmgr(8).
+Sources: UEFI specification 2.10, section 3.5.1.1 (names of the fallback loader); efibootmgr(8).
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from .devices import describe
 from .file_tree import FatTree
 from .filesystems import detect
 from .partition_node import partition_node
-from .partition_table import Partition, read_partition_table
-
-ESP_TYPES = {"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
-"""Types of the EFI system partition, in a GPT and in a DOS table."""
+from .partition_table import Partition, is_esp, read_partition_table
 
 FIRMWARE = "/sys/firmware/efi"
 """There when this system was started by UEFI."""
@@ -66,26 +63,33 @@ def make_bootable(run: RunCommand, device: str, write: bool, machine: str = "", 
     boot = Boot()
     disk = describe(run, device)
     suffix = SUFFIXES.get(machine or platform.machine(), "")
-    table = read_partition_table(run, disk.path)
-    for partition in table.partitions if table else ():
-        if partition.type.lower().lstrip("0") in ESP_TYPES and boot.esp is None:
-            if detect(run, disk.path, partition.start, partition.size).type != "vfat":
-                continue
-            boot.esp = partition.number
-            free = not disk.target_refusals
-            with partition_node(run, disk.path, partition, writable=write and free) as node:
-                tree = FatTree(run, node)
-                loader = _loader(tree, suffix)
-                _fallback(tree, suffix, loader, write and free, boot)
-                if write and boot.made_from:
-                    if not free:
-                        raise ImagingError(
-                            f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
-                        )
-                    _flush(node)
-            if os.path.isdir(firmware):
-                _entry(run, disk.path, partition, _paths(loader, boot), write, boot)
+    esp = _find_esp(run, disk.path)
+    if esp is None:
+        return boot
+    boot.esp = esp.number
+    free = not disk.target_refusals
+    with partition_node(run, disk.path, esp, writable=write and free) as node:
+        tree = FatTree(run, node)
+        loader = _loader(tree, suffix)
+        _fallback(tree, suffix, loader, write and free, boot)
+        if write and boot.made_from:
+            if not free:
+                raise ImagingError(
+                    f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
+                )
+            _flush(node)
+    if os.path.isdir(firmware):
+        _entry(run, disk.path, esp, _paths(loader, boot), write, boot)
     return boot
+
+
+def _find_esp(run: RunCommand, path: str) -> Partition | None:
+    """The first EFI system partition of a disk with a FAT in it."""
+    table = read_partition_table(run, path)
+    for partition in table.partitions if table else ():
+        if is_esp(partition.type) and detect(run, path, partition.start, partition.size).type == "vfat":
+            return partition
+    return None
 
 
 def _flush(node: str) -> None:
@@ -129,10 +133,10 @@ def _fallback(tree: FatTree, suffix: str, loader: str, write: bool, boot: Boot) 
     if not write:
         return
     folder, _slash, file = loader.rpartition("/")
-    copies = {loader: name}
+    copies = {}
     if file.lower().startswith("shim"):  # it starts what lies beside it
-        copies.update({f"{folder}/{each}": each for each in tree.names(folder) if each.lower().endswith(".efi")})
-        copies[loader] = name
+        copies = {f"{folder}/{each}": each for each in tree.names(folder) if each.lower().endswith(".efi")}
+    copies[loader] = name
     with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
         for source, target in copies.items():
             local = os.path.join(scratch, "loader")

@@ -13,7 +13,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping
 
-from ..disk.command import printable
 from ..disk.gpt import USUAL_ENTRIES, Read, relocate, reserve
 from ..disk.ranges import ByteRanges
 from ..disk.used_map import TAIL
@@ -23,6 +22,7 @@ from ..image.header import ImageHeader
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, pack_ranges, unpack_ranges
 from .goal import OwnChunk
+from .places import content_words, known_partitions
 
 DYNAMIC_DISK = "42"
 """Type of the DOS partitions of Windows' dynamic disks, whose database is at the very end."""
@@ -54,7 +54,7 @@ def extent(header: ImageHeader, index: Index) -> Extent:
         return Extent(size, size, "its content, of which no partition table says where it ends")
     ends = [
         (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")
-        for each in _partitions(header)
+        for each in known_partitions(header.source.get("partitions"))
     ]
     used = _last_used(index, size - TAIL)
     ends.append((used, f"what is used in no partition up to {used}"))
@@ -149,17 +149,9 @@ def _entries(header: ImageHeader) -> Iterator[Mapping[str, Any]]:
     yield from (each for each in (entries if isinstance(entries, list) else []) if isinstance(each, Mapping))
 
 
-def _partitions(header: ImageHeader) -> Iterator[Mapping[str, Any]]:
-    """What the header says of partitions, as far as it makes sense."""
-    said = header.source.get("partitions")
-    for each in said if isinstance(said, list) else []:
-        if isinstance(each, Mapping) and all(isinstance(each.get(name), int) for name in ("number", "start", "size")):
-            yield each
-
-
 def _name(partition: Mapping[str, Any]) -> str:
-    words = [str(partition[key]) for key in ("content", "label") if partition.get(key)]
-    return f"partition {partition['number']}" + (f" ({printable(' '.join(words))})" if words else "")
+    words = " ".join(content_words(partition))
+    return f"partition {partition['number']}" + (f" ({words})" if words else "")
 
 
 def _integer(value: Mapping[str, Any] | None, name: str, default: int) -> int:

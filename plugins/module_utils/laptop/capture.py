@@ -15,6 +15,7 @@ from ..disk.command import RunCommand
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import Capture, UnreadableSectors
+from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
@@ -25,7 +26,6 @@ from ..stream.conversation import serve
 from ..stream.link import Link
 from ..zstd import Zstd
 from .held_disk import HeldDisk
-from .places import MOST_RANGES, describe_range, merge, name_ranges
 from .session import Session
 from .ticket import Ticket
 

@@ -17,6 +17,7 @@ from ..engine.another_size import extent, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
 from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
+from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.stopwatch import Stopwatches
@@ -38,7 +39,6 @@ from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .fetched import Fetched
 from .held_disk import HeldDisk
-from .places import MOST_RANGES, describe_range, merge, name_ranges
 from .session import Session
 
 DAMAGED_LIMIT = 3

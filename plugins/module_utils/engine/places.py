@@ -15,12 +15,12 @@ MOST_RANGES = 100
 Range = Mapping[str, Any]
 
 
-def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Iterable[Any]) -> list[dict[str, Any]]:
+def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Any) -> list[dict[str, Any]]:
     """``start`` and ``end`` (bytes of the disk) of each range, and the ``partition`` or partitions that it lies in.
 
     ``partitions`` are those of an image's header or of a used map, in any form that may have come from outside.
     """
-    known = [part for part in partitions if _is_partition(part)]
+    known = known_partitions(partitions)
     return [{"start": start, "end": end, "partition": _name(start, end, known)} for start, end in ranges]
 
 
@@ -40,15 +40,22 @@ def describe_range(place: Range) -> str:
     return f"bytes {place['start']} to {place['end']} ({place['partition']})"
 
 
-def _is_partition(part: Any) -> bool:
-    return isinstance(part, Mapping) and all(isinstance(part.get(name), int) for name in ("number", "start", "size"))
+def known_partitions(said: Any) -> list[Range]:
+    """Those of the partitions that an image's header or a used map speaks of that make sense; it may have come from outside."""
+    entries = said if isinstance(said, (list, tuple)) else ()
+    return [
+        each
+        for each in entries
+        if isinstance(each, Mapping) and all(isinstance(each.get(name), int) for name in ("number", "start", "size"))
+    ]
+
+
+def content_words(partition: Range) -> list[str]:
+    """What a partition holds, and its label, as far as that is known."""
+    return [printable(str(partition[key])) for key in ("content", "label") if partition.get(key)]
 
 
 def _name(start: int, end: int, partitions: list[Range]) -> str:
     inside = [part for part in partitions if part["start"] < end and start < part["start"] + part["size"]]
-    names = []
-    for part in inside:
-        words = [f"partition {part['number']}"]
-        words += [printable(str(part[key])) for key in ("content", "label") if part.get(key)]
-        names.append(" ".join(words))
+    names = [" ".join([f"partition {part['number']}", *content_words(part)]) for part in inside]
     return ", ".join(names) or "in no partition"
