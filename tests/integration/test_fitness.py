@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
@@ -13,12 +12,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree, NtfsTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
@@ -414,8 +414,8 @@ def test_a_disk_without_a_partition_table_has_nothing_to_say(tmp_path: Path) -> 
 def fixture_lab(plan: Plan) -> Iterator[Lab]:
     """A lab whose reference has a Windows that was not generalized, and is hibernated."""
     with running_lab(plan, laptops=1) as lab:
-        table = lab.reference.run(["sfdisk", "--json", lab.reference.disk]).stdout
-        with ntfs_of(lab, table) as node:
+        with attached(Path(lab.reference.disk), *ntfs_part(lab.reference.disk)) as loop:
+            node = Path(loop)
             with NtfsVolume(node) as ntfs:
                 ntfs.remove(STATE_INI)
                 ntfs.write(STATE_INI, state_ini("IMAGE_STATE_COMPLETE"))
@@ -423,30 +423,12 @@ def fixture_lab(plan: Plan) -> Iterator[Lab]:
         yield lab
 
 
-@contextmanager
-def ntfs_of(lab: Lab, table: str) -> Iterator[Path]:
-    rows: list[dict[str, Any]] = json.loads(table)["partitiontable"]["partitions"]
-    for row in rows:
-        probe = [
-            "blkid",
-            "-p",
-            "-O",
-            str(512 * row["start"]),
-            "-S",
-            str(512 * row["size"]),
-            "-s",
-            "TYPE",
-            "-o",
-            "value",
-        ]
-        if (
-            subprocess.run([*probe, lab.reference.disk], capture_output=True, text=True, check=False).stdout.strip()
-            == "ntfs"
-        ):
-            with attached(Path(lab.reference.disk), *part(512 * row["start"], 512 * row["size"])) as node:
-                yield Path(node)
-            return
-    raise AssertionError(table)
+def ntfs_part(disk: str) -> list[str]:
+    """Where the NTFS of a disk lies, as losetup's options."""
+    table = read_partition_table(RUN, disk)
+    assert table
+    (found,) = (each for each in table.partitions if detect(RUN, disk, each.start, each.size).type == "ntfs")
+    return part(found.start, found.size)
 
 
 def capture(lab: Lab, store: Path, *more: str) -> Outcome:
