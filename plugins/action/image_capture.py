@@ -31,7 +31,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis, sound_record
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 
@@ -58,6 +60,9 @@ class CaptureSink:
         self.kept = 0
         self.changed = True
         self.watches = Stopwatches()
+        self._received = 0
+        self.meter = Meter(self.watches, lambda: self._received, capturing=True)
+        self._syncing: Syncing | None = None
 
     @property
     def _next(self) -> int:
@@ -82,17 +87,26 @@ class CaptureSink:
         want(link, [(self._next, header.geometry.chunk_count)])
         watch = self.watches.new()
         try:
-            while (record := receive_record(link, self._unpack, self._room, self._keep)) is not None:
+            while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.hear)) is not None:
                 frame = self._room[: record.frame_size]
                 watch.busy("receive")
                 if hashlib.sha256(frame).digest() != record.frame_hash:
                     raise LinkError(f"The frame of chunk {record.chunk} arrived damaged.")
                 watch.busy("check")
+                self._received += record.frame_size
                 self._begun().append(record, frame)
+                self._sync()
                 watch.busy("store")
         except OSError as error:
             raise store_error(self._store.path, error) from error
         finish(link)
+
+    def _sync(self) -> None:
+        """Have what was written go to the medium meanwhile."""
+        writer = self._begun()
+        if self._syncing is None:
+            self._syncing = Syncing(self._place.file.fileno())
+        self._syncing.wrote(writer.stored_bytes)
 
     def _learn(self, link: Link) -> None:
         packed, _index = ask_description(link)
@@ -171,6 +185,7 @@ class CaptureSink:
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Make the image whole and give it its name, if it is what the laptop says it is."""
+        self.close()
         self._known_header()
         old = self._old
         if self.writer is None and old is not None and old.root_digest.hex() == result["root_digest"]:
@@ -192,6 +207,12 @@ class CaptureSink:
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
+    def close(self) -> None:
+        """End what goes on beside; before the file is let go of."""
+        if self._syncing is not None:
+            self._syncing.close()
+            self._syncing = None
+
     @property
     def stored_bytes(self) -> int:
         """Size of the image that there is now."""
@@ -201,6 +222,7 @@ class CaptureSink:
 
     def leave(self) -> int:
         """Let go of what did not become an image; returns how many bytes of it the next capture can go on from."""
+        self.close()
         return self._place.leave(keep=self.writer is not None and len(self.writer.index) > 0)
 
 
@@ -220,7 +242,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, store.place(name), old)
         try:
             result, transfer = self.run_transfer(
-                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress
+                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.meter, sink.progress
             )
             if not result.get("failed"):
                 sink.conclude(result)
@@ -230,7 +252,9 @@ class ActionModule(TransferAction):
             left = sink.leave()
         if result.get("failed"):
             return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}")
-        return self._complete(result, sink, name, store.image_path(name), time.monotonic() - transfer.began)
+        seconds = time.monotonic() - transfer.began
+        found = self.findings(result, arguments, task_vars, sink.meter)
+        return dict(self._complete(result, sink, name, store.image_path(name), seconds), **found)
 
     def _complete(
         self, result: dict[str, Any], sink: CaptureSink, name: str, path: str, seconds: float

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, FIRST, parse_level
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
     Imported,
@@ -26,18 +27,19 @@ class ActionModule(ControllerAction):
         "image": {"type": "str"},
         "store": {"type": "path", "default": "~/fleet-images"},
         "used_map": {"type": "str", "choices": ["auto", "all"], "default": "auto"},
-        "compression_level": {"type": "int", "default": 3},
+        "compression_level": {"type": "str", "default": AUTO},
         "update": {"type": "bool", "default": False},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Import; raises ImagingError."""
         check_bounds(arguments)
+        level = parse_level(arguments["compression_level"])
         request = ImportRequest(
             source=arguments["source"],
             name=arguments["image"] or "",
             used_map=arguments["used_map"],
-            level=arguments["compression_level"],
+            level=FIRST if level is None else level,
             update=arguments["update"],
             collection_version=collection_version(),
         )

@@ -13,6 +13,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import RESTORE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
@@ -22,9 +23,10 @@ class StoredSource:
 
     def __init__(self, image: ImageReader) -> None:
         self._image = image
-        self.settled = 0
-        """How many chunks need nothing more, as the laptop says."""
         self.watches = Stopwatches()
+        self._watch = self.watches.new()
+        self._frames_sent = 0
+        self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
 
     def header(self) -> bytes:
         """The header as the image has it."""
@@ -37,18 +39,23 @@ class StoredSource:
     def known(self, header: bytes, index: bytes) -> None:
         """Nothing depends on it: the laptop asks for what it lacks."""
 
-    def progress(self, settled: int, total: int) -> None:
+    def progress(self, report: bytes) -> None:
         """Learn how far the laptop is."""
-        del total
-        self.settled = settled
+        self.meter.hear(report)
+
+    def report(self) -> bytes:
+        """Nothing: it is the laptop that reports."""
+        return b""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
         """The records of the used chunks in [start, end), as the image has them."""
-        watch = self.watches.new()
+        watch = self._watch
+        watch.restart()
         for row in self._image.index.rows_between(start, end):
             record = self._image.record(row)
             watch.busy("read store")
             yield record.header.pack(), record.frame
+            self._frames_sent += len(record.frame)
             watch.busy("send")
 
     def check(self, chunk: int) -> None:
@@ -72,7 +79,8 @@ class ActionModule(TransferAction):
         def conversation(link: Link) -> None:
             serve(link, source)
 
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: source.settled)
+        meter = source.meter
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, meter, lambda: meter.mark)
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]
@@ -80,6 +88,7 @@ class ActionModule(TransferAction):
         stages.update({f"controller {stage}": times for stage, times in source.watches.stages().items()})
         return dict(
             result,
+            **self.findings(result, arguments, task_vars, meter),
             image=arguments["image"],
             sent_bytes=transfer.sent,
             stored_bytes=image.stored_bytes,

@@ -37,8 +37,10 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-    type: int
-    default: 3
+      - With V(auto) it follows what limits the capture. It begins at 3 and moves between -5 and 12, so that compression does not hold a fast
+        link up, and processors that have nothing to do make what goes over a slow one smaller.
+    type: str
+    default: auto
   used_map:
     description:
       - V(auto) reads the used parts of file systems that C(partclone) can map and that their own flags prove clean, and all of everything else.
@@ -165,6 +167,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import (
     CaptureRequest,
@@ -188,7 +191,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
     request = CaptureRequest(
         device=module.params["device"],
         used_map=module.params["used_map"],
-        level=module.params["compression_level"],
+        level=parse_level(module.params["compression_level"]),
         chunk_size=DEFAULT_CHUNK_SIZE,
         zero_bad_sectors=module.params["bad_sectors"] == "zero",
         expect=module.params["expect"],

@@ -51,9 +51,9 @@ options:
     default: auto
   compression_level:
     description:
-      - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-    type: int
-    default: 3
+      - Level of zstd, from V(-7) (fastest) to V(19) (smallest). V(auto) is 3, as there is no link here to follow.
+    type: str
+    default: auto
   update:
     description:
       - Whether an image of that name that was made of something else may be replaced.

@@ -72,7 +72,13 @@ class Transfer:
         self._heard = 0.0
         self._progress = progress
         self._connected = False
+        self._reached = False
+        """Whether the last attempt to make a link succeeded."""
         self._secret = secret
+        self._failing_since: float | None = None
+        self._listening = False
+        self.over = False
+        """Whether all was said, and only the result is waited for."""
         self.sent = 0
         self.links = 0
         self.began = time.monotonic()
@@ -86,28 +92,46 @@ class Transfer:
         port = self._module.wait_for_port()
         if port is None:
             return self._module.collect(ENDING)
-        failing_since: float | None = None
+        self._listening = True
         before, pause = -1, FIRST_PAUSE
         while True:
             attempt = time.monotonic()
+            failing_since = self._failing_since
             try:
                 rest = CONNECT_TIME if failing_since is None else failing_since + self._patience - attempt
                 self._one_link(port, conversation, min(CONNECT_TIME, max(LEAST_CONNECT_TIME, rest)))
+                self.over = True
                 return self._module.collect(ENDING)
             except PeerEnded:
+                self.over = True
                 return self._module.collect(ENDING)
             except LinkError as error:
                 now = time.monotonic()
                 if failing_since is None or self._progress() != before or now - attempt > HEALTHY * self._silence:
                     failing_since, before, pause = max(attempt, self._heard), self._progress(), FIRST_PAUSE
+                    self._failing_since = failing_since
                 # Ansible's own connection may be down as well: it is asked only when something answers there, and once.
                 silent = isinstance(error, Unreachable) and not isinstance(error, Refused)
-                if not self._connected and not silent and self._module.has_ended():
+                if not self._reached and not silent and self._module.has_ended():
                     return self._module.collect(ENDING)
                 if now - failing_since > self._patience:
                     raise self._give_up(error, now - failing_since) from error
                 time.sleep(pause)
                 pause = min(LONGEST_PAUSE, 2 * pause)
+
+    @property
+    def condition(self) -> str:
+        """How the link stands, in words; empty while it is connected."""
+        if self.over:
+            return "finishing"
+        if self._connected:
+            return ""
+        if not self._listening:
+            return "starting"
+        since = self._failing_since
+        if not self.links or since is None:
+            return "connecting"
+        return f"reconnecting {time.monotonic() - since:.0f}/{self._patience:.0f} s"
 
     @property
     def _patience(self) -> float:
@@ -131,9 +155,9 @@ class Transfer:
             raise
 
     def _one_link(self, port: int, conversation: Conversation, connect_time: float) -> None:
-        self._connected = False
+        self._reached = False
         link = self._make_link(port, connect_time)
-        self._connected = True
+        self._reached = self._connected = True
         if not self.links:
             self.began = time.monotonic()
         self.links += 1
@@ -147,6 +171,7 @@ class Transfer:
         finally:
             self._heard = link.last_heard
             self.sent += link.bytes_sent
+            self._connected = False
             link.close()
 
 

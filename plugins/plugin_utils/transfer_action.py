@@ -15,11 +15,17 @@ from typing import Any, ClassVar
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 
 from .detached_module import DetachedModule
+from .progress.limits import Circumstances
+from .progress.line import News
+from .progress.meter import Meter
+from .progress.teller import Teller
 from .transfer import Conversation, Transfer, interruptible
 from .transports.choose import choose_transport
 
@@ -39,7 +45,7 @@ def collection_version() -> str:
     return "unknown"
 
 
-BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600), "compression_level": (-7, 19)}
+BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
 
 
 def check_bounds(arguments: dict[str, Any]) -> None:
@@ -48,6 +54,8 @@ def check_bounds(arguments: dict[str, Any]) -> None:
         value = arguments.get(name)
         if value is not None and not least <= value <= most:
             raise ImagingError(f"{name} is {value}, and must be from {least} to {most}. Set imaging_{name}.")
+    if "compression_level" in arguments:
+        parse_level(arguments["compression_level"])
 
 
 class TransferAction(ActionBase):
@@ -100,14 +108,19 @@ class TransferAction(ActionBase):
         ticket: Ticket,
         task_vars: dict[str, Any],
         conversation: Conversation,
+        meter: Meter,
         progress: Callable[[], int],
     ) -> tuple[dict[str, Any], Transfer]:
-        """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind."""
+        """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind.
+
+        How it gets on is told meanwhile, by what ``meter`` hears. ``progress`` grows while it does.
+        """
         timeout = float(arguments["link_timeout"])
         module = DetachedModule(self, task_vars, ticket.run_id, timeout)
         transport = choose_transport(arguments, self._connection, self.address())
         transfer = Transfer(module, transport, ticket.secret_bytes, timeout, progress)
-        with interruptible():
+        host = str(task_vars.get("inventory_hostname", ""))
+        with interruptible(), Teller(lambda: news(host, transfer, meter), self._display.display):
             try:
                 module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})
                 return transfer.converse(conversation), transfer
@@ -116,3 +129,44 @@ class TransferAction(ActionBase):
                 raise
             finally:
                 module.clean_up()
+
+    def findings(
+        self, result: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any], meter: Meter
+    ) -> dict[str, Any]:
+        """What the measurements of a transfer came to, for its result."""
+        report = result.pop("status", None)
+        if report is not None:
+            meter.hear(str(report).encode())
+        around = Circumstances(
+            automatic=arguments.get("compression_level") == AUTO,
+            laptops=len(task_vars.get("ansible_play_batch") or [""]),
+            over_ssh=arguments["transport"] == SSH,
+        )
+        return {
+            "started": meter.started,
+            "limited_by": meter.verdict(around),
+            "limits": meter.limits(),
+            "timeline": [[round(seconds, 2), done, phase] for seconds, done, phase in meter.timeline],
+        }
+
+
+def news(host: str, transfer: Transfer, meter: Meter) -> News:
+    """How a transfer stands, for those who watch."""
+    condition, reading = transfer.condition, meter.reading()
+    if reading is None:
+        return News(host, condition or "looking at the disk")
+    if condition:
+        done = reading.total if transfer.over else reading.done
+        return News(host, condition, done, reading.total, reading.whole)
+    return News(
+        host,
+        reading.phase,
+        reading.done,
+        reading.total,
+        reading.whole,
+        reading.now,
+        reading.mean,
+        reading.eta,
+        reading.limit,
+        reading.share,
+    )

@@ -31,6 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import parse_partition_table
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
@@ -246,6 +247,9 @@ def said(*parts: tuple[Kind, bytes]) -> bytes:
     return b"".join(struct.pack("<BHB", kind, len(payload), 0) + payload for kind, payload in parts)
 
 
+REPORT = Status(STREAMING, 1, 2, 1, 2, 1.5, {"read": {"busy": 1.0, "wait": 0.5, "cpu": 0.1}})
+
+
 class Answers:
     """A source that has little to say (``stream.conversation.Source``)."""
 
@@ -262,9 +266,13 @@ class Answers:
         geometry = ImageHeader.unpack(packed_header).geometry
         Index.unpack(packed_index, packed_header, geometry)
 
-    def progress(self, settled: int, total: int) -> None:
-        """Numbers that fit."""
-        assert 0 <= settled < 1 << 32 and 0 <= total < 1 << 32
+    def progress(self, report: bytes) -> None:
+        """Read it, as the controller does."""
+        Status.unpack(report)
+
+    def report(self) -> bytes:
+        """Nothing."""
+        return b""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """A few, whatever is asked for."""
@@ -316,7 +324,7 @@ def run_sink(data: bytes) -> None:
         found = ImageHeader.unpack(packed)
         if index:
             Index.unpack(index, packed, found.geometry)
-        while receive_record(link, unpack, room, kept) is not None:
+        while receive_record(link, unpack, room, kept, Status.unpack) is not None:
             pass
         expect(link, Kind.DONE)
     finally:
@@ -329,7 +337,9 @@ def sink_seeds() -> list[bytes]:
     body = struct.pack("<BHB", Kind.RECORD, len(framed), 100) + framed + bytes(100)
     described = said((Kind.HEADER, header().pack()), (Kind.INDEX, b""))
     return [
-        described + body + said((Kind.KEPT, records()[2][1:]), (Kind.SERVED, b""), (Kind.DONE, b"")),
+        described
+        + body
+        + said((Kind.PROGRESS, REPORT.pack()), (Kind.KEPT, records()[2][1:]), (Kind.SERVED, b""), (Kind.DONE, b"")),
         described + said((Kind.PING, b""), (Kind.END, b"enough")),
     ]
 
@@ -338,7 +348,7 @@ def source_seeds() -> list[bytes]:
     """What a sink says."""
     return [
         said((Kind.DESCRIBE, b""), (Kind.WANT, struct.pack("<4I", 0, 2, 4, 9)), (Kind.DONE, b"")),
-        said((Kind.HEADER, header().pack()), (Kind.INDEX, b"x"), (Kind.INDEX, b""), (Kind.PROGRESS, bytes(8))),
+        said((Kind.HEADER, header().pack()), (Kind.INDEX, b"x"), (Kind.INDEX, b""), (Kind.PROGRESS, REPORT.pack())),
         said((Kind.DAMAGED, bytes(4)), (Kind.PING, b""), (Kind.END, b"enough")),
     ]
 

@@ -16,6 +16,7 @@ from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_hash
 from ..zstd import Codec, Zstd
+from .level import FIRST, AutoLevel, FixedLevel, context_size
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
@@ -84,32 +85,44 @@ class Capture:
         geometry: Geometry,
         used: UsedRanges,
         zstd: Zstd,
-        level: int,
+        level: int | None,
         stream: bytes,
         watches: Stopwatches,
         zero_bad_sectors: bool = False,
     ) -> None:
-        """With ``zero_bad_sectors`` what can't be read counts as zeros, and is noted in ``bad_ranges``."""
+        """``level`` is one of zstd, or None for one that follows what limits the capture.
+
+        With ``zero_bad_sectors`` what can't be read counts as zeros, and is noted in ``bad_ranges``.
+        """
         self._disk = disk
         self._geometry = geometry
         self._used = used
         self._zstd = zstd
-        self._level = level
         self._stream = stream
         self._watches = watches
         self._zero_bad_sectors = zero_bad_sectors
         self._zeros = bytes(geometry.chunk_size)
         self._zero_frames: dict[int, bytes] = {}
         self._own = _Worker()
-        self.workers = worker_count(2 * geometry.chunk_size + context_size(level))
+        self.workers = worker_count(2 * geometry.chunk_size + context_size(FIRST if level is None else level))
+        self._level = (
+            FixedLevel(level) if level is not None else AutoLevel(watches, self.workers, self.workers + SPARE_SLOTS)
+        )
         self.index = Index(geometry)
         """What was captured so far; frame offsets are not known here."""
         self.bytes_read = 0
+        self.bytes_done = 0
+        """Used bytes of the chunks whose records were handed out, with those that lie before the first one asked for."""
         self.bad_ranges: set[tuple[int, int]] = set()
         self.known: Index | None = None
         """What the other end has of an older image of this geometry; of a chunk whose content is in it no frame is made."""
         self.forgotten: set[int] = set()
         """Chunks whose copy at the other end turned out to be damaged."""
+
+    @property
+    def level(self) -> int:
+        """The level of zstd that is used now."""
+        return self._level.now
 
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
         """The used ranges of a chunk, counted from its start."""
@@ -126,6 +139,8 @@ class Capture:
         Chunks captured before and asked for again are captured anew.
         """
         self.index.truncate(start)
+        before = self._geometry.offset(min(start, self._geometry.chunk_count))
+        self.bytes_done = sum(high - low for low, high in self._used.within(0, before))
         chunks = iter(range(start, min(end, self._geometry.chunk_count)))
         reading = self._watches.new()
         sending = self._watches.new()
@@ -144,13 +159,15 @@ class Capture:
         slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         pipeline = OrderedPipeline(slots, feed, self._work, self.workers)
         with contextlib.closing(pipeline.results()) as results:
-            for _slot, (header, frame) in results:
+            for slot, (header, frame) in results:
                 sending.wait("send")
                 self.index.append(
                     Row(header.chunk, header.flags, header.ranges, 0, header.frame_size, header.content_hash)
                 )
+                self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
                 sending.busy("send")
+                self._level.sent()
 
     def _read(self, slot: _Slot) -> None:
         offset, length = self._geometry.offset(slot.chunk), self._geometry.length(slot.chunk)
@@ -194,7 +211,7 @@ class Capture:
         known = self.known.find(slot.chunk) if self.known else None
         if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
             return RecordHeader(slot.chunk, flags, packed, length, content_hash, 0, NO_FRAME_HASH, self._stream), None
-        frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level)
+        frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level.now)
         own.watch.busy("compress")
         frame_hash = hashlib.sha256(frame).digest()
         own.watch.busy("hash")
@@ -207,14 +224,3 @@ class Capture:
         if frame is None:
             frame = self._zero_frames[length] = codec.compress(memoryview(bytearray(length)), 3)
         return frame
-
-
-def context_size(level: int) -> int:
-    """Bytes that a compressor of chunks of 4 MiB takes at a level.
-
-    Source: measured with ZSTD_sizeof_CCtx of zstd 1.5.4, in MiB: 1.2 at level 3, 3.5 at 5, 12.5 at 9, 48.5 at 12 and 14, 49.2 at 19, 65.2 at 22.
-    """
-    for highest, size in ((5, 4 << 20), (9, 13 << 20), (19, 50 << 20)):
-        if level <= highest:
-            return size
-    return 66 << 20

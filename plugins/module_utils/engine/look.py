@@ -52,8 +52,17 @@ class Look:
         self._guard_chunks = guard_chunks
         self._worth = WORTH_ROTATING if rotating else WORTH
         self.states = bytearray(goal.geometry.chunk_count)
+        self.total = self.data_total = 0
+        """Bytes that matter, and of these what is not in chunks of zeros."""
+        self.done = self.data_done = 0
+        """The same of the chunks that need no sending (any more)."""
+        self.looked = 0
+        """Bytes that were compared."""
         for row in goal.rows():
             self.states[row.chunk] = UNKNOWN
+            size = goal.bytes_in(row)
+            self.total += size
+            self.data_total += 0 if row.flags & ZERO else size
         self._changed = threading.Condition()
         self._lowest_wanted = len(self.states)
         self._samples: list[int] = []
@@ -69,10 +78,6 @@ class Look:
     def count(self, state: int) -> int:
         """How many chunks are in a state."""
         return self.states.count(state)
-
-    def settled(self) -> int:
-        """How many chunks need nothing more."""
-        return self.count(EQUAL) + self.count(WRITTEN)
 
     def rows(self, state: int) -> Iterator[Row]:
         """The rows of the chunks in a state, in disk order."""
@@ -125,9 +130,21 @@ class Look:
             if self.states[chunk] != UNKNOWN:  # a sample that was read twice
                 return
             self.states[chunk] = EQUAL if equal else WANTED
-            if not equal:
+            self.looked += self._size(chunk)
+            if equal:
+                self._settle(chunk)
+            else:
                 self._lowest_wanted = min(self._lowest_wanted, chunk)
                 self._changed.notify_all()
+
+    def _size(self, chunk: int) -> int:
+        row = self._goal.row(chunk)
+        return self._goal.bytes_in(row) if row is not None else 0
+
+    def _settle(self, chunk: int) -> None:
+        row, size = self._goal.row(chunk), self._size(chunk)
+        self.done += size
+        self.data_done += 0 if row is None or row.flags & ZERO else size
 
     def _learn(self, row: Row, equal: bool) -> None:
         if row.chunk in self._samples:
@@ -179,6 +196,7 @@ class Look:
                 row = self._goal.row(chunk)
                 if self._goal.own(chunk) or (row is not None and row.flags & ZERO):
                     self.states[chunk] = KNOWN
+                    self._settle(chunk)
                 else:
                     self.states[chunk] = REQUESTED
                     taken.append(chunk)
@@ -188,7 +206,10 @@ class Look:
 
     def written(self, chunk: int) -> None:
         """Note that a chunk was written."""
-        self.states[chunk] = WRITTEN
+        with self._changed:
+            before, self.states[chunk] = self.states[chunk], WRITTEN
+            if before not in (EQUAL, KNOWN, WRITTEN):
+                self._settle(chunk)
 
     def ask_again(self) -> None:
         """Want what was asked for and did not come: the link broke."""

@@ -9,11 +9,12 @@ buffer: nothing waits in a circle, and memory is what the slots take.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Generator, Generic, Sequence, TypeVar
+
+from .status import processors
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -27,8 +28,7 @@ SPARE_SLOTS = 3
 
 def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
     """As many workers as there are processors, within the byte budget; two slots more than workers keep the neighbours busy."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, budget // bytes_per_worker - SPARE_SLOTS))
+    return max(1, min(processors(), budget // bytes_per_worker - SPARE_SLOTS))
 
 
 class OrderedPipeline(Generic[S, R]):

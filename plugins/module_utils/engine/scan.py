@@ -39,6 +39,7 @@ class Scan:
         self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         self.unreadable = 0
         """How many chunks could not be read."""
+        self.bytes_read = 0
 
     def compare(self, rows: Iterable[Row]) -> Generator[tuple[Row, bool], None, None]:
         """Each of ``rows``, in their order, and whether the disk holds it. What can't be read is not equal: writing may mend it."""
@@ -62,7 +63,8 @@ class Scan:
         row = slot.row
         length = self._geometry.length(row.chunk)
         try:
-            read_spans(self._disk, self._geometry.offset(row.chunk), slot.buffer[:length], self._goal.ranges(row))
+            offset, ranges = self._geometry.offset(row.chunk), self._goal.ranges(row)
+            self.bytes_read += read_spans(self._disk, offset, slot.buffer[:length], ranges)
             slot.readable = True
         except ReadError:
             slot.readable = False

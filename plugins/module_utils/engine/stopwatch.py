@@ -12,22 +12,30 @@ Totals = Dict[Tuple[str, str], float]
 
 BUSY = "busy"
 WAIT = "wait"
+CPU = "cpu"
 
 
 class Stopwatch:
-    """One thread's time, without gaps: each lap charges the time since the last one to a stage."""
+    """One thread's time, without gaps: each lap charges the time since the last one to a stage.
+
+    Of a busy lap it is also noted for how long the thread had a processor; the rest it was waiting for a disk, a link, or its turn.
+    """
 
     def __init__(self) -> None:
         self.totals: Totals = {}
         self._mark = time.perf_counter()
+        self._cpu_mark = time.thread_time()
 
     def restart(self) -> None:
         """Begin a lap now; the time since the last one is charged to nobody."""
         self._mark = time.perf_counter()
+        self._cpu_mark = time.thread_time()
 
     def busy(self, stage: str) -> None:
         """Charge the time since the last lap to the work of ``stage``."""
+        before = self._cpu_mark
         self._lap((stage, BUSY))
+        self._add((stage, CPU), self._cpu_mark - before)
 
     def wait(self, stage: str) -> None:
         """Charge the time since the last lap to the waiting of ``stage``."""
@@ -35,8 +43,11 @@ class Stopwatch:
 
     def _lap(self, key: tuple[str, str]) -> None:
         now = time.perf_counter()
-        self.totals[key] = self.totals.get(key, 0.0) + now - self._mark
-        self._mark = now
+        self._add(key, now - self._mark)
+        self._mark, self._cpu_mark = now, time.thread_time()
+
+    def _add(self, key: tuple[str, str], seconds: float) -> None:
+        self.totals[key] = self.totals.get(key, 0.0) + seconds
 
 
 class Stopwatches:
@@ -61,11 +72,11 @@ class Stopwatches:
         return time.perf_counter() - self._began
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Busy and waiting seconds of each stage, summed over its threads."""
+        """Busy and waiting seconds of each stage, summed over its threads, and for how many of the busy ones these had a processor."""
         result: dict[str, dict[str, float]] = {}
         for watch in list(self._all):
             for (stage, kind), seconds in list(watch.totals.items()):
-                times = result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0})
+                times = result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0, CPU: 0.0})
                 times[kind] += seconds
         return {
             stage: {kind: round(value, 3) for kind, value in times.items()} for stage, times in sorted(result.items())

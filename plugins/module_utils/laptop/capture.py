@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from dataclasses import dataclass, field
 from typing import Any, Generator, Mapping
 
@@ -16,6 +17,7 @@ from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import Capture, UnreadableSectors
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
+from ..engine.status import STREAMING, Reporter, Status, processors
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
@@ -39,11 +41,13 @@ FACTS = ("generalization", "systems", "findings")
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What is asked of this laptop. ``expect`` is what the selection knew of the disk, ``facts`` what goes into the image's header."""
+    """What is asked of this laptop. ``level`` None is the automatic one; ``expect`` is what the selection knew of the disk, ``facts`` what
+    goes into the image's header.
+    """
 
     device: str
     used_map: str
-    level: int
+    level: int | None
     chunk_size: int
     zero_bad_sectors: bool
     expect: Mapping[str, Any]
@@ -93,7 +97,7 @@ class CaptureSource:
     """Answers the controller's questions (``stream.conversation.Source``)."""
 
     def __init__(
-        self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int, zero_bad_sectors: bool = False
+        self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None, zero_bad_sectors: bool = False
     ) -> None:
         self._disk = disk
         self._ticket = ticket
@@ -104,6 +108,7 @@ class CaptureSource:
         self.watches = Stopwatches()
         self.capture: Capture | None = None
         self._header = b""
+        self._reporter = Reporter()
 
     def header(self) -> bytes:
         """Map what is used on the first call, and say what the image is of."""
@@ -136,8 +141,30 @@ class CaptureSource:
         geometry = ImageHeader.unpack(header).geometry
         capture.known = Index.unpack(index, header, geometry) if geometry == self._disk.geometry else None
 
-    def progress(self, settled: int, total: int) -> None:
-        """Nothing depends on it: the controller knows what it has stored."""
+    def progress(self, report: bytes) -> None:
+        """Nothing: it is the laptop that reports."""
+
+    def report(self) -> bytes:
+        """How the capture gets on, once a second."""
+        return self.status().pack() if self._reporter.due() else b""
+
+    def status(self) -> Status:
+        """How the capture gets on."""
+        capture, total = self._asked(), self._disk.used.ranges.total()
+        done = capture.bytes_done
+        return Status(
+            phase=STREAMING,
+            done=done,
+            total=total,
+            data_done=done,
+            data_total=total,
+            seconds=self.watches.seconds(),
+            stages=self.watches.stages(),
+            workers=capture.workers,
+            processors=processors(),
+            cpu=time.process_time(),
+            level=capture.level,
+        )
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """The records of [start, end), read from the disk now."""
@@ -202,6 +229,7 @@ def run_capture(
             workers=capture.workers,
             zstd=zstd.name,
             stages=source.watches.stages(),
+            status=source.status().pack().decode(),
         )
 
 
@@ -216,6 +244,7 @@ def facts(disk: SourceDisk) -> dict[str, Any]:
     """What is known of a mapped disk, for a result."""
     return {
         "device": disk.raw.path,
+        **disk.identity(),
         "disk_size": disk.geometry.disk_size,
         "used_bytes": disk.used.ranges.total(),
         "partitions": disk.used.partitions_json(),

@@ -49,6 +49,10 @@ class HeldDisk:
                     "Nothing was written. Disks may have been plugged in or swapped: run again."
                 )
 
+    def identity(self) -> dict[str, Any]:
+        """What tells this disk from others, for a result."""
+        return {"model": self.disk.model, "serial": self.disk.serial, "wwn": self.disk.wwn}
+
     def __enter__(self) -> HeldDisk:
         return self
 

@@ -10,6 +10,7 @@ import signal
 from typing import Any, Callable, NoReturn, Protocol
 
 from ..engine.goal import DISCARD, UNUSED
+from ..engine.level import AUTO
 from ..errors import ImagingError
 from ..stream.listener import LOOPBACK
 from .session import Terminated, arm_termination
@@ -44,7 +45,7 @@ COMMON_ARGUMENTS: dict[str, Any] = {
 CAPTURE_ARGUMENTS: dict[str, Any] = dict(
     COMMON_ARGUMENTS,
     image={"type": "str", "required": True},
-    compression_level={"type": "int", "default": 3},
+    compression_level={"type": "str", "default": AUTO},
     used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
     update={"type": "bool", "default": False},
     facts={"type": "dict", "default": {}},

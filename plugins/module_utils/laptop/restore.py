@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping, NoReturn
+from typing import Any, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
 from ..engine.another_size import extent, own_chunks
@@ -20,11 +20,12 @@ from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
+from ..engine.status import COMPARING, FLUSHING, STREAMING, VERIFYING, ZEROING, Reporter, Status, processors
 from ..engine.stopwatch import Stopwatches
 from ..engine.unused import Discarding
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.index import Index
+from ..image.index import Index, Row
 from ..image.record import RecordHeader
 from ..stream.conversation import (
     ask_description,
@@ -39,7 +40,7 @@ from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .fetched import Fetched
 from .held_disk import HeldDisk
-from .session import Session
+from .session import Attendance, Session
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
@@ -48,9 +49,6 @@ CHUNKS_PER_REQUEST = 4096
 
 STRETCH = 64
 """How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
-
-PROGRESS_EVERY = 1.0
-"""Seconds."""
 
 LOOK_PAUSE = 0.2
 """Seconds for which one who has nothing to write waits before it listens to the controller again."""
@@ -129,7 +127,10 @@ class RestoreSink:
         self._looking: threading.Thread | None = None
         self._stop_looking = threading.Event()
         self._discarding: Discarding | None = None
-        self._told = 0.0
+        self._reporter = Reporter()
+        self._phase = STREAMING if request.write else COMPARING
+        self._own_count = (0, 0)
+        """Bytes that were zeroed or read back, of how many."""
         self._write_seconds: float | None = None
         self._compared = False
         self.differing: list[int] = []
@@ -142,9 +143,9 @@ class RestoreSink:
         if self._header is None:
             self.watches.begin()
             self._learn(link)
-        self._told = 0.0
-        self._tell_progress(link)
+        self._reporter.again()
         self._begin()
+        self._tell_progress(link)
         link = self._make_equal(link) if self._request.write else self._compare(link)
         if self._scan.unreadable:
             self.warnings.append(
@@ -207,12 +208,8 @@ class RestoreSink:
         """Look at everything and write nothing; returns the link that is there when that is done."""
         attendance = self._session.attend(link)
 
-        def attend() -> None:
-            attendance.check()
-            self._tell_progress(attendance.link)
-
         if not self._look.finished:
-            self._look.advance(len(self._look.states), attend)
+            self._look.advance(len(self._look.states), lambda: self._attend(attendance))
         self.differing = [row.chunk for row in self._look.rows(WANTED)]
         self._compared = True
         return attendance.link
@@ -233,12 +230,23 @@ class RestoreSink:
                 self._fetch(link)
         attendance = self._session.attend(link)
         if self._write_seconds is None:
-            self._complete(attendance.check)
+            self._complete(attendance)
         if self._touched:
             if self._request.read_back and not self._compared:
-                self._read_back(attendance.check)
+                self._read_back(attendance)
             self._conclude()
         return attendance.link
+
+    def _attend(self, attendance: Attendance) -> None:
+        """Listen to the controller and tell it of the progress, during work without conversation."""
+        attendance.check()
+        self._tell_progress(attendance.link)
+
+    def _enter(self, phase: str, attendance: Attendance) -> None:
+        """Begin another phase, and tell the controller so."""
+        self._phase = phase
+        self._reporter.again()
+        self._attend(attendance)
 
     def _look_beside(self) -> None:
         """Look in a thread of its own, which goes on whatever becomes of the link."""
@@ -267,9 +275,33 @@ class RestoreSink:
         self._tell_progress(link)
 
     def _tell_progress(self, link: Link) -> None:
-        if time.monotonic() - self._told >= PROGRESS_EVERY and not link.closed:
-            self._told = time.monotonic()
-            tell_progress(link, self._look.settled(), len(self._goal))
+        if not link.closed and self._reporter.due():
+            try:
+                tell_progress(link, self._status().pack())
+            except LinkError:
+                pass  # whoever needs the link finds out
+
+    def _status(self) -> Status:
+        look = self._look
+        done, total = look.done, look.total
+        if self._phase == COMPARING:
+            done = look.looked
+        elif self._phase in (ZEROING, VERIFYING):
+            done, total = self._own_count
+        return Status(
+            phase=self._phase,
+            done=done,
+            total=total,
+            data_done=look.data_done,
+            data_total=look.data_total,
+            seconds=self.watches.seconds(),
+            stages=self.watches.stages(),
+            workers=self._engine.workers,
+            processors=processors(),
+            cpu=time.process_time(),
+            scanned=self._scan.bytes_read,
+            written=self._engine.bytes_written,
+        )
 
     def _fetch(self, link: Link) -> None:
         """Have everything written that is wanted and, unless the disk rotates, that will be until the look has ended."""
@@ -332,18 +364,26 @@ class RestoreSink:
         if self._request.unused == DISCARD:
             self._discarding = Discarding(self._disk.raw, self._goal)
 
-    def _complete(self, attend: Callable[[], None]) -> None:
+    def _complete(self, attendance: Attendance) -> None:
         """Write what needs no sending, and bring everything to the medium, the guards last."""
 
+        done, total = 0, self._bytes_of(self._look.rows(KNOWN))
+
         def written(chunk: int) -> None:
+            nonlocal done
             self._look.written(chunk)
-            attend()
+            done += self._bytes_of([self._goal.row(chunk)])
+            self._own_count = done, total
+            self._attend(attendance)
 
         if self._look.count(KNOWN):
+            self._own_count = 0, total
+            self._enter(ZEROING, attendance)
             self._touch()
         self._engine.write_known(self._look.rows(KNOWN), written)
         if self._discarding is not None:
             self._discarding.finish()
+        self._enter(FLUSHING, attendance)
         flushing = self.watches.new()
         if self._touched:
             self._guards.raise_again()
@@ -353,15 +393,20 @@ class RestoreSink:
         flushing.busy("flush")
         self._write_seconds = self.watches.seconds()
 
-    def _read_back(self, attend: Callable[[], None]) -> None:
+    def _read_back(self, attendance: Attendance) -> None:
         """Compare what was written; what was not has been compared before."""
         self._disk.raw.flush()
         self.differing = []
+        done, total = 0, self._bytes_of(self._look.rows(WRITTEN))
+        self._own_count = done, total
+        self._enter(VERIFYING, attendance)
         with contextlib.closing(self._scan.compare(self._look.rows(WRITTEN))) as results:
             for row, equal in results:
                 if not equal:
                     self.differing.append(row.chunk)
-                attend()
+                done += self._goal.bytes_in(row)
+                self._own_count = done, total
+                self._attend(attendance)
         self._compared = True
 
     @property
@@ -388,6 +433,7 @@ class RestoreSink:
         return {
             "changed": self._touched or self.differs,
             "device": self._disk.raw.path,
+            **self._disk.identity(),
             "disk_size": self._disk.raw.size,
             "larger_by": self._disk.raw.size - self._index.geometry.disk_size,
             "root_digest": self._request.root_digest.hex(),
@@ -398,7 +444,7 @@ class RestoreSink:
             "bytes_written": self._engine.bytes_written,
             "bytes_discarded": self._discarding.bytes_discarded if self._discarding else 0,
             "differing_chunks": len(self.differing),
-            "differing_bytes": self._bytes_in(self.differing),
+            "differing_bytes": self._bytes_of(map(self._goal.row, self.differing)),
             "changes": name_ranges(changes[:MOST_RANGES], self._header.source.get("partitions") or ()),
             "more_changes": max(0, len(changes) - MOST_RANGES),
             "verified": not self.differs and (self._compared or not self._touched),
@@ -408,6 +454,7 @@ class RestoreSink:
             "links_made": self._session.links_made,
             "workers": self._engine.workers,
             "stages": self.watches.stages(),
+            "status": self._status().pack().decode(),
         }
 
     def _changes(self) -> Iterator[tuple[int, int]]:
@@ -418,15 +465,17 @@ class RestoreSink:
             (geometry.offset(row.chunk), geometry.offset(row.chunk) + geometry.length(row.chunk)) for row in rows
         )
 
-    def _bytes_in(self, chunks: Iterable[int]) -> int:
-        return sum(self._goal.bytes_in(row) for row in map(self._goal.row, chunks) if row is not None)
+    def _bytes_of(self, rows: Iterable[Row | None]) -> int:
+        return sum(self._goal.bytes_in(row) for row in rows if row is not None)
 
     def diff(self) -> dict[str, str]:
         """What ``--diff`` shows, from the result's numbers."""
         result = self.result()
         chunks = result["written_chunks"] if self._request.write else result["differing_chunks"]
         changed = [row.chunk for row in self._look.rows(WRITTEN if self._request.write else WANTED)]
-        lines = [f"{chunks} of {len(self._goal)} chunks ({self._bytes_in(changed)} used bytes) differ"]
+        lines = [
+            f"{chunks} of {len(self._goal)} chunks ({self._bytes_of(map(self._goal.row, changed))} used bytes) differ"
+        ]
         lines += [describe_range(place) for place in result["changes"]]
         lines += [f"and {result['more_changes']} more ranges"] if result["more_changes"] else []
         return {

@@ -6,7 +6,7 @@
 sink   -> DESCRIBE                        source -> HEADER INDEX ... INDEX(empty)
 sink   -> HEADER INDEX ... INDEX(empty)   what the sink has of an older image; not answered
 sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED
-sink   -> PROGRESS(chunks, of chunks)     not answered
+laptop -> PROGRESS(report)                at any time that it is the one to speak; not answered
 sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so; not answered
 sink   -> DONE                            source -> DONE
 either -> END(reason)
@@ -28,7 +28,6 @@ from .link import INDEX_PIECE, Kind, Link, LinkError, Message
 RANGE = struct.Struct("<II")
 LARGEST_INDEX = 1 << 30
 CHUNK = struct.Struct("<I")
-PROGRESS = struct.Struct("<II")
 
 
 class PeerEnded(ImagingError):
@@ -47,8 +46,11 @@ class Source(Protocol):
     def known(self, header: bytes, index: bytes) -> None:
         """Hear what the sink has already: packed header and index of an older image."""
 
-    def progress(self, settled: int, total: int) -> None:
-        """Hear how many of the sink's chunks need nothing more."""
+    def progress(self, report: bytes) -> None:
+        """Hear how the sink gets on."""
+
+    def report(self) -> bytes:
+        """What the sink is to hear of how this end gets on; empty when nothing is due."""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview | None], None, None]:
         """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has."""
@@ -103,7 +105,7 @@ def serve(link: Link, source: Source) -> None:
         elif message.kind == Kind.WANT:
             _serve_records(link, inbox, source, message.payload)
         elif message.kind == Kind.PROGRESS:
-            source.progress(*_unpack(PROGRESS, message.payload))
+            source.progress(message.payload)
         elif message.kind == Kind.DAMAGED:
             source.check(*_unpack(CHUNK, message.payload))
         elif message.kind == Kind.DONE:
@@ -118,6 +120,9 @@ def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) ->
         with contextlib.closing(source.records(start, end)) as records:
             for header, frame in records:
                 try:
+                    report = source.report()
+                    if report:
+                        tell_progress(link, report)
                     link.send(*((Kind.KEPT, header) if frame is None else (Kind.RECORD, header, frame)))
                 except LinkError:
                     inbox.raise_if_ended()
@@ -181,16 +186,22 @@ class FrameSize(Protocol):
 
 
 def receive_record(
-    link: Link, unpack: Callable[[bytes], H], room: memoryview, kept: Callable[[bytes], None] | None = None
+    link: Link,
+    unpack: Callable[[bytes], H],
+    room: memoryview,
+    kept: Callable[[bytes], None] | None = None,
+    heard: Callable[[bytes], object] | None = None,
 ) -> H | None:
     """The next record: its header, as ``unpack`` reads it, and its frame at the start of ``room``; None when a request is SERVED.
 
     The frame is not hashed yet. ``kept`` is called with the header of each record before it that comes without a frame; who
-    says nothing of what it has is sent none. Raises PeerEnded, LinkError, and what ``unpack`` and ``kept`` raise.
+    says nothing of what it has is sent none. ``heard`` is called with what the source reports of itself, if it is a laptop. Raises
+    PeerEnded, LinkError, and what ``unpack``, ``kept`` and ``heard`` raise.
     """
+    also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, heard)) if call is not None}
     message = link.receive()
-    while message.kind == Kind.KEPT and kept is not None:
-        kept(message.payload)
+    while message.kind in also:
+        also[message.kind](message.payload)
         message = link.receive()
     if message.kind == Kind.SERVED:
         return None
@@ -209,9 +220,9 @@ def finish(link: Link) -> None:
     expect(link, Kind.DONE)
 
 
-def tell_progress(link: Link, settled: int, total: int) -> None:
-    """Tell the source how many chunks, of how many, need nothing more."""
-    link.send(Kind.PROGRESS, PROGRESS.pack(settled, total))
+def tell_progress(link: Link, report: bytes) -> None:
+    """Tell the controller how the laptop gets on (``engine.status.Status``)."""
+    link.send(Kind.PROGRESS, report)
 
 
 def damaged(link: Link, chunk: int) -> None:

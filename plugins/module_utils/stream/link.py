@@ -73,7 +73,7 @@ class Kind(IntEnum):
     KEPT = 11
     """A record header without a frame: the chunk still has the content that the sink said it has."""
     PROGRESS = 12
-    """Sink to source: how many chunks need nothing more, and of how many."""
+    """Laptop to controller: how it gets on."""
 
 
 INDEX_PIECE = 1 << 20

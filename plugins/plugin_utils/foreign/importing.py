@@ -20,6 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, UNIT, Geometry
@@ -49,7 +50,7 @@ class ImportRequest:
     source: str
     name: str = ""
     used_map: str = "auto"
-    level: int = 3
+    level: int = FIRST
     update: bool = False
     collection_version: str = ""
 

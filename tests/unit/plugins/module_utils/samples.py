@@ -32,6 +32,10 @@ class Used:
     def __init__(self, *ranges: tuple[int, int]) -> None:
         self.ranges = ranges
 
+    def total(self) -> int:
+        """How many bytes are used."""
+        return sum(high - low for low, high in self.ranges)
+
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
         """The used ranges between two offsets, clipped to them."""
         clipped = ((max(start, low), min(end, high)) for low, high in self.ranges)

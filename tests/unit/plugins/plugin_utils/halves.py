@@ -212,12 +212,12 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
-            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header, index: None)
+            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header, index: None, identity=dict)
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
                 return dict(sink.result(), diff=sink.diff())
 
-    result, ends = laptop.run(work, lambda link: serve(link, source), lambda: source.settled, **spoil)
+    result, ends = laptop.run(work, lambda link: serve(link, source), lambda: source.meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
 
 

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which level of zstd a capture compresses with: a fixed one, or one that follows what limits the capture.
+
+Spare processors buy smaller frames on a slow link, and on a fast one compression gets out of the way. Both are seen in the same two
+numbers: for which share of the time the one who sends was busy (with a link that takes no more), and the workers with their chunks.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..errors import ImagingError
+from .stopwatch import BUSY, Stopwatches
+
+LEVELS = (-5, -3, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+FIRST = 3
+
+AUTO = "auto"
+LOWEST, HIGHEST = -7, 19
+"""The fixed levels that may be chosen."""
+
+CONTEXTS = 100 << 20
+"""Bytes that the compressors of all workers may take together."""
+
+INTERVAL = 0.5
+"""Seconds over which the shares are measured, at the least."""
+
+FULL = 0.85
+"""Share of the time from which on a sender or the workers count as the limit."""
+
+SPARE = 0.65
+"""Share of the time below which they have something to spare."""
+
+
+def parse_level(value: str) -> int | None:
+    """A level as a user gives it, None for the automatic one; raises ImagingError."""
+    if value == AUTO:
+        return None
+    try:
+        level = int(value)
+    except ValueError:
+        level = HIGHEST + 1
+    if not LOWEST <= level <= HIGHEST:
+        raise ImagingError(
+            f"compression_level is {value}, and must be {AUTO}, or from {LOWEST} to {HIGHEST}. Set imaging_compression_level."
+        )
+    return level
+
+
+class FixedLevel:
+    """Always the same level."""
+
+    def __init__(self, level: int) -> None:
+        self.now = level
+
+    def sent(self) -> None:
+        """Nothing follows from it."""
+
+
+class AutoLevel:
+    """A level that follows what limits the capture. :meth:`sent` is called after each record by the one thread that sends."""
+
+    def __init__(self, watches: Stopwatches, workers: int, slots: int) -> None:
+        self.now = FIRST
+        self._watches = watches
+        self._workers = workers
+        self._slots = slots
+        self._levels = [level for level in LEVELS if workers * context_size(level) <= CONTEXTS]
+        self._records = -slots
+        """Records since the interval began; those that are on their way when it begins do not count."""
+        self._began = 0.0
+        self._before = (0.0, 0.0)
+
+    def sent(self) -> None:
+        """Note that a record was sent, and choose the level for those that follow."""
+        self._records += 1
+        if self._records == 0:
+            self._begin()
+        elif self._records >= 2 * self._workers and time.perf_counter() - self._began >= INTERVAL:
+            self._adjust()
+
+    def _begin(self) -> None:
+        self._began = time.perf_counter()
+        self._before = self._busy()
+
+    def _busy(self) -> tuple[float, float]:
+        stages = self._watches.stages()
+        work, send = (
+            sum(stages.get(name, {}).get(BUSY, 0.0) for name in names) for names in (("hash", "compress"), ("send",))
+        )
+        return work, send
+
+    def _adjust(self) -> None:
+        seconds = time.perf_counter() - self._began
+        work, send = (now - before for now, before in zip(self._busy(), self._before))
+        steps = step(work / (self._workers * seconds), send / seconds)
+        place = self._levels.index(self.now) + steps
+        self.now = self._levels[max(0, min(place, len(self._levels) - 1))]
+        if steps:
+            self._records = -self._slots
+        else:
+            self._records = 0
+            self._begin()
+
+
+def step(working: float, sending: float) -> int:
+    """By how many levels to go up or down, from the shares of the time for which the workers and the sender were busy."""
+    if sending >= FULL and working < SPARE:
+        return 2 if working < SPARE / 2 else 1
+    if working >= FULL and sending < SPARE:
+        return -2 if sending < SPARE / 2 else -1
+    return 0
+
+
+def context_size(level: int) -> int:
+    """Bytes that a compressor of chunks of 4 MiB takes at a level.
+
+    Source: measured with ZSTD_sizeof_CCtx of zstd 1.5.4, in MiB: 1.2 at level 3, 3.5 at 5, 12.5 at 9, 48.5 at 12 and 14, 49.2 at 19, 65.2 at 22.
+    """
+    for highest, size in ((5, 4 << 20), (9, 13 << 20), (19, 50 << 20)):
+        if level <= highest:
+            return size
+    return 66 << 20

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far a transfer is and what its stages did so far, as the laptop tells the controller, now and then."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Mapping
+
+from ..errors import ImagingError
+from .stopwatch import BUSY, CPU, WAIT
+
+Stages = Mapping[str, Mapping[str, float]]
+
+COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING = "comparing", "streaming", "zeroing", "flushing", "verifying"
+PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING)
+"""What a laptop is at. ``done`` and ``total`` are of the phase."""
+
+STAGE_NAME = re.compile(r"[a-z ]{1,32}")
+MOST_STAGES = 32
+LARGEST = 1 << 62
+"""More bytes than any disk has, and more seconds than anybody waits."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One report. Sizes are in bytes, times in seconds since the laptop began.
+
+    ``data_done`` and ``data_total`` leave out chunks of zeros, which need no sending. ``scanned`` is what was read to be compared, ``written``
+    what was written.
+    """
+
+    phase: str
+    done: int
+    total: int
+    data_done: int
+    data_total: int
+    seconds: float
+    stages: Stages
+    workers: int = 1
+    processors: int = 1
+    cpu: float = 0.0
+    scanned: int = 0
+    written: int = 0
+    level: int = 0
+
+    def pack(self) -> bytes:
+        """The report as it travels, JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Status:
+        """Read a report, believing nothing of it; raises ImagingError."""
+        try:
+            value = json.loads(payload)
+            numbers = {name: _number(value[name]) for name in NUMBERS}
+            reals = {name: _real(value[name]) for name in REALS}
+            phase, stages = value["phase"], _stages(value["stages"])
+            if phase not in PHASES:
+                raise ValueError(phase)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ImagingError(f"The laptop reports its progress in a form that can't be read ({error!r}).") from error
+        return cls(phase=phase, stages=stages, **numbers, **reals)  # type: ignore[arg-type]
+
+
+NUMBERS = ("done", "total", "data_done", "data_total", "workers", "processors", "scanned", "written", "level")
+REALS = ("seconds", "cpu")
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not -LARGEST <= value <= LARGEST:
+        raise ValueError(value)
+    return value
+
+
+def _real(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= LARGEST:
+        raise ValueError(value)
+    return float(value)
+
+
+def _stages(value: Any) -> Stages:
+    if len(value) > MOST_STAGES:
+        raise ValueError(f"{len(value)} stages")
+    result: dict[str, dict[str, float]] = {}
+    for name, times in value.items():
+        if not STAGE_NAME.fullmatch(name):
+            raise ValueError(name)
+        result[name] = {kind: _real(times.get(kind, 0.0)) for kind in (BUSY, WAIT, CPU)}
+    return result
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Reporter:
+    """Says when a report is due."""
+
+    EVERY = 1.0
+    """Seconds between two of them."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def due(self) -> bool:
+        """Whether the last one was long enough ago; counts as made if so."""
+        now = time.monotonic()
+        if now - self._last < self.EVERY:
+            return False
+        self._last = now
+        return True
+
+    def again(self) -> None:
+        """Have the next one be due at once."""
+        self._last = -math.inf

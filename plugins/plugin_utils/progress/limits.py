@@ -1,0 +1,198 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What limits a transfer, by the busy times of its stages, and what can be done about it.
+
+Every stage works beside the others, so the one that is busy all the time is the limit, and the others wait for it. A stage that sends
+or receives is busy as well while the other end does not take or give anything: the link is only the limit when both ends wait for it,
+without using a processor meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Stages
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
+
+SOURCE_READ = "source disk read"
+LAPTOP_CPU = "laptop cpu (compression)"
+NETWORK = "network"
+CONTROLLER_CPU = "controller cpu"
+STORE = "store disk"
+TARGET_WRITE = "target disk write"
+TARGET_READ = "target disk read"
+TARGET_CPU = "target cpu (decompression, hashing)"
+LIMITS = (SOURCE_READ, LAPTOP_CPU, NETWORK, CONTROLLER_CPU, STORE, TARGET_WRITE, TARGET_READ, TARGET_CPU)
+
+GIGABIT = 117_000_000
+"""Bytes of TCP payload that a second of gigabit Ethernet takes at the most.
+
+Source: 1448 of the 1538 bytes that a full frame takes on the wire (1500 and preamble, header, check sum and gap; 20 of IP, 20 and 12 of TCP).
+"""
+
+NEARLY = 0.9
+"""Share of what a gigabit takes from which on it counts as full."""
+
+HIGHEST = 12
+"""The level up to which the automatic one goes, where the memory suffices."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used so far, in seconds: of the laptop's stages and processors, and of the controller's."""
+
+    seconds: float
+    """Of the laptop's clock."""
+    stages: Stages
+    cpu: float
+    controller_seconds: float
+    controller_stages: Stages
+    controller_cpu: float
+    workers: int = 1
+    processors: int = 1
+
+
+Shares = Mapping[str, float]
+"""For each limit the share of the time, from 0 to 1, for which it was busy."""
+
+
+def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
+    """How busy everything was between two moments, that may be the limit."""
+    seconds = max(after.seconds - before.seconds, 1e-9)
+    there = max(after.controller_seconds - before.controller_seconds, 1e-9)
+
+    def spent(kind: str, *stages: str) -> float:
+        return sum(_of(after.stages, stage, kind) - _of(before.stages, stage, kind) for stage in stages)
+
+    def spent_there(kind: str, stage: str) -> float:
+        return _of(after.controller_stages, stage, kind) - _of(before.controller_stages, stage, kind)
+
+    def blocked(stage: str) -> float:
+        return (spent(BUSY, stage) - spent(CPU, stage)) / seconds
+
+    def blocked_there(stage: str) -> float:
+        return (spent_there(BUSY, stage) - spent_there(CPU, stage)) / there
+
+    processors = (after.cpu - before.cpu) / (seconds * after.processors)
+    busy = {CONTROLLER_CPU: (after.controller_cpu - before.controller_cpu) / there}
+    if capturing:
+        busy[SOURCE_READ] = spent(BUSY, "read") / seconds
+        busy[LAPTOP_CPU] = max(spent(BUSY, "hash", "compress") / (seconds * after.workers), processors)
+        busy[NETWORK] = min(blocked("send"), blocked_there("receive"))
+        busy[STORE] = blocked_there("store") + blocked_there("finish")
+    else:
+        busy[STORE] = blocked_there("read store")
+        busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
+        busy[TARGET_CPU] = max(spent(BUSY, "hash", "decompress", "compare") / (seconds * after.workers), processors)
+        busy[TARGET_WRITE] = spent(BUSY, "write", "zero", "flush") / seconds
+        busy[TARGET_READ] = spent(BUSY, "read") / seconds
+    return {name: max(0.0, min(1.0, busy[name])) for name in LIMITS if name in busy}
+
+
+def charged(before: Usage, after: Usage) -> float:
+    """Seconds that the laptop's stages accounted for between two moments. Work that is not finished is not accounted for yet."""
+    return sum(sum(times.values()) for times in after.stages.values()) - sum(
+        sum(times.values()) for times in before.stages.values()
+    )
+
+
+def _of(stages: Stages, stage: str, kind: str) -> float:
+    times = stages.get(stage)
+    return times.get(kind, 0.0) if times else 0.0
+
+
+def limiting(busy: Shares) -> str:
+    """The one of them that limits."""
+    return max(busy, key=lambda name: busy[name])
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 where nothing is compressed."""
+
+    wire_rate: float = 0.0
+    disk_rate: float = 0.0
+    level: int = 0
+    automatic: bool = False
+    workers: int = 1
+    laptops: int = 1
+    over_ssh: bool = False
+
+
+def advise(limit: str, busy: Shares, around: Circumstances) -> str:
+    """A sentence that is true, and says what would help."""
+    share = busy[limit]
+    return f"{limit} {share:.0%} busy: {ADVICE[limit](busy, around)}"
+
+
+def _network(busy: Shares, around: Circumstances) -> str:
+    rate = around.wire_rate / 1e6
+    shared = f", and {around.laptops} laptops share this machine's" if around.laptops > 1 else ""
+    if around.wire_rate >= NEARLY * GIGABIT:
+        said = (
+            f"{rate:.0f} MB/s fill a gigabit link, which gives at most 117 MB/s{shared}; only a faster one would help"
+        )
+    else:
+        said = f"{rate:.1f} MB/s came through; a wired gigabit link gives at most 117 MB/s{shared}"
+    idle = 1 - busy.get(LAPTOP_CPU, 1.0)
+    if around.level and not around.automatic and around.level < HIGHEST and idle >= 0.25:
+        said += (
+            f"; a higher zstd level (imaging_compression_level: auto) would trade idle CPU ({idle:.0%}) for fewer bytes"
+        )
+    return said
+
+
+def _source_read(busy: Shares, around: Circumstances) -> str:
+    return f"it gives {around.disk_rate / 1e6:.0f} MB/s; neither a faster network nor another zstd level would make this capture faster"
+
+
+def _laptop_cpu(busy: Shares, around: Circumstances) -> str:
+    workers = "1 thread" if around.workers == 1 else f"{around.workers} threads"
+    if around.automatic and around.level <= FASTEST:
+        return f"{workers} compress at level {around.level}, the fastest there is; only a faster processor would help"
+    if around.automatic:
+        return f"{workers} compress, now at level {around.level}, which follows what the link takes"
+    return f"{workers} compress at level {around.level}; a lower one, or imaging_compression_level: auto, takes less of them"
+
+
+FASTEST = -5
+
+
+def _controller_cpu(busy: Shares, around: Circumstances) -> str:
+    if around.over_ssh:
+        return "one processor of this machine encrypts all of it; imaging_transport: tcp needs far less, but does not encrypt"
+    return "one processor of this machine has all it can do for this laptop; fewer laptops at once (-f), or a faster machine, would help"
+
+
+def _store(busy: Shares, around: Circumstances) -> str:
+    return f"{around.wire_rate / 1e6:.0f} MB/s is what the image store's disk gave or took; imaging_store on a faster disk would help"
+
+
+def _target_write(busy: Shares, around: Circumstances) -> str:
+    return (
+        f"it takes {around.disk_rate / 1e6:.0f} MB/s; neither a faster network nor a faster processor would make this laptop faster, "
+        "but more laptops at once would lose nothing by it"
+    )
+
+
+def _target_read(busy: Shares, around: Circumstances) -> str:
+    return f"comparing goes at the {around.disk_rate / 1e6:.0f} MB/s that the disk gives"
+
+
+def _target_cpu(busy: Shares, around: Circumstances) -> str:
+    threads = "1 thread" if around.workers == 1 else f"{around.workers} threads"
+    return f"{threads} of the laptop decompress and check; only a faster processor would help"
+
+
+ADVICE = {
+    SOURCE_READ: _source_read,
+    LAPTOP_CPU: _laptop_cpu,
+    NETWORK: _network,
+    CONTROLLER_CPU: _controller_cpu,
+    STORE: _store,
+    TARGET_WRITE: _target_write,
+    TARGET_READ: _target_read,
+    TARGET_CPU: _target_cpu,
+}

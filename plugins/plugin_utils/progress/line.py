@@ -1,0 +1,163 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One laptop's progress: the news that travel from its worker to whoever shows them, and the line that is shown."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from dataclasses import asdict, dataclass
+from typing import Any
+
+BAR = 24
+LEAST_BAR = 8
+UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+LARGEST_NEWS = 2000
+"""Bytes. Some systems take no larger datagrams."""
+
+
+@dataclass(frozen=True)
+class News:
+    """How a transfer stands. ``state`` is in words; ``ended`` says that nothing more will come. Else as ``meter.Reading``."""
+
+    host: str
+    state: str
+    done: int = 0
+    total: int = 0
+    whole: float = 0.0
+    now: float | None = None
+    mean: float | None = None
+    eta: float | None = None
+    limit: str = ""
+    share: float = 0.0
+    ended: bool = False
+
+    def pack(self) -> bytes:
+        """As a datagram."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> News:
+        """Read a datagram; raises ValueError when it is none."""
+        try:
+            value: dict[str, Any] = json.loads(data)
+            news = cls(**value)
+            numbers = (news.done, news.total, news.whole, news.now, news.mean, news.eta, news.share)
+            if any(
+                number is not None and not (isinstance(number, (int, float)) and math.isfinite(number))
+                for number in numbers
+            ):
+                raise ValueError("no number")
+            if not all(isinstance(text, str) for text in (news.host, news.state, news.limit)):
+                raise ValueError("no text")
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        return news
+
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1."""
+        return max(0.0, min(1.0, self.done / self.total)) if self.total > 0 else 0.0
+
+
+def plain(text: str) -> str:
+    """A text from outside without what could move a terminal's cursor or turn its writing round."""
+    return "".join("?" if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Cs") else letter for letter in text)
+
+
+def size(value: float, of: float | None = None) -> str:
+    """A size as people read it; with ``of`` as "5.2 of 12.6 GiB"."""
+    factor, unit = next(((factor, unit) for factor, unit in UNITS if (of or value) >= factor), (1, "B"))
+    digits = 1 if factor > 1 else 0
+    whole = f"{value / factor:.{digits}f}"
+    return f"{whole} {unit}" if of is None else f"{whole} of {of / factor:.{digits}f} {unit}"
+
+
+def rate(value: float | None) -> str:
+    """A rate in MB/s, as networks and disks are sold."""
+    if value is None:
+        return "- MB/s"
+    return f"{value / 1e6:.0f} MB/s" if value >= 9.95e6 else f"{value / 1e6:.1f} MB/s"
+
+
+def clock(seconds: float | None) -> str:
+    """A duration as 0:35, 12:08 or 1:02:03."""
+    if seconds is None:
+        return "-:--"
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of that many characters, all of them ASCII."""
+    full = int(share * width)
+    return "#" * full + "-" * (width - full)
+
+
+def limited(news: News) -> str:
+    """What limits it."""
+    return f"limited by: {news.limit} {news.share:.0%}" if news.limit else ""
+
+
+def plain_line(news: News) -> str:
+    """A line without a bar, for a log."""
+    cells = _cells(news)
+    return "  ".join(cells[name].strip() for name in COLUMNS if cells[name] and name not in ("bar", "short"))
+
+
+COLUMNS = ("host", "bar", "percent", "size", "now", "mean", "eta", "state", "limit", "short")
+RIGHT = ("percent", "size", "now")
+SACRIFICES = ("mean", "limit", "size", "now", "state", "short", "eta", "bar")
+"""What is left out where there is too little room, the least wanted first. Once "limit" is, "short" says the same in fewer words."""
+
+
+def _cells(news: News) -> dict[str, str]:
+    known = news.total > 0
+    return {
+        "host": plain(news.host),
+        "bar": "",
+        "percent": f"{int(100 * news.share_done):3d} %" if known else "",
+        "size": size(news.done, news.total) if known else "",
+        "now": rate(news.now) if known and news.now is not None else "",
+        "mean": f"mean {rate(news.mean)}" if known and news.mean is not None else "",
+        "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
+        "state": plain(news.state),
+        "limit": limited(news),
+        "short": f"{news.limit.split(' (', 1)[0]} {news.share:.0%}" if news.limit else "",
+    }
+
+
+def rows(many: list[News], width: int) -> list[str]:
+    """A line with a bar for each, in aligned columns, none longer than ``width``.
+
+    Where there is too little room the bar gets shorter, and then columns are left out.
+    """
+    cells = [_cells(news) for news in many]
+    columns = {name: max((len(row[name]) for row in cells), default=0) for name in COLUMNS}
+    short, columns["short"] = columns["short"], 0
+    columns["bar"] = LEAST_BAR
+    for sacrifice in SACRIFICES:
+        if _length(columns) <= width:
+            break
+        columns[sacrifice] = 0
+        if sacrifice == "limit":
+            columns["short"] = short
+    if columns["bar"]:
+        columns["bar"] = min(BAR, LEAST_BAR + max(0, width - _length(columns)))
+    lines = []
+    for row, news in zip(cells, many, strict=True):
+        row["bar"] = bar(news.share_done, columns["bar"]) if news.total > 0 else ""
+        parts = [
+            f"{row[name]:>{length}}" if name in RIGHT else f"{row[name]:<{length}}"
+            for name, length in columns.items()
+            if length
+        ]
+        lines.append("  ".join(parts)[:width].rstrip())
+    return lines
+
+
+def _length(columns: dict[str, int]) -> int:
+    return sum(length + 2 for length in columns.values() if length) - 2

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tells whoever watches how a transfer stands: the callback plugin, where it is enabled, or else Ansible's own output, in plain lines.
+
+A worker's lines can only go through Ansible's display. News for the callback go as datagrams to a socket whose path is in the
+environment, which a worker inherits; nobody waits for anybody, and what is lost is made up for by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from .line import LARGEST_NEWS, News, plain_line
+
+SOCKET = "FLEET_IMAGING_PROGRESS"
+"""The variable of the environment with the path of the callback's socket."""
+
+EVERY = 0.5
+"""Seconds between two pieces of news."""
+
+LINE_EVERY = 10.0
+"""Seconds between two plain lines of a laptop, unless it has done another tenth."""
+
+TENTH = 0.1
+
+
+class Rhythm:
+    """When one laptop's next plain line is due: every ten seconds, at each tenth, and when its state changes into another word."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._tenth = 0
+        self._state = ""
+
+    def due(self, news: News) -> bool:
+        """Whether this piece is to be shown."""
+        now, tenth, state = self._clock(), int(news.share_done / TENTH), news.state.split(" ", 1)[0]
+        known = self._state in ("", state)
+        late = now - self._last >= LINE_EVERY
+        another = known and news.total > 0 and tenth > self._tenth
+        if not known:
+            self._tenth = 0
+        self._state = state
+        if late or another or (news.ended and news.total > 0):
+            self._last, self._tenth = now, tenth
+            return True
+        return False
+
+
+class Teller:
+    """Tells the news of one transfer from a thread of its own, as long as it is entered."""
+
+    def __init__(self, news: Callable[[], News], display: Callable[[str], object]) -> None:
+        self._news = news
+        self._display = display
+        self._rhythm = Rhythm()
+        self._stop = threading.Event()
+        self._socket: socket.socket | None = None
+        self._path = os.environ.get(SOCKET, "")
+        self._thread = threading.Thread(target=self._tell_on, name="progress", daemon=True)
+
+    def __enter__(self) -> Teller:
+        if self._path:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._tell(replace(self._news(), ended=True))
+        if self._socket is not None:
+            self._socket.close()
+
+    def _tell_on(self) -> None:
+        while not self._stop.wait(EVERY):
+            self._tell(self._news())
+
+    def _tell(self, news: News) -> None:
+        if self._socket is not None:
+            data = news.pack()
+            try:
+                if len(data) <= LARGEST_NEWS:
+                    self._socket.sendto(data, self._path)
+            except OSError:
+                pass  # it is busy, or gone: the transfer does not depend on it
+        elif self._rhythm.due(news):
+            self._display(plain_line(news))
