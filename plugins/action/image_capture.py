@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
@@ -61,6 +61,8 @@ class CaptureSink:
         self.changed = True
         self.watches = Stopwatches()
         self._received = 0
+        self.finish_seconds = 0.0
+        """What it took to make the image whole, and to have it on the medium."""
         self.meter = Meter(self.watches, lambda: self._received, capturing=True)
         self._syncing: Syncing | None = None
 
@@ -204,6 +206,7 @@ class CaptureSink:
                 )
             self._place.commit(self._old_identity)
             watch.busy("finish")
+            self.finish_seconds = watch.totals["finish", BUSY]
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
@@ -253,7 +256,7 @@ class ActionModule(TransferAction):
         if result.get("failed"):
             return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}")
         seconds = time.monotonic() - transfer.began
-        found = self.findings(result, arguments, task_vars, sink.meter)
+        found = self.findings(result, arguments, task_vars, sink.meter, sink.finish_seconds)
         return dict(self._complete(result, sink, name, store.image_path(name), seconds), **found)
 
     def _complete(

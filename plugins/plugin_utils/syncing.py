@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import threading
 
-STEP = 32 << 20
+STEP = 16 << 20
 """Bytes after which it is worth to begin."""
 
-MOST = 256 << 20
+MOST = 64 << 20
 """Bytes that may be written and not be on the medium."""
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync

@@ -131,12 +131,19 @@ class TransferAction(ActionBase):
                 module.clean_up()
 
     def findings(
-        self, result: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any], meter: Meter
+        self,
+        result: dict[str, Any],
+        arguments: dict[str, Any],
+        task_vars: dict[str, Any],
+        meter: Meter,
+        finishing: float = 0.0,
     ) -> dict[str, Any]:
-        """What the measurements of a transfer came to, for its result."""
+        """What the measurements of a transfer came to, for its result. ``finishing``: seconds that the store took by itself at the end."""
         report = result.pop("status", None)
         if report is not None:
             meter.hear(str(report).encode())
+        if finishing:
+            meter.finished_on_store(finishing)
         around = Circumstances(
             automatic=arguments.get("compression_level") == AUTO,
             laptops=len(task_vars.get("ansible_play_batch") or [""]),

@@ -63,6 +63,7 @@ WAYS = {
 """The arguments for each transport and client."""
 
 over_all_ways = pytest.mark.parametrize("way", list(WAYS))
+over_two_ways = pytest.mark.parametrize("way", ["tcp", "openssh"])
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = LONGEST) -> None:

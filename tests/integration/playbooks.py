@@ -126,6 +126,12 @@ def start_playbook(
     return RunningPlaybook(command, ROOT / "playbooks", environment or {})
 
 
-def playbook(lab: Lab, name: str | Path, *arguments: str | Path, seconds: float = SECONDS) -> Outcome:
-    """Run a playbook of playbooks/ (or any, by its path) on a lab."""
-    return start_playbook(lab, name, *arguments).wait(seconds)
+def playbook(
+    lab: Lab,
+    name: str | Path,
+    *arguments: str | Path,
+    seconds: float = SECONDS,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run a playbook of playbooks/ (or any, by its path) on a lab, with more in its environment."""
+    return start_playbook(lab, name, *arguments, environment=environment).wait(seconds)

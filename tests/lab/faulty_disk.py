@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A disk that fails where it is told to: a loop device over a file of a FUSE file system of its own (faulty_file_system.py)."""
+"""A disk that fails where it is told to, and is as slow as it is told to be.
+
+It is a loop device over a file of a FUSE file system of its own (faulty_file_system.py)."""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .disks import attach_loop_device
 from .faulty_file_system import NAME
@@ -31,11 +34,20 @@ class FaultyDisk:
         self.device = device
         self.backing_file = backing_file
         self._faults = faults
+        self._told: dict[str, Any] = {"read_rate": 0, "write_rate": 0}
 
     def fail(self, read: Ranges = (), write: Ranges = (), gone: bool = False) -> None:
         """Have these requests fail from now on, and no others."""
+        self._tell(read=read, write=write, gone=gone)
+
+    def slow_down(self, read_rate: int, write_rate: int) -> None:
+        """Have it read and write so many bytes a second from now on, at the most; 0 for as fast as it can."""
+        self._tell(read_rate=read_rate, write_rate=write_rate)
+
+    def _tell(self, **more: object) -> None:
+        self._told.update(more)
         new = self._faults.with_suffix(".new")
-        new.write_text(json.dumps({"read": read, "write": write, "gone": gone}))
+        new.write_text(json.dumps(self._told))
         new.rename(self._faults)
 
 
@@ -56,6 +68,7 @@ def faulty_disk(backing_file: Path, folder: Path) -> Iterator[FaultyDisk]:
             yield disk
         finally:
             disk.fail()
+            disk.slow_down(0, 0)
             _detach(disk.device)
     finally:
         if server.poll() is None:

@@ -1,11 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A FUSE file system with one file, which passes everything on to another file, but for what is to fail.
+"""A FUSE file system with one file, which passes everything on to another file, but for what is to fail, and as slowly as it is told to.
 
 Usage: faulty_file_system.py MOUNT_POINT BACKING_FILE FAULTS
 
 FAULTS is a JSON file that is read anew at each request: "read" and "write" are lists of ranges in bytes, and with "gone" everything fails.
+"read_rate" and "write_rate" are bytes a second, 0 for no limit; reads and writes wait for one another, as on a disk.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import stat
 import sys
+import time
 from typing import Any
 
 import mfusepy
@@ -25,9 +27,16 @@ NAME = "disk"
 def serve(mount_point: str, backing_file: str, faults: str) -> None:
     """Be the file system, until it is unmounted."""
 
+    free_at = time.monotonic()
+
     def check(kind: str, offset: int, size: int) -> None:
+        nonlocal free_at
         with open(faults, encoding="utf-8") as file:
             told = json.load(file)
+        rate = told[f"{kind}_rate"]
+        if rate:
+            free_at = max(free_at, time.monotonic()) + size / rate
+            time.sleep(max(0.0, free_at - time.monotonic()))
         if told["gone"] or any(start < offset + size and offset < end for start, end in told[kind]):
             raise mfusepy.FuseOSError(errno.EIO)
 

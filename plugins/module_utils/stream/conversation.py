@@ -47,7 +47,7 @@ class Source(Protocol):
         """Hear what the sink has already: packed header and index of an older image."""
 
     def progress(self, report: bytes) -> None:
-        """Hear how the sink gets on."""
+        """Hear how the sink gets on; called from a thread of its own."""
 
     def report(self) -> bytes:
         """What the sink is to hear of how this end gets on; empty when nothing is due."""
@@ -60,18 +60,23 @@ class Source(Protocol):
 
 
 class _Inbox:
-    """Reads a link in a thread of its own, so that a source hears its sink while it sends."""
+    """Reads a link in a thread of its own, so that a source hears its sink while it sends. Reports of progress are passed on at once."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
         self._link = link
+        self._heard = heard
+        self._error: ImagingError | None = None
         self._end: Message | None = None
-        self._messages: queue.SimpleQueue[Message | LinkError] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Message | ImagingError] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def _read(self) -> None:
         try:
             while True:
                 message = self._link.receive()
+                if message.kind == Kind.PROGRESS:
+                    self._heard(message.payload)
+                    continue
                 if message.kind == Kind.END:
                     self._end = message
                     self._link.close()  # wakes whoever is blocked in sending
@@ -80,22 +85,28 @@ class _Inbox:
                     return
         except LinkError as error:
             self._messages.put(error)
+        except ImagingError as error:
+            self._error = error
+            self._link.close()
+            self._messages.put(error)
 
     def next(self) -> Message:
         message = self._messages.get()
-        if isinstance(message, LinkError):
+        if isinstance(message, ImagingError):
             raise message
         return message
 
     def raise_if_ended(self) -> None:
-        """Raise PeerEnded when the sink gave up, without waiting for a message."""
+        """Raise PeerEnded when the sink gave up, or what is wrong with its reports, without waiting for a message."""
+        if self._error is not None:
+            raise self._error
         if self._end is not None:
             raise_end(self._end)
 
 
 def serve(link: Link, source: Source) -> None:
     """The source's part, until the sink is done; raises LinkError, PeerEnded, and whatever the source raises."""
-    inbox = _Inbox(link)
+    inbox = _Inbox(link, source.progress)
     while True:
         message = inbox.next()
         if message.kind == Kind.DESCRIBE:
@@ -104,8 +115,6 @@ def serve(link: Link, source: Source) -> None:
             source.known(message.payload, _index_pieces(inbox.next))
         elif message.kind == Kind.WANT:
             _serve_records(link, inbox, source, message.payload)
-        elif message.kind == Kind.PROGRESS:
-            source.progress(message.payload)
         elif message.kind == Kind.DAMAGED:
             source.check(*_unpack(CHUNK, message.payload))
         elif message.kind == Kind.DONE:

@@ -79,13 +79,13 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     busy = {CONTROLLER_CPU: (after.controller_cpu - before.controller_cpu) / there}
     if capturing:
         busy[SOURCE_READ] = spent(BUSY, "read") / seconds
-        busy[LAPTOP_CPU] = max(spent(BUSY, "hash", "compress") / (seconds * after.workers), processors)
+        busy[LAPTOP_CPU] = max(spent(CPU, "hash", "compress") / (seconds * after.workers), processors)
         busy[NETWORK] = min(blocked("send"), blocked_there("receive"))
         busy[STORE] = blocked_there("store") + blocked_there("finish")
     else:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
-        busy[TARGET_CPU] = max(spent(BUSY, "hash", "decompress", "compare") / (seconds * after.workers), processors)
+        busy[TARGET_CPU] = max(spent(CPU, "hash", "decompress", "compare") / (seconds * after.workers), processors)
         busy[TARGET_WRITE] = spent(BUSY, "write", "zero", "flush") / seconds
         busy[TARGET_READ] = spent(BUSY, "read") / seconds
     return {name: max(0.0, min(1.0, busy[name])) for name in LIMITS if name in busy}

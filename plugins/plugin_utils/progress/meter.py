@@ -113,6 +113,8 @@ class Meter:
         self._base: _Point | None = None
         self._limited: dict[str, float] = {}
         self._busy: dict[str, dict[str, float]] = {}
+        self._offset: float | None = None
+        """What this machine's clock is ahead of the laptop's seconds."""
         self._to_write = 0
         self.timeline: list[tuple[float, int, str]] = []
         """Seconds since the beginning, bytes done, phase."""
@@ -130,6 +132,10 @@ class Meter:
 
     def _note(self, status: Status) -> None:
         now = self._clock()
+        if self._offset is None:
+            self._offset = now - status.seconds
+        # By the laptop's clock, because reports may wait for one another on their way.
+        at = self._offset + status.seconds
         there = Usage(
             status.seconds,
             status.stages,
@@ -140,15 +146,15 @@ class Meter:
             max(1, status.workers),
             max(1, status.processors),
         )
-        point = _Point(now, status.phase, status.done, status.data_done, self._wire(), there)
+        point = _Point(at, status.phase, status.done, status.data_done, self._wire(), there)
         self._points.append(point)
         if len(self._points) > 4 * MOST_POINTS:
             del self._points[1:-MOST_POINTS:2]
         self._recent.append(point)
-        while len(self._recent) > 2 and now - self._recent[1].at >= NOW:
+        while len(self._recent) > 2 and at - self._recent[1].at >= NOW:
             self._recent.popleft()
         self._tell_limit(point)
-        self.timeline.append((now - self.began, status.done, status.phase))
+        self.timeline.append((at - self.began, status.done, status.phase))
         if len(self.timeline) >= 2 * MOST_POINTS:
             self.timeline = _thinned(self.timeline)
 
@@ -168,6 +174,12 @@ class Meter:
         for name, share in busy.items():
             sums[name] += share * seconds
         self._base = point
+
+    def finished_on_store(self, seconds: float) -> None:
+        """Charge what the store's disk took by itself, once the laptop was done."""
+        sums = self._busy.setdefault(STORE, {})
+        sums[STORE] = sums.get(STORE, 0.0) + seconds
+        self._limited[STORE] = self._limited.get(STORE, 0.0) + seconds
 
     # --- what is shown ---
 

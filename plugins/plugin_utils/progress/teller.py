@@ -27,8 +27,6 @@ EVERY = 0.5
 LINE_EVERY = 10.0
 """Seconds between two plain lines of a laptop, unless it has done another tenth."""
 
-TENTH = 0.1
-
 
 class Rhythm:
     """When one laptop's next plain line is due: every ten seconds, at each tenth, and when its state changes into another word."""
@@ -41,7 +39,8 @@ class Rhythm:
 
     def due(self, news: News) -> bool:
         """Whether this piece is to be shown."""
-        now, tenth, state = self._clock(), int(news.share_done / TENTH), news.state.split(" ", 1)[0]
+        now, state = self._clock(), news.state.split(" ", 1)[0]
+        tenth = 10 * news.done // news.total if news.total > 0 else 0
         known = self._state in ("", state)
         late = now - self._last >= LINE_EVERY
         another = known and news.total > 0 and tenth > self._tenth

@@ -1,0 +1,104 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The level follows what limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.engine import level as level_module
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import (
+    CONTEXTS,
+    AutoLevel,
+    context_size,
+    parse_level,
+    step,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+
+class Clock:
+    """Time, and what the threads were busy with in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.work = self.send = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        return {"compress": {"busy": self.work}, "hash": {"busy": 0.0}, "send": {"busy": self.send}}
+
+    def run(self, level: AutoLevel, records: int, working: float, sending: float, workers: int = 2) -> None:
+        for _record in range(records):
+            self.now += 0.1
+            self.work += 0.1 * working * workers
+            self.send += 0.1 * sending
+            level.sent()
+
+
+@pytest.fixture(name="clock")
+def fixture_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(level_module, "time", clock)
+    return clock
+
+
+def auto(clock: Clock, workers: int = 2) -> AutoLevel:
+    return AutoLevel(clock, workers, workers + 3)  # type: ignore[arg-type]
+
+
+def test_a_slow_link_is_given_smaller_frames(clock: Clock) -> None:
+    level = auto(clock)
+    assert level.now == 3
+    clock.run(level, 30, working=0.2, sending=0.98)
+    assert level.now > 5
+    clock.run(level, 300, working=0.3, sending=0.98)
+    assert level.now == 12
+
+
+def test_a_fast_link_is_not_held_up(clock: Clock) -> None:
+    level = auto(clock)
+    clock.run(level, 300, working=0.97, sending=0.1)
+    assert level.now == -5
+
+
+@pytest.mark.parametrize(("working", "sending"), [(0.9, 0.9), (0.2, 0.3), (0.7, 0.95), (0.95, 0.7)])
+def test_where_both_or_neither_are_busy_it_stays(clock: Clock, working: float, sending: float) -> None:
+    level = auto(clock)
+    clock.run(level, 300, working, sending)
+    assert level.now == 3
+
+
+def test_what_was_on_its_way_does_not_count(clock: Clock) -> None:
+    """The slots that were full when the level changed say nothing of the new one."""
+    level = auto(clock)
+    clock.run(level, 5 + 6, working=0.2, sending=0.98)
+    first = level.now
+    assert first > 3
+    clock.run(level, 5, working=0.2, sending=0.98)
+    assert level.now == first
+
+
+@pytest.mark.parametrize("workers", range(1, 8))
+def test_the_compressors_of_all_workers_have_room(clock: Clock, workers: int) -> None:
+    level = auto(clock, workers)
+    clock.run(level, 900, working=0.1, sending=0.99, workers=workers)
+    assert level.now >= 9 and workers * context_size(level.now) <= CONTEXTS
+
+
+def test_steps_are_larger_far_from_the_balance() -> None:
+    assert (step(0.1, 0.99), step(0.5, 0.99), step(0.99, 0.1), step(0.99, 0.5)) == (2, 1, -2, -1)
+
+
+@pytest.mark.parametrize(("given", "level"), [("auto", None), ("3", 3), ("-7", -7), ("19", 19)])
+def test_levels_as_they_are_given(given: str, level: int | None) -> None:
+    assert parse_level(given) == level
+
+
+@pytest.mark.parametrize("given", ["20", "-8", "", "fast", "3.5"])
+def test_other_levels_are_refused(given: str) -> None:
+    with pytest.raises(ImagingError, match=r"must be auto, or from -7 to 19\. Set imaging_compression_level"):
+        parse_level(given)
