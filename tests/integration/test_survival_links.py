@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     firewall,
     looks_bootable,
     over_all_ways,
+    over_two_ways,
     published,
     result_of,
     start_restore,
@@ -68,7 +69,7 @@ def test_the_link_is_down_for_five_seconds(lab: Lab, image: Path, way: str) -> N
     assert_holds(image, Path(laptop.disk))
 
 
-@over_all_ways
+@over_two_ways
 def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, store: Path, way: str) -> None:
     new = store / "new.img.zst"
     running = start_playbook(lab, "capture", *where(new), *WAYS[way])
@@ -83,7 +84,7 @@ def test_the_link_is_down_for_five_seconds_in_a_capture(lab: Lab, image: Path, s
     assert_holds(new, Path(lab.reference.disk))
 
 
-@over_all_ways
+@over_two_ways
 def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
     running = start_restore(lab, image, 0.5, *WAYS[way])
@@ -116,7 +117,7 @@ def test_ssh_is_cut_while_data_flows(lab: Lab, image: Path, way: str) -> None:
     assert_holds(image, Path(laptop.disk))
 
 
-@over_all_ways
+@over_two_ways
 def test_a_firewall_forgets_a_connection(lab: Lab, image: Path, way: str) -> None:
     """As one does that takes it for idle: its packets vanish, and a new connection is let through."""
     laptop = lab.targets[0]
@@ -160,7 +161,7 @@ def test_ssh_is_gone_for_good_while_data_flows(lab: Lab, image: Path) -> None:
     assert_nothing_remains(lab)
 
 
-@over_all_ways
+@over_two_ways
 def test_a_link_of_1_mbit(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
     assert_finished_by_running_again(lab, image, laptop)
