@@ -88,19 +88,20 @@ class Readable(Protocol):
 class RawDisk:
     """One opened disk. Raises DiskError that names the disk, what failed and where."""
 
-    def __init__(self, path: str, writable: bool = False) -> None:
-        """Open and hold ``path``; DiskError when somebody else holds it."""
+    def __init__(self, path: str, writable: bool = False, shared: bool = False) -> None:
+        """Open and hold ``path``; DiskError when somebody else holds it. ``shared``: it is not held, and others may have it too."""
         self.path = path
         flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
         try:
-            exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0
+            exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) and not shared else 0
             self._buffered = os.open(path, flags | exclusive)
         except OSError as error:
             raise DiskError(_why_not_opened(path, error)) from error
         self._direct = -1
         try:
             self.is_device = stat.S_ISBLK(os.fstat(self._buffered).st_mode)
-            self._lock()
+            if not shared:
+                self._lock()
             self.size = os.lseek(self._buffered, 0, os.SEEK_END)
             self.logical_sector_size = logical_sector_size(self._buffered)
             self.alignment = self.logical_sector_size if self.is_device else FILE_ALIGNMENT

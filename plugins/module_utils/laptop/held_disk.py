@@ -14,20 +14,25 @@ from ..errors import ImagingError
 
 
 class HeldDisk:
-    """``raw`` is the held disk, ``disk`` what is known of it."""
+    """``raw`` is the held disk, ``disk`` what is known of it, ``in_use`` what else has it, if that was allowed."""
 
-    def __init__(self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool) -> None:
+    def __init__(
+        self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool, may_be_in_use: bool = False
+    ) -> None:
         """Hold a disk for reading, or for writing; raises ImagingError with every reason against it.
 
         ``expect`` is what the selection knew of it: size, serial, wwn, logical_sector_size; what is missing there is not compared.
+        With ``may_be_in_use`` what could be released is no reason; the disk is then shared with whoever has it.
         """
         disk = describe(run, device)
-        reasons = disk.target_refusals if writable else disk.source_refusals
+        refusals = disk.target_refusals if writable else disk.source_refusals
+        self.in_use = [reason for reason in refusals if may_be_in_use and reason in disk.releasable]
+        reasons = [reason for reason in refusals if reason not in self.in_use]
         if reasons:
             raise ImagingError(
                 f"{disk.path} can't be {'written' if writable else 'read as a whole'}: " + " ".join(reasons)
             )
-        self.raw = RawDisk(disk.path, writable)
+        self.raw = RawDisk(disk.path, writable, shared=bool(self.in_use))
         try:
             self.disk = describe(run, self.raw.path)
             self._confirm(expect)

@@ -1,0 +1,230 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module image_probe: the laptop's end of a forecast."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_probe
+short_description: Forecast how long a capture or a restore of this machine takes, and what limits it
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Measures, within about fifteen seconds, how fast the disk is read, how fast all processors of the machine together compress, decompress and
+    hash, what the link carries each way, and how fast the image store is written and read. From that it computes how long a capture or a
+    restore will take, what will limit it, and what would help most.
+  - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. The
+    file that the store is measured with has no name, and is gone whatever happens.
+  - Compressing is measured on samples of the disk, decompressing on frames of the image.
+  - A disk that is in use is read all the same. What of it is used can't be seen then, and all of it is taken to be.
+  - For a restore nothing of the image is expected to be on the disk already.
+attributes:
+  check_mode:
+    support: full
+    description: The module changes nothing.
+  diff_mode:
+    support: none
+    description: The module changes nothing.
+options:
+  purpose:
+    description:
+      - What is to be forecast.
+    type: str
+    choices: [capture, restore]
+    required: true
+  image:
+    description:
+      - Name of the image that is to be restored, without folder and ending. Needed with O(purpose=restore).
+    type: str
+  laptops:
+    description:
+      - How many laptops there are to be restored, all taken to be like this one. They share the controller's processors, its network
+        connection and its store.
+    type: int
+    default: 1
+  forks:
+    description:
+      - How many of them are worked on at the same time, at the most.
+    type: int
+    default: 64
+  compression_level:
+    description:
+      - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
+    type: int
+    default: 3
+  used_map:
+    description:
+      - What of a disk a capture reads, see M(fleet.imaging.image_capture).
+    type: str
+    choices: [auto, all]
+    default: auto
+extends_documentation_fragment:
+  - fleet.imaging.transfer
+seealso:
+  - module: fleet.imaging.image_capture
+  - module: fleet.imaging.image_restore
+"""
+
+EXAMPLES = r"""
+---
+- name: How long would it take to restore thirty laptops like this one
+  fleet.imaging.image_probe:
+    device: /dev/nvme0n1
+    purpose: restore
+    image: win11-lab
+    laptops: 30
+  become: true
+"""
+
+RETURN = r"""
+device:
+  description: The disk that was read.
+  returned: success
+  type: str
+purpose:
+  description: What is forecast.
+  returned: success
+  type: str
+image:
+  description: Name of the image.
+  returned: when O(image) is given
+  type: str
+disk_size:
+  description: Size of the disk in bytes.
+  returned: success
+  type: int
+used_bytes:
+  description: Bytes of the disk that a capture would read, or of the image that is restored.
+  returned: success
+  type: int
+sent_bytes:
+  description: Bytes that will go over the link.
+  returned: success
+  type: int
+rates:
+  description: What was measured, in bytes for each second. What was not measured is null.
+  returned: success
+  type: dict
+  contains:
+    read:
+      description: Reading the disk, over all of it.
+      type: float
+    read_zones:
+      description: Reading the disk at its beginning, in its middle and at its end.
+      type: dict
+    write:
+      description: Writing the disk; assumed, not measured.
+      type: float
+    compress:
+      description: Hashing and compressing chunks of the disk, all processors together.
+      type: float
+    decompress:
+      description: Decompressing and hashing chunks of the image, all processors together.
+      type: float
+    hash:
+      description: Hashing alone, all processors together.
+      type: float
+    from_laptop:
+      description: The link from the laptop to the controller.
+      type: float
+    to_laptop:
+      description: The link from the controller to the laptop.
+      type: float
+    controller_link:
+      description: The controller's own network connection, as its speed is known to the system.
+      type: float
+    store_write:
+      description: Writing to the image store, flushed.
+      type: float
+    store_read:
+      description: Reading from the image store, past the cache.
+      type: float
+ratio:
+  description: How many times smaller samples of the disk became by compressing.
+  returned: with O(purpose=capture)
+  type: float
+alone:
+  description: What is expected of one laptop alone.
+  returned: success
+  type: dict
+  contains: &forecast
+    seconds:
+      description: How long the module O(purpose) names is expected to take, for a restore with the read-back.
+      type: float
+    limit:
+      description: The resource that limits it.
+      type: str
+    resources:
+      description: For each resource the seconds that it would take if everything else took none.
+      type: dict
+    help:
+      description: The resource that helps most when it is better, O(purpose)'s seconds then, and what limits then.
+      type: dict
+    advice:
+      description: The same in a sentence.
+      type: str
+together:
+  description: What is expected of each laptop when as many as O(laptops) and O(forks) allow are worked on at once.
+  returned: success
+  type: dict
+  contains: *forecast
+all_seconds:
+  description: What is expected for all laptops.
+  returned: success
+  type: float
+notes:
+  description: What was assumed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import listen_on, run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
+    PROBE_ARGUMENTS,
+    ProbeRequest,
+    run_probe,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+
+
+def probe(module: AnsibleModule) -> dict[str, object]:
+    """Measure this machine and the link to the controller; returns the module's result."""
+    ticket = take_ticket(module.params["ticket"])
+    zstd = find_zstd()
+    request = ProbeRequest(
+        device=module.params["device"],
+        purpose=module.params["purpose"],
+        used_map=module.params["used_map"],
+        level=module.params["compression_level"],
+        chunk_size=DEFAULT_CHUNK_SIZE,
+        expect=module.params["expect"],
+    )
+    device, where = os.path.realpath(request.device), listen_on(module.params)
+    with Session(ticket.run_id, device, ticket.secret_bytes, where, module.params["link_timeout"]) as session:
+        result = run_probe(module_runner(module), request, zstd, session)
+        warnings = session.notes
+    for warning in (*warnings, *result.pop("warnings")):
+        module.warn(warning)
+    return dict(result, changed=False)
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
+    run_module(module, lambda: probe(module))
+
+
+if __name__ == "__main__":
+    main()
