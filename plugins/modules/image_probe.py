@@ -96,6 +96,10 @@ disk_size:
   description: Size of the disk in bytes.
   returned: success
   type: int
+rotational:
+  description: Whether the disk rotates.
+  returned: success
+  type: bool
 used_bytes:
   description: Bytes of the disk that a capture would read, or of the image that is restored.
   returned: success

@@ -10,7 +10,7 @@ left when the last byte has come, the read-back) is added. All rates are bytes a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SOURCE_READ = "source disk read"
@@ -223,7 +223,7 @@ class _Sum:
         return max(self.blame.items(), key=lambda item: item[1], default=("", 0.0))[0]
 
 
-Computation = Callable[[Faster, set[str]], _Sum]
+Computation = Callable[[Faster, set[str], Controller], _Sum]
 
 
 def _shared_rate(own: float | None, controllers: float | None, at_once: int) -> float | None:
@@ -250,7 +250,7 @@ def store_tail(transfer: float, size: int, rate: float, controller: Controller) 
 def forecast_capture(work: CaptureWork, machine: Machine, controller: Controller) -> Forecast:
     """What is to be expected of a capture."""
 
-    def compute(faster: Faster, unknown: set[str]) -> _Sum:
+    def compute(faster: Faster, unknown: set[str], controller: Controller) -> _Sum:
         result = _Sum(work.fixed)
         stages = _Stages(faster, unknown)
         stages.add(SOURCE_READ, work.read, machine.read)
@@ -267,13 +267,13 @@ def forecast_capture(work: CaptureWork, machine: Machine, controller: Controller
             result.resources[STORE] = work.sent / rate
         return result
 
-    return _with_help(compute, controller.from_laptop)
+    return _with_help(compute, controller, controller.from_laptop)
 
 
 def forecast_restore(work: RestoreWork, machine: Machine, controller: Controller, at_once: int = 1) -> Forecast:
     """What is to be expected of a restore and its read-back, of each of so many laptops like this one at once."""
 
-    def compute(faster: Faster, unknown: set[str]) -> _Sum:
+    def compute(faster: Faster, unknown: set[str], controller: Controller) -> _Sum:
         result = _Sum(work.fixed)
         looking = _Stages(faster, unknown)
         looking.add(TARGET_READ, work.looked, machine.read)
@@ -295,18 +295,37 @@ def forecast_restore(work: RestoreWork, machine: Machine, controller: Controller
         result.add(back)
         return result
 
-    return _with_help(compute, _shared_rate(controller.to_laptop, controller.link, at_once))
+    return _with_help(compute, controller, controller.to_laptop)
 
 
-def _with_help(compute: Computation, network: float | None) -> Forecast:
+def _better_network(controller: Controller, link: float | None) -> tuple[Controller, str]:
+    """The same controller with a better network, and in words what of it. ``link``: what its link to the laptop carries now."""
+    slowest = min(rate for rate in (link, controller.link) if rate) if link or controller.link else 0.0
+    fast_ethernet = ALMOST[0] <= slowest / FAST_ETHERNET <= ALMOST[1]
+
+    def better(rate: float | None) -> float | None:
+        return rate and (max(rate, GIGABIT) if fast_ethernet else TWICE * rate)
+
+    improved = replace(
+        controller,
+        from_laptop=better(controller.from_laptop),
+        to_laptop=better(controller.to_laptop),
+        link=better(controller.link),
+    )
+    return improved, "A gigabit network instead of one of 100 Mbit/s" if fast_ethernet else BETTER[NETWORK]
+
+
+def _with_help(compute: Computation, controller: Controller, link: float | None) -> Forecast:
     unknown: set[str] = set()
-    now = compute({}, unknown)
+    now = compute({}, unknown, controller)
     best: Help | None = None
     for resource in now.resources:
-        times, words = TWICE, BETTER[resource]
-        if resource == NETWORK and network and ALMOST[0] <= network / FAST_ETHERNET <= ALMOST[1]:
-            times, words = GIGABIT / network, "A gigabit network instead of one of 100 Mbit/s"
-        then = compute({resource: times}, set())
+        words = BETTER[resource]
+        if resource == NETWORK:
+            improved, words = _better_network(controller, link)
+            then = compute({}, set(), improved)
+        else:
+            then = compute({resource: TWICE}, set(), controller)
         if now.total - then.total > WORTH_SAYING * now.total and (best is None or then.total < best.seconds):
             best = Help(resource, words, then.total, then.limit)
     return Forecast(now.total, now.limit, now.resources, sorted(unknown), best)

@@ -18,9 +18,9 @@ from typing import Any, Callable, Iterator, List, Mapping, Sequence, Tuple
 
 from ..disk.command import RunCommand
 from ..disk.partition_table import read_partition_table
+from ..disk.ranges import ByteRanges
 from ..disk.raw_io import RawDisk, aligned_buffer, read_spans, spans
 from ..disk.used_map import ALL, read_used_map
-from ..disk.ranges import ByteRanges
 from ..engine.capture import Capture
 from ..engine.pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, worker_count
 from ..engine.stopwatch import Stopwatches
@@ -53,6 +53,9 @@ ZONE_CHUNKS = 64
 
 ZONE_BYTES = 128 << 20
 ZONE_SECONDS = 1.0
+ENOUGH_BYTES = 32 << 20
+ENOUGH_SECONDS = 0.5
+"""What must have been read of a zone, in the one or the other, to say how fast it is."""
 
 ROUND = 20
 """Chunks that are in memory at a time while compressing is measured: 80 MiB."""
@@ -190,7 +193,7 @@ class DiskProbe:
         """Measure how fast the disk is read at its beginning, middle and end; raises DiskError."""
         count = min(ZONE_CHUNKS, max(1, len(self.chunks) // len(ZONES)))
         starts = (0, (len(self.chunks) - count) // 2, len(self.chunks) - count)
-        everything = _Taken()
+        everything, all_data, few = _Taken(), _Taken(), False
         for zone, start in zip(ZONES, starts):
             data, zeros = _Taken(), _Taken()
             for chunk in self.chunks[max(0, start) : start + count]:
@@ -202,14 +205,18 @@ class DiskProbe:
                     (zeros if self._is_zero(chunk, self._buffer) else data).add(taken)
             if data.size:
                 self.rates[zone] = data.size / data.seconds
-            for taken in (data, zeros):
-                everything.add(taken)
+            few = few or (data.size < ENOUGH_BYTES and data.seconds < ENOUGH_SECONDS)
+            all_data.add(data)
+            everything.add(data)
+            everything.add(zeros)
         self.cpu = everything.cpu / everything.size if everything.size else 0.0
-        if self.rates:
-            self.rate = len(self.rates) / sum(1 / rate for rate in self.rates.values())
+        self.only_zeros = not self.rates
+        if few:
+            # Of so little no zone can speak for itself.
+            counted = all_data if all_data.size else everything
+            self.rate = counted.size / counted.seconds if counted.size else 0.0
         else:
-            self.only_zeros = True
-            self.rate = everything.size / everything.seconds if everything.size else 0.0
+            self.rate = len(self.rates) / sum(1 / rate for rate in self.rates.values())
 
     def _timed(self, chunk: int) -> _Taken:
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -443,7 +450,8 @@ class LaptopProbe:
             return whole, "whole"
         if disk.in_use:
             warnings.append(
-                f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. " + " ".join(disk.in_use)
+                f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
+                + " ".join(disk.in_use)
             )
             return whole, "whole"
         used = read_used_map(self._run, disk.disk, read_partition_table(self._run, raw.path), request.used_map)

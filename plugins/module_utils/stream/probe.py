@@ -103,9 +103,7 @@ def serve_probe(link: Link, probed: Probed) -> None:
         elif message.kind == Kind.RECORD:
             received = _receive(link, message, probed)
             probed.carried(None, received)
-            link.send(
-                Kind.PROGRESS, AMOUNT.pack(received.size >> 10, min(int(received.seconds * 1e6), (1 << 32) - 1))
-            )
+            link.send(Kind.PROGRESS, AMOUNT.pack(received.size >> 10, min(int(received.seconds * 1e6), (1 << 32) - 1)))
         elif message.kind == Kind.DONE:
             link.send(Kind.DONE)
             return
@@ -205,4 +203,3 @@ def _unpack_amount(payload: bytes) -> tuple[int, int]:
         raise LinkError("The other end named an amount in a form that can't be read.")
     first, second = AMOUNT.unpack(payload)
     return first, second
-

@@ -1,0 +1,41 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network connection of this machine by which a laptop is reached, and how fast the system says that it is."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 10.0
+"""Seconds for a program that only asks the kernel."""
+
+
+@dataclass(frozen=True)
+class OwnLink:
+    """An interface and its Mbit/s."""
+
+    interface: str
+    mbit: int
+
+
+def own_link(address: str) -> OwnLink | None:
+    """The interface towards an address; None where the system does not say which one, or how fast it is (Wi-Fi, other systems than Linux)."""
+    try:
+        resolved = str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
+        answer = subprocess.run(
+            ["ip", "-json", "route", "get", resolved],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE,
+        ).stdout
+        interface = str(json.loads(answer)[0]["dev"])
+        mbit = int(Path("/sys/class/net", interface, "speed").read_text(encoding="ascii"))
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
+        return None
+    return OwnLink(interface, mbit) if mbit > 0 else None
