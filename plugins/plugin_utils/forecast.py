@@ -214,7 +214,7 @@ class _Sum:
     def charge(self, resource: str, seconds: float) -> None:
         """Seconds in which everything waits for one."""
         self.total += seconds
-        if resource:
+        if seconds > 0:
             self.blame[resource] = self.blame.get(resource, 0.0) + seconds
 
     @property

@@ -22,6 +22,7 @@ from ..integration.labs import running_lab
 from ..lab.lab import Plan, can_isolate
 from ..lab.tools import LabError
 from .big_disk import measure_big_disk
+from .forecast import measure_forecast
 from .ours import PlaybookFailed
 from .peers import PeerFailed
 from .report import Report
@@ -33,8 +34,8 @@ from .ways import measure_ways
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
-STATE, SSH, DISK_OF_2_TIB, WAYS = "state", "ssh", "disk-of-2-tib", "ways"
-NAMES = [*(case.name for case in CASES), STATE, SSH, DISK_OF_2_TIB, WAYS]
+STATE, SSH, FORECAST, DISK_OF_2_TIB, WAYS = "state", "ssh", "forecast", "disk-of-2-tib", "ways"
+NAMES = [*(case.name for case in CASES), STATE, SSH, FORECAST, DISK_OF_2_TIB, WAYS]
 
 
 def main() -> int:
@@ -84,6 +85,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             report.bars += measure_state(size, folder, arguments.runs, say)
         if SSH in chosen:
             report.bars += measure_ssh(size, folder, arguments.runs, say)
+        if FORECAST in chosen:
+            report.bars += measure_forecast(folder, arguments.runs, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:
