@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A disk that fails where it is told to, and is as slow as it is told to be.
 
-It is a loop device over a file of a FUSE file system of its own (faulty_file_system.py)."""
+It is a loop device over a file of a FUSE file system of its own (faulty_file_system.py).
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def test_each_resource_can_limit_a_capture(
     laptop: dict[str, float], controller: dict[str, float], limit: str, seconds: float
 ) -> None:
     found = forecast_capture(CAPTURE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
-    assert (found.limit, found.seconds) == (limit, pytest.approx(seconds))
+    assert found.limit == limit
+    assert found.seconds == pytest.approx(seconds)
     assert found.help is not None
     assert found.help.resource == limit
 
@@ -93,13 +94,15 @@ def test_each_resource_can_limit_a_restore(
     laptop: dict[str, float], controller: dict[str, float], limit: str, seconds: float
 ) -> None:
     found = forecast_restore(RESTORE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
-    assert (found.limit, found.seconds) == (limit, pytest.approx(seconds))
+    assert found.limit == limit
+    assert found.seconds == pytest.approx(seconds)
 
 
 def test_a_look_and_the_read_back_are_the_target_disks() -> None:
     work = replace(RESTORE, written=0, content=0, sent=0, looked=500 * MB, back=1500 * MB)
     found = forecast_restore(work, LAPTOP, CONTROLLER_)
-    assert (found.limit, found.seconds) == (TARGET_READ, pytest.approx(1 + 3))
+    assert found.limit == TARGET_READ
+    assert found.seconds == pytest.approx(1 + 3)
 
 
 def test_a_rotating_disk_is_written_as_fast_as_it_is_read_and_zeros_are_written() -> None:
@@ -112,7 +115,8 @@ def test_what_would_help_most_is_what_gains_most() -> None:
     found = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_)
     # Six seconds of compressing become three, which is what the network takes.
     assert found.help is not None
-    assert (found.help.resource, found.help.seconds) == (COMPRESSION, pytest.approx(5))
+    assert found.help.resource == COMPRESSION
+    assert found.help.seconds == pytest.approx(5)
     assert found.advice().startswith("Twice the processor in the laptop would help most: 5.0 s instead of 8.0 s")
 
 
