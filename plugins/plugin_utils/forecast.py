@@ -23,17 +23,16 @@ DECOMPRESSION = "target cpu (decompression, hashing)"
 TARGET_READ = "target disk read"
 
 TWICE = 2.0
-BETTER = {
-    SOURCE_READ: "A disk that is read twice as fast",
-    COMPRESSION: "Twice the processor in the laptop",
-    NETWORK: "A network twice as fast",
-    CONTROLLER: "Twice the processor in the controller",
-    STORE: "An image store twice as fast",
-    TARGET_WRITE: "A disk that is written twice as fast",
-    DECOMPRESSION: "Twice the processor in the laptop",
-    TARGET_READ: "A disk that is read twice as fast",
+BETTER: dict[tuple[str, ...], str] = {
+    (SOURCE_READ,): "A disk that is read twice as fast",
+    (COMPRESSION,): "Twice the processor in the laptop",
+    (NETWORK,): "A network twice as fast",
+    (CONTROLLER,): "Twice the processor in the controller",
+    (STORE,): "An image store twice as fast",
+    (DECOMPRESSION,): "Twice the processor in the laptop",
+    (TARGET_WRITE, TARGET_READ): "A disk twice as fast in the laptop",
 }
-"""What is tried of each resource, at the beginning of a sentence."""
+"""What is tried, at the beginning of a sentence, by the resources that it makes better."""
 
 ETHERNET_SHARE = 0.94
 """Of an Ethernet's bits, those that TCP carries for us: 1448 of 1538 bytes for each packet, and a little of our own."""
@@ -312,22 +311,26 @@ def _better_network(controller: Controller, link: float | None) -> tuple[Control
         to_laptop=better(controller.to_laptop),
         link=better(controller.link),
     )
-    return improved, "A gigabit network instead of one of 100 Mbit/s" if fast_ethernet else BETTER[NETWORK]
+    return improved, "A gigabit network instead of one of 100 Mbit/s" if fast_ethernet else BETTER[(NETWORK,)]
 
 
 def _with_help(compute: Computation, controller: Controller, link: float | None) -> Forecast:
     unknown: set[str] = set()
     now = compute({}, unknown, controller)
     best: Help | None = None
-    for resource in now.resources:
-        words = BETTER[resource]
-        if resource == NETWORK:
+    for resources, usual in BETTER.items():
+        concerned = [name for name in resources if name in now.resources]
+        if not concerned:
+            continue
+        if NETWORK in concerned:
             improved, words = _better_network(controller, link)
             then = compute({}, set(), improved)
         else:
-            then = compute({resource: TWICE}, set(), controller)
+            words = usual
+            then = compute(dict.fromkeys(concerned, TWICE), set(), controller)
         if now.total - then.total > WORTH_SAYING * now.total and (best is None or then.total < best.seconds):
-            best = Help(resource, words, then.total, then.limit)
+            most = max(concerned, key=lambda name: now.blame.get(name, 0.0))
+            best = Help(most, words, then.total, then.limit)
     return Forecast(now.total, now.limit, now.resources, sorted(unknown), best)
 
 

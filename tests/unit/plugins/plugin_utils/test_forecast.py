@@ -120,6 +120,14 @@ def test_what_would_help_most_is_what_gains_most() -> None:
     assert found.advice().startswith("Twice the processor in the laptop would help most: 5.0 s instead of 8.0 s")
 
 
+def test_of_a_slow_target_a_better_disk_reads_and_writes_faster() -> None:
+    found = forecast_restore(RESTORE, replace(LAPTOP, read=100 * MB), CONTROLLER_)
+    assert found.help is not None
+    assert found.help.resource == TARGET_WRITE
+    assert found.help.seconds == pytest.approx((20 + 11) / 2)
+    assert found.advice().startswith("A disk twice as fast in the laptop would help most: 15.5 s instead of 31.0 s")
+
+
 def test_of_a_fast_ethernet_a_gigabit_is_what_is_compared() -> None:
     slow = replace(CONTROLLER_, from_laptop=11.7 * MB, link=11.75 * MB)
     found = forecast_capture(CAPTURE, LAPTOP, slow)
