@@ -245,7 +245,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, store.place(name), old)
         try:
             result, transfer = self.run_transfer(
-                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.meter, sink.progress
+                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress, sink.meter
             )
             if not result.get("failed"):
                 sink.conclude(result)

@@ -80,7 +80,7 @@ class ActionModule(TransferAction):
             serve(link, source)
 
         meter = source.meter
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, meter, lambda: meter.mark)
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]

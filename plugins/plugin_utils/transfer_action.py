@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from abc import abstractmethod
@@ -108,19 +109,22 @@ class TransferAction(ActionBase):
         ticket: Ticket,
         task_vars: dict[str, Any],
         conversation: Conversation,
-        meter: Meter,
         progress: Callable[[], int],
+        meter: Meter | None = None,
     ) -> tuple[dict[str, Any], Transfer]:
         """Start the module, hold the conversation, return the module's result. Whatever happens, nothing of it is left behind.
 
-        How it gets on is told meanwhile, by what ``meter`` hears. ``progress`` grows while it does.
+        ``progress`` grows while it gets on. How it does is told meanwhile, if there is a ``meter`` that hears it.
         """
         timeout = float(arguments["link_timeout"])
         module = DetachedModule(self, task_vars, ticket.run_id, timeout)
         transport = choose_transport(arguments, self._connection, self.address())
         transfer = Transfer(module, transport, ticket.secret_bytes, timeout, progress)
         host = str(task_vars.get("inventory_hostname", ""))
-        with interruptible(), Teller(lambda: news(host, transfer, meter), self._display.display):
+        telling = (
+            Teller(lambda: news(host, transfer, meter), self._display.display) if meter else contextlib.nullcontext()
+        )
+        with interruptible(), telling:
             try:
                 module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})
                 return transfer.converse(conversation), transfer

@@ -53,7 +53,7 @@ class Terminal:
         self.screen.resize(lines, columns)
         self._set_size(columns, lines)
 
-    def type(self, text: str) -> None:
+    def enter(self, text: str) -> None:
         """Type something."""
         os.write(self._terminal, text.encode())
 

@@ -94,7 +94,7 @@ def test_bars_at_the_bottom_of_a_terminal(tmp_path: Path, laptops: int) -> None:
 def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
     with Terminal(command(inventory(tmp_path, 3), 60), environment(), str(ROOT / "playbooks")) as terminal:
         assert terminal.watch(lambda seen: len(bars(seen)) == 3), terminal.text()
-        terminal.type("\x03")
+        terminal.enter("\x03")
         assert terminal.finish(30) not in (None, 0)
         assert is_clean(terminal), terminal.text()
     assert not [

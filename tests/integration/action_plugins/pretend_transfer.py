@@ -18,7 +18,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import inte
 GIB = 1 << 30
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Takes ``seconds``, and is at ``share`` when it ends."""
 
     _requires_connection = False
