@@ -135,3 +135,8 @@ def playbook(
 ) -> Outcome:
     """Run a playbook of playbooks/ (or any, by its path) on a lab, with more in its environment."""
     return start_playbook(lab, name, *arguments, environment=environment).wait(seconds)
+
+
+def stored(store: Path) -> list[str]:
+    """Return the names of what lies in an image store, without the reports."""
+    return [name for name in os.listdir(store) if name != "reports"]

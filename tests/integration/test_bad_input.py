@@ -24,7 +24,13 @@ import yaml
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import kill, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    ROOT,
+    Outcome,
+    playbook,
+    start_playbook,
+    stored,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -79,7 +85,7 @@ def test_a_name_that_leads_elsewhere_is_refused(lab: Lab, image: Path, name: str
     for run in (capture_one, restore_one):
         outcome = run(lab, "reference-01" if run is capture_one else "lab-01", image.parent, name)
         assert "no name for an image" in message(outcome, "reference-01" if run is capture_one else "lab-01")
-    assert os.listdir(image.parent) == [image.name]
+    assert stored(image.parent) == [image.name]
 
 
 def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path) -> None:
@@ -186,7 +192,7 @@ def test_a_mounted_disk_is_refused_and_the_mount_named(lab: Lab, image: Path, st
         assert str(folder) in text
     finally:
         reference.run(["umount", folder])
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_active_swap_is_refused(lab: Lab, store: Path) -> None:
@@ -200,7 +206,7 @@ def test_active_swap_is_refused(lab: Lab, store: Path) -> None:
         assert "swap" in text
     finally:
         lab.reference.run(["swapoff", node])
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_a_partition_is_not_a_disk(lab: Lab, image: Path, store: Path) -> None:
@@ -223,7 +229,7 @@ def test_without_a_named_disk_virtual_ones_are_not_chosen(lab: Lab, store: Path)
     outcome = playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", "imaging_disk=")
     text = message(outcome, "reference-01")
     assert lab.reference.disk in text or not lab.reference.isolated
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_a_disk_that_changed_since_it_was_selected_is_refused(lab: Lab, image: Path) -> None:
@@ -241,7 +247,7 @@ def test_a_full_store_is_said_and_what_there_is_of_the_image_is_kept(lab: Lab, t
     try:
         text = message(capture_one(lab, "reference-01", small), "reference-01")
         assert "No space left on device" in text and "imaging_store" in text
-        assert os.listdir(small) == ["new.img.zst.partial"]
+        assert stored(small) == ["new.img.zst.partial"]
     finally:
         subprocess.run(["umount", small], check=True)
 
@@ -280,7 +286,7 @@ def test_a_laptop_without_zstd_says_what_to_install(lab: Lab, image: Path, store
                 f"ansible_python_interpreter={python}",
             )
         assert "libzstd1" in message(outcome, laptop.name)
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 @contextmanager
@@ -305,7 +311,7 @@ def test_a_missing_tool_is_an_error_and_never_no_partitions(lab: Lab, store: Pat
     with tools_without(lab.reference, tool):
         text = message(capture_one(lab, "reference-01", store), "reference-01")
     assert tool in text
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_without_partclone_everything_is_captured_and_it_is_said_once(lab: Lab, store: Path) -> None:
@@ -535,4 +541,4 @@ def test_a_disk_that_is_described_and_not_there_is_said_with_all_disks(lab: Lab,
     assert "imaging_disk describes" in text and "AGAINST IT" in text
     wrong = '{"imaging_disk": {"max_size": "much"}}'
     assert "200GB" in message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", wrong), "reference-01")
-    assert os.listdir(store) == []
+    assert stored(store) == []

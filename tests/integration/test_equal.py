@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
@@ -239,7 +239,7 @@ def test_an_image_is_brought_up_to_date(lab: Lab, image: Path, store: Path) -> N
     assert changed["changed"] is True
     assert changed["used_chunks"] - changed["kept_chunks"] == len(spoilt)
     assert changed["sent_bytes"] < 1.1 * sum(row.frame_size for row in spoilt if row) + 200_000
-    assert os.listdir(store) == ["aged.img.zst"]
+    assert stored(store) == ["aged.img.zst"]
     subprocess.run(["zstd", "-q", "-t", updated], check=True)
     checked = playbook(lab, "images", "-e", f"imaging_store={store}", "-e", "imaging_verify_images=true")
     assert checked.status == 0, checked.stdout

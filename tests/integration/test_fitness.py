@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     MIB,
     NTFS,
@@ -446,7 +446,7 @@ def test_what_is_not_fit_is_refused_unless_it_is_allowed_by_name(lab: Lab, store
         assert words in refused, refused
     partly = capture(lab, store, "-e", "imaging_allow=hibernated").failures()[lab.reference.name]
     assert "[not_generalized]" in partly and "[hibernated]" not in partly
-    assert os.listdir(store) == []
+    assert stored(store) == []
     allowed = capture(lab, store, "-e", "imaging_allow=not_generalized,hibernated")
     assert allowed.status == 0, allowed.stdout
     (result,) = allowed.of("image_capture")

@@ -18,7 +18,13 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    ROOT,
+    Outcome,
+    playbook,
+    start_playbook,
+    stored,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(
@@ -99,14 +105,14 @@ def test_an_import_is_what_a_capture_would_be(
     assert [partition["method"] for partition in result["partitions"]] == ["partclone"] * 3 + ["swap header"]
     assert result["root_digest"] == digest_of(lab, captured.parent, "captured")
     assert result["root_digest"] == digest_of(lab, store, "imported")
-    assert os.listdir(store) == ["imported.img.zst"]
+    assert stored(store) == ["imported.img.zst"]
 
 
 def test_importing_again_changes_nothing(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
     source = tmp_path / "a disk.img.zst"
     shutil.copy(pack(raw, "zst"), source)
     checked = run_import(lab, source, store, "--check")
-    assert (result_of(checked)["changed"], os.listdir(store)) == (True, [])
+    assert (result_of(checked)["changed"], stored(store)) == (True, [])
     first = result_of(run_import(lab, source, store))
     assert (first["image"], first["format"], first["changed"]) == ("a-disk", "zstd", True)
     before = os.stat(store / "a-disk.img.zst")
@@ -122,7 +128,7 @@ def test_importing_again_changes_nothing(lab: Lab, raw: Path, store: Path, tmp_p
     assert os.stat(store / "a-disk.img.zst") == before
     updated = result_of(run_import(lab, source, store, "-e", "imaging_update=true"))
     assert (updated["changed"], updated["disk_size"]) == (True, first["disk_size"] + (1 << 20))
-    assert os.listdir(store) == ["a-disk.img.zst"]
+    assert stored(store) == ["a-disk.img.zst"]
 
 
 def test_everything_but_zeros(lab: Lab, raw: Path, store: Path) -> None:
@@ -139,14 +145,14 @@ def test_what_is_damaged_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_p
         source.write_bytes(bad)
         outcome = run_import(lab, source, store)
         assert str(source) in outcome.failures()["localhost"]
-        assert os.listdir(store) == []
+        assert stored(store) == []
 
 
 def test_a_size_that_no_disk_has(lab: Lab, store: Path, tmp_path: Path) -> None:
     (tmp_path / "short.img").write_bytes(b"x" * 1000)
     message = run_import(lab, tmp_path / "short.img", store).failures()["localhost"]
     assert "1000 bytes" in message and "multiple of 512" in message
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_a_file_that_is_in_use_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
@@ -162,7 +168,7 @@ def test_a_file_that_is_in_use_is_not_imported(lab: Lab, raw: Path, store: Path,
     finally:
         subprocess.run(["umount", folder], check=True)
     assert "can't be imported" in message
-    assert os.listdir(store) == []
+    assert stored(store) == []
 
 
 def test_restoring_a_file(lab: Lab, raw: Path, store: Path) -> None:
@@ -171,7 +177,7 @@ def test_restoring_a_file(lab: Lab, raw: Path, store: Path) -> None:
     where = ("-e", f"imaging_image='{source}'", "-e", f"imaging_store={store}")
     checked = playbook(lab, "restore", *where, "--check")
     assert "import.yml" in next(iter(checked.failures().values()))
-    assert os.listdir(store) == []
+    assert stored(store) == []
     outcome = playbook(lab, "restore", *where, *YES)
     assert outcome.status == 0, outcome.stdout
     for laptop in lab.targets:
@@ -201,7 +207,7 @@ def test_an_image_of_ours_is_taken_over(lab: Lab, captured: Path, store: Path, t
     copy.write_bytes(damaged)
     outcome = run_import(lab, copy, store, "-e", "imaging_image=damaged")
     assert outcome.status != 0
-    assert os.listdir(store) == ["from-elsewhere.img.zst"]
+    assert stored(store) == ["from-elsewhere.img.zst"]
 
 
 @pytest.mark.parametrize("victim", ["SIGINT", "SIGKILL"])
@@ -218,10 +224,10 @@ def test_an_import_that_is_killed(lab: Lab, raw: Path, store: Path, victim: str)
             os.kill(process, signal.SIGKILL)
     running.wait(60)
     if victim == "SIGINT":
-        wait_until(lambda: os.listdir(store) == [], "nothing is left", 20)
+        wait_until(lambda: stored(store) == [], "nothing is left", 20)
     result = result_of(run_import(lab, source, store))
     assert result["changed"] is True
-    assert os.listdir(store) == ["My-Reference.img.zst"]
+    assert stored(store) == ["My-Reference.img.zst"]
 
 
 @pytest.mark.parametrize("ending", ["img", "img.gz", "img.xz", "qcow2"])

@@ -27,6 +27,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     Outcome,
     ansible_environment,
     playbook,
+    stored,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
@@ -90,7 +91,7 @@ def used_ranges(path: Path) -> Iterator[tuple[int, int]]:
 
 def test_capture_leaves_a_whole_image_and_nothing_else(lab: Lab, shelf: Path, captured: Outcome) -> None:
     result = result_of(captured, "image_capture")
-    assert os.listdir(shelf) == [f"{NAME}.img.zst"]
+    assert stored(shelf) == [f"{NAME}.img.zst"]
     assert os.stat(shelf).st_mode & 0o777 == 0o700
     assert result["changed"] is True
     assert result["disk_size"] == lab.reference.size
@@ -229,11 +230,11 @@ def result_like(outcome: Outcome, host: str) -> dict[str, Any]:
 
 def test_check_mode_writes_nothing(lab: Lab, shelf: Path, restored: Outcome) -> None:
     assert restored.status == 0
-    before = os.listdir(shelf)
+    before = stored(shelf)
     where = ("-e", f"imaging_store={shelf}")
     outcome = playbook(lab, "capture", "--check", "-l", "reference", *where, "-e", "imaging_image=never")
     assert result_of(outcome, "image_capture")["used_bytes"] > 0
-    assert os.listdir(shelf) == before
+    assert stored(shelf) == before
     with open(lab.targets[0].disk, "r+b") as disk:
         disk.seek(512)
         disk.write(b"\0" * 8)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook, start_playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import FaultyDisk, faulty_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
@@ -86,7 +85,7 @@ def test_the_stores_file_system_is_full_half_way(lab: Lab, image: Path, tmp_path
         outcome = playbook(lab, "capture", *arguments)
         text = outcome.failures()[lab.reference.name]
         assert "No space left on device" in text and "new.img.zst.partial" in text
-        assert os.listdir(small) == ["new.img.zst.partial"]
+        assert stored(small) == ["new.img.zst.partial"]
         assert_nothing_remains(lab)
         subprocess.run(["mount", "-o", f"remount,size={5 * half}", small], check=True)
         outcome = playbook(lab, "capture", *arguments)
@@ -94,7 +93,7 @@ def test_the_stores_file_system_is_full_half_way(lab: Lab, image: Path, tmp_path
         result = result_of(outcome, lab.reference.name, "image_capture")
         assert result["kept_chunks"] > 0.3 * result["used_chunks"]
         assert result["sent_bytes"] < 1.4 * half
-        assert os.listdir(small) == ["new.img.zst"]
+        assert stored(small) == ["new.img.zst"]
         assert_holds(small / "new.img.zst", Path(lab.reference.disk))
     finally:
         subprocess.run(["umount", small], check=True)

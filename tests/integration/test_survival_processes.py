@@ -42,6 +42,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     ansible_environment,
     playbook,
     start_playbook,
+    stored,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
@@ -206,8 +207,8 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
     partial = store / "half.img.zst.partial"
     arguments = ("-l", "reference", *where(store / "half.img.zst"))
     running = start_playbook(lab, "capture", *arguments)
-    stored = image.stat().st_size
-    wait_until(lambda: partial.exists() and partial.stat().st_size > stored // 2, "half of a capture")
+    size = image.stat().st_size
+    wait_until(lambda: partial.exists() and partial.stat().st_size > size // 2, "half of a capture")
     if victim == "module":
         kill_on_laptop(lab.reference, "AnsiballZ_image")
     else:
@@ -217,13 +218,13 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
     if victim == "module":
         assert "half.img.zst.partial" in outcome.failures()[lab.reference.name]
     assert_nothing_remains(lab)
-    assert set(os.listdir(store)) == {partial.name}
+    assert set(stored(store)) == {partial.name}
     outcome = playbook(lab, "capture", *arguments)
     assert outcome.status == 0, outcome.stdout
     result = result_of(outcome, lab.reference.name, "image_capture")
     assert result["kept_chunks"] > 0.3 * result["used_chunks"]
-    assert result["sent_bytes"] < 0.75 * stored
-    assert os.listdir(store) == ["half.img.zst"]
+    assert result["sent_bytes"] < 0.75 * size
+    assert stored(store) == ["half.img.zst"]
     subprocess.run(["zstd", "-q", "-t", store / "half.img.zst"], check=True)
     assert_holds(store / "half.img.zst", Path(lab.reference.disk))
 
@@ -236,7 +237,7 @@ def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
     second = playbook(lab, CAPTURE_ONE, "-l", "lab-02", *arguments, *disk)
     assert "another capture of this name is running" in second.failures()["lab-02"]
     assert first.wait().status == 0
-    assert os.listdir(store) == ["same.img.zst"]
+    assert stored(store) == ["same.img.zst"]
     assert_holds(store / "same.img.zst", Path(lab.reference.disk))
     assert_nothing_remains(lab)
 

@@ -21,6 +21,8 @@ TREE = ROOT / ".tree"
 COLLECTION = TREE / "ansible_collections/fleet/imaging"
 Command = list[str]
 TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
+INTEGRATION = ["python", "-m", "pytest", "-v"]
+ALONE = ["tests/integration/test_limits.py"]
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
         "ruff": ["ruff", "check", "."],
@@ -35,7 +37,19 @@ CHECKS: dict[str, dict[str, Command]] = {
     "units-oldest": {"unit tests on the oldest Python": ["python", "tests/tools/units_oldest.py"]},
     "sanity": {"ansible-test sanity": ["python", "tests/tools/sanity.py"]},
     "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "5"]},
-    "integration": {"integration tests": ["python", "-m", "pytest", "-v", "tests/integration"]},
+    "integration": {
+        # They wait more than they work, so two at a time; a file's tests share its lab. What measures has the machine for itself.
+        "integration tests": [
+            *INTEGRATION,
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "tests/integration",
+            *(f"--ignore={path}" for path in ALONE),
+        ],
+        "integration tests that measure": [*INTEGRATION, *ALONE],
+    },
 }
 
 

@@ -117,7 +117,7 @@ class Meter:
         """What this machine's clock is ahead of the laptop's seconds."""
         self._to_write = 0
         self.timeline: list[tuple[float, int, str]] = []
-        """Seconds since the beginning, bytes done, phase."""
+        """Seconds since the laptop began, bytes done, phase. By the laptop's clock, as reports may be late."""
 
     def hear(self, report: bytes) -> None:
         """Take a report; raises ImagingError when it is none."""
@@ -154,7 +154,7 @@ class Meter:
         while len(self._recent) > 2 and at - self._recent[1].at >= NOW:
             self._recent.popleft()
         self._tell_limit(point)
-        self.timeline.append((at - self.began, status.done, status.phase))
+        self.timeline.append((status.seconds, status.done, status.phase))
         if len(self.timeline) >= 2 * MOST_POINTS:
             self.timeline = _thinned(self.timeline)
 

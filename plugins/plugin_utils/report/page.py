@@ -1,0 +1,134 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .rates import POINTS, Span, samples, spans, summed
+from .run import parse_time
+from .svg import highest, limit_class, limits_bar, scale, style_of, throughput_plot
+from .text import NOTHING, SPACE, clean, duration, laptops, percent, rate, size
+
+TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
+
+MANY = 48
+"""From more laptops than this on, their plots have half of the points."""
+
+FEW = 8
+"""Up to so many laptops have their advice in the table. Of more, most have the same, and it is said once."""
+
+TITLES = {"capture": "Capture", "restore": "Restore", "verify": "Comparison", "check": "Restore in check mode"}
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page of a report, which is what ``summary.summary`` makes."""
+    # Whoever runs Ansible has jinja2; whoever only imports this, as a check does, may lack it.
+    import jinja2
+    import markupsafe
+
+    def shown(value: Any) -> Any:
+        """What becomes of everything that the template puts out, before it is escaped."""
+        if isinstance(value, markupsafe.Markup):
+            return value
+        return NOTHING if value is None else clean(str(value))
+
+    known = list(report["limits"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        size=size,
+        rate=rate,
+        duration=duration,
+        percent=percent,
+        laptops=laptops,
+        limit_class=lambda name: limit_class(name, known),
+        style_of=style_of,
+        clock=_clock,
+        advice_of=_advice_of,
+        limits_bar=lambda shares: markupsafe.Markup(limits_bar(shares, known)),
+    )
+    plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report).items()}
+    fleet = plots.pop("", None)
+    page: str = environment.get_template("report.html.j2").render(
+        report=report,
+        heading=f"{TITLES[report['purpose']]}{' of ' + report['image'] if report['image'] else ''}",
+        plots=plots,
+        fleet=fleet,
+        anchors={host: position for position, host in enumerate(plots, 1)},
+        phases=_phases(report),
+        clipped=any('class="beyond"' in plot for plot in [*plots.values(), fleet or ""]),
+        advice=_advice(report) if len(report["laptops"]) > FEW else {},
+    )
+    return page
+
+
+def _plots(report: Mapping[str, Any]) -> dict[str, str]:
+    """The plots of all laptops that have one, by their names, and that of the fleet, by none."""
+    points = POINTS if len(report["laptops"]) <= MANY else POINTS // 2
+    known = {entry["host"]: spans(samples(entry["timeline"], points)) for entry in report["laptops"]}
+    of_laptops = {host: of_one for host, of_one in known.items() if of_one}
+    entries = {entry["host"]: entry for entry in report["laptops"]}
+    seconds = max((of_one[-1].end for of_one in of_laptops.values()), default=0.0)
+    top, ticks = scale(list(of_laptops.values())), 4 if len(of_laptops) > 1 else 8
+    plots = {
+        host: throughput_plot(_title(host, of_one, entries[host]), of_one, seconds, top, ticks)
+        for host, of_one in of_laptops.items()
+    }
+    if len(of_laptops) > 1:
+        begins = {host: parse_time(entries[host]["started"]) for host in of_laptops}
+        first = min((begin for begin in begins.values() if begin), default=None)
+        fleet = summed(
+            ((begin - first).total_seconds() if begin and first else 0.0, of_laptops[host])
+            for host, begin in begins.items()
+        )
+        title = f"Throughput of all {len(of_laptops)} laptops together over time, at most {rate(highest(fleet))}"
+        plots[""] = throughput_plot(title, fleet, 0.0, scale([fleet]), 8)
+    return plots
+
+
+def _title(host: str, of_one: list[Span], entry: Mapping[str, Any]) -> str:
+    return (
+        f"Throughput of {host} over time: mean {rate(entry['throughput'])}, at most {rate(highest(of_one))}, "
+        f"{duration(of_one[-1].end)}"
+    )
+
+
+def _phases(report: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the phases that are seen in the plots, by the style that they are drawn in."""
+    names: dict[str, dict[str, None]] = {}
+    for entry in report["laptops"]:
+        for span in spans(samples(entry["timeline"])):
+            if span.size:
+                names.setdefault(style_of(span.phase), {})[span.phase] = None
+    return {style: ", ".join(of_style) for style, of_style in names.items()}
+
+
+def _advice(report: Mapping[str, Any]) -> dict[str, int]:
+    """What is advised, and to how many laptops; what most have is first."""
+    counts: dict[str, int] = {}
+    for entry in report["laptops"]:
+        if entry["limited_by"] and (advice := _advice_of(entry["limited_by"])):
+            counts[advice] = counts.get(advice, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _advice_of(limited_by: Mapping[str, Any]) -> str:
+    """The advice without how it begins, "LIMIT 94% busy: ", which the page says beside it."""
+    return re.sub(rf"^{re.escape(limited_by['limit'])} \d+\s?% busy: ", "", limited_by["advice"] or "")
+
+
+def _clock(value: str) -> str:
+    """A time of RFC 3339 in UTC for people, without its seconds."""
+    return f"{value[:10]}{SPACE}{value[11:16]}{SPACE}UTC"

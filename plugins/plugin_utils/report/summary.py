@@ -1,0 +1,235 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The content of a report as plain data: what its JSON file holds and its page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .rates import samples
+from .run import CAPTURE, COMPARE, RESTORE, Failure, Laptop, Run, Transfer
+from .text import laptops, number
+
+FORMAT = 1
+
+GOOD = "good"
+OPEN = "open"
+BAD = "bad"
+
+TEXTS = ("device", "image", "root_digest", "zstd")
+NUMBERS = (
+    "disk_size",
+    "used_bytes",
+    "sent_bytes",
+    "stored_bytes",
+    "bytes_written",
+    "seconds",
+    "write_seconds",
+    "compare_seconds",
+    "throughput",
+    "used_chunks",
+    "equal_chunks",
+    "written_chunks",
+    "kept_chunks",
+    "differing_chunks",
+)
+ACTIONS = {
+    "capture": "captured",
+    "restore": "restored and verified",
+    "verify": "equal to the image",
+    "check": "equal already",
+}
+"""By what a run was for: what its laptops are when all went well."""
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The report of a run."""
+    entries = [_laptop(laptop, run) for laptop in run.laptops.values()]
+    order = {BAD: 0, OPEN: 1, GOOD: 2}
+    entries.sort(key=lambda entry: order[entry["level"]])
+    images = _distinct(entry["image"] for entry in entries)
+    level, verdict = _verdict(_purpose(run), entries, run)
+    return {
+        "format": FORMAT,
+        "playbook": run.playbook,
+        "purpose": _purpose(run),
+        "check_mode": run.check_mode,
+        "image": ", ".join(images) or None,
+        "level": level,
+        "verdict": verdict,
+        "interrupted": run.interrupted,
+        "user": run.user,
+        "controller": run.controller,
+        "started": _rfc3339(run.began),
+        "ended": _rfc3339(run.ended or run.began),
+        "seconds": round(max(((run.ended or run.began) - run.began).total_seconds(), 0.0), 3),
+        "failures": [_failure(failure) for failure in run.failures],
+        "limits": _limits_of_all(entries),
+        "versions": run.versions | _zstd(entries),
+        "laptops": entries,
+    }
+
+
+def _purpose(run: Run) -> str:
+    """What the run was for: capture, restore, check (a restore in check mode) or verify."""
+    kinds = {transfer.kind for laptop in run.laptops.values() for transfer in laptop.transfers}
+    if CAPTURE in kinds or (not kinds and run.playbook == "capture"):
+        return "capture"
+    if RESTORE in kinds:
+        return "restore"
+    if run.playbook == "verify":
+        return "verify"
+    return "check" if run.check_mode else "verify" if kinds else "restore"
+
+
+def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
+    transfer = laptop.transfer
+    level, state = _state(laptop, transfer, run)
+    entry: dict[str, Any] = {
+        "host": laptop.name,
+        "level": level,
+        "state": state,
+        "unreachable": any(failure.unreachable for failure in laptop.failures),
+        "verified": laptop.verified,
+        "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
+        "failures": [_failure(failure) for failure in laptop.failures],
+        "warnings": laptop.warnings,
+        "started": _rfc3339(transfer.started) if transfer else None,
+    }
+    result = (transfer.result if transfer else None) or {}
+    for name in ("model", "serial", "wwn"):
+        entry[name] = _text(laptop.fact(name))
+    for name in TEXTS:
+        entry[name] = _text(transfer.value(name)) if transfer else None
+    for name in NUMBERS:
+        entry[name] = _number(result.get(name))
+    if entry["throughput"] is None and entry["used_bytes"] is not None and entry["seconds"]:
+        entry["throughput"] = int(entry["used_bytes"] / entry["seconds"])
+    entry["limits"] = limits(result.get("limits"))
+    entry["limited_by"] = _limited_by(result.get("limited_by"))
+    entry["timeline"] = [list(sample) for sample in samples(result.get("timeline"))]
+    return entry
+
+
+def _state(laptop: Laptop, transfer: Transfer | None, run: Run) -> tuple[str, str]:
+    """What a laptop came to: how good that is, and the words for it."""
+    if laptop.failures:
+        if transfer and transfer.kind == COMPARE and transfer.result and not transfer.failed and not laptop.verified:
+            return BAD, "not equal"
+        reason = "unreachable" if any(failure.unreachable for failure in laptop.failures) else "failed"
+        if transfer and transfer.result and not transfer.failed and (laptop.verified or transfer.kind == CAPTURE):
+            return BAD, f"{_done(laptop, transfer, run)[1]}, then {reason}"
+        return BAD, reason
+    if transfer is None:
+        return BAD if run.failures or run.interrupted else OPEN, "not begun"
+    if transfer.result is None:
+        return BAD, "broken off"
+    if transfer.failed:
+        return BAD, "failed"
+    return _done(laptop, transfer, run)
+
+
+def _done(laptop: Laptop, transfer: Transfer, run: Run) -> tuple[str, str]:
+    """What a transfer came to that did not fail."""
+    changed = bool(transfer.result and transfer.result.get("changed") is True)
+    if transfer.kind == CAPTURE:
+        if run.check_mode:
+            return OPEN, "can be captured"
+        return GOOD, "captured" if changed else "unchanged since the last capture"
+    if transfer.kind == RESTORE:
+        if laptop.verified:
+            return GOOD, "restored and verified" if changed else "equal already"
+        return OPEN, "restored, not verified"
+    if laptop.verified:
+        return GOOD, "equal already" if run.check_mode else "equal"
+    return OPEN if run.check_mode else BAD, "would be restored" if run.check_mode else "not equal"
+
+
+def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str, str]:
+    """How it went, for somebody who reads nothing else."""
+    if not entries:
+        return BAD, "No laptop took part."
+    count, good = len(entries), sum(entry["level"] == GOOD for entry in entries)
+    words = ACTIONS[purpose]
+    unchanged = sum(entry["level"] == GOOD and not entry["changed"] for entry in entries)
+    if good == count and unchanged == count and purpose in ("restore", "capture"):
+        words = "equal to the image already" if purpose == "restore" else "unchanged since the last capture"
+        unchanged = 0
+    if count == 1:
+        text = f"{entries[0]['host']}: {entries[0]['state']}"
+    elif good == count:
+        text = f"All {count} laptops {words}"
+    else:
+        text = f"{good or 'None'} of {laptops(count)} {words}"
+        text += "".join(f"; {others} {state}" for state, others in _others(entries))
+    if count > 1 and unchanged and purpose == "restore":
+        text += f" ({unchanged} of them {'was' if unchanged == 1 else 'were'} equal already)"
+    if run.check_mode and purpose in ("check", "capture"):
+        text += "; nothing was written (check mode)"
+    level = (
+        BAD if run.interrupted or any(entry["level"] == BAD for entry in entries) else GOOD if good == count else OPEN
+    )
+    return level, f"{'Interrupted. ' if run.interrupted else ''}{text}."
+
+
+def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """How many laptops are in each state that is not good, in the order of the table."""
+    counts: dict[str, int] = {}
+    for entry in entries:
+        if entry["level"] != GOOD:
+            counts[entry["state"]] = counts.get(entry["state"], 0) + 1
+    return list(counts.items())
+
+
+def limits(value: Any) -> dict[str, float]:
+    """Shares of the time by what was the limit, the largest first; they sum to 1. Empty when there are none."""
+    shares = {str(name): number(share) or 0.0 for name, share in value.items()} if isinstance(value, Mapping) else {}
+    total = sum(shares.values())
+    if not 0 < total < float("inf"):
+        return {}
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return {name: round(share / total, 4) for name, share in ordered if share}
+
+
+def _limits_of_all(entries: list[dict[str, Any]]) -> dict[str, float]:
+    """The same over all laptops' time."""
+    total: dict[str, float] = {}
+    for entry in entries:
+        for name, share in entry["limits"].items():
+            total[name] = total.get(name, 0.0) + share * (entry["seconds"] or 0.0)
+    return limits(total)
+
+
+def _limited_by(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, Mapping) and value.get("limit"):
+        return {"limit": str(value["limit"]), "share": number(value.get("share")), "advice": _text(value.get("advice"))}
+    return None
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {"task": failure.task, "message": failure.message, "unreachable": failure.unreachable}
+
+
+def _zstd(entries: list[dict[str, Any]]) -> dict[str, str]:
+    names = _distinct(entry["zstd"] for entry in entries)
+    return {"zstd (laptops)": ", ".join(names)} if names else {}
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(value for value in values if value))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _number(value: Any) -> int | float | None:
+    known = number(value)
+    return None if known is None else value if isinstance(value, int) else known
+
+
+def _rfc3339(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

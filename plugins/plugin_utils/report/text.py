@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Texts and numbers for the report."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+SPACE = "\N{NO-BREAK SPACE}"
+NOTHING = "\N{EN DASH}"
+
+HARMFUL = re.compile(
+    # Control characters but for tab and line feed; those that change the direction of text; invisible ones and line separators.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff0-\uffff"
+    # Halves of characters, which no XML may hold; tags that nobody sees.
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def clean(text: str) -> str:
+    """The text with all that would not be seen, or would change how the rest is seen, as the code that it has."""
+    return HARMFUL.sub(_code, text.replace("\r\n", "\n"))
+
+
+def _code(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def number(value: Any) -> float | None:
+    """A number that is none below zero, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        known = float(value)
+    except OverflowError:
+        return None
+    return known if math.isfinite(known) and known >= 0 else None
+
+
+def size(value: Any) -> str:
+    """Bytes as KiB, MiB, GiB or TiB."""
+    known = number(value)
+    if known is None:
+        return NOTHING
+    for unit, bytes_of in (("TiB", 1 << 40), ("GiB", 1 << 30)):
+        if known >= bytes_of:
+            return f"{known / bytes_of:.1f}{SPACE}{unit}"
+    if known >= 1 << 20:
+        return f"{known / (1 << 20):.1f}{SPACE}MiB"
+    return f"{known / 1024:.0f}{SPACE}KiB"
+
+
+def rate(value: Any) -> str:
+    """Bytes per second as MB/s."""
+    known = number(value)
+    if known is None:
+        return NOTHING
+    megabytes = known / 1e6
+    return f"{megabytes:.{0 if megabytes >= 10 else 1}f}{SPACE}MB/s"
+
+
+def duration(value: Any) -> str:
+    """Seconds as people say them."""
+    known = number(value)
+    if known is None:
+        return NOTHING
+    if known < 9.95:
+        return f"{known:.1f}{SPACE}s"
+    whole = round(known)
+    if whole < 60:
+        return f"{whole}{SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{SPACE}min {whole % 60:02d}{SPACE}s".replace(" ", SPACE)
+    return f"{whole // 3600}{SPACE}h{SPACE}{whole % 3600 // 60:02d}{SPACE}min"
+
+
+def percent(share: float) -> str:
+    """A share of one."""
+    return f"{share * 100:.0f}{SPACE}%" if share >= 0.005 or share == 0 else f"<{SPACE}1{SPACE}%"
+
+
+def laptops(count: int) -> str:
+    """So many laptops, in words that fit."""
+    return f"{count} laptop{'' if count == 1 else 's'}"

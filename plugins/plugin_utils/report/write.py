@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where reports are put: the folder reports/ of an image store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .page import render
+
+FOLDER = "reports"
+
+
+def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
+    """Write a report as a page and as JSON, readable by this user only; return the page's path. Raises OSError."""
+    contents = {".json": json.dumps(report, indent=1, allow_nan=False) + "\n", ".html": render(report)}
+    folder = os.path.join(store, FOLDER)
+    os.makedirs(store, mode=0o700, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    stem, descriptor = _reserve(folder, _stem(report["playbook"], when))
+    open_files = {".json": descriptor}
+    try:
+        for suffix, content in contents.items():
+            if suffix not in open_files:
+                open_files[suffix] = os.open(
+                    _partial(folder, stem, suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+                )
+            with open(open_files[suffix], "w", encoding="utf-8", closefd=False) as file:
+                file.write(content)
+            os.fsync(open_files[suffix])
+        for suffix in (".html", ".json"):  # that of the reservation last
+            os.rename(_partial(folder, stem, suffix), os.path.join(folder, stem + suffix))
+    finally:
+        for suffix, opened in open_files.items():
+            os.close(opened)
+            try:
+                os.unlink(_partial(folder, stem, suffix))
+            except FileNotFoundError:
+                pass  # it has its name
+    return os.path.join(folder, f"{stem}.html")
+
+
+def _stem(playbook: str, when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}-{re.sub('[^A-Za-z0-9_.-]', '_', playbook)[:100] or 'run'}"
+
+
+def _partial(folder: str, stem: str, suffix: str) -> str:
+    return os.path.join(folder, f".{stem}{suffix}.partial")
+
+
+def _reserve(folder: str, stem: str) -> tuple[str, int]:
+    """A name that no other report has or gets, and the open file that keeps it until the report is there."""
+    count = 1
+    while True:
+        name = stem if count == 1 else f"{stem}-{count}"
+        try:
+            descriptor = os.open(_partial(folder, name, ".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            count += 1
+            continue
+        if not any(os.path.lexists(os.path.join(folder, name + suffix)) for suffix in (".html", ".json")):
+            return name, descriptor
+        os.close(descriptor)
+        os.unlink(_partial(folder, name, ".json"))
+        count += 1

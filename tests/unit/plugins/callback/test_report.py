@@ -1,0 +1,183 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the report makes of what Ansible tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.callback.report import CallbackModule
+
+RESTORE = "fleet.imaging.image_restore"
+HOSTS = ("a", "b")
+
+
+def task(action: str, run_once: bool = False) -> Any:
+    return SimpleNamespace(action=action, resolved_action=action, run_once=run_once)
+
+
+def result(host: str, action: str, run_once: bool = False, fields: dict[str, Any] | None = None, **values: Any) -> Any:
+    return SimpleNamespace(
+        host=MagicMock(get_name=lambda: host),
+        task=task(action, run_once),
+        task_name=f"task {action}",
+        task_fields={"args": {"device": "/dev/sda", "image": "i"}, **(fields or {})},
+        result=values,
+    )
+
+
+class Told:
+    """A callback that was told that a playbook and its play have begun."""
+
+    def __init__(self, playbook: str = "restore", **variables: Any) -> None:
+        self.callback = CallbackModule()
+        self.callback._display = MagicMock()
+        self.callback.v2_playbook_on_start(SimpleNamespace(_file_name=f"/somewhere/{playbook}.yml"))
+        play = MagicMock()
+        play.get_loader.return_value = None
+        known = {"ansible_play_hosts_all": list(HOSTS), **variables}
+        play.get_variable_manager().get_vars.return_value = known
+        self.callback.v2_playbook_on_play_start(play)
+
+    def start(self, action: str = RESTORE, hosts: tuple[str, ...] = HOSTS) -> None:
+        for host in hosts:
+            self.callback.v2_runner_on_start(MagicMock(get_name=lambda host=host: host), task(action))
+
+    def end(self, rescued: tuple[str, ...] = ()) -> None:
+        stats = SimpleNamespace(failures={}, dark={}, rescued=dict.fromkeys(rescued, 1))
+        self.callback.v2_playbook_on_stats(stats)
+
+    def warnings(self) -> list[str]:
+        return [call.args[0] for call in self.callback._display.warning.call_args_list]
+
+
+def report(store: Path) -> dict[str, Any]:
+    (path,) = (store / "reports").glob("*.json")
+    read: dict[str, Any] = json.loads(path.read_text())
+    return read
+
+
+def states(store: Path) -> dict[str, str]:
+    return {entry["host"]: entry["state"] for entry in report(store)["laptops"]}
+
+
+def test_a_restore(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback.v2_runner_on_ok(result("a", RESTORE, changed=True, verified=True))
+    told.callback.v2_runner_on_failed(result("b", RESTORE, msg="the disk is failing"))
+    told.end()
+    assert states(tmp_path) == {"b": "failed", "a": "restored and verified"}
+    assert report(tmp_path)["laptops"][0]["failures"][0]["message"] == "the disk is failing"
+    shown = told.callback._display.display.call_args.args[0]
+    assert shown.startswith(f"Report: {tmp_path}/reports/") and Path(shown[8:]).exists()
+
+
+def test_check_mode_of_a_task_makes_it_a_comparison(tmp_path: Path) -> None:
+    told = Told("verify", imaging_store=str(tmp_path))
+    told.start()
+    for host in HOSTS:
+        told.callback.v2_runner_on_ok(result(host, RESTORE, fields={"check_mode": True}, changed=False, verified=True))
+    told.end()
+    assert report(tmp_path)["verdict"] == "All 2 laptops equal to the image."
+
+
+def test_skipped_tasks_transfer_nothing(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    for host in HOSTS:
+        told.callback.v2_runner_on_skipped(result(host, RESTORE, skipped=True))
+    told.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_of_other_tasks(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start("ansible.builtin.setup")
+    told.callback.v2_runner_on_unreachable(result("a", "ansible.builtin.setup", msg="No route to host"))
+    told.callback.v2_runner_on_failed(result("b", "ansible.builtin.command", msg="ignored"), ignore_errors=True)
+    forgiving = result("b", "ansible.builtin.setup", fields={"ignore_unreachable": True}, msg="ignored")
+    told.callback.v2_runner_on_unreachable(forgiving)
+    told.end()
+    assert states(tmp_path) == {"a": "unreachable", "b": "not begun"}
+
+
+def test_a_task_that_stands_for_all(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start("ansible.builtin.assert", ("a",))
+    told.callback.v2_runner_on_failed(result("a", "ansible.builtin.assert", run_once=True, msg="not typed"))
+    told.end()
+    assert [failure["message"] for failure in report(tmp_path)["failures"]] == ["not typed"]
+    assert states(tmp_path) == {"a": "not begun", "b": "not begun"}
+
+
+def test_what_was_rescued_is_no_failure(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback.v2_runner_on_failed(result("a", "ansible.builtin.command", msg="rescued"))
+    for host in HOSTS:
+        told.callback.v2_runner_on_ok(result(host, RESTORE, changed=True, verified=True))
+    told.end(rescued=("a",))
+    assert report(tmp_path)["level"] == "good"
+
+
+def test_a_run_that_has_no_end_is_interrupted(tmp_path: Path) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback._at_exit()
+    assert report(tmp_path)["interrupted"] is True
+    assert states(tmp_path) == {"a": "broken off", "b": "broken off"}
+    told.callback._at_exit()
+    assert len(list((tmp_path / "reports").iterdir())) == 2
+
+
+def test_a_worker_writes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    told.callback._at_exit()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    told.end()
+
+
+@pytest.mark.parametrize("no", [False, "false", "no"])
+def test_no_report_is_wanted(tmp_path: Path, no: object) -> None:
+    told = Told(imaging_store=str(tmp_path), imaging_report=no)
+    told.start()
+    told.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_playbooks_have_a_report_only_of_a_transfer(tmp_path: Path) -> None:
+    told = Told("site", imaging_store=str(tmp_path))
+    told.start("ansible.builtin.command")
+    told.callback.v2_runner_on_failed(result("a", "ansible.builtin.command", msg="no"))
+    told.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda store: (store / "reports").touch(), "File exists"),
+        (lambda store: (store / "reports").symlink_to("reports"), "File exists"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    spoil(tmp_path)
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.end()
+    assert told.warnings() == [f"No report was written to {tmp_path}/reports: {reason}."]
+    told.callback._display.display.assert_not_called()
