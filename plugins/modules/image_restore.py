@@ -191,8 +191,47 @@ differing_bytes:
   description: Number of used bytes in these chunks.
   returned: success
   type: int
+started:
+  description: When it began, RFC 3339, UTC.
+  returned: success
+  type: str
+limited_by:
+  description: What limited most of the time; null when it was over before that could be told.
+  returned: success
+  type: dict
+  contains:
+    limit:
+      description: Its name, such as V(network) or V(target disk write).
+      type: str
+    share:
+      description: How busy it was while it was the limit, from 0 to 1.
+      type: float
+    advice:
+      description: A sentence that says so, and what would help.
+      type: str
+limits:
+  description: For each thing that limited for a while the share of the time for which it did.
+  returned: success
+  type: dict
+timeline:
+  description: How far it was, as lists of seconds since the beginning, bytes done, and the phase that these are of.
+  returned: success
+  type: list
+  elements: list
+model:
+  description: The disk's model.
+  returned: success
+  type: str
+serial:
+  description: The disk's serial number.
+  returned: success
+  type: str
+wwn:
+  description: The disk's world wide name.
+  returned: success
+  type: str
 stages:
-  description: For each stage of the pipeline the seconds that its threads were busy and that they waited.
+  description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
   returned: success
   type: dict
 """

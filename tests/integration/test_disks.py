@@ -136,6 +136,15 @@ def mounted(disk: Path, size: int, folder: Path, *options: str) -> Iterator[Path
             yield folder
         finally:
             tool("umount", folder)
+            wait_for_end_of_fuse(device)
+
+
+def wait_for_end_of_fuse(device: Path | str) -> None:
+    """A file system in user space is not clean before its process has ended, which is a little after it was unmounted."""
+    deadline = time.monotonic() + 30
+    while subprocess.run(["pgrep", "-f", f"fuse.* {device} "], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        assert time.monotonic() < deadline, f"the file system on {device} does not end"
+        time.sleep(0.05)
 
 
 def fill_and_age(folder: Path, share: float, seed: int = 2) -> None:
