@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What probe.yml forecasts, and what then happens: with six bottlenecks that are made on purpose.
 
-The lab is one of its own, with a reference and one target. Forecast and transfer come in turn, with caches dropped before each.
+The lab is one of its own, with a reference and one target, whose disks go past this machine's cache: else what is written would be in
+memory until it is flushed, as on no laptop's disk. Forecast and transfer come in turn, with caches dropped before each.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ class _Case:
     store: Path | None = None
     pairs: list[tuple[float, float]] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
+    details: list[dict[str, Any]] = field(default_factory=list)
 
 
 def measure_forecast(folder: Path, runs: int, say: Say) -> list[Bar]:
     """Measure all cases."""
     say("bring the lab for the forecasts up")
-    plan = Plan(1, FORECAST_DISK, FORECAST_DISK, isolated=True, link_mbit=FAST_MBIT)
+    plan = Plan(1, FORECAST_DISK, FORECAST_DISK, isolated=True, link_mbit=FAST_MBIT, direct_io=True)
     with running_lab(plan) as lab:
         return list(_Forecasts(lab, folder / "forecast", runs, say).measure())
 
@@ -154,6 +156,7 @@ class _Forecasts:
                 result = ours.run("restore", "image_restore", self._target.name, *YES, *case.more).result
             case.pairs.append((forecast["alone"]["seconds"], float(result["seconds"])))
             case.named.append(forecast["alone"]["limit"])
+            case.details.append({**forecast["alone"], "rates": forecast["rates"], "stages": result["stages"]})
             expected, taken = case.pairs[-1]
             self._say(
                 f"{case.name}, {case.direction}: forecast {expected:6.1f} s ({case.named[-1]}), it took {taken:6.1f} s"
@@ -173,7 +176,12 @@ class _Forecasts:
 def _bar(case: _Case) -> Bar:
     """The median of the errors, pair by pair, so that a machine whose speed drifts does not decide."""
     wrong = statistics.median(abs(expected / taken - 1) for expected, taken in case.pairs)
-    details = {"forecast_and_seconds": case.pairs, "limits": case.named, "expected_limits": case.limits}
+    details = {
+        "forecast_and_seconds": case.pairs,
+        "limits": case.named,
+        "expected_limits": case.limits,
+        "runs": case.details,
+    }
     right = not case.limits or 2 * sum(name in case.limits for name in case.named) > len(case.named)
     what = f"{case.direction}: how wrong the forecast is" + ("" if right else f" (and it named {case.named[-1]})")
     return Bar(case.name, what, 100 * wrong if right else 1000.0, AT_MOST, "%", details)

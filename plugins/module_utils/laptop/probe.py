@@ -306,6 +306,8 @@ class KeptFrame:
 class _Slot:
     def __init__(self, size: int) -> None:
         self.content = aligned_buffer(size)
+        # Memory that nobody wrote to is one page of zeros, which a processor has at hand.
+        self.content[:] = b"\xa5" * size
         self.frame = KeptFrame(b"", 0)
 
 
