@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ SLOW_MBIT = 100
 SLOW_DISK = 40_000_000
 SLOW_STORE = 25_000_000
 STORE_SIZE = 1 << 30
+IDLE_SHARE = 0.9
+LONGEST_SETTLING = 60.0
 YES = ("-e", "imaging_confirm_erase=true")
 
 
@@ -143,7 +146,7 @@ class _Forecasts:
             if case.direction == CAPTURE:
                 ours.remove_image()
                 forecast = self._forecast(self._lab.reference, ours, case)
-                cool_down()
+                _settle()
                 result = ours.run("capture", "image_capture", "reference", *case.more).result
             else:
                 if slow_target is not None:
@@ -152,7 +155,7 @@ class _Forecasts:
                 if slow_target is not None:
                     self._slow_down(slow_target, rotating=True)
                 forecast = self._forecast(self._target, ours, case)
-                cool_down()
+                _settle()
                 result = ours.run("restore", "image_restore", self._target.name, *YES, *case.more).result
             case.pairs.append((forecast["alone"]["seconds"], float(result["seconds"])))
             case.named.append(forecast["alone"]["limit"])
@@ -165,7 +168,7 @@ class _Forecasts:
         return _bar(case)
 
     def _forecast(self, laptop: Laptop, ours: Ours, case: _Case) -> dict[str, Any]:
-        cool_down()
+        _settle()
         outcome = playbook(self._lab, "probe", "-l", laptop.name, *ours.variables, *case.more)
         found = [result.result for result in outcome.of("image_probe", laptop.name) if result.status == "ok"]
         if outcome.status or not found:
@@ -185,6 +188,24 @@ def _bar(case: _Case) -> Bar:
     right = not case.limits or 2 * sum(name in case.limits for name in case.named) > len(case.named)
     what = f"{case.direction}: how wrong the forecast is" + ("" if right else f" (and it named {case.named[-1]})")
     return Bar(case.name, what, 100 * wrong if right else 1000.0, AT_MOST, "%", details)
+
+
+def _settle() -> None:
+    """Drop the caches, and wait until the processors have little to do, or for so long that they will not."""
+    cool_down()
+    deadline = time.monotonic() + LONGEST_SETTLING
+    while time.monotonic() < deadline:
+        idle, everything = _processor_time()
+        time.sleep(1.0)
+        idle_later, everything_later = _processor_time()
+        if idle_later - idle >= IDLE_SHARE * (everything_later - everything):
+            return
+
+
+def _processor_time() -> tuple[int, int]:
+    """What the processors were idle so far, and all of their time (proc(5), /proc/stat)."""
+    times = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return times[3] + times[4], sum(times)
 
 
 def _set_rotating(disk: str, rotating: bool) -> None:
