@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from .rates import POINTS, Span, samples, spans, summed
+from .rates import POINTS, Span, samples, shifted, spans, summed
 from .run import parse_time
 from .svg import highest, limit_class, limits_bar, scale, style_of, throughput_plot
 from .text import NOTHING, SPACE, clean, duration, laptops, percent, rate, size
@@ -80,22 +81,26 @@ def _plots(report: Mapping[str, Any]) -> dict[str, str]:
     known = {entry["host"]: spans(samples(entry["timeline"], points)) for entry in report["laptops"]}
     of_laptops = {host: of_one for host, of_one in known.items() if of_one}
     entries = {entry["host"]: entry for entry in report["laptops"]}
-    seconds = max((of_one[-1].end for of_one in of_laptops.values()), default=0.0)
-    top, ticks = scale(list(of_laptops.values())), 4 if len(of_laptops) > 1 else 8
+    own = {host: shifted(of_one, -of_one[0].start) for host, of_one in of_laptops.items()}
+    seconds = max((of_one[-1].end for of_one in own.values()), default=0.0)
+    top, ticks = scale(list(own.values())), 4 if len(own) > 1 else 8
     plots = {
         host: throughput_plot(_title(host, of_one, entries[host]), of_one, seconds, top, ticks)
-        for host, of_one in of_laptops.items()
+        for host, of_one in own.items()
     }
     if len(of_laptops) > 1:
-        begins = {host: parse_time(entries[host]["started"]) for host in of_laptops}
-        first = min((begin for begin in begins.values() if begin), default=None)
-        fleet = summed(
-            ((begin - first).total_seconds() if begin and first else 0.0, of_laptops[host])
-            for host, begin in begins.items()
-        )
+        fleet = _together(of_laptops, {host: parse_time(entries[host]["started"]) for host in of_laptops})
         title = f"Throughput of all {len(of_laptops)} laptops together over time, at most {rate(highest(fleet))}"
         plots[""] = throughput_plot(title, fleet, 0.0, scale([fleet]), 8)
     return plots
+
+
+def _together(of_laptops: Mapping[str, list[Span]], started: Mapping[str, datetime | None]) -> list[Span]:
+    """The sum over all laptops, from when the first of them began."""
+    first = min(filter(None, started.values()), default=None)
+    late = {host: (when - first).total_seconds() if when and first else 0.0 for host, when in started.items()}
+    begin = min(late[host] + of_one[0].start for host, of_one in of_laptops.items())
+    return summed((late[host] - begin, of_one) for host, of_one in of_laptops.items())
 
 
 def _title(host: str, of_one: list[Span], entry: Mapping[str, Any]) -> str:

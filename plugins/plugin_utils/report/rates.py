@@ -69,13 +69,14 @@ def _decimated(found: list[Sample], most: int) -> list[Sample]:
 
 
 def spans(timeline: Iterable[Sample]) -> list[Span]:
-    """What was done between each sample and the next. The first one counts from the beginning.
+    """What was done between each sample and the next. What was before the transfer, its module being started, is left out.
 
     Samples that came at almost the same time were late, and count as the last one of them. A phase that is over as fast has no rate.
     """
     result: list[Span] = []
-    before: Sample = (0.0, 0, "")
-    for sample in _settled(timeline):
+    settled = _settled(timeline)
+    before: Sample = (_origin(settled), 0, "")
+    for sample in settled:
         seconds, done, phase = sample
         anew = phase != before[2] and phase in COUNTS_ANEW
         if seconds - before[0] >= (LEAST if phase != before[2] and result else 1e-6):
@@ -95,19 +96,31 @@ def _settled(timeline: Iterable[Sample]) -> list[Sample]:
     return result
 
 
+def _origin(settled: list[Sample]) -> float:
+    """Seconds after which a transfer has begun: at its first sample or, when that has bytes already, as long before as the next is after."""
+    if not settled:
+        return 0.0
+    seconds, done, phase = settled[0]
+    if not done:
+        return seconds
+    following = settled[1] if len(settled) > 1 else None
+    return max(0.0, 2 * seconds - following[0]) if following and following[2] == phase else 0.0
+
+
+def shifted(of_one: Iterable[Span], seconds: float) -> list[Span]:
+    """The same, so much later."""
+    return [Span(span.start + seconds, span.end + seconds, span.size, span.phase) for span in of_one]
+
+
 def summed(transfers: Iterable[tuple[float, list[Span]]]) -> list[Span]:
     """The sum over transfers, each with the seconds after which it began: for every phase, spans of one length side by side."""
-    shifted = [
-        Span(span.start + begin, span.end + begin, span.size, span.phase)
-        for begin, of_one in transfers
-        for span in of_one
-    ]
-    if not shifted:
+    everything = [span for begin, of_one in transfers for span in shifted(of_one, begin)]
+    if not everything:
         return []
-    end = max(span.end for span in shifted)
+    end = max(span.end for span in everything)
     width = end / POINTS
     sums: dict[str, list[float]] = {}
-    for span in shifted:
+    for span in everything:
         bins = sums.setdefault(span.phase, [0.0] * POINTS)
         first, last = (min(int(edge / width), POINTS - 1) for edge in (span.start, span.end))
         for position in range(first, last + 1):

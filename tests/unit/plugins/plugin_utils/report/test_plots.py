@@ -47,6 +47,13 @@ def test_two_samples_of_one_moment() -> None:
     assert sum(span.size for span in found) == 50
 
 
+def test_what_was_before_the_transfer_is_left_out() -> None:
+    assert spans([(20.0, 0, "streaming"), (21.0, 10, "streaming")]) == [Span(20.0, 21.0, 10, "streaming")]
+    found = spans([(20.0, 5, "streaming"), (21.0, 15, "streaming")])
+    assert found == [Span(19.0, 20.0, 5, "streaming"), Span(20.0, 21.0, 10, "streaming")]
+    assert spans([(20.0, 5, "streaming")]) == [Span(0.0, 20.0, 5, "streaming")]
+
+
 def test_samples_that_came_late_all_at_once_tell_only_how_much_was_done_by_then() -> None:
     late = [(float(1), 10, "streaming"), *((21 + part / 1000, 10 + 10 * part, "streaming") for part in range(1, 41))]
     assert [(span.start, span.end, span.size) for span in spans(late)] == [(0.0, 1.0, 10), (1.0, 21.04, 400)]
