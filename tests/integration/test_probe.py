@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import assert_nothing_remains
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="limited links need namespaces, and so root")
@@ -86,7 +86,7 @@ def test_a_forecast(lab: Lab, store: Path) -> None:
         assert any(laptop.name in line and line.endswith("network") for line in lines)
 
     assert digests(lab) == before
-    assert os.listdir(store) == [f"{NAME}.img.zst"]
+    assert stored(store) == [f"{NAME}.img.zst"]
     assert_nothing_remains(lab)
 
 
