@@ -70,7 +70,7 @@ class Terminal:
 
     def pump(self, seconds: float) -> bool:
         """Take what is written, for so long at the most; false when the command has ended."""
-        readable, _, _ = select.select([self._terminal], [], [], seconds)
+        readable, dummy, dummy = select.select([self._terminal], [], [], seconds)
         if not readable:
             return True
         try:

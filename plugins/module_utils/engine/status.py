@@ -74,13 +74,18 @@ REALS = ("seconds", "cpu")
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not -LARGEST <= value <= LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST <= value <= LARGEST:
         raise ValueError(value)
     return value
 
 
 def _real(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= LARGEST:
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not 0 <= value <= LARGEST
+    ):
         raise ValueError(value)
     return float(value)
 

@@ -91,7 +91,7 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def bar(share: float, width: int) -> str:
+def drawn_bar(share: float, width: int) -> str:
     """A bar of that many characters, all of them ASCII."""
     full = int(share * width)
     return "#" * full + "-" * (width - full)
@@ -149,7 +149,7 @@ def rows(many: list[News], width: int) -> list[str]:
         columns["bar"] = min(BAR, LEAST_BAR + max(0, width - _length(columns)))
     lines = []
     for row, news in zip(cells, many, strict=True):
-        row["bar"] = bar(news.share_done, columns["bar"]) if news.total > 0 else ""
+        row["bar"] = drawn_bar(news.share_done, columns["bar"]) if news.total > 0 else ""
         parts = [
             f"{row[name]:>{length}}" if name in RIGHT else f"{row[name]:<{length}}"
             for name, length in columns.items()

@@ -228,7 +228,7 @@ def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -
 
     def work(session: Session) -> dict[str, Any]:
         try:
-            session.converse(lambda link: serve(link, SimpleNamespace()))
+            session.converse(lambda link: serve(link, SimpleNamespace(progress=bytes)))
         except ImagingError as error:
             outcome.append(str(error))
         return {}
