@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import FILE_ALIGNMENT, spans
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.look import (
     FIRST_VERDICT,
     MOST_SAMPLES,
@@ -57,6 +58,9 @@ FRAMES = 32 << 20
 
 MOST_LINKS = 3
 """A link that broke so often can't be measured."""
+
+NOTHING_COMPRESSED: dict[str, Any] = {"level": None, "chunks": 0, "frame_bytes": 0, "rate": 0.0}
+"""As the laptop says it of each level."""
 
 RECORD_OVERHEAD = HEAD.size + FIELDS.size + TAG_SIZE
 GUARD_CHUNKS = 2
@@ -158,6 +162,7 @@ class ActionModule(TransferAction):
         for name in ("laptops", "forks"):
             if arguments[name] < 1:
                 raise ImagingError(f"{name} is {arguments[name]}, and must be at least 1.")
+        parse_level(arguments["compression_level"])
         image = self._image(arguments)
         work = work_of(image) if image is not None else None
         store = measure_store(ImageStore(arguments["store"]).path)
@@ -170,7 +175,7 @@ class ActionModule(TransferAction):
         collecting = time.monotonic() - probe.ended
         own = own_link(self.address())
         controller = _controller(probe, store, own)
-        machine = _machine(found)
+        machine = _machine(found, NOTHING_COMPRESSED)
         result = dict(_described(found, probe, store, own, machine), purpose=arguments["purpose"])
         notes: list[str] = []
         if work is not None and arguments["purpose"] == RESTORE:
@@ -184,10 +189,16 @@ class ActionModule(TransferAction):
                 sent_bytes=restoring.sent, all_seconds=for_all(together.seconds, arguments["laptops"], at_once)
             )
         else:
-            capturing = _capture_work(found, collecting)
-            alone = together = forecast_capture(capturing, machine, controller)
-            result.update(sent_bytes=capturing.sent, all_seconds=alone.seconds, ratio=_ratio(found))
-            notes += _capture_notes(found)
+            tried = [
+                (each, forecast_capture(_capture_work(found, each, collecting), _machine(found, each), controller))
+                for each in found["compressed"] or [NOTHING_COMPRESSED]
+            ]
+            compressed, alone = min(tried, key=lambda pair: pair[1].seconds)
+            together = alone
+            result["rates"]["compress"] = compressed["rate"] and round(compressed["rate"])
+            result.update(sent_bytes=_capture_work(found, compressed, collecting).sent, all_seconds=alone.seconds)
+            result.update(ratio=_ratio(found, compressed), level=compressed["level"])
+            notes += _capture_notes(found, compressed, len(tried))
         notes += _unknown_notes(alone)
         return dict(result, alone=alone.to_json(), together=together.to_json(), notes=notes, changed=False)
 
@@ -218,11 +229,11 @@ def _controller(probe: LinkProbe, store: StoreSpeed, own: OwnLink | None) -> Con
     )
 
 
-def _machine(found: dict[str, Any]) -> Machine:
+def _machine(found: dict[str, Any], compressed: dict[str, Any]) -> Machine:
     return Machine(
         read=found["read_rate"],
         rotational=found["rotational"],
-        compress=found["compress_rate"] or None,
+        compress=compressed["rate"] or None,
         decompress=found["decompress_rate"],
         hash=found["hash_rate"],
         send_cpu=found["send_cpu"],
@@ -232,10 +243,10 @@ def _machine(found: dict[str, Any]) -> Machine:
     )
 
 
-def _capture_work(found: dict[str, Any], collecting: float) -> CaptureWork:
+def _capture_work(found: dict[str, Any], compressed: dict[str, Any], collecting: float) -> CaptureWork:
     """What a capture will do, if all of the disk is like the samples of it."""
-    chunks, sampled = found["used_chunks"], found["sampled_chunks"]
-    sent = found["frame_bytes"] * chunks // sampled if sampled else 0
+    chunks, sampled = found["used_chunks"], compressed["chunks"]
+    sent = compressed["frame_bytes"] * chunks // sampled if sampled else 0
     return CaptureWork(
         read=found["read_bytes"],
         content=chunks * found["chunk_size"],
@@ -244,10 +255,10 @@ def _capture_work(found: dict[str, Any], collecting: float) -> CaptureWork:
     )
 
 
-def _ratio(found: dict[str, Any]) -> float | None:
+def _ratio(found: dict[str, Any], compressed: dict[str, Any]) -> float | None:
     """Of chunks that are wholly or partly used, as they are hashed and compressed."""
-    sampled = found["sampled_chunks"] * found["chunk_size"]
-    return round(sampled / found["frame_bytes"], 3) if found["frame_bytes"] else None
+    frames = compressed["frame_bytes"]
+    return round(compressed["chunks"] * found["chunk_size"] / frames, 3) if frames else None
 
 
 def _described(
@@ -276,9 +287,14 @@ def _described(
     }
 
 
-def _capture_notes(found: dict[str, Any]) -> list[str]:
-    sampled = f"{found['sampled_chunks']} of its {found['used_chunks']} used chunks"
+def _capture_notes(found: dict[str, Any], compressed: dict[str, Any], tried: int) -> list[str]:
+    sampled = f"{compressed['chunks']} of its {found['used_chunks']} used chunks"
     notes = [f"The rest of {found['device']} is taken to be like the {sampled} that were compressed."]
+    if tried > 1:
+        levels = ", ".join(str(each["level"]) for each in found["compressed"])
+        notes.append(
+            f"The level of compression follows what limits the capture: the forecast is for level {compressed['level']}, the quickest of {levels}."
+        )
     if found["used_by"] == "whole":
         notes.append(f"All of {found['device']} is taken to be captured.")
     return notes

@@ -53,8 +53,10 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-    type: int
-    default: 3
+      - V(auto) lets the level follow what limits the capture. A fast, a middle and a strong level are then measured, and the forecast is for the
+        quickest of them.
+    type: str
+    default: auto
   used_map:
     description:
       - What of a disk a capture reads, see M(fleet.imaging.image_capture).
@@ -150,6 +152,10 @@ ratio:
   description: How many times smaller samples of the disk became by compressing.
   returned: with O(purpose=capture)
   type: float
+level:
+  description: The level of zstd that the forecast is for.
+  returned: with O(purpose=capture), if anything was compressed
+  type: int
 alone:
   description: What is expected of one laptop alone.
   returned: success
@@ -191,6 +197,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import listen_on, run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
@@ -211,7 +218,7 @@ def probe(module: AnsibleModule) -> dict[str, object]:
         device=module.params["device"],
         purpose=module.params["purpose"],
         used_map=module.params["used_map"],
-        level=module.params["compression_level"],
+        level=parse_level(module.params["compression_level"]),
         chunk_size=DEFAULT_CHUNK_SIZE,
         expect=module.params["expect"],
     )

