@@ -58,15 +58,16 @@ ENOUGH_BYTES = 32 << 20
 ENOUGH_SECONDS = 0.5
 """What must have been read of a zone, in the one or the other, to say how fast it is."""
 
-ROUND = 20
-"""Chunks that are in memory at a time while compressing is measured: 80 MiB."""
+ROUND = 16
+"""Chunks that are in memory at a time while compressing is measured: 64 MiB."""
 
-ROUNDS = 4
+ROUNDS = 5
 SAMPLE_SECONDS = 6.0
 """After so many seconds of reading samples no further round is begun."""
 
-TRIED_LEVELS = (-5, FIRST, 9)
-"""Measured where the level follows what limits the capture: a fast one, that with which it begins, and a strong one."""
+TRIED_LEVELS = (-5, FIRST, 5)
+"""Measured where the level follows what limits the capture: a fast one, that with which it begins, and the strongest of those that take as
+little memory, and so have as many workers."""
 
 CPU_SECONDS = 0.7
 """How long each kind of work is measured for, at the least."""
