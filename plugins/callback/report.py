@@ -78,7 +78,6 @@ class CallbackModule(CallbackBase):
         """A run begins."""
         name = os.path.splitext(os.path.basename(str(playbook._file_name)))[0]
         self._run = Run(name, _user(), platform.node(), datetime.now(UTC))
-        self._run.versions = _versions()
         self._settings = None
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -169,6 +168,7 @@ class CallbackModule(CallbackBase):
         if run is None or not run.worth_a_report or not boolean(settings["imaging_report"], strict=False):
             return
         run.close(datetime.now(UTC), interrupted)
+        run.versions = _versions()
         store = ImageStore(os.path.expandvars(str(settings["imaging_store"]))).path
         try:
             path = write_report(store, summary(run), run.began)

@@ -93,7 +93,7 @@ class Look:
         self._whole = whole
         guards = [row for row in map(self._goal.row, self._guard_chunks) if row is not None]
         for row, equal in self._scan.compare(guards):
-            self._note(row.chunk, equal)
+            self._note(row, equal)
 
     def advance(self, most: int, attend: Callable[[], None] = lambda: None) -> None:
         """Look at up to so many more chunks; ``attend`` is called after each, and may raise to end it for now."""
@@ -102,7 +102,7 @@ class Look:
         with contextlib.closing(self._scan.compare(itertools.islice(self._rest, most))) as results:
             try:
                 for row, equal in results:
-                    self._note(row.chunk, equal)
+                    self._note(row, equal)
                     self._learn(row, equal)
                     attend()
                     if not self._pays(row.chunk):
@@ -125,26 +125,23 @@ class Look:
             if row is not None:
                 yield row
 
-    def _note(self, chunk: int, equal: bool) -> None:
+    def _note(self, row: Row, equal: bool) -> None:
         with self._changed:
-            if self.states[chunk] != UNKNOWN:  # a sample that was read twice
+            if self.states[row.chunk] != UNKNOWN:  # a sample that was read twice
                 return
-            self.states[chunk] = EQUAL if equal else WANTED
-            self.looked += self._size(chunk)
+            self.states[row.chunk] = EQUAL if equal else WANTED
+            self.looked += self._goal.bytes_in(row)
             if equal:
-                self._settle(chunk)
+                self._settle(row)
             else:
-                self._lowest_wanted = min(self._lowest_wanted, chunk)
+                self._lowest_wanted = min(self._lowest_wanted, row.chunk)
                 self._changed.notify_all()
 
-    def _size(self, chunk: int) -> int:
-        row = self._goal.row(chunk)
-        return self._goal.bytes_in(row) if row is not None else 0
-
-    def _settle(self, chunk: int) -> None:
-        row, size = self._goal.row(chunk), self._size(chunk)
-        self.done += size
-        self.data_done += 0 if row is None or row.flags & ZERO else size
+    def _settle(self, row: Row | None) -> None:
+        if row is not None:
+            size = self._goal.bytes_in(row)
+            self.done += size
+            self.data_done += 0 if row.flags & ZERO else size
 
     def _learn(self, row: Row, equal: bool) -> None:
         if row.chunk in self._samples:
@@ -196,7 +193,7 @@ class Look:
                 row = self._goal.row(chunk)
                 if self._goal.own(chunk) or (row is not None and row.flags & ZERO):
                     self.states[chunk] = KNOWN
-                    self._settle(chunk)
+                    self._settle(row)
                 else:
                     self.states[chunk] = REQUESTED
                     taken.append(chunk)
@@ -209,7 +206,7 @@ class Look:
         with self._changed:
             before, self.states[chunk] = self.states[chunk], WRITTEN
             if before not in (EQUAL, KNOWN, WRITTEN):
-                self._settle(chunk)
+                self._settle(self._goal.row(chunk))
 
     def ask_again(self) -> None:
         """Want what was asked for and did not come: the link broke."""

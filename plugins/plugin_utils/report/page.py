@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +60,8 @@ def render(report: Mapping[str, Any]) -> str:
         advice_of=_advice_of,
         limits_bar=lambda shares: markupsafe.Markup(limits_bar(shares, known)),
     )
-    plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report).items()}
+    of_laptops = _spans(report)
+    plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report, of_laptops).items()}
     fleet = plots.pop("", None)
     page: str = environment.get_template("report.html.j2").render(
         report=report,
@@ -68,18 +69,22 @@ def render(report: Mapping[str, Any]) -> str:
         plots=plots,
         fleet=fleet,
         anchors={host: position for position, host in enumerate(plots, 1)},
-        phases=_phases(report),
+        phases=_phases(of_laptops.values()),
         clipped=any('class="beyond"' in plot for plot in [*plots.values(), fleet or ""]),
         advice=_advice(report) if len(report["laptops"]) > FEW else {},
     )
     return page
 
 
-def _plots(report: Mapping[str, Any]) -> dict[str, str]:
-    """The plots of all laptops that have one, by their names, and that of the fleet, by none."""
+def _spans(report: Mapping[str, Any]) -> dict[str, list[Span]]:
+    """What is drawn of each laptop of which there is anything."""
     points = POINTS if len(report["laptops"]) <= MANY else POINTS // 2
     known = {entry["host"]: spans(samples(entry["timeline"], points)) for entry in report["laptops"]}
-    of_laptops = {host: of_one for host, of_one in known.items() if of_one}
+    return {host: of_one for host, of_one in known.items() if of_one}
+
+
+def _plots(report: Mapping[str, Any], of_laptops: Mapping[str, list[Span]]) -> dict[str, str]:
+    """The plots of these laptops, by their names, and that of the fleet, by none."""
     entries = {entry["host"]: entry for entry in report["laptops"]}
     own = {host: shifted(of_one, -of_one[0].start) for host, of_one in of_laptops.items()}
     seconds = max((of_one[-1].end for of_one in own.values()), default=0.0)
@@ -110,11 +115,11 @@ def _title(host: str, of_one: list[Span], entry: Mapping[str, Any]) -> str:
     )
 
 
-def _phases(report: Mapping[str, Any]) -> dict[str, str]:
+def _phases(of_laptops: Iterable[list[Span]]) -> dict[str, str]:
     """The names of the phases that are seen in the plots, by the style that they are drawn in."""
     names: dict[str, dict[str, None]] = {}
-    for entry in report["laptops"]:
-        for span in spans(samples(entry["timeline"])):
+    for of_one in of_laptops:
+        for span in of_one:
             if span.size:
                 names.setdefault(style_of(span.phase), {})[span.phase] = None
     return {style: ", ".join(of_style) for style, of_style in names.items()}
