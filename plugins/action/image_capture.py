@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
@@ -61,8 +61,6 @@ class CaptureSink:
         self.changed = True
         self.watches = Stopwatches()
         self._received = 0
-        self.finish_seconds = 0.0
-        """What it took to make the image whole, and to have it on the medium."""
         self.meter = Meter(self.watches, lambda: self._received, capturing=True)
         self._syncing: Syncing | None = None
 
@@ -206,7 +204,6 @@ class CaptureSink:
                 )
             self._place.commit(self._old_identity)
             watch.busy("finish")
-            self.finish_seconds = watch.totals["finish", BUSY]
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
@@ -256,14 +253,12 @@ class ActionModule(TransferAction):
         if result.get("failed"):
             return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}")
         seconds = time.monotonic() - transfer.began
-        found = self.findings(result, arguments, task_vars, sink.meter, sink.finish_seconds)
+        found = self.findings(result, arguments, task_vars, sink.meter)
         return dict(self._complete(result, sink, name, store.image_path(name), seconds), **found)
 
     def _complete(
         self, result: dict[str, Any], sink: CaptureSink, name: str, path: str, seconds: float
     ) -> dict[str, Any]:
-        stages = dict(result["stages"])
-        stages.update({f"controller {stage}": times for stage, times in sink.watches.stages().items()})
         return dict(
             result,
             changed=sink.changed,
@@ -274,7 +269,6 @@ class ActionModule(TransferAction):
             ratio=round(result["used_bytes"] / sink.stored_bytes, 3),
             seconds=round(seconds, 3),
             throughput=int(result["used_bytes"] / seconds),
-            stages=stages,
         )
 
 

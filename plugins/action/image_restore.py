@@ -84,8 +84,6 @@ class ActionModule(TransferAction):
         if result.get("failed"):
             return result
         seconds = result["write_seconds"] + result["compare_seconds"]
-        stages = dict(result["stages"])
-        stages.update({f"controller {stage}": times for stage, times in source.watches.stages().items()})
         return dict(
             result,
             **self.findings(result, arguments, task_vars, meter),
@@ -95,5 +93,4 @@ class ActionModule(TransferAction):
             ratio=round(result["used_bytes"] / image.stored_bytes, 3),
             seconds=round(seconds, 3),
             throughput=int(result["used_bytes"] / ((result["write_seconds"] or seconds) or 1)),
-            stages=stages,
         )

@@ -13,23 +13,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-SOURCE_READ = "source disk read"
-COMPRESSION = "laptop cpu (compression)"
-NETWORK = "network"
-CONTROLLER = "controller cpu"
-STORE = "store disk"
-TARGET_WRITE = "target disk write"
-DECOMPRESSION = "target cpu (decompression, hashing)"
-TARGET_READ = "target disk read"
+from .progress.limits import (
+    CONTROLLER_CPU,
+    LAPTOP_CPU,
+    NETWORK,
+    SOURCE_READ,
+    STORE,
+    TARGET_CPU,
+    TARGET_READ,
+    TARGET_WRITE,
+)
 
 TWICE = 2.0
 BETTER: dict[tuple[str, ...], str] = {
     (SOURCE_READ,): "A disk that is read twice as fast",
-    (COMPRESSION,): "Twice the processor in the laptop",
+    (LAPTOP_CPU,): "Twice the processor in the laptop",
     (NETWORK,): "A network twice as fast",
-    (CONTROLLER,): "Twice the processor in the controller",
+    (CONTROLLER_CPU,): "Twice the processor in the controller",
     (STORE,): "An image store twice as fast",
-    (DECOMPRESSION,): "Twice the processor in the laptop",
+    (TARGET_CPU,): "Twice the processor in the laptop",
     (TARGET_WRITE, TARGET_READ): "A disk twice as fast in the laptop",
 }
 """What is tried, at the beginning of a sentence, by the resources that it makes better."""
@@ -254,9 +256,9 @@ def forecast_capture(work: CaptureWork, machine: Machine, controller: Controller
         stages = _Stages(faster, unknown)
         stages.add(SOURCE_READ, work.read, machine.read)
         beside = work.sent * machine.send_cpu + work.read * machine.read_cpu
-        stages.add(COMPRESSION, work.content, machine.compress, beside / max(1, machine.processors))
+        stages.add(LAPTOP_CPU, work.content, machine.compress, beside / max(1, machine.processors))
         stages.add(NETWORK, work.sent, _shared_rate(controller.from_laptop, controller.link, 1))
-        stages.add(CONTROLLER, 0, None, _controller_seconds(controller.receive_cpu, work.sent, controller, 1))
+        stages.add(CONTROLLER_CPU, 0, None, _controller_seconds(controller.receive_cpu, work.sent, controller, 1))
         result.add(stages)
         if work.sent and not controller.store_write:
             unknown.add(STORE)
@@ -281,16 +283,16 @@ def forecast_restore(work: RestoreWork, machine: Machine, controller: Controller
         # What one laptop was sent is in the controller's memory for the others, if there is room for all of it.
         readers = 1 if work.sent <= controller.cache else at_once
         stages.add(STORE, work.sent * readers, controller.store_read)
-        stages.add(CONTROLLER, 0, None, _controller_seconds(controller.send_cpu, work.sent, controller, at_once))
+        stages.add(CONTROLLER_CPU, 0, None, _controller_seconds(controller.send_cpu, work.sent, controller, at_once))
         stages.add(NETWORK, work.sent, _shared_rate(controller.to_laptop, controller.link, at_once))
         beside = work.sent * machine.receive_cpu / max(1, machine.processors)
-        stages.add(DECOMPRESSION, work.content, machine.decompress, beside)
+        stages.add(TARGET_CPU, work.content, machine.decompress, beside)
         stages.add(TARGET_WRITE, work.written + (work.zeroed if machine.rotational else 0), machine.write)
         result.add(stages)
         back = _Stages(faster, unknown)
         back.add(TARGET_READ, work.back, machine.read)
         beside = work.back * machine.read_cpu / max(1, machine.processors)
-        back.add(DECOMPRESSION, work.back_content, machine.hash, beside)
+        back.add(TARGET_CPU, work.back_content, machine.hash, beside)
         result.add(back)
         return result
 

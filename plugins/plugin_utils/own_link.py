@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 10.0
-"""Seconds for a program that only asks the kernel."""
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+
+from .run_command import run_command
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,8 @@ def own_link(address: str) -> OwnLink | None:
     """The interface towards an address; None where the system does not say which one, or how fast it is (Wi-Fi, other systems than Linux)."""
     try:
         resolved = str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
-        answer = subprocess.run(
-            ["ip", "-json", "route", "get", resolved],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=PATIENCE,
-        ).stdout
-        interface = str(json.loads(answer)[0]["dev"])
+        interface = str(json.loads(run_command(["ip", "-json", "route", "get", resolved]).out)[0]["dev"])
         mbit = int(Path("/sys/class/net", interface, "speed").read_text(encoding="ascii"))
-    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
+    except (OSError, ImagingError, ValueError, LookupError, TypeError):
         return None
     return OwnLink(interface, mbit) if mbit > 0 else None

@@ -10,7 +10,6 @@ import os
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from ansible.module_utils.common.yaml import yaml_load
@@ -27,6 +26,7 @@ from .progress.limits import Circumstances
 from .progress.line import News
 from .progress.meter import Meter
 from .progress.teller import Teller
+from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
 from .transports.choose import choose_transport
 
@@ -87,7 +87,7 @@ class TransferAction(ActionBase):
             run_id=secrets.token_hex(8),
             secret=secrets.token_bytes(SECRET_SIZE).hex(),
             host=str(task_vars.get("inventory_hostname", "")),
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=rfc3339(),
             collection_version=collection_version(),
             root_digest=root_digest,
         )
@@ -135,19 +135,10 @@ class TransferAction(ActionBase):
                 module.clean_up()
 
     def findings(
-        self,
-        result: dict[str, Any],
-        arguments: dict[str, Any],
-        task_vars: dict[str, Any],
-        meter: Meter,
-        finishing: float = 0.0,
+        self, result: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any], meter: Meter
     ) -> dict[str, Any]:
-        """What the measurements of a transfer came to, for its result. ``finishing``: seconds that the store took by itself at the end."""
-        report = result.pop("status", None)
-        if report is not None:
-            meter.hear(str(report).encode())
-        if finishing:
-            meter.finished_on_store(finishing)
+        """What the measurements of a transfer came to, for its result."""
+        meter.close(result.pop("status"))
         around = Circumstances(
             automatic=arguments.get("compression_level") == AUTO,
             laptops=len(task_vars.get("ansible_play_batch") or [""]),
@@ -157,6 +148,7 @@ class TransferAction(ActionBase):
             "started": meter.started,
             "limited_by": meter.verdict(around),
             "limits": meter.limits(),
+            "stages": meter.stages(),
             "timeline": [[round(seconds, 2), done, phase] for seconds, done, phase in meter.timeline],
         }
 

@@ -102,7 +102,7 @@ def test_capture_leaves_a_whole_image_and_nothing_else(lab: Lab, shelf: Path, ca
     assert result["throughput"] == pytest.approx(result["used_bytes"] / result["seconds"], rel=0.01)
     assert len(bytes.fromhex(result["root_digest"])) == 32
     assert {"read", "hash", "compress", "send", "controller receive", "controller store"} <= set(result["stages"])
-    assert all(set(times) == {"busy", "wait"} for times in result["stages"].values())
+    assert all(set(times) == {"busy", "wait", "cpu"} for times in result["stages"].values())
     assert leftovers(lab) == []
 
 

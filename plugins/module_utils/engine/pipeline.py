@@ -9,12 +9,11 @@ buffer: nothing waits in a circle, and memory is what the slots take.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Generator, Generic, Sequence, TypeVar
-
-from .status import processors
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -24,6 +23,11 @@ BUDGET = 96 << 20
 
 
 SPARE_SLOTS = 3
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -99,11 +98,6 @@ def _stages(value: Any) -> Stages:
             raise ValueError(name)
         result[name] = {kind: _real(times.get(kind, 0.0)) for kind in (BUSY, WAIT, CPU)}
     return result
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Reporter:

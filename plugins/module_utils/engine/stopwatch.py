@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Dict, Tuple
-
-Totals = Dict[Tuple[str, str], float]
+from typing import Callable
 
 BUSY = "busy"
 WAIT = "wait"
@@ -21,10 +20,10 @@ class Stopwatch:
     Of a busy lap it is also noted for how long the thread had a processor; the rest it was waiting for a disk, a link, or its turn.
     """
 
-    def __init__(self) -> None:
-        self.totals: Totals = {}
-        self._mark = time.perf_counter()
-        self._cpu_mark = time.thread_time()
+    def __init__(self, charge: Callable[[str, str, float], None]) -> None:
+        """``charge`` is called with a stage, a kind of time, and seconds."""
+        self._charge = charge
+        self.restart()
 
     def restart(self) -> None:
         """Begin a lap now; the time since the last one is charged to nobody."""
@@ -33,28 +32,27 @@ class Stopwatch:
 
     def busy(self, stage: str) -> None:
         """Charge the time since the last lap to the work of ``stage``."""
-        before = self._cpu_mark
-        self._lap((stage, BUSY))
-        self._add((stage, CPU), self._cpu_mark - before)
+        seconds, cpu = self._lap()
+        self._charge(stage, BUSY, seconds)
+        self._charge(stage, CPU, cpu)
 
     def wait(self, stage: str) -> None:
         """Charge the time since the last lap to the waiting of ``stage``."""
-        self._lap((stage, WAIT))
+        seconds, _cpu = self._lap()
+        self._charge(stage, WAIT, seconds)
 
-    def _lap(self, key: tuple[str, str]) -> None:
-        now = time.perf_counter()
-        self._add(key, now - self._mark)
-        self._mark, self._cpu_mark = now, time.thread_time()
-
-    def _add(self, key: tuple[str, str], seconds: float) -> None:
-        self.totals[key] = self.totals.get(key, 0.0) + seconds
+    def _lap(self) -> tuple[float, float]:
+        before, cpu_before = self._mark, self._cpu_mark
+        self.restart()
+        return self._mark - before, self._cpu_mark - cpu_before
 
 
 class Stopwatches:
-    """The stopwatches of all threads of a run."""
+    """The stopwatches of all threads of a run, which charge to the same stages."""
 
     def __init__(self) -> None:
-        self._all: list[Stopwatch] = []
+        self._totals: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
         self._began = time.perf_counter()
 
     def begin(self) -> None:
@@ -63,9 +61,11 @@ class Stopwatches:
 
     def new(self) -> Stopwatch:
         """A stopwatch for the calling thread."""
-        watch = Stopwatch()
-        self._all.append(watch)
-        return watch
+        return Stopwatch(self._charge)
+
+    def _charge(self, stage: str, kind: str, seconds: float) -> None:
+        with self._lock:
+            self._totals[stage, kind] = self._totals.get((stage, kind), 0.0) + seconds
 
     def seconds(self) -> float:
         """How long the run has taken so far."""
@@ -73,11 +73,9 @@ class Stopwatches:
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Busy and waiting seconds of each stage, summed over its threads, and for how many of the busy ones these had a processor."""
+        with self._lock:
+            totals = sorted(self._totals.items())
         result: dict[str, dict[str, float]] = {}
-        for watch in list(self._all):
-            for (stage, kind), seconds in list(watch.totals.items()):
-                times = result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0, CPU: 0.0})
-                times[kind] += seconds
-        return {
-            stage: {kind: round(value, 3) for kind, value in times.items()} for stage, times in sorted(result.items())
-        }
+        for (stage, kind), seconds in totals:
+            result.setdefault(stage, {BUSY: 0.0, WAIT: 0.0, CPU: 0.0})[kind] = round(seconds, 3)
+        return result

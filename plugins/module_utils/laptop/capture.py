@@ -16,8 +16,9 @@ from ..disk.command import RunCommand
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import Capture, UnreadableSectors
+from ..engine.pipeline import processors
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
-from ..engine.status import STREAMING, Reporter, Status, processors
+from ..engine.status import STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
@@ -228,7 +229,6 @@ def run_capture(
             links_made=session.links_made,
             workers=capture.workers,
             zstd=zstd.name,
-            stages=source.watches.stages(),
             status=source.status().pack().decode(),
         )
 

@@ -23,7 +23,7 @@ from ..disk.raw_io import RawDisk, aligned_buffer, read_spans, spans
 from ..disk.used_map import ALL, read_used_map
 from ..engine.capture import Capture
 from ..engine.level import AUTO, FIRST
-from ..engine.pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, worker_count
+from ..engine.pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, processors, worker_count
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
@@ -492,11 +492,6 @@ class LaptopProbe:
             send_cpu=self._sending.cpu,
             receive_cpu=self._receiving.cpu,
         )
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_probe(run: RunCommand, request: ProbeRequest, zstd: Zstd, session: Session) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from ..engine.another_size import extent, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
 from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
+from ..engine.pipeline import processors
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
-from ..engine.status import COMPARING, FLUSHING, STREAMING, VERIFYING, ZEROING, Reporter, Status, processors
+from ..engine.status import COMPARING, FLUSHING, STREAMING, VERIFYING, ZEROING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..engine.unused import Discarding
 from ..errors import ImagingError
@@ -453,7 +454,6 @@ class RestoreSink:
             "compare_seconds": round(seconds - writing, 3) if self._compared or not self._touched else 0.0,
             "links_made": self._session.links_made,
             "workers": self._engine.workers,
-            "stages": self.watches.stages(),
             "status": self._status().pack().decode(),
         }
 

@@ -11,7 +11,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
@@ -31,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
 from .file_disk import FileDisk
@@ -217,7 +217,7 @@ class _Import:
         header = ImageHeader(
             geometry,
             os.urandom(STREAM_SIZE),
-            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            rfc3339(),
             table,
             source,
             self._request.collection_version,

@@ -81,7 +81,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
         busy[SOURCE_READ] = spent(BUSY, "read") / seconds
         busy[LAPTOP_CPU] = max(spent(CPU, "hash", "compress") / (seconds * after.workers), processors)
         busy[NETWORK] = min(blocked("send"), blocked_there("receive"))
-        busy[STORE] = blocked_there("store") + blocked_there("finish")
+        busy[STORE] = blocked_there("store")
     else:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
     COMPARING,
@@ -20,6 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
     Status,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, Stopwatches
+from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .limits import (
     CONTROLLER_CPU,
@@ -105,7 +106,7 @@ class Meter:
         self._frames = frames
         self._clock = clock
         self.began = clock()
-        self.started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.started = rfc3339()
         """When it began."""
         self.status: Status | None = None
         self._points: list[_Point] = []
@@ -116,13 +117,16 @@ class Meter:
         self._offset: float | None = None
         """What this machine's clock is ahead of the laptop's seconds."""
         self._to_write = 0
+        self._lock = threading.Lock()
         self.timeline: list[tuple[float, int, str]] = []
         """Seconds since the laptop began, bytes done, phase. By the laptop's clock, as reports may be late."""
 
     def hear(self, report: bytes) -> None:
         """Take a report; raises ImagingError when it is none."""
-        self.status = Status.unpack(report)
-        self._note(self.status)
+        status = Status.unpack(report)
+        with self._lock:
+            self.status = status
+            self._note(status)
 
     @property
     def mark(self) -> int:
@@ -175,19 +179,28 @@ class Meter:
             sums[name] += share * seconds
         self._base = point
 
-    def finished_on_store(self, seconds: float) -> None:
-        """Charge what the store's disk took by itself, once the laptop was done."""
-        sums = self._busy.setdefault(STORE, {})
-        sums[STORE] = sums.get(STORE, 0.0) + seconds
-        self._limited[STORE] = self._limited.get(STORE, 0.0) + seconds
+    def close(self, report: str) -> None:
+        """Take the last report, and charge what the store's disk took by itself, once the laptop was done; raises ImagingError."""
+        self.hear(report.encode())
+        seconds = _busy(self._watches.stages(), "finish")
+        if seconds:
+            sums = self._busy.setdefault(STORE, {})
+            sums[STORE] = sums.get(STORE, 0.0) + seconds
+            self._limited[STORE] = self._limited.get(STORE, 0.0) + seconds
+
+    def stages(self) -> dict[str, Mapping[str, float]]:
+        """The busy and waiting times of both ends, as a result has them."""
+        laptop = self.status.stages if self.status else {}
+        return {**laptop, **{f"controller {name}": times for name, times in self._watches.stages().items()}}
 
     # --- what is shown ---
 
     def reading(self) -> Reading | None:
-        """How it stands; None before the first report."""
-        status = self.status
-        if status is None:
-            return None
+        """How it stands; None before the first report. From any thread: reports come in by another one."""
+        with self._lock:
+            return self._reading(self.status) if self.status else None
+
+    def _reading(self, status: Status) -> Reading:
         limit, share = self._limit_now()
         return Reading(
             status.phase,
@@ -243,17 +256,17 @@ class Meter:
         if since is None:
             return None
         seconds = last.at - since.at
-        if status.phase in (STREAMING,):
+        if status.phase == STREAMING:
             eta = self._streaming_eta(status, since, last, seconds)
             if eta is None or self._capturing:
                 return eta
             left = max(0, status.data_total - status.data_done)
             return eta + self._read_back(status, status.written + left)
-        if status.phase in (COMPARING, VERIFYING) or status.total > status.done:
-            rate = (last.done - since.done) / seconds
-            after = self._read_back(status, status.written) if status.phase not in (COMPARING, VERIFYING) else 0.0
-            return (status.total - status.done) / rate + after if rate > 0 else None
-        return None
+        rate = (last.done - since.done) / seconds
+        if rate <= 0:
+            return None
+        after = 0.0 if status.phase in (COMPARING, VERIFYING) else self._read_back(status, status.written)
+        return (status.total - status.done) / rate + after
 
     def _settled_since(self, last: _Point) -> _Point | None:
         """From when on what was done tells how it will go on."""

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .rates import samples
 from .run import CAPTURE, COMPARE, RESTORE, Failure, Laptop, Run, Transfer
@@ -63,8 +64,8 @@ def summary(run: Run) -> dict[str, Any]:
         "interrupted": run.interrupted,
         "user": run.user,
         "controller": run.controller,
-        "started": _rfc3339(run.began),
-        "ended": _rfc3339(run.ended or run.began),
+        "started": rfc3339(run.began),
+        "ended": rfc3339(run.ended or run.began),
         "seconds": round(max(((run.ended or run.began) - run.began).total_seconds(), 0.0), 3),
         "failures": [_failure(failure) for failure in run.failures],
         "limits": _limits_of_all(entries),
@@ -97,7 +98,7 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
         "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
         "failures": [_failure(failure) for failure in laptop.failures],
         "warnings": laptop.warnings,
-        "started": _rfc3339(transfer.started) if transfer else None,
+        "started": rfc3339(transfer.started) if transfer else None,
     }
     result = (transfer.result if transfer else None) or {}
     for name in ("model", "serial", "wwn"):
@@ -229,7 +230,3 @@ def _text(value: Any) -> str | None:
 def _number(value: Any) -> int | float | None:
     known = number(value)
     return None if known is None else value if isinstance(value, int) else known
-
-
-def _rfc3339(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

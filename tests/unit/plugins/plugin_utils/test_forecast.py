@@ -10,15 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
-    COMPRESSION,
-    CONTROLLER,
-    DECOMPRESSION,
     GIGABIT,
-    NETWORK,
-    SOURCE_READ,
-    STORE,
-    TARGET_READ,
-    TARGET_WRITE,
     CaptureWork,
     Controller,
     Forecast,
@@ -29,6 +21,16 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     forecast_restore,
     span,
     store_tail,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
+    CONTROLLER_CPU,
+    LAPTOP_CPU,
+    NETWORK,
+    SOURCE_READ,
+    STORE,
+    TARGET_CPU,
+    TARGET_READ,
+    TARGET_WRITE,
 )
 
 MB = 1_000_000
@@ -51,8 +53,8 @@ def test_a_capture_takes_as_long_as_its_slowest_stage_and_what_comes_before_and_
     # Read 2 s, compress 3 s, send 3 s; the store has written beside that.
     found = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_)
     assert found.seconds == pytest.approx(2 + 6)
-    assert found.limit == COMPRESSION
-    assert found.resources == pytest.approx({SOURCE_READ: 2, COMPRESSION: 6, NETWORK: 3, CONTROLLER: 0, STORE: 0.5})
+    assert found.limit == LAPTOP_CPU
+    assert found.resources == pytest.approx({SOURCE_READ: 2, LAPTOP_CPU: 6, NETWORK: 3, CONTROLLER_CPU: 0, STORE: 0.5})
     assert not found.unknown
 
 
@@ -62,9 +64,9 @@ def test_a_capture_takes_as_long_as_its_slowest_stage_and_what_comes_before_and_
         ({"read": 100 * MB}, {}, SOURCE_READ, 2 + 10),
         ({}, {"from_laptop": 10 * MB}, NETWORK, 2 + 30),
         ({}, {"store_write": 10 * MB}, STORE, 2 + 30),
-        ({}, {"receive_cpu": 1e-7}, CONTROLLER, 2 + 30),
-        ({"send_cpu": 4e-7, "processors": 4}, {}, COMPRESSION, 2 + 3 + 30),
-        ({"read_cpu": 4e-8, "processors": 1}, {}, COMPRESSION, 2 + 3 + 40),
+        ({}, {"receive_cpu": 1e-7}, CONTROLLER_CPU, 2 + 30),
+        ({"send_cpu": 4e-7, "processors": 4}, {}, LAPTOP_CPU, 2 + 3 + 30),
+        ({"read_cpu": 4e-8, "processors": 1}, {}, LAPTOP_CPU, 2 + 3 + 40),
     ],
 )
 def test_each_resource_can_limit_a_capture(
@@ -84,10 +86,10 @@ def test_each_resource_can_limit_a_capture(
         ({"read": 100 * MB}, {}, TARGET_WRITE, 20 + 11),
         ({}, {"to_laptop": 10 * MB}, NETWORK, 30 + 2.2),
         ({}, {"store_read": 10 * MB}, STORE, 30 + 2.2),
-        ({}, {"send_cpu": 1e-7}, CONTROLLER, 30 + 2.2),
-        ({"decompress": 40 * MB}, {}, DECOMPRESSION, 30 + 2.2),
-        ({"receive_cpu": 1e-7}, {}, DECOMPRESSION, 31 + 2.2),
-        ({"hash": 50 * MB}, {}, DECOMPRESSION, 4 + 26),
+        ({}, {"send_cpu": 1e-7}, CONTROLLER_CPU, 30 + 2.2),
+        ({"decompress": 40 * MB}, {}, TARGET_CPU, 30 + 2.2),
+        ({"receive_cpu": 1e-7}, {}, TARGET_CPU, 31 + 2.2),
+        ({"hash": 50 * MB}, {}, TARGET_CPU, 4 + 26),
     ],
 )
 def test_each_resource_can_limit_a_restore(
@@ -115,7 +117,7 @@ def test_what_would_help_most_is_what_gains_most() -> None:
     found = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_)
     # Six seconds of compressing become three, which is what the network takes.
     assert found.help is not None
-    assert found.help.resource == COMPRESSION
+    assert found.help.resource == LAPTOP_CPU
     assert found.help.seconds == pytest.approx(5)
     assert found.advice().startswith("Twice the processor in the laptop would help most: 5.0 s instead of 8.0 s")
 
@@ -161,11 +163,11 @@ def test_laptops_at_once_share_link_store_and_processors_of_the_controller() -> 
     eight = forecast_restore(RESTORE, LAPTOP, controller, at_once=8)
     assert one.resources[NETWORK] == pytest.approx(3)
     assert eight.resources[NETWORK] == pytest.approx(8 * 300 / 200)
-    assert eight.resources[CONTROLLER] == pytest.approx(2 * one.resources[CONTROLLER])
+    assert eight.resources[CONTROLLER_CPU] == pytest.approx(2 * one.resources[CONTROLLER_CPU])
     assert eight.resources[STORE] == pytest.approx(one.resources[STORE])
     small = forecast_restore(RESTORE, LAPTOP, replace(controller, cache=100 * MB), at_once=8)
     assert small.resources[STORE] == pytest.approx(8 * one.resources[STORE])
-    assert eight.resources[DECOMPRESSION] == one.resources[DECOMPRESSION]
+    assert eight.resources[TARGET_CPU] == one.resources[TARGET_CPU]
 
 
 def test_of_a_connection_of_unknown_speed_no_more_is_taken_to_come_than_was_measured() -> None:
@@ -183,10 +185,10 @@ def test_what_was_not_measured_is_left_out_and_named(missing: float | None) -> N
     laptop = Machine(read=missing or 0.0, compress=missing, decompress=missing, hash=missing)
     nothing = Controller(from_laptop=missing, to_laptop=missing, store_write=missing, store_read=missing)
     capture = forecast_capture(CAPTURE, laptop, nothing)
-    assert capture.unknown == sorted([SOURCE_READ, COMPRESSION, NETWORK, STORE])
+    assert capture.unknown == sorted([SOURCE_READ, LAPTOP_CPU, NETWORK, STORE])
     assert (capture.seconds, capture.help) == (2.0, None)
     restore = forecast_restore(RESTORE, laptop, nothing)
-    assert restore.unknown == sorted([STORE, NETWORK, DECOMPRESSION, TARGET_WRITE, TARGET_READ])
+    assert restore.unknown == sorted([STORE, NETWORK, TARGET_CPU, TARGET_WRITE, TARGET_READ])
     assert restore.seconds == 0.0
     assert forecast_capture(CAPTURE, replace(LAPTOP, compress=None), CONTROLLER_).limit == NETWORK
 
@@ -210,8 +212,8 @@ def test_what_the_kernel_keeps_to_itself_is_written_at_the_end() -> None:
 
 def test_a_forecast_as_a_result() -> None:
     result = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_).to_json()
-    assert (result["seconds"], result["limit"]) == (8.0, COMPRESSION)
-    assert result["help"]["resource"] == COMPRESSION
+    assert (result["seconds"], result["limit"]) == (8.0, LAPTOP_CPU)
+    assert result["help"]["resource"] == LAPTOP_CPU
     assert result["help"]["seconds"] == 5.0
     assert Forecast(0.0, "").to_json()["help"] is None
 

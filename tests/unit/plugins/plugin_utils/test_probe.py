@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +19,14 @@ from ansible_collections.fleet.imaging.plugins.action.image_probe import (
     sample_pieces,
     work_of,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import ZERO
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop import probe as probe_module
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import LaptopProbe, ProbeRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils import own_link as own_link_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils import store_speed
 from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import own_link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_speed import measure_store, writeback
@@ -144,13 +145,13 @@ def test_what_the_kernel_says_of_writing_back() -> None:
 
 
 def test_an_interface_and_its_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = SimpleNamespace(stdout=b'[{"dst": "192.0.2.1", "dev": "eth7"}]')
-    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_more: answers)
+    answers = ['[{"dst": "192.0.2.1", "dev": "eth7"}]']
+    monkeypatch.setattr(own_link_module, "run_command", lambda _command: CommandResult(0, answers[-1], ""))
     speeds = iter(["1000\n", "-1\n"])
     monkeypatch.setattr(Path, "read_text", lambda *_arguments, **_more: next(speeds))
     found = own_link("192.0.2.1")
     assert found is not None
     assert (found.interface, found.mbit) == ("eth7", 1000)
     assert own_link("192.0.2.1") is None  # it has no link
-    answers.stdout = b"not JSON"
+    answers.append("not JSON")
     assert own_link("192.0.2.1") is None

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -180,6 +182,36 @@ def test_work_that_is_not_finished_is_waited_for_before_a_limit_is_told() -> Non
 def test_what_is_no_report_is_refused(report: bytes) -> None:
     with pytest.raises(ImagingError, match="reports its progress in a form that can't be read"):
         Ends(1).meter.hear(report)
+
+
+def test_reports_come_in_while_somebody_looks() -> None:
+    """The one who shows them is another thread than the one that hears them, and must not fall over what changes meanwhile."""
+    ends = Ends(1000000 * MB)
+    ends.pass_by(1, MB, write=0.9)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                ends.meter.reading()
+        except BaseException as error:
+            failures.append(error)
+
+    lookers = [threading.Thread(target=look) for dummy in range(3)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for looker in lookers:
+            looker.start()
+        for _second in range(3000):
+            ends.pass_by(0.1, MB, write=0.9)
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()
+        sys.setswitchinterval(before)
+    assert not failures
 
 
 def test_a_laptop_that_reports_nonsense_harms_nobody() -> None:
