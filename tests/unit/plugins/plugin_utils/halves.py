@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +87,7 @@ class Proxy:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()  # who is blocked in sending, because nothing is taken any more, hears only of this
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -121,7 +124,8 @@ class StartedModule:
 
     def collect(self, within: float) -> dict[str, Any]:
         self._thread.join(within)
-        assert not self._thread.is_alive()
+        frame = sys._current_frames().get(self._thread.ident or 0) if self._thread.is_alive() else None
+        assert frame is None, "".join(["the module does not end, but is here:\n", *traceback.format_stack(frame)])
         return self._outcome
 
 

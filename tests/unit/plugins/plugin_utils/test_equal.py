@@ -335,27 +335,20 @@ def test_a_capture_that_broke_off_is_taken_up_again(laptop: SimpleNamespace) -> 
 
 
 def capture_once_and_die(laptop: SimpleNamespace, where: int) -> None:
-    """Have a capture end after so many bytes, because the controller gives up then."""
-
-    def cut(position: int, data: bytes) -> bytes:
-        if position + len(data) >= where:
-            raise_in_sink.append(True)
-        return data
-
-    raise_in_sink: list[bool] = []
+    """Have a capture end after so many bytes of frames, because the controller gives up then."""
     from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 
     original = CaptureSink._unpack
 
     def unpack(self: CaptureSink, payload: bytes) -> Any:
-        if raise_in_sink:
+        if self._received >= where:
             raise ImagingError("enough")
         return original(self, payload)
 
     CaptureSink._unpack = unpack  # type: ignore[method-assign]
     try:
         with pytest.raises(ImagingError, match="enough"):
-            capture(laptop, to_controller=lambda: cut)
+            capture(laptop)
     finally:
         CaptureSink._unpack = original  # type: ignore[method-assign]
 

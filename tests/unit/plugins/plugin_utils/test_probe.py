@@ -92,7 +92,8 @@ def test_a_link_that_breaks_once_is_measured_anew(
 @pytest.mark.parametrize("direction", ["to_laptop", "to_controller"])
 def test_a_link_that_keeps_breaking_ends_the_probe_and_says_so(laptop: SimpleNamespace, direction: str) -> None:
     with pytest.raises(ImagingError, match=r"broke 3 times while it was measured.*Look at the cable"):
-        probe(laptop, **{direction: lambda: cut_at(1 << 20)})
+        # Amid the first piece, which is always sent, however slow this machine is just now.
+        probe(laptop, **{direction: lambda: cut_at(10_000)})
 
 
 def test_the_work_that_an_image_makes(laptop: SimpleNamespace) -> None:
