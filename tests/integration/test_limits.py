@@ -27,9 +27,10 @@ from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 from ansible_collections.fleet.imaging.tests.lab.processes import marked_processes
 
-pytestmark = pytest.mark.skipif(
-    not isolated(), reason="limits are made with links, loop devices and processors, and need root"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not isolated(), reason="limits are made with links, loop devices and processors, and need root"),
+]
 
 CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
