@@ -120,6 +120,16 @@ def kill_on_laptop(laptop: Laptop, pattern: str) -> None:
     laptop.run(["pkill", "-9", "-f", pattern])
 
 
+@contextmanager
+def held(laptop: Laptop, pattern: str) -> Iterator[None]:
+    """Have the processes of a laptop whose command line holds a pattern do nothing."""
+    laptop.run(["pkill", "-STOP", "-f", pattern])
+    try:
+        yield
+    finally:
+        laptop.run(["pkill", "-CONT", "-f", pattern])
+
+
 def workers(running: RunningPlaybook) -> list[int]:
     """The workers of a playbook, by their process ids."""
     main = running.process.pid

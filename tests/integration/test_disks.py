@@ -80,11 +80,20 @@ def attached(path: Path, *options: str) -> Iterator[str]:
     finally:
         tool("losetup", "--detach", device)
         # A file system in user space may still be writing after umount has returned.
-        backing = Path("/sys/block", Path(device).name, "loop")
         deadline = time.monotonic() + 20
-        while backing.exists() and time.monotonic() < deadline:
+        while is_behind(path, device):
+            assert time.monotonic() < deadline, f"{device} is still in use"
             time.sleep(0.05)
-        assert not backing.exists(), f"{device} is still in use"
+
+
+def is_behind(path: Path, device: str) -> bool:
+    """Whether a loop device still shows a file. When it no longer does, another test may take the device at once."""
+    try:
+        return Path("/sys/block", Path(device).name, "loop/backing_file").read_text().rstrip("\n") == str(
+            path.resolve()
+        )
+    except OSError:
+        return False
 
 
 def part(start: int, size: int) -> list[str]:

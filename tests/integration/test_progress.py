@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -92,18 +91,16 @@ def test_bars_at_the_bottom_of_a_terminal(tmp_path: Path, laptops: int) -> None:
 
 
 def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
-    with Terminal(command(inventory(tmp_path, 3), 60), environment(), str(ROOT / "playbooks")) as terminal:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    own = environment(TMPDIR=str(temporary))
+    with Terminal(command(inventory(tmp_path, 3), 60), own, str(ROOT / "playbooks")) as terminal:
         assert terminal.watch(lambda seen: len(bars(seen)) == 3), terminal.text()
+        assert list(temporary.glob("fleet-imaging-*")), "what the bars are told by"
         terminal.enter("\x03")
         assert terminal.finish(30) not in (None, 0)
         assert is_clean(terminal), terminal.text()
-    assert not [
-        name for name in os.listdir("/tmp") if name.startswith("fleet-imaging-") and _is_mine(Path("/tmp", name))
-    ]
-
-
-def _is_mine(folder: Path) -> bool:
-    return (folder / "progress").exists()
+    assert not list(temporary.glob("fleet-imaging-*"))
 
 
 def test_a_terminal_that_changes_its_size(tmp_path: Path) -> None:

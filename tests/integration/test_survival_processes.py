@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     assert_holds,
     assert_nothing_remains,
     boot_live_medium_again,
+    held,
     kill,
     kill_on_laptop,
     make_foreign,
@@ -48,6 +49,7 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
 
+PATIENT = ("-e", "imaging_link_timeout=120")
 CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 
 
@@ -231,10 +233,12 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
 
 def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
     arguments = where(store / "same.img.zst")
-    first = start_playbook(lab, "capture", "-l", "reference", *arguments)
-    wait_until((store / "same.img.zst.partial").exists, "a capture")
+    first = start_playbook(lab, "capture", "-l", "reference", *arguments, *PATIENT)
+    partial = store / "same.img.zst.partial"
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 1 << 20, "a capture")
     disk = ("-e", f"imaging_disk={lab.targets[1].disk}")
-    second = playbook(lab, CAPTURE_ONE, "-l", "lab-02", *arguments, *disk)
+    with held(lab.reference, "AnsiballZ_image"):
+        second = playbook(lab, CAPTURE_ONE, "-l", "lab-02", *arguments, *disk)
     assert "another capture of this name is running" in second.failures()["lab-02"]
     assert first.wait().status == 0
     assert stored(store) == ["same.img.zst"]
@@ -242,11 +246,11 @@ def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
     assert_nothing_remains(lab)
 
 
-@pytest.mark.alone  # else the first may be done before the second one has begun
 def test_two_restores_of_the_same_laptop(lab: Lab, image: Path) -> None:
     laptop = lab.targets[0]
-    first = start_restore(lab, image, 0.2, "-l", laptop.name)
-    second = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
+    first = start_restore(lab, image, 0.2, "-l", laptop.name, *PATIENT)
+    with held(laptop, "AnsiballZ_image"):
+        second = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
     assert "another controller is at work" in second.failures()[laptop.name]
     assert result_of(first.wait(), laptop.name)["verified"] is True
     assert_nothing_remains(lab)

@@ -35,6 +35,9 @@ Source: 1448 of the 1538 bytes that a full frame takes on the wire (1500 and pre
 NEARLY = 0.9
 """Share of what a gigabit takes from which on it counts as full."""
 
+ENOUGH = 0.5
+"""Share of the time that must be accounted for, that a limit is told from it."""
+
 HIGHEST = 12
 """The level up to which the automatic one goes, where the memory suffices."""
 
@@ -91,11 +94,17 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     return {name: max(0.0, min(1.0, busy[name])) for name in LIMITS if name in busy}
 
 
-def charged(before: Usage, after: Usage) -> float:
-    """Seconds that the laptop's stages accounted for between two moments. Work that is not finished is not accounted for yet."""
-    return sum(sum(times.values()) for times in after.stages.values()) - sum(
+def tells(before: Usage, after: Usage) -> bool:
+    """Whether what was used between two moments tells what limited it.
+
+    The laptop's stages must have accounted for the time: work that is not finished is not accounted for yet. And it must be about the same
+    time on both ends: reports that waited behind data, which nobody took meanwhile, come in all at once.
+    """
+    seconds, there = after.seconds - before.seconds, after.controller_seconds - before.controller_seconds
+    charged = sum(sum(times.values()) for times in after.stages.values()) - sum(
         sum(times.values()) for times in before.stages.values()
     )
+    return seconds > 0 and min(charged, there) >= ENOUGH * seconds and seconds >= ENOUGH * there
 
 
 def _of(stages: Stages, stage: str, kind: str) -> float:

@@ -32,9 +32,9 @@ from .limits import (
     Circumstances,
     Usage,
     advise,
-    charged,
     limiting,
     shares,
+    tells,
 )
 
 NOW = 5.0
@@ -42,9 +42,6 @@ NOW = 5.0
 
 SETTLED = 30.0
 """Seconds. The rate that a forecast goes by is that of the last half of the run, or of these last ones if that is more."""
-
-LEAST_CHARGED = 0.5
-"""Share of the time that the stages of a laptop must have accounted for, that a limit is told from them."""
 
 ENOUGH_SCANNED = 32 << 20
 """Bytes that must have been read for comparison, that the read-back's rate is told from them."""
@@ -168,9 +165,9 @@ class Meter:
             self._base = point
             return
         before, after = self._base.usage, point.usage
-        seconds = after.seconds - before.seconds
-        if seconds <= 0 or charged(before, after) < LEAST_CHARGED * seconds:
+        if not tells(before, after):
             return
+        seconds = after.seconds - before.seconds
         busy = shares(before, after, self._capturing)
         limit = limiting(busy)
         self._limited[limit] = self._limited.get(limit, 0.0) + seconds
@@ -241,8 +238,7 @@ class Meter:
     def _limit_now(self) -> tuple[str, float]:
         end = self._recent[-1]
         first, last = next(point for point in self._recent if point.phase == end.phase).usage, end.usage
-        seconds = last.seconds - first.seconds
-        if seconds <= 0 or charged(first, last) < LEAST_CHARGED * seconds:
+        if not tells(first, last):
             return "", 0.0
         busy = shares(first, last, self._capturing)
         limit = limiting(busy)

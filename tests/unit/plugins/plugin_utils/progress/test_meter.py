@@ -17,6 +17,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     LIMITS,
     NETWORK,
+    STORE,
     TARGET_READ,
     TARGET_WRITE,
     Circumstances,
@@ -160,6 +161,25 @@ def test_work_that_is_not_finished_is_waited_for_before_a_limit_is_told() -> Non
     ends.controller["send"] = {"busy": 3.9, "wait": 0.0, "cpu": 0.0}
     ends.pass_by(1, 4 * MB)
     assert ends.meter.limits() == {NETWORK: 1.0}
+
+
+def test_reports_that_come_in_all_at_once_are_told_from_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store takes nothing, the laptop's reports wait behind its data; what the controller then does at once is not its limit."""
+    cpu = 0.0
+    monkeypatch.setattr("time.process_time", lambda: cpu)
+    ends = Ends(100 * MB, capturing=True)
+    for _second in range(2):
+        ends.pass_by(1, 10 * MB, 0, {"store": 0.6}, read=0.2, send=0.5)
+    told = ends.meter.limits()
+    assert set(told) == {STORE}
+    for there, here, worked in ((6.0, 1.4, 0.1), (0.2, 4.8, 0.2)):
+        cpu += worked
+        ends.now += there
+        ends.controller["store"]["busy"] += there - worked
+        ends.laptop["send"]["busy"] += here
+        ends.status = replace(ends.status, seconds=ends.status.seconds + here)
+        ends.meter.hear(ends.status.pack())
+        assert ends.meter.limits() == told
 
 
 @pytest.mark.parametrize(
