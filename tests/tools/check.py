@@ -21,7 +21,7 @@ TREE = ROOT / ".tree"
 COLLECTION = TREE / "ansible_collections/fleet/imaging"
 Command = list[str]
 TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
-INTEGRATION = ["python", "-m", "pytest", "-v", "tests/integration"]
+INTEGRATION = ["python", "-m", "pytest", "-v", "--durations=30", "tests/integration"]
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
         "ruff": ["ruff", "check", "."],

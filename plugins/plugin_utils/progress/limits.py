@@ -158,15 +158,19 @@ def _source_read(busy: Shares, around: Circumstances) -> str:
 
 
 def _laptop_cpu(busy: Shares, around: Circumstances) -> str:
-    workers = "1 thread" if around.workers == 1 else f"{around.workers} threads"
+    threads = _threads(around.workers)
     if around.automatic and around.level <= FASTEST:
-        return f"{workers} compress at level {around.level}, the fastest there is; only a faster processor would help"
+        return f"{threads} at level {around.level}, the fastest there is; only a faster processor would help"
     if around.automatic:
-        return f"{workers} compress, now at level {around.level}, which follows what the link takes"
-    return f"{workers} compress at level {around.level}; a lower one, or imaging_compression_level: auto, takes less of them"
+        return f"{threads}, now at level {around.level}, which follows what the link takes"
+    return f"{threads} at level {around.level}; a lower one, or imaging_compression_level: auto, takes less of them"
 
 
 FASTEST = -5
+
+
+def _threads(workers: int) -> str:
+    return "1 thread" if workers == 1 else f"{workers} threads"
 
 
 def _controller_cpu(busy: Shares, around: Circumstances) -> str:
@@ -191,8 +195,9 @@ def _target_read(busy: Shares, around: Circumstances) -> str:
 
 
 def _target_cpu(busy: Shares, around: Circumstances) -> str:
-    threads = "1 thread" if around.workers == 1 else f"{around.workers} threads"
-    return f"{threads} of the laptop decompress and check; only a faster processor would help"
+    return (
+        f"{_threads(around.workers)} of the laptop for decompressing and checking; only a faster processor would help"
+    )
 
 
 ADVICE = {
