@@ -46,7 +46,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import OwnLink, own_link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_speed import StoreSpeed, measure_store, writeback
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_speed import StoreSpeed, free_memory, measure_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 AMOUNT = 64 << 20
@@ -213,7 +213,6 @@ class ActionModule(TransferAction):
 
 
 def _controller(probe: LinkProbe, store: StoreSpeed, own: OwnLink | None) -> Controller:
-    kernel = writeback()
     return Controller(
         from_laptop=probe.from_laptop.rate,
         to_laptop=probe.to_laptop.rate,
@@ -223,9 +222,7 @@ def _controller(probe: LinkProbe, store: StoreSpeed, own: OwnLink | None) -> Con
         processors=os.cpu_count() or 1,
         store_write=store.write,
         store_read=store.read,
-        writeback_bytes=kernel.size,
-        writeback_seconds=kernel.seconds,
-        cache=kernel.cache,
+        cache=free_memory(),
     )
 
 

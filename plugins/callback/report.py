@@ -17,6 +17,7 @@ description:
     They say how every laptop fared, with all that failed in full, how fast it was over time, and what limited it.
   - A run has a report when M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore) was started in it, or when it is one of the
     playbooks capture, restore and verify, and failed. One that is interrupted has a report, too, which says so.
+  - An image store is not made for a report, so where a first capture failed before it had one there is none.
   - The files have mode 0600. They name laptops, disks and serial numbers, and hold nothing of what is on the disks.
   - The variable C(imaging_store) says where the image store is, and C(imaging_report=false) that there is to be no report.
 requirements:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How long a capture or a restore will take, by what was measured, what limits it, and what would help most. Arithmetic alone.
 
-A transfer is a pipeline: it takes as long as its slowest stage. What can't go on beside it (mapping, what of the store's writing is
-left when the last byte has come, the read-back) is added. All rates are bytes a second; 0 or None is one that was not measured.
+A transfer is a pipeline: it takes as long as its slowest stage. What can't go on beside it (mapping, the read-back) is added. All rates
+are bytes a second; 0 or None is one that was not measured.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Machine:
 class Controller:
     """The controller and the links, as measured.
 
-    ``link`` is the rate of the controller's own network connection, by what the system knows of it. Of what is written to the store, the
-    kernel begins to bring something to the medium after ``writeback_bytes`` or ``writeback_seconds``. ``cache`` is how many bytes of an
+    ``link`` is the rate of the controller's own network connection, by what the system knows of it. ``cache`` is how many bytes of an
     image stay in memory, once read.
     """
 
@@ -90,8 +89,6 @@ class Controller:
     processors: int = 1
     store_write: float | None = None
     store_read: float | None = None
-    writeback_bytes: int = 0
-    writeback_seconds: float = 0.0
     cache: int = 0
 
 
@@ -208,12 +205,8 @@ class _Sum:
     def add(self, stages: _Stages) -> None:
         """Stages that go on after those before."""
         resource, seconds = stages.longest
-        self.charge(resource, seconds)
         for name, taken in stages.seconds.items():
             self.resources[name] = self.resources.get(name, 0.0) + taken
-
-    def charge(self, resource: str, seconds: float) -> None:
-        """Seconds in which everything waits for one."""
         self.total += seconds
         if seconds > 0:
             self.blame[resource] = self.blame.get(resource, 0.0) + seconds
@@ -242,12 +235,6 @@ def _controller_seconds(cpu: float, size: int, controller: Controller, at_once: 
     return cpu * size * max(1.0, at_once / max(1, controller.processors))
 
 
-def store_tail(transfer: float, size: int, rate: float, controller: Controller) -> float:
-    """Seconds that the store still needs when the last byte has come: the kernel does not begin at once to write."""
-    began = min(controller.writeback_seconds, transfer * controller.writeback_bytes / size) if size else 0.0
-    return max(0.0, size / rate - max(0.0, transfer - began)) if rate else 0.0
-
-
 def forecast_capture(work: CaptureWork, machine: Machine, controller: Controller) -> Forecast:
     """What is to be expected of a capture."""
 
@@ -259,13 +246,8 @@ def forecast_capture(work: CaptureWork, machine: Machine, controller: Controller
         stages.add(LAPTOP_CPU, work.content, machine.compress, beside / max(1, machine.processors))
         stages.add(NETWORK, work.sent, _shared_rate(controller.from_laptop, controller.link, 1))
         stages.add(CONTROLLER_CPU, 0, None, _controller_seconds(controller.receive_cpu, work.sent, controller, 1))
+        stages.add(STORE, work.sent, controller.store_write)
         result.add(stages)
-        if work.sent and not controller.store_write:
-            unknown.add(STORE)
-        elif controller.store_write:
-            rate = controller.store_write * faster.get(STORE, 1.0)
-            result.charge(STORE, store_tail(stages.longest[1], work.sent, rate, controller))
-            result.resources[STORE] = work.sent / rate
         return result
 
     return _with_help(compute, controller, controller.from_laptop)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast the image store is written and read, past the cache; and how long the kernel keeps what is written to itself."""
+"""How fast the image store is written and read, past the cache; and how much of it this machine keeps in memory."""
 
 from __future__ import annotations
 
@@ -84,25 +84,10 @@ def _read(descriptor: int, size: int) -> float | None:
     return done / (time.monotonic() - began) if done else None
 
 
-@dataclass(frozen=True)
-class Writeback:
-    """When the kernel begins to write what is in its cache, and how many bytes its cache has room for."""
-
-    size: int
-    seconds: float
-    cache: int
-
-
-def writeback() -> Writeback:
-    """What this system says of it (the kernel's sysctl/vm.rst); at once, and no room, where it says nothing."""
+def free_memory() -> int:
+    """How many bytes of a file this system has room for in its cache; 0 where it does not say."""
     try:
         memory = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = next(int(line.split()[1]) << 10 for line in memory.splitlines() if line.startswith("MemAvailable:"))
-        size = _vm("dirty_background_bytes") or available * _vm("dirty_background_ratio") // 100
-        return Writeback(size, _vm("dirty_expire_centisecs") / 100, available)
+        return next(int(line.split()[1]) << 10 for line in memory.splitlines() if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
-        return Writeback(0, 0.0, 0)
-
-
-def _vm(name: str) -> int:
-    return int(Path("/proc/sys/vm", name).read_text(encoding="ascii"))
+        return 0

@@ -23,6 +23,7 @@ from ..lab.lab import Plan, can_isolate
 from ..lab.tools import LabError
 from .big_disk import measure_big_disk
 from .forecast import measure_forecast
+from .levels import measure_levels
 from .ours import PlaybookFailed
 from .peers import PeerFailed
 from .report import Report
@@ -34,8 +35,9 @@ from .ways import measure_ways
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
-STATE, SSH, FORECAST, DISK_OF_2_TIB, WAYS = "state", "ssh", "forecast", "disk-of-2-tib", "ways"
-NAMES = [*(case.name for case in CASES), STATE, SSH, FORECAST, DISK_OF_2_TIB, WAYS]
+STATE, SSH, LEVELS, FORECAST = "state", "ssh", "levels", "forecast"
+DISK_OF_2_TIB, WAYS = "disk-of-2-tib", "ways"
+NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS]
 
 
 def main() -> int:
@@ -85,6 +87,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             report.bars += measure_state(size, folder, arguments.runs, say)
         if SSH in chosen:
             report.bars += measure_ssh(size, folder, arguments.runs, say)
+        if LEVELS in chosen:
+            report.bars += measure_levels(size, folder, arguments.runs, say)
         if FORECAST in chosen:
             report.bars += measure_forecast(folder, arguments.runs, say)
         if DISK_OF_2_TIB in chosen:

@@ -328,9 +328,9 @@ class Meter:
     def _measured(self, around: Circumstances, limit: str) -> Circumstances:
         """Complete the circumstances by what was measured."""
         status = self.status
-        streaming = [point for point in self._points if point.phase == STREAMING]
-        if status is None or not streaming:
+        if status is None:
             return around
+        streaming = [point for point in self._points if point.phase == STREAMING] or self._points[-1:]
         first, last = streaming[0], streaming[-1]
         seconds = max(last.at - first.at, 1e-9)
         done, stage = {SOURCE_READ: (status.done, "read"), TARGET_READ: (status.scanned, "read")}.get(

@@ -18,11 +18,14 @@ FOLDER = "reports"
 
 
 def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
-    """Write a report as a page and as JSON, readable by this user only; return the page's path. Raises OSError."""
+    """Write a report as a page and as JSON, readable by this user only; return the page's path. Raises OSError, also where there is no store."""
     contents = {".json": json.dumps(report, indent=1, allow_nan=False) + "\n", ".html": render(report)}
     folder = os.path.join(store, FOLDER)
-    os.makedirs(store, mode=0o700, exist_ok=True)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(folder, mode=0o700)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
     stem, descriptor = _reserve(folder, _stem(report["playbook"], when))
     open_files = {".json": descriptor}
     try:

@@ -20,7 +20,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     forecast_capture,
     forecast_restore,
     span,
-    store_tail,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     CONTROLLER_CPU,
@@ -199,15 +198,10 @@ def test_of_an_empty_disk_nothing_is_expected() -> None:
     assert forecast_restore(RestoreWork(0, 0, 0, 0, 0, 0), LAPTOP, CONTROLLER_).seconds == 0.0
 
 
-def test_what_the_kernel_keeps_to_itself_is_written_at_the_end() -> None:
-    at_once, late = CONTROLLER_, replace(CONTROLLER_, writeback_bytes=1000 * MB, writeback_seconds=30.0)
-    # 300 MB in 10 s, written at 100 MB/s: all of it at the end if writing begins only after 30 s, or 1000 MB.
-    assert store_tail(10.0, 300 * MB, 100 * MB, at_once) == 0.0
-    assert store_tail(10.0, 300 * MB, 100 * MB, late) == pytest.approx(3.0)
-    # 3000 MB in 60 s, from the twentieth on at 50 MB/s.
-    assert store_tail(60.0, 3000 * MB, 50 * MB, late) == pytest.approx(60 - 40)
-    assert store_tail(10.0, 0, 100 * MB, late) == 0.0
-    assert store_tail(10.0, 100, 0.0, late) == 0.0
+def test_a_slow_store_holds_a_capture_up() -> None:
+    found = forecast_capture(CAPTURE, LAPTOP, replace(CONTROLLER_, store_write=10 * MB))
+    assert found.limit == STORE
+    assert found.seconds == pytest.approx(CAPTURE.fixed + CAPTURE.sent / (10 * MB))
 
 
 def test_a_forecast_as_a_result() -> None:

@@ -131,6 +131,10 @@ def test_a_comparison_is_told_by_what_was_looked_at() -> None:
         ends.pass_by(1, 20 * MB, read=0.97, compare=0.5)
     reading = ends.meter.reading()
     assert reading is not None and reading.eta == pytest.approx(1, rel=0.05) and reading.whole == pytest.approx(0.8)
+    ends.status = replace(ends.status, scanned=80 * MB)
+    ends.meter.hear(ends.status.pack())
+    verdict = ends.meter.verdict(Circumstances())
+    assert verdict is not None and "comparing goes at the 21 MB/s that the disk gives" in str(verdict["advice"])
 
 
 def test_a_long_run_keeps_few_points_and_every_change_of_phase() -> None:

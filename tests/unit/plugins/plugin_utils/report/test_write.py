@@ -29,6 +29,7 @@ def mode(path: Path) -> int:
 
 def test_a_report_is_a_page_and_its_data(tmp_path: Path) -> None:
     store = tmp_path / "store"
+    store.mkdir()
     previous = os.umask(0)
     try:
         path = write_report(str(store), REPORT, WHEN)
@@ -38,7 +39,7 @@ def test_a_report_is_a_page_and_its_data(tmp_path: Path) -> None:
     page, data = Path(path), Path(path).with_suffix(".json")
     assert json.loads(data.read_text()) == REPORT
     assert page.read_text().startswith("<!DOCTYPE html>")
-    assert [mode(path) for path in (store, store / "reports", page, data)] == [0o700, 0o700, 0o600, 0o600]
+    assert [mode(path) for path in (store / "reports", page, data)] == [0o700, 0o600, 0o600]
     assert sorted(os.listdir(store / "reports")) == [data.name, page.name][::-1]
 
 
@@ -70,6 +71,13 @@ def test_what_can_not_be_written_is_not_left_half(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space"):
         write_report(str(tmp_path), REPORT, WHEN)
     assert os.listdir(tmp_path / "reports") == []
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write_report(str(tmp_path / "mistyped"), REPORT, WHEN)
+    assert caught.value.filename == str(tmp_path / "mistyped/reports")
+    assert os.listdir(tmp_path) == []
 
 
 def test_something_in_the_way_is_named(tmp_path: Path) -> None:

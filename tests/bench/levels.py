@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The level of compression that follows what limits a capture, against the fixed ones, on links of three speeds.
+
+All levels come in turn, with cold caches, and each is first in another round than the others.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..integration.labs import running_lab
+from ..lab.lab import Lab, Plan
+from ..lab.network import Network
+from .ours import Ours
+from .speed import Say, cool_down
+from .state import Bar
+
+AUTO = "auto"
+USUAL = "3"
+FIXED = ("-5", "-1", "1", USUAL, "6", "9", "12")
+LINKS = {"an unlimited link": None, "a link of 1000 Mbit/s": 1000, "a link of 100 Mbit/s": 100}
+OF_BEST = 1.05
+LEAST_BETTER = 2
+"""On so many of the links it must be faster than the usual level."""
+
+
+def measure_levels(size: int, folder: Path, runs: int, say: Say) -> list[Bar]:
+    """Measure all links, with a reference's disk of so many bytes."""
+    say("bring the lab for the levels up")
+    with running_lab(Plan(1, size, size, isolated=True)) as lab:
+        store = folder / "levels"
+        store.mkdir(mode=0o700)
+        return list(_bars(_measure(lab, Ours(lab, store), runs, say)))
+
+
+def _measure(lab: Lab, ours: Ours, runs: int, say: Say) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The results of all captures, by link and level."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for link, mbit in LINKS.items():
+        if mbit is not None:
+            Network(lab.folder).limit(lab.reference.number, mbit)
+        results = found.setdefault(link, {})
+        order = [AUTO, *FIXED]
+        for _round in range(runs):
+            for level in order:
+                ours.remove_image()
+                cool_down()
+                more = ("-e", f"imaging_compression_level={level}")
+                result = ours.run("capture", "image_capture", "reference", *more).result
+                results.setdefault(level, []).append(result)
+                sent = result["sent_bytes"] >> 20
+                say(f"capture over {link}, level {level:>4}: {result['seconds']:6.2f} s, {sent} MiB sent")
+            order = [*order[3:], *order[:3]]
+    return found
+
+
+def _bars(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Bar]:
+    better = 0
+    for link, results in found.items():
+        seconds = {level: [float(run["seconds"]) for run in runs] for level, runs in results.items()}
+        medians = {level: statistics.median(taken) for level, taken in seconds.items()}
+        best = min(FIXED, key=lambda level: medians[level])
+        better += medians[AUTO] < medians[USUAL]
+        sent = {level: statistics.median(run["sent_bytes"] for run in runs) for level, runs in results.items()}
+        details = {"seconds": seconds, "sent_bytes": sent, "best": best, "of_usual": medians[AUTO] / medians[USUAL]}
+        what = f"time of a capture, of one at the best fixed level ({best})"
+        yield Bar(f"level auto, {link}", what, medians[AUTO] / medians[best], OF_BEST, "x", details)
+    what = f"links on which it is not faster than level {USUAL}"
+    yield Bar("level auto", what, len(found) - better, len(LINKS) - LEAST_BETTER, "links")
