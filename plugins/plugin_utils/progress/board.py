@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from .line import News, clock, limited, plain, rate, rows
+from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate
+
+from .line import News, limited, plain, rows
 
 GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 RECONNECTING = "reconnecting"

@@ -11,9 +11,10 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
+
 BAR = 24
 LEAST_BAR = 8
-UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 LARGEST_NEWS = 2000
 """Bytes. Some systems take no larger datagrams."""
 
@@ -65,30 +66,6 @@ class News:
 def plain(text: str) -> str:
     """A text from outside without what could move a terminal's cursor or turn its writing round."""
     return "".join("?" if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Cs") else letter for letter in text)
-
-
-def size(value: float, of: float | None = None) -> str:
-    """A size as people read it; with ``of`` as "5.2 of 12.6 GiB"."""
-    factor, unit = next(((factor, unit) for factor, unit in UNITS if (of or value) >= factor), (1, "B"))
-    digits = 1 if factor > 1 else 0
-    whole = f"{value / factor:.{digits}f}"
-    return f"{whole} {unit}" if of is None else f"{whole} of {of / factor:.{digits}f} {unit}"
-
-
-def rate(value: float | None) -> str:
-    """A rate in MB/s, as networks and disks are sold."""
-    if value is None:
-        return "- MB/s"
-    return f"{value / 1e6:.0f} MB/s" if value >= 9.95e6 else f"{value / 1e6:.1f} MB/s"
-
-
-def clock(seconds: float | None) -> str:
-    """A duration as 0:35, 12:08 or 1:02:03."""
-    if seconds is None:
-        return "-:--"
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def drawn_bar(share: float, width: int) -> str:

@@ -9,6 +9,8 @@ import math
 import re
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils import quantities
+
 SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
 
@@ -44,23 +46,13 @@ def number(value: Any) -> float | None:
 def size(value: Any) -> str:
     """Bytes as KiB, MiB, GiB or TiB."""
     known = number(value)
-    if known is None:
-        return NOTHING
-    for unit, bytes_of in (("TiB", 1 << 40), ("GiB", 1 << 30)):
-        if known >= bytes_of:
-            return f"{known / bytes_of:.1f}{SPACE}{unit}"
-    if known >= 1 << 20:
-        return f"{known / (1 << 20):.1f}{SPACE}MiB"
-    return f"{known / 1024:.0f}{SPACE}KiB"
+    return NOTHING if known is None else quantities.size(known).replace(" ", SPACE)
 
 
 def rate(value: Any) -> str:
     """Bytes per second as MB/s."""
     known = number(value)
-    if known is None:
-        return NOTHING
-    megabytes = known / 1e6
-    return f"{megabytes:.{0 if megabytes >= 10 else 1}f}{SPACE}MB/s"
+    return NOTHING if known is None else quantities.rate(known).replace(" ", SPACE)
 
 
 def duration(value: Any) -> str:

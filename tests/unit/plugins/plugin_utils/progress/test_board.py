@@ -13,13 +13,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.board impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import (
     LARGEST_NEWS,
     News,
-    clock,
     plain_line,
-    rate,
     rows,
-    size,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import Rhythm
+from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
 
 GIB = 1 << 30
 NEWS = News("lab-01", "streaming", int(5.2 * GIB), int(12.6 * GIB), 0.41, 212e6, 198e6, 35.0, "target disk write", 0.91)
