@@ -14,7 +14,12 @@ import time
 from ..errors import ImagingError
 from .stopwatch import BUSY, Stopwatches
 
-LEVELS = (-5, -3, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+COSTS = {-5: 0.35, -3: 0.37, -1: 0.41, 1: 0.53, 2: 0.75, 3: 1.0, 4: 1.6, 5: 2.5, 6: 3.0, 7: 4.1, 8: 4.4, 9: 6.2, 10: 6.9, 11: 11.0, 12: 12.0}
+"""The levels to choose from, with the processor time that they take, of that of level 3.
+
+Source: measured with zstd 1.5.4 on 150 MiB of programs and libraries. Other content differs, and the next look at the shares makes up for it.
+"""
+
 FIRST = 3
 
 AUTO = "auto"
@@ -24,7 +29,7 @@ LOWEST, HIGHEST = -7, 19
 CONTEXTS = 100 << 20
 """Bytes that the compressors of all workers may take together."""
 
-INTERVAL = 0.5
+INTERVAL = 0.3
 """Seconds over which the shares are measured, at the least."""
 
 FULL = 0.85
@@ -32,6 +37,9 @@ FULL = 0.85
 
 SPARE = 0.65
 """Share of the time below which they have something to spare."""
+
+AIM = 0.8
+"""Share of the time for which the workers may be busy at a higher level."""
 
 
 def parse_level(value: str) -> int | None:
@@ -67,11 +75,11 @@ class AutoLevel:
         self._watches = watches
         self._workers = workers
         self._slots = slots
-        self._levels = [level for level in LEVELS if workers * context_size(level) <= CONTEXTS]
+        self._levels = [level for level in COSTS if workers * context_size(level) <= CONTEXTS]
         self._records = -slots
         """Records since the interval began; those that are on their way when it begins do not count."""
         self._began = 0.0
-        self._before = (0.0, 0.0)
+        self._before = (0.0, 0.0, 0.0)
 
     def sent(self) -> None:
         """Note that a record was sent, and choose the level for those that follow."""
@@ -85,33 +93,37 @@ class AutoLevel:
         self._began = time.perf_counter()
         self._before = self._busy()
 
-    def _busy(self) -> tuple[float, float]:
+    def _busy(self) -> tuple[float, ...]:
         stages = self._watches.stages()
-        work, send = (
-            sum(stages.get(name, {}).get(BUSY, 0.0) for name in names) for names in (("hash", "compress"), ("send",))
-        )
-        return work, send
+        return tuple(stages.get(name, {}).get(BUSY, 0.0) for name in ("hash", "compress", "send"))
 
     def _adjust(self) -> None:
         seconds = time.perf_counter() - self._began
-        work, send = (now - before for now, before in zip(self._busy(), self._before))
-        steps = step(work / (self._workers * seconds), send / seconds)
-        place = self._levels.index(self.now) + steps
-        self.now = self._levels[max(0, min(place, len(self._levels) - 1))]
-        if steps:
+        hashing, compressing, sending = ((now - before) / seconds for now, before in zip(self._busy(), self._before))
+        level = better(self.now, self._levels, hashing / self._workers, compressing / self._workers, sending)
+        if level != self.now:
+            self.now = level
             self._records = -self._slots
         else:
             self._records = 0
             self._begin()
 
 
-def step(working: float, sending: float) -> int:
-    """By how many levels to go up or down, from the shares of the time for which the workers and the sender were busy."""
+def better(level: int, levels: list[int], hashing: float, compressing: float, sending: float) -> int:
+    """The level to go on with, from the shares of the time for which the workers hashed and compressed, and the sender was busy.
+
+    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy.
+    """
+    working = hashing + compressing
+    place = levels.index(level)
     if sending >= FULL and working < SPARE:
-        return 2 if working < SPARE / 2 else 1
-    if working >= FULL and sending < SPARE:
-        return -2 if sending < SPARE / 2 else -1
-    return 0
+        candidates, room = levels[place:], AIM
+    elif working >= FULL and sending < SPARE:
+        candidates, room = levels[:place], working * sending / FULL
+    else:
+        return level
+    fitting = [each for each in candidates if hashing + compressing * COSTS[each] / COSTS[level] <= room]
+    return fitting[-1] if fitting else (candidates or levels)[0]
 
 
 def context_size(level: int) -> int:

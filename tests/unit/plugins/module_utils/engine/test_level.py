@@ -10,10 +10,11 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.engine import level as level_module
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import (
     CONTEXTS,
+    COSTS,
     AutoLevel,
+    better,
     context_size,
     parse_level,
-    step,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
@@ -53,8 +54,8 @@ def auto(clock: Clock, workers: int = 2) -> AutoLevel:
 def test_a_slow_link_is_given_smaller_frames(clock: Clock) -> None:
     level = auto(clock)
     assert level.now == 3
-    clock.run(level, 30, working=0.2, sending=0.98)
-    assert level.now > 5
+    clock.run(level, 10, working=0.2, sending=0.98)
+    assert level.now == 6, "it takes three times as long as level 3, and there is four times as much"
     clock.run(level, 300, working=0.3, sending=0.98)
     assert level.now == 12
 
@@ -89,8 +90,23 @@ def test_the_compressors_of_all_workers_have_room(clock: Clock, workers: int) ->
     assert level.now >= 9 and workers * context_size(level.now) <= CONTEXTS
 
 
-def test_steps_are_larger_far_from_the_balance() -> None:
-    assert (step(0.1, 0.99), step(0.5, 0.99), step(0.99, 0.1), step(0.99, 0.5)) == (2, 1, -2, -1)
+ALL = list(COSTS)
+
+
+def test_a_level_is_chosen_by_what_it_costs() -> None:
+    assert better(3, ALL, hashing=0.1, compressing=0.2, sending=0.99) == 6
+    assert better(3, ALL, hashing=0.3, compressing=0.3, sending=0.99) == 4
+    assert better(6, ALL, hashing=0.1, compressing=0.5, sending=0.99) == 7
+    assert better(3, ALL, hashing=0.05, compressing=0.93, sending=0.6) == 1
+    assert better(3, ALL, hashing=0.1, compressing=0.88, sending=0.1) == -5
+    assert better(9, ALL, hashing=0.05, compressing=0.95, sending=0.5) == 6
+
+
+def test_there_is_nothing_beyond_the_last_one() -> None:
+    assert better(-5, ALL, hashing=0.2, compressing=0.78, sending=0.1) == -5
+    assert better(12, ALL, hashing=0.1, compressing=0.1, sending=0.99) == 12
+    assert better(9, ALL[:-3], hashing=0.1, compressing=0.1, sending=0.99) == 9
+    assert better(3, ALL, hashing=0.0, compressing=0.0, sending=0.99) == 12
 
 
 @pytest.mark.parametrize(("given", "level"), [("auto", None), ("3", 3), ("-7", -7), ("19", 19)])
