@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The level of compression that follows what limits a capture, against the fixed ones, on links of three speeds.
 
-All levels come in turn, with cold caches, and each is first in another round than the others.
+The levels come in turn, with cold caches, and each is first in another round than the others. The first round goes from the usual level
+downwards and upwards, as far as there can be a best one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from .state import Bar
 
 AUTO = "auto"
 USUAL = "3"
-FIXED = ("-5", "-1", "1", USUAL, "6", "9", "12")
+LOWER = ("1", "-1", "-5")
+HIGHER = ("6", "9", "12")
 LINKS = {"an unlimited link": None, "a link of 1000 Mbit/s": 1000, "a link of 100 Mbit/s": 100}
 OF_BEST = 1.05
+FAR = 1.25
+"""A level that takes so many times as long as the best one is not it, whatever chance does, and neither is any beyond it."""
+
 LEAST_BETTER = 2
 """On so many of the links it must be faster than the usual level."""
 
@@ -38,33 +43,49 @@ def measure_levels(size: int, folder: Path, runs: int, say: Say) -> list[Bar]:
         return list(_bars(_measure(lab, Ours(lab, store), runs, say)))
 
 
-def _measure(lab: Lab, ours: Ours, runs: int, say: Say) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The results of all captures, by link and level."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+Results = dict[str, list[dict[str, Any]]]
+"""Of the captures, by level."""
+
+
+def _measure(lab: Lab, ours: Ours, runs: int, say: Say) -> dict[str, Results]:
+    """The results of all captures, by link."""
+    found: dict[str, Results] = {}
     for link, mbit in LINKS.items():
         if mbit is not None:
             Network(lab.folder).limit(lab.reference.number, mbit)
         results = found.setdefault(link, {})
-        order = [AUTO, *FIXED]
-        for _round in range(runs):
+
+        def capture(level: str, link: str = link, results: Results = results) -> float:
+            ours.remove_image()
+            cool_down()
+            more = ("-e", f"imaging_compression_level={level}")
+            result = ours.run("capture", "image_capture", "reference", *more).result
+            results.setdefault(level, []).append(result)
+            sent = result["sent_bytes"] >> 20
+            say(f"capture over {link}, level {level:>4}: {result['seconds']:6.2f} s, {sent} MiB sent")
+            return float(result["seconds"])
+
+        seconds = {level: capture(level) for level in (AUTO, USUAL)}
+        for direction in (LOWER, HIGHER):
+            for level in direction:
+                seconds[level] = capture(level)
+                if seconds[level] > FAR * min(seconds.values()):
+                    break
+        fastest = min(seconds.values())
+        order = [level for level in seconds if level in (AUTO, USUAL) or seconds[level] <= FAR * fastest]
+        for _round in range(runs - 1):
+            order = [*order[2:], *order[:2]]
             for level in order:
-                ours.remove_image()
-                cool_down()
-                more = ("-e", f"imaging_compression_level={level}")
-                result = ours.run("capture", "image_capture", "reference", *more).result
-                results.setdefault(level, []).append(result)
-                sent = result["sent_bytes"] >> 20
-                say(f"capture over {link}, level {level:>4}: {result['seconds']:6.2f} s, {sent} MiB sent")
-            order = [*order[3:], *order[:3]]
+                capture(level)
     return found
 
 
-def _bars(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Bar]:
+def _bars(found: dict[str, Results]) -> Iterator[Bar]:
     better = 0
     for link, results in found.items():
         seconds = {level: [float(run["seconds"]) for run in runs] for level, runs in results.items()}
         medians = {level: statistics.median(taken) for level, taken in seconds.items()}
-        best = min(FIXED, key=lambda level: medians[level])
+        best = min(medians.keys() - {AUTO}, key=lambda level: medians[level])
         better += medians[AUTO] < medians[USUAL]
         sent = {level: statistics.median(run["sent_bytes"] for run in runs) for level, runs in results.items()}
         details = {"seconds": seconds, "sent_bytes": sent, "best": best, "of_usual": medians[AUTO] / medians[USUAL]}

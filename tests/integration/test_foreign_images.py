@@ -44,8 +44,8 @@ PACKERS = {
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(plan: Plan) -> Iterator[Lab]:
-    with running_lab(plan, aged=True) as lab:
+def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
+    with running_lab(survival_plan, link_mbit=None) as lab:
         yield lab
 
 

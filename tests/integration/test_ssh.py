@@ -28,7 +28,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose im
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(
     not isolated(), reason="passwords, other users and other servers need namespaces, and so root"
 )
 
+RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 CLIENTS = ["paramiko", "openssh"]
 PASSWORD = "correct horse"
 PASSPHRASE = "battery staple"
@@ -482,9 +483,14 @@ def add_live_user(laptop: Laptop, finally_do: Callable[[Callable[[], object]], N
     finally_do(lambda: laptop.run(["umount", "--lazy", "/tmp"]))
 
 
-def test_the_same_as_over_tcp(lab: Lab, tmp_path: Path) -> None:
+def test_the_same_as_over_tcp(survival_plan: Plan, tmp_path: Path) -> None:
     """The image, what check mode says, what is written, and that a second run changes nothing."""
-    (target, _other) = lab.targets
+    with running_lab(survival_plan, laptops=1) as lab:
+        assert_the_same_over_all_ways(lab, tmp_path)
+
+
+def assert_the_same_over_all_ways(lab: Lab, tmp_path: Path) -> None:
+    (target,) = lab.targets
     seen = []
     for way, over in WAYS.items():
         store = ("-e", f"imaging_store={tmp_path / way}", "-e", "imaging_image=same", *over)
@@ -492,11 +498,10 @@ def test_the_same_as_over_tcp(lab: Lab, tmp_path: Path) -> None:
         captured = playbook(lab, "capture", *store)
         assert captured.status == 0, captured.stdout
         make_foreign(target)
-        checked = playbook(lab, "restore", *one, "--check")
+        checked = playbook(lab, RESTORE_ONE, *one, "--check")
         restored = playbook(lab, "restore", *one, *YES)
-        again = playbook(lab, "restore", *one, *YES)
-        verified = playbook(lab, "verify", *one)
-        assert [run.status for run in (checked, restored, again, verified)] == [0, 0, 0, 0], checked.stdout
+        again = playbook(lab, RESTORE_ONE, *one)
+        assert [run.status for run in (checked, restored, again)] == [0, 0, 0], checked.stdout
         image, dry, wet, second = (
             run.of(action)[0].result
             for run, action in (

@@ -71,7 +71,6 @@ def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("victims", "way"),
     [
         (["AnsiballZ_image"], "tcp"),
-        (["AnsiballZ_image"], "paramiko"),
         (["AnsiballZ_image"], "openssh"),
         (["async_wrapper"], "tcp"),
         (["async_wrapper", "AnsiballZ_image"], "tcp"),
@@ -95,7 +94,6 @@ def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: lis
     ("victims", "way"),
     [
         ("worker", "tcp"),
-        ("worker", "paramiko"),
         ("worker", "openssh"),
         ("ansible-playbook", "tcp"),
         ("both", "tcp"),
@@ -125,7 +123,7 @@ def test_started_again_at_once_after_everything_was_killed(lab: Lab, image: Path
     assert_nothing_remains(lab)
 
 
-@pytest.mark.parametrize(("times", "way"), [(1, "tcp"), (1, "paramiko"), (1, "openssh"), (2, "tcp"), (2, "openssh")])
+@pytest.mark.parametrize(("times", "way"), [(1, "tcp"), (1, "openssh"), (2, "tcp")])
 def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> None:
     laptop = lab.targets[0]
     make_foreign(laptop)

@@ -14,7 +14,23 @@ import time
 from ..errors import ImagingError
 from .stopwatch import BUSY, Stopwatches
 
-COSTS = {-5: 0.35, -3: 0.37, -1: 0.41, 1: 0.53, 2: 0.75, 3: 1.0, 4: 1.6, 5: 2.5, 6: 3.0, 7: 4.1, 8: 4.4, 9: 6.2, 10: 6.9, 11: 11.0, 12: 12.0}
+COSTS = {
+    -5: 0.35,
+    -3: 0.37,
+    -1: 0.41,
+    1: 0.53,
+    2: 0.75,
+    3: 1.0,
+    4: 1.6,
+    5: 2.5,
+    6: 3.0,
+    7: 4.1,
+    8: 4.4,
+    9: 6.2,
+    10: 6.9,
+    11: 11.0,
+    12: 12.0,
+}
 """The levels to choose from, with the processor time that they take, of that of level 3.
 
 Source: measured with zstd 1.5.4 on 150 MiB of programs and libraries. Other content differs, and the next look at the shares makes up for it.
@@ -79,7 +95,7 @@ class AutoLevel:
         self._records = -slots
         """Records since the interval began; those that are on their way when it begins do not count."""
         self._began = 0.0
-        self._before = (0.0, 0.0, 0.0)
+        self._before: tuple[float, ...] = ()
 
     def sent(self) -> None:
         """Note that a record was sent, and choose the level for those that follow."""
