@@ -33,6 +33,9 @@ LONGEST = 7 * 24 * 3600
 ENDING_TIME = 10.0
 """Seconds that a module which was told to end may take."""
 
+CLEANING_TIME = 10.0
+"""Seconds for which a connection that is lost just when everything is done is tried again, so that nothing is left on the laptop."""
+
 GONE_TIME = 5.0
 """Seconds after which a module whose process is gone will not have a result any more: async_wrapper stores it at once."""
 
@@ -233,8 +236,9 @@ class DetachedModule:
             return
         folders = [self._job["_async_dir"], self._tmpdir]
         remove = " ".join(["rm -rf --", *(shlex.quote(folder) for folder in folders if folder)])
+        self._patience = min(self._patience, CLEANING_TIME)
         try:
-            self._action._low_level_execute_command(f"{remove}; {BURY.format(file=self._run_file())}")
+            self._shell(f"{remove}; {BURY.format(file=self._run_file())}")
         except Exception:  # whatever is wrong with the connection
             pass
 

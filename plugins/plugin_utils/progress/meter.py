@@ -120,10 +120,12 @@ class Meter:
 
     def hear(self, report: bytes) -> None:
         """Take a report; raises ImagingError when it is none."""
-        status = Status.unpack(report)
+        self._take(Status.unpack(report), self._clock())
+
+    def _take(self, status: Status, now: float) -> None:
         with self._lock:
             self.status = status
-            self._note(status)
+            self._note(status, now)
 
     @property
     def mark(self) -> int:
@@ -131,8 +133,7 @@ class Meter:
         status = self.status
         return (PHASES.index(status.phase) << 62) + status.done if status else -1
 
-    def _note(self, status: Status) -> None:
-        now = self._clock()
+    def _note(self, status: Status, now: float) -> None:
         if self._offset is None:
             self._offset = now - status.seconds
         # By the laptop's clock, because reports may wait for one another on their way.
@@ -178,7 +179,11 @@ class Meter:
 
     def close(self, report: str) -> None:
         """Take the last report, and charge what the store's disk took by itself, once the laptop was done; raises ImagingError."""
-        self.hear(report.encode())
+        status = Status.unpack(report.encode())
+        # It comes with the module's result, some time after it was made.
+        made = self._clock() if self._offset is None else self._offset + status.seconds
+        heard = self._points[-1].usage.controller_seconds if self._points else made
+        self._take(status, max(made, heard))
         seconds = _busy(self._watches.stages(), "finish")
         if seconds:
             sums = self._busy.setdefault(STORE, {})

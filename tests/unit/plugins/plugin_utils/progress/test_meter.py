@@ -186,6 +186,17 @@ def test_reports_that_come_in_all_at_once_are_told_from_together(monkeypatch: py
         assert ends.meter.limits() == told
 
 
+def test_the_last_report_comes_late_with_the_result() -> None:
+    ends = Ends(100 * MB)
+    ends.pass_by(0.1, 10 * MB, write=0.9, receive=0.1)
+    for times in ends.laptop.values():
+        times["busy"] += 0.5
+    ends.status = replace(ends.status, seconds=ends.status.seconds + 0.6)
+    ends.now += 4.0
+    ends.meter.close(ends.status.pack().decode())
+    assert ends.meter.limited_by == TARGET_WRITE
+
+
 @pytest.mark.parametrize(
     "report",
     [
