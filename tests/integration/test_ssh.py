@@ -485,7 +485,7 @@ def add_live_user(laptop: Laptop, finally_do: Callable[[Callable[[], object]], N
 
 def test_the_same_as_over_tcp(survival_plan: Plan, tmp_path: Path) -> None:
     """The image, what check mode says, what is written, and that a second run changes nothing."""
-    with running_lab(survival_plan, laptops=1) as lab:
+    with running_lab(survival_plan, laptops=1, link_mbit=None) as lab:
         assert_the_same_over_all_ways(lab, tmp_path)
 
 
