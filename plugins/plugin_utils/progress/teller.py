@@ -29,7 +29,7 @@ LINE_EVERY = 10.0
 
 
 class Rhythm:
-    """When one laptop's next plain line is due: every ten seconds, at each tenth, and when its state changes into another word."""
+    """When one laptop's next plain line is due: every ten seconds, at each tenth of each state, and in the end, unless it would say the same."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Rhythm:
         if not known:
             self._tenth = 0
         self._state = state
-        if late or another or (news.ended and news.total > 0):
+        if late or another or (news.ended and news.total > 0 and tenth != self._tenth):
             self._last, self._tenth = now, tenth
             return True
         return False

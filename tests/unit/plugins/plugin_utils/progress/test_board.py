@@ -111,6 +111,7 @@ def test_plain_lines_come_at_each_tenth_and_every_ten_seconds() -> None:
     assert rhythm.due(replace(NEWS, done=1, total=100, state="verifying")) is False
     assert rhythm.due(replace(NEWS, done=15, total=100, state="verifying")) is True
     assert rhythm.due(replace(NEWS, done=16, total=100, ended=True)) is True
+    assert rhythm.due(replace(NEWS, done=17, total=100, ended=True)) is False, "it would say the same"
 
 
 @pytest.mark.parametrize(
