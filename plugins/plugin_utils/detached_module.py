@@ -163,7 +163,7 @@ class DetachedModule:
         said = self._shell(WORKS.format(file=self._run_file(), job=job)).strip()
         if said == "alive":
             self._gone_since = None
-        return bool(said) and (said == "alive" or not self._seen)
+        return said == "alive" or (said == "starting" and not self._seen)
 
     def _note_gone(self) -> None:
         """Raise ImagingError when the module's process has been gone for so long that no result will come."""

@@ -14,15 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, FIRST
+
 from ..integration.labs import running_lab
-from ..lab.lab import Lab, Plan
+from ..lab.lab import Plan
 from ..lab.network import Network
 from .ours import Ours
 from .speed import Say, cool_down
 from .state import Bar
 
-AUTO = "auto"
-USUAL = "3"
+USUAL = str(FIRST)
 LOWER = ("1", "-1", "-5")
 HIGHER = ("6", "9", "12")
 LINKS = {"an unlimited link": None, "a link of 1000 Mbit/s": 1000, "a link of 100 Mbit/s": 100}
@@ -40,44 +41,46 @@ def measure_levels(size: int, folder: Path, runs: int, say: Say) -> list[Bar]:
     with running_lab(Plan(1, size, size, isolated=True)) as lab:
         store = folder / "levels"
         store.mkdir(mode=0o700)
-        return list(_bars(_measure(lab, Ours(lab, store), runs, say)))
+        ours = Ours(lab, store)
+        found = {}
+        for link, mbit in LINKS.items():
+            if mbit is not None:
+                Network(lab.folder).limit(lab.reference.number, mbit)
+            found[link] = _measure(link, ours, runs, say)
+        return list(_bars(found))
 
 
 Results = dict[str, list[dict[str, Any]]]
 """Of the captures, by level."""
 
 
-def _measure(lab: Lab, ours: Ours, runs: int, say: Say) -> dict[str, Results]:
-    """The results of all captures, by link."""
-    found: dict[str, Results] = {}
-    for link, mbit in LINKS.items():
-        if mbit is not None:
-            Network(lab.folder).limit(lab.reference.number, mbit)
-        results = found.setdefault(link, {})
+def _measure(link: str, ours: Ours, runs: int, say: Say) -> Results:
+    """The results of all captures over a link."""
+    results: Results = {}
 
-        def capture(level: str, link: str = link, results: Results = results) -> float:
-            ours.remove_image()
-            cool_down()
-            more = ("-e", f"imaging_compression_level={level}")
-            result = ours.run("capture", "image_capture", "reference", *more).result
-            results.setdefault(level, []).append(result)
-            sent = result["sent_bytes"] >> 20
-            say(f"capture over {link}, level {level:>4}: {result['seconds']:6.2f} s, {sent} MiB sent")
-            return float(result["seconds"])
+    def capture(level: str) -> float:
+        ours.remove_image()
+        cool_down()
+        more = ("-e", f"imaging_compression_level={level}")
+        result = ours.run("capture", "image_capture", "reference", *more).result
+        results.setdefault(level, []).append(result)
+        sent = result["sent_bytes"] >> 20
+        say(f"capture over {link}, level {level:>4}: {result['seconds']:6.2f} s, {sent} MiB sent")
+        return float(result["seconds"])
 
-        seconds = {level: capture(level) for level in (AUTO, USUAL)}
-        for direction in (LOWER, HIGHER):
-            for level in direction:
-                seconds[level] = capture(level)
-                if seconds[level] > FAR * min(seconds.values()):
-                    break
-        fastest = min(seconds.values())
-        order = [level for level in seconds if level in (AUTO, USUAL) or seconds[level] <= FAR * fastest]
-        for _round in range(runs - 1):
-            order = [*order[2:], *order[:2]]
-            for level in order:
-                capture(level)
-    return found
+    seconds = {level: capture(level) for level in (AUTO, USUAL)}
+    for direction in (LOWER, HIGHER):
+        for level in direction:
+            seconds[level] = capture(level)
+            if seconds[level] > FAR * min(seconds.values()):
+                break
+    fastest = min(seconds.values())
+    order = [level for level in seconds if level in (AUTO, USUAL) or seconds[level] <= FAR * fastest]
+    for _round in range(runs - 1):
+        order = [*order[2:], *order[:2]]
+        for level in order:
+            capture(level)
+    return results
 
 
 def _bars(found: dict[str, Results]) -> Iterator[Bar]:

@@ -25,15 +25,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import ZERO, unpack_ranges
 
 from ..integration.labs import running_lab
-from ..integration.playbooks import ROOT, start_playbook
+from ..integration.playbooks import RESTORE_ONE, ROOT, start_playbook
 from ..lab.lab import Lab, Plan
 from ..lab.laptop import Laptop
 from ..lab.network import Network
 from .ours import Ours, Run
 from .speed import Say, cool_down, fill_with_old_data
 
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 DRIFTED_SHARE = 50
 """Of so many used chunks one is changed."""
 

@@ -21,6 +21,9 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SECONDS = 300.0
+CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
+RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
+"""One transfer of any laptop, without what the playbooks do around it."""
 
 
 @dataclass(frozen=True)

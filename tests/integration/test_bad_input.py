@@ -25,7 +25,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.tests.integration.faults import kill, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
-    ROOT,
+    CAPTURE_ONE,
+    RESTORE_ONE,
     Outcome,
     playbook,
     start_playbook,
@@ -35,8 +36,6 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
 YES = ("-e", "imaging_confirm_erase=true")
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 
 
 @pytest.fixture(scope="module", name="lab")

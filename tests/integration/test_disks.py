@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry impor
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, TargetDisk
+from ansible_collections.fleet.imaging.tests.lab.disks import detach_loop_device
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH, LabError, find
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
@@ -78,22 +79,7 @@ def attached(path: Path, *options: str) -> Iterator[str]:
     try:
         yield device
     finally:
-        tool("losetup", "--detach", device)
-        # A file system in user space may still be writing after umount has returned.
-        deadline = time.monotonic() + 20
-        while is_behind(path, device):
-            assert time.monotonic() < deadline, f"{device} is still in use"
-            time.sleep(0.05)
-
-
-def is_behind(path: Path, device: str) -> bool:
-    """Whether a loop device still shows a file. When it no longer does, another test may take the device at once."""
-    try:
-        return Path("/sys/block", Path(device).name, "loop/backing_file").read_text().rstrip("\n") == str(
-            path.resolve()
-        )
-    except OSError:
-        return False
+        assert detach_loop_device(device, path, 20), f"{device} is still in use"
 
 
 def part(start: int, size: int) -> list[str]:

@@ -16,15 +16,19 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, Outcome, playbook, stored
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    CAPTURE_ONE,
+    RESTORE_ONE,
+    Outcome,
+    playbook,
+    stored,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run
 
 YES = ("-e", "imaging_confirm_erase=true")
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 SECTOR = 512
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import YES, make_foreign, where
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.disks import attach_loop_device, make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import faulty_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
@@ -32,8 +32,6 @@ pytestmark = [
     pytest.mark.skipif(not isolated(), reason="limits are made with links, loop devices and processors, and need root"),
 ]
 
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 SIZE = 1 << 30
 MB = 1_000_000
 UNLIMITED = 100_000

@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
+    CAPTURE_ONE,
     ROOT,
     Outcome,
     ansible_environment,
@@ -182,7 +183,7 @@ def test_what_was_restored_captures_to_the_same_digest(
         pytest.skip("without used maps, old data in free space is part of the content")
     again = playbook(
         lab,
-        ROOT / "tests/integration/plays/capture_one.yml",
+        CAPTURE_ONE,
         "-l",
         lab.targets[0].name,
         "-e",

@@ -28,7 +28,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose im
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -36,7 +36,6 @@ pytestmark = pytest.mark.skipif(
     not isolated(), reason="passwords, other users and other servers need namespaces, and so root"
 )
 
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 CLIENTS = ["paramiko", "openssh"]
 PASSWORD = "correct horse"
 PASSPHRASE = "battery staple"
@@ -501,7 +500,8 @@ def assert_the_same_over_all_ways(lab: Lab, tmp_path: Path) -> None:
         checked = playbook(lab, RESTORE_ONE, *one, "--check")
         restored = playbook(lab, "restore", *one, *YES)
         again = playbook(lab, RESTORE_ONE, *one)
-        assert [run.status for run in (checked, restored, again)] == [0, 0, 0], checked.stdout
+        verified = playbook(lab, "verify", *one)
+        assert [run.status for run in (checked, restored, again, verified)] == [0, 0, 0, 0], checked.stdout
         image, dry, wet, second = (
             run.of(action)[0].result
             for run, action in (

@@ -26,15 +26,19 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, playbook, start_playbook, stored
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    CAPTURE_ONE,
+    RESTORE_ONE,
+    playbook,
+    start_playbook,
+    stored,
+)
 from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import FaultyDisk, faulty_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
 
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
-RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 CHUNK = 4 << 20
 
 

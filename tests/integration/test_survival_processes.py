@@ -39,6 +39,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
+    CAPTURE_ONE,
     ROOT,
     ansible_environment,
     playbook,
@@ -50,7 +51,6 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
 
 PATIENT = ("-e", "imaging_link_timeout=120")
-CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 
 
 @pytest.fixture(scope="module", name="lab")

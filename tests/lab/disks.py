@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 from .tools import LabError, run
@@ -61,6 +62,28 @@ def attach_loop_device(path: Path, direct_io: bool) -> str:
     """Return a new loop device over a file."""
     options = ["--direct-io=on"] if direct_io else []
     return run("losetup", "--find", "--show", "--partscan", *options, path).strip()
+
+
+def detach_loop_device(device: str, path: Path, seconds: float) -> bool:
+    """Detach a loop device from the file that it shows; return whether it was let go of in so many seconds.
+
+    A file system in user space may still be writing after umount has returned. And once it is free, anybody may take the device.
+    """
+    run("losetup", "--detach", device)
+    deadline = time.monotonic() + seconds
+    while _shows(device, path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _shows(device: str, path: Path) -> bool:
+    try:
+        shown = Path("/sys/block", Path(device).name, "loop/backing_file").read_text().rstrip("\n")
+    except OSError:
+        return False
+    return shown == str(path.resolve())
 
 
 def read_partitions(device: str) -> None:

@@ -19,12 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .disks import attach_loop_device
+from .disks import attach_loop_device, detach_loop_device
 from .faulty_file_system import NAME
 from .processes import MARK
 from .tools import LabError, run
 
 SERVER = Path(__file__).with_name("faulty_file_system.py")
+SECONDS_TO_DETACH = 10.0
 Ranges = Sequence[tuple[int, int]]
 
 
@@ -70,7 +71,7 @@ def faulty_disk(backing_file: Path, folder: Path) -> Iterator[FaultyDisk]:
         finally:
             disk.fail()
             disk.slow_down(0, 0)
-            _detach(disk.device)
+            detach_loop_device(disk.device, mount_point / NAME, SECONDS_TO_DETACH)
     finally:
         if server.poll() is None:
             run("umount", "--lazy", mount_point)
@@ -87,11 +88,3 @@ def _wait_for(path: Path, server: subprocess.Popen[bytes]) -> None:
         if time.monotonic() > deadline or server.poll() is not None:
             raise LabError(f"{path}: the file system did not come up (status {server.poll()})")
         time.sleep(0.02)
-
-
-def _detach(device: str) -> None:
-    run("losetup", "--detach", device)
-    backing = Path("/sys/block", Path(device).name, "loop")
-    deadline = time.monotonic() + 10
-    while backing.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)

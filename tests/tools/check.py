@@ -76,14 +76,12 @@ def run(name: str, command: Command, quiet: bool = False) -> tuple[str, bool, fl
     """Run one check with its output on the terminal, at once or in the end; return its name, whether it passed, and the seconds it took."""
     title = f"\n=== {name}: {' '.join(command)}\n"
     started = time.monotonic()
-    if quiet:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-        print(title + done.stdout.decode(errors="replace"), end="", flush=True)
-    else:
+    if not quiet:
         print(title, end="", flush=True)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    output, errors = (subprocess.PIPE, subprocess.STDOUT) if quiet else (None, None)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, check=False)
+    if quiet:
+        print(title + done.stdout.decode(errors="replace"), end="", flush=True)
     return name, done.returncode == 0, time.monotonic() - started
 
 

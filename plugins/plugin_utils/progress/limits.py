@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Stages
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
 
@@ -38,8 +39,8 @@ NEARLY = 0.9
 ENOUGH = 0.5
 """Share of the time that must be accounted for, that a limit is told from it."""
 
-HIGHEST = 12
-"""The level up to which the automatic one goes, where the memory suffices."""
+FASTEST, HIGHEST = min(COSTS), max(COSTS)
+"""The levels between which the automatic one moves, where the memory suffices."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,6 @@ def _laptop_cpu(busy: Shares, around: Circumstances) -> str:
     if around.automatic:
         return f"{threads}, now at level {around.level}, which follows what the link takes"
     return f"{threads} at level {around.level}; a lower one, or imaging_compression_level: auto, takes less of them"
-
-
-FASTEST = -5
 
 
 def _threads(workers: int) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from .page import render
@@ -21,11 +22,7 @@ def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
     """Write a report as a page and as JSON, readable by this user only; return the page's path. Raises OSError, also where there is no store."""
     contents = {".json": json.dumps(report, indent=1, allow_nan=False) + "\n", ".html": render(report)}
     folder = os.path.join(store, FOLDER)
-    try:
-        os.mkdir(folder, mode=0o700)
-    except FileExistsError:
-        if not os.path.isdir(folder):
-            raise
+    Path(folder).mkdir(mode=0o700, exist_ok=True)
     stem, descriptor = _reserve(folder, _stem(report["playbook"], when))
     open_files = {".json": descriptor}
     try:
