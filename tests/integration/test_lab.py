@@ -176,6 +176,17 @@ def test_a_laptop_can_lose_its_link_and_its_power(plan: Plan) -> None:
         laptop.wait_until_up()
 
 
+@needs_isolation
+def test_the_start_files_of_the_users_shell_play_no_part(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text("echo read; exit 9\n")
+    accounts = tmp_path / "passwd"
+    accounts.write_text(f"root:x:0:0:root:{tmp_path}:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n")
+    with running_lab(plan, isolated=True, laptops=1) as lab:
+        lab.targets[0].run(["mount", "--bind", accounts, "/etc/passwd"])
+        said = ansible(lab, "--limit", lab.targets[0].name, "-m", "raw", "-a", "echo home is $HOME")
+        assert said.splitlines()[1] == f"home is {tmp_path}"
+
+
 def test_laptops_disks_hold_old_data_unless_blank_ones_are_wanted(lab: Lab, plan: Plan) -> None:
     first, second = (laptop.backing_file.open("rb").read(MIB) for laptop in lab.targets)
     assert any(first) and first != second

@@ -42,7 +42,8 @@ PrintLastLog no
 MaxSessions 100
 MaxStartups 100
 Subsystem sftp internal-sftp
-SetEnv {mark}={folder} TMPDIR={folder}/tmp
+# SHLVL: a bash that sshd starts for one command reads ~/.bashrc, which is the machine's and no laptop's, only at level 1.
+SetEnv {mark}={folder} TMPDIR={folder}/tmp SHLVL=1
 """
 
 # What a laptop has for itself: /run, a shadow file in which root is not locked (without PAM, sshd refuses who is) and a
