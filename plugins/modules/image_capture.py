@@ -201,8 +201,6 @@ stages:
   type: dict
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -215,10 +213,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     CAPTURE_ARGUMENTS,
-    listen_on,
+    open_session,
     run_module,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
@@ -241,8 +238,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
     if ticket is None:
         result = examine(run, request)
     else:
-        device, where = os.path.realpath(request.device), listen_on(module.params)
-        with Session(ticket.run_id, device, ticket.secret_bytes, where, module.params["link_timeout"]) as session:
+        with open_session(module.params, ticket) as session:
             result = run_capture(run, request, ticket, zstd, session)
             warnings = session.notes
     for warning in (*warnings, *result.pop("warnings")):

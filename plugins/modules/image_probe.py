@@ -192,20 +192,17 @@ notes:
   elements: str
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import listen_on, run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
     PROBE_ARGUMENTS,
     ProbeRequest,
     run_probe,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
@@ -222,8 +219,7 @@ def probe(module: AnsibleModule) -> dict[str, object]:
         chunk_size=DEFAULT_CHUNK_SIZE,
         expect=module.params["expect"],
     )
-    device, where = os.path.realpath(request.device), listen_on(module.params)
-    with Session(ticket.run_id, device, ticket.secret_bytes, where, module.params["link_timeout"]) as session:
+    with open_session(module.params, ticket) as session:
         result = run_probe(module_runner(module), request, zstd, session)
         warnings = session.notes
     for warning in (*warnings, *result.pop("warnings")):

@@ -237,7 +237,6 @@ stages:
 """
 
 import contextlib
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -245,7 +244,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     RESTORE_ARGUMENTS,
-    listen_on,
+    open_session,
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
@@ -253,7 +252,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore impor
     RestoreSink,
     TargetDisk,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
@@ -272,12 +270,10 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
     )
-    where, timeout = listen_on(module.params), module.params["link_timeout"]
-    device = os.path.realpath(request.device)
     run = module_runner(module)
-    with Session(ticket.run_id, device, ticket.secret_bytes, where, timeout) as session, TargetDisk(
-        run, request
-    ) as disk, contextlib.closing(RestoreSink(disk, request, zstd, session)) as sink:
+    with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(
+        RestoreSink(disk, request, zstd, session)
+    ) as sink:
         session.converse(sink.converse)
         result = sink.result()
     for warning in (*session.notes, *sink.warnings):

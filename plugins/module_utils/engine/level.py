@@ -57,6 +57,12 @@ SPARE = 0.65
 AIM = 0.8
 """Share of the time for which the workers may be busy at a higher level."""
 
+LITTLE = 1.15
+"""A level that gives the workers so many times the work of the lowest one is as good as that: its smaller frames cost everybody else less.
+
+Source: measured where all processors were busy; captures at -5, -1 and 1 took the same time, and sent 496, 418 and 383 MiB.
+"""
+
 
 def parse_level(value: str) -> int | None:
     """A level as a user gives it, None for the automatic one; raises ImagingError."""
@@ -128,18 +134,21 @@ class AutoLevel:
 def better(level: int, levels: list[int], hashing: float, compressing: float, sending: float) -> int:
     """The level to go on with, from the shares of the time for which the workers hashed and compressed, and the sender was busy.
 
-    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy.
+    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy or,
+    when none does, the highest of those that are as good as the lowest.
     """
-    working = hashing + compressing
     place = levels.index(level)
-    if sending >= FULL and working < SPARE:
+
+    def working(at: int) -> float:
+        return hashing + compressing * COSTS[at] / COSTS[level]
+
+    if sending >= FULL and working(level) < SPARE:
         candidates, room = levels[place:], AIM
-    elif working >= FULL and sending < SPARE:
-        candidates, room = levels[:place], working * sending / FULL
+    elif working(level) >= FULL and sending < SPARE:
+        candidates, room = levels[: place + 1], max(working(level) * sending / FULL, LITTLE * working(levels[0]))
     else:
         return level
-    fitting = [each for each in candidates if hashing + compressing * COSTS[each] / COSTS[level] <= room]
-    return fitting[-1] if fitting else (candidates or levels)[0]
+    return next(each for each in reversed(candidates) if working(each) <= room)
 
 
 def context_size(level: int) -> int:

@@ -13,7 +13,8 @@ from ..engine.goal import DISCARD, UNUSED
 from ..engine.level import AUTO
 from ..errors import ImagingError
 from ..stream.listener import LOOPBACK
-from .session import Terminated, arm_termination
+from .session import Session, Terminated, arm_termination
+from .ticket import Ticket
 
 TCP = "tcp"
 SSH = "ssh"
@@ -61,9 +62,11 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
 )
 
 
-def listen_on(params: dict[str, Any]) -> tuple[str, int]:
-    """Address (empty: all) and port on which a module with these arguments listens."""
-    return LOOPBACK if params["transport"] == SSH else "", params["port"]
+def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
+    """The session of a module with these arguments. Over SSH it listens on the loopback address alone."""
+    address = LOOPBACK if params["transport"] == SSH else ""
+    device = os.path.realpath(params["device"])
+    return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])
 
 
 class Module(Protocol):
