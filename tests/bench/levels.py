@@ -4,11 +4,12 @@
 """The level of compression that follows what limits a capture, against the fixed ones, on links of three speeds.
 
 The levels come in turn, with cold caches, and each is first in another round than the others. The first round goes from the usual level
-downwards and upwards, as far as there can be a best one.
+downwards and upwards, as far as there can be a best one. The shorter the captures, the more rounds there are.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ LINKS = {"an unlimited link": None, "a link of 1000 Mbit/s": 1000, "a link of 10
 OF_BEST = 1.05
 FAR = 1.25
 """A level that takes so many times as long as the best one is not it, whatever chance does, and neither is any beyond it."""
+
+ENOUGH = 45.0
+"""Seconds that the captures at one level take together, at the least: those of a few seconds vary by a tenth."""
 
 LEAST_BETTER = 2
 """On so many of the links it must be faster than the usual level."""
@@ -76,7 +80,7 @@ def _measure(link: str, ours: Ours, runs: int, say: Say) -> Results:
                 break
     fastest = min(seconds.values())
     order = [level for level in seconds if level in (AUTO, USUAL) or seconds[level] <= FAR * fastest]
-    for _round in range(runs - 1):
+    for _round in range(max(runs, math.ceil(ENOUGH / fastest)) - 1):
         order = [*order[2:], *order[:2]]
         for level in order:
             capture(level)
