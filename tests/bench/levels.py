@@ -32,7 +32,7 @@ OF_BEST = 1.05
 FAR = 1.25
 """A level that takes so many times as long as the best one is not it, whatever chance does, and neither is any beyond it."""
 
-ENOUGH = 45.0
+ENOUGH = 30.0
 """Seconds that the captures at one level take together, at the least: those of a few seconds vary by a tenth."""
 
 LEAST_BETTER = 2

@@ -63,7 +63,7 @@ def test_a_slow_link_is_given_smaller_frames(clock: Clock) -> None:
 def test_a_fast_link_is_not_held_up(clock: Clock) -> None:
     level = auto(clock)
     clock.run(level, 300, working=0.97, sending=0.1)
-    assert level.now == -3
+    assert level.now == -5
 
 
 @pytest.mark.parametrize(("working", "sending"), [(0.9, 0.9), (0.2, 0.3), (0.7, 0.95), (0.95, 0.7)])
@@ -98,13 +98,13 @@ def test_a_level_is_chosen_by_what_it_costs() -> None:
     assert better(3, ALL, hashing=0.3, compressing=0.3, sending=0.99) == 4
     assert better(6, ALL, hashing=0.1, compressing=0.5, sending=0.99) == 7
     assert better(3, ALL, hashing=0.05, compressing=0.93, sending=0.6) == 1
-    assert better(3, ALL, hashing=0.0, compressing=0.98, sending=0.1) == -3
+    assert better(3, ALL, hashing=0.0, compressing=0.98, sending=0.1) == -5
     assert better(9, ALL, hashing=0.05, compressing=0.95, sending=0.5) == 6
 
 
 def test_of_levels_that_hardly_differ_in_work_it_is_the_one_with_the_smallest_frames() -> None:
-    assert better(3, ALL, hashing=0.234, compressing=0.746, sending=0.1) == -1
-    assert better(-1, ALL, hashing=0.32, compressing=0.6, sending=0.1) == -1
+    assert better(3, ALL, hashing=0.234, compressing=0.746, sending=0.1) == -3
+    assert better(-3, ALL, hashing=0.35, compressing=0.567, sending=0.1) == -3
     assert better(-5, ALL, hashing=0.8, compressing=0.18, sending=0.1) == -5, "it does not go up where the workers are the limit"
 
 
