@@ -57,9 +57,6 @@ SPARE = 0.65
 AIM = 0.8
 """Share of the time for which the workers may be busy at a higher level."""
 
-LITTLE = 1.05
-"""A level that gives the workers at most so many times the work of the lowest one is as good as that: its frames are smaller."""
-
 
 def parse_level(value: str) -> int | None:
     """A level as a user gives it, None for the automatic one; raises ImagingError."""
@@ -131,8 +128,7 @@ class AutoLevel:
 def better(level: int, levels: list[int], hashing: float, compressing: float, sending: float) -> int:
     """The level to go on with, from the shares of the time for which the workers hashed and compressed, and the sender was busy.
 
-    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy or,
-    when none does, the highest of those that are as good as the lowest.
+    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy.
     """
     place = levels.index(level)
 
@@ -142,7 +138,7 @@ def better(level: int, levels: list[int], hashing: float, compressing: float, se
     if sending >= FULL and working(level) < SPARE:
         candidates, room = levels[place:], AIM
     elif working(level) >= FULL and sending < SPARE:
-        candidates, room = levels[: place + 1], max(working(level) * sending / FULL, LITTLE * working(levels[0]))
+        candidates, room = levels[: place + 1], max(working(level) * sending / FULL, working(levels[0]))
     else:
         return level
     return next(each for each in reversed(candidates) if working(each) <= room)
