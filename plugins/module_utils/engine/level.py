@@ -45,8 +45,8 @@ LOWEST, HIGHEST = -7, 19
 CONTEXTS = 100 << 20
 """Bytes that the compressors of all workers may take together."""
 
-INTERVAL = 0.1
-"""Seconds over which the shares are measured, at the least."""
+INTERVAL = 0.3
+"""Seconds over which the shares are measured, at the least. In fewer of them a slow link looks fast, until the kernel's buffers are full."""
 
 FULL = 0.85
 """Share of the time from which on a sender or the workers count as the limit."""
