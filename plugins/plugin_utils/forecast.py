@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How long a capture or a restore will take, by what was measured, what limits it, and what would help most. Arithmetic alone.
 
-A transfer is a pipeline: it takes as long as its slowest stage. What can't go on beside it (mapping, the read-back) is added. All rates
-are bytes a second; 0 or None is one that was not measured.
+A transfer is a pipeline: it takes as long as its slowest stage, or a little longer if others are about as slow. What can't go on beside it
+(mapping, the read-back) is added. All rates are bytes a second; 0 or None is one that was not measured.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +44,13 @@ FAST_ETHERNET = 100e6 / 8 * ETHERNET_SHARE
 GIGABIT = 1000e6 / 8 * ETHERNET_SHARE
 ALMOST = (0.75, 1.1)
 """A link that carries such a share of a fast Ethernet's rate is one."""
+
+APART = 4.0
+"""Exponent of the norm by which the seconds of stages at the same time make those of all together. Two that take equally long take 1.19
+times as long, as each now and then waits for the other; one that takes half as long as another adds 2 percent.
+
+Source: fitted to 30 transfers with ten bottlenecks; with the slowest stage alone all forecasts were too low, by up to a third.
+"""
 
 WORTH_SAYING = 0.02
 """A gain below this share of the whole is none."""
@@ -189,9 +197,14 @@ class _Stages:
         self.seconds[resource] = self.seconds.get(resource, 0.0) + taken / self._faster.get(resource, 1.0)
 
     @property
-    def longest(self) -> tuple[str, float]:
+    def longest(self) -> str:
         """The stage that takes longest."""
-        return max(self.seconds.items(), key=lambda item: item[1], default=("", 0.0))
+        return max(self.seconds, key=lambda name: self.seconds[name], default="")
+
+    @property
+    def together(self) -> float:
+        """What all of them take."""
+        return math.pow(math.fsum(math.pow(seconds, APART) for seconds in self.seconds.values()), 1 / APART)
 
 
 class _Sum:
@@ -204,7 +217,7 @@ class _Sum:
 
     def add(self, stages: _Stages) -> None:
         """Stages that go on after those before."""
-        resource, seconds = stages.longest
+        resource, seconds = stages.longest, stages.together
         for name, taken in stages.seconds.items():
             self.resources[name] = self.resources.get(name, 0.0) + taken
         self.total += seconds

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,21 @@ CONTROLLER_ = Controller(
 )
 
 
+def nearly(seconds: float) -> Any:
+    """What it takes when all other stages take half as long or less."""
+    return pytest.approx(seconds, rel=0.03)
+
+
+def test_stages_that_take_equally_long_hold_each_other_up() -> None:
+    even = forecast_capture(replace(CAPTURE, read=0, fixed=0), LAPTOP, replace(CONTROLLER_, store_write=6000 * MB))
+    assert even.seconds == pytest.approx(3 * 2**0.25)
+    assert even.help is not None and even.help.seconds == nearly(3)
+
+
 def test_a_capture_takes_as_long_as_its_slowest_stage_and_what_comes_before_and_after() -> None:
     # Read 2 s, compress 3 s, send 3 s; the store has written beside that.
     found = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_)
-    assert found.seconds == pytest.approx(2 + 6)
+    assert found.seconds == nearly(2 + 6)
     assert found.limit == LAPTOP_CPU
     assert found.resources == pytest.approx({SOURCE_READ: 2, LAPTOP_CPU: 6, NETWORK: 3, CONTROLLER_CPU: 0, STORE: 0.5})
     assert not found.unknown
@@ -73,7 +85,7 @@ def test_each_resource_can_limit_a_capture(
 ) -> None:
     found = forecast_capture(CAPTURE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
     assert found.limit == limit
-    assert found.seconds == pytest.approx(seconds)
+    assert found.seconds == nearly(seconds)
     assert found.help is not None
     assert found.help.resource == limit
 
@@ -96,14 +108,14 @@ def test_each_resource_can_limit_a_restore(
 ) -> None:
     found = forecast_restore(RESTORE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
     assert found.limit == limit
-    assert found.seconds == pytest.approx(seconds)
+    assert found.seconds == nearly(seconds)
 
 
 def test_a_look_and_the_read_back_are_the_target_disks() -> None:
     work = replace(RESTORE, written=0, content=0, sent=0, looked=500 * MB, back=1500 * MB)
     found = forecast_restore(work, LAPTOP, CONTROLLER_)
     assert found.limit == TARGET_READ
-    assert found.seconds == pytest.approx(1 + 3)
+    assert found.seconds == nearly(1 + 3)
 
 
 def test_a_rotating_disk_is_written_as_fast_as_it_is_read_and_zeros_are_written() -> None:
@@ -117,15 +129,15 @@ def test_what_would_help_most_is_what_gains_most() -> None:
     # Six seconds of compressing become three, which is what the network takes.
     assert found.help is not None
     assert found.help.resource == LAPTOP_CPU
-    assert found.help.seconds == pytest.approx(5)
-    assert found.advice().startswith("Twice the processor in the laptop would help most: 5.0 s instead of 8.0 s")
+    assert found.help.seconds == pytest.approx(2 + (3**4 + 3**4 + 2**4 + 0.5**4) ** 0.25)
+    assert found.advice().startswith("Twice the processor in the laptop would help most: 5.7 s instead of 8.1 s")
 
 
 def test_of_a_slow_target_a_better_disk_reads_and_writes_faster() -> None:
     found = forecast_restore(RESTORE, replace(LAPTOP, read=100 * MB), CONTROLLER_)
     assert found.help is not None
     assert found.help.resource == TARGET_WRITE
-    assert found.help.seconds == pytest.approx((20 + 11) / 2)
+    assert found.help.seconds == nearly((20 + 11) / 2)
     assert found.advice().startswith("A disk twice as fast in the laptop would help most: 15.5 s instead of 31.0 s")
 
 
@@ -134,7 +146,7 @@ def test_of_a_fast_ethernet_a_gigabit_is_what_is_compared() -> None:
     found = forecast_capture(CAPTURE, LAPTOP, slow)
     assert found.help is not None
     assert found.help.words == "A gigabit network instead of one of 100 Mbit/s"
-    assert found.help.seconds == pytest.approx(2 + max(300 * MB / GIGABIT, 1200 / 400))
+    assert found.help.seconds == pytest.approx(2 + ((300 * MB / GIGABIT) ** 4 + 3**4 + 2**4 + 0.5**4) ** 0.25)
     faster = forecast_capture(CAPTURE, LAPTOP, replace(CONTROLLER_, from_laptop=30 * MB))
     assert faster.help is not None
     assert faster.help.words == "A network twice as fast"
@@ -146,12 +158,12 @@ def test_a_gigabit_that_ten_laptops_share_is_no_fast_ethernet() -> None:
     assert found.limit == NETWORK
     assert found.help is not None
     assert found.help.words == "A network twice as fast"
-    assert found.help.seconds == pytest.approx(1500 * MB / GIGABIT + 2.2)
+    assert found.help.seconds == nearly(1500 * MB / GIGABIT + 2.2)
 
 
 def test_when_nothing_gains_by_itself_it_is_said() -> None:
-    # Two stages that take equally long.
-    found = forecast_capture(replace(CAPTURE, fixed=0), replace(LAPTOP, compress=400 * MB), CONTROLLER_)
+    # It is little beside what takes its time whatever the machines are like.
+    found = forecast_capture(replace(CAPTURE, fixed=600), LAPTOP, CONTROLLER_)
     assert found.help is None
     assert found.advice() == "No part of it would help by itself if it were twice as fast."
 
@@ -201,14 +213,14 @@ def test_of_an_empty_disk_nothing_is_expected() -> None:
 def test_a_slow_store_holds_a_capture_up() -> None:
     found = forecast_capture(CAPTURE, LAPTOP, replace(CONTROLLER_, store_write=10 * MB))
     assert found.limit == STORE
-    assert found.seconds == pytest.approx(CAPTURE.fixed + CAPTURE.sent / (10 * MB))
+    assert found.seconds == nearly(CAPTURE.fixed + CAPTURE.sent / (10 * MB))
 
 
 def test_a_forecast_as_a_result() -> None:
     result = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_).to_json()
-    assert (result["seconds"], result["limit"]) == (8.0, LAPTOP_CPU)
+    assert (result["seconds"], result["limit"]) == (8.109, LAPTOP_CPU)
     assert result["help"]["resource"] == LAPTOP_CPU
-    assert result["help"]["seconds"] == 5.0
+    assert result["help"]["seconds"] == 5.653
     assert Forecast(0.0, "").to_json()["help"] is None
 
 
