@@ -130,18 +130,16 @@ def better(level: int, levels: list[int], hashing: float, compressing: float, se
 
     On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy.
     """
+    working = hashing + compressing
     place = levels.index(level)
-
-    def working(at: int) -> float:
-        return hashing + compressing * COSTS[at] / COSTS[level]
-
-    if sending >= FULL and working(level) < SPARE:
+    if sending >= FULL and working < SPARE:
         candidates, room = levels[place:], AIM
-    elif working(level) >= FULL and sending < SPARE:
-        candidates, room = levels[: place + 1], max(working(level) * sending / FULL, working(levels[0]))
+    elif working >= FULL and sending < SPARE:
+        candidates, room = levels[:place], working * sending / FULL
     else:
         return level
-    return next(each for each in reversed(candidates) if working(each) <= room)
+    fitting = [each for each in candidates if hashing + compressing * COSTS[each] / COSTS[level] <= room]
+    return fitting[-1] if fitting else levels[0]
 
 
 def context_size(level: int) -> int:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -49,73 +48,77 @@ CONTROLLER_ = Controller(
 )
 
 
-def nearly(seconds: float) -> Any:
-    """What it takes when all other stages take half as long or less."""
-    return pytest.approx(seconds, rel=0.03)
+def together(*stages: float) -> float:
+    """What stages at the same time take that take so many seconds each."""
+    return sum(seconds**4 for seconds in stages) ** (1 / 4)
 
 
 def test_stages_that_take_equally_long_hold_each_other_up() -> None:
     even = forecast_capture(replace(CAPTURE, read=0, fixed=0), LAPTOP, replace(CONTROLLER_, store_write=6000 * MB))
     assert even.seconds == pytest.approx(3 * 2**0.25)
-    assert even.help is not None and even.help.seconds == nearly(3)
+    assert even.help is not None and even.help.seconds == pytest.approx(together(3, 1.5))
 
 
 def test_a_capture_takes_as_long_as_its_slowest_stage_and_what_comes_before_and_after() -> None:
     # Read 2 s, compress 3 s, send 3 s; the store has written beside that.
     found = forecast_capture(CAPTURE, replace(LAPTOP, compress=200 * MB), CONTROLLER_)
-    assert found.seconds == nearly(2 + 6)
+    assert found.seconds == pytest.approx(2 + together(2, 6, 3, 0.5))
     assert found.limit == LAPTOP_CPU
     assert found.resources == pytest.approx({SOURCE_READ: 2, LAPTOP_CPU: 6, NETWORK: 3, CONTROLLER_CPU: 0, STORE: 0.5})
     assert not found.unknown
 
 
 @pytest.mark.parametrize(
-    ("laptop", "controller", "limit", "seconds"),
+    ("laptop", "controller", "limit", "stages"),
     [
-        ({"read": 100 * MB}, {}, SOURCE_READ, 2 + 10),
-        ({}, {"from_laptop": 10 * MB}, NETWORK, 2 + 30),
-        ({}, {"store_write": 10 * MB}, STORE, 2 + 30),
-        ({}, {"receive_cpu": 1e-7}, CONTROLLER_CPU, 2 + 30),
-        ({"send_cpu": 4e-7, "processors": 4}, {}, LAPTOP_CPU, 2 + 3 + 30),
-        ({"read_cpu": 4e-8, "processors": 1}, {}, LAPTOP_CPU, 2 + 3 + 40),
+        ({"read": 100 * MB}, {}, SOURCE_READ, (10, 3, 3, 0.5)),
+        ({}, {"from_laptop": 10 * MB}, NETWORK, (2, 3, 30, 0.5)),
+        ({}, {"store_write": 10 * MB}, STORE, (2, 3, 3, 30)),
+        ({}, {"receive_cpu": 1e-7}, CONTROLLER_CPU, (2, 3, 3, 30, 0.5)),
+        ({"send_cpu": 4e-7, "processors": 4}, {}, LAPTOP_CPU, (2, 3 + 30, 3, 0.5)),
+        ({"read_cpu": 4e-8, "processors": 1}, {}, LAPTOP_CPU, (2, 3 + 40, 3, 0.5)),
     ],
 )
 def test_each_resource_can_limit_a_capture(
-    laptop: dict[str, float], controller: dict[str, float], limit: str, seconds: float
+    laptop: dict[str, float], controller: dict[str, float], limit: str, stages: tuple[float, ...]
 ) -> None:
     found = forecast_capture(CAPTURE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
     assert found.limit == limit
-    assert found.seconds == nearly(seconds)
+    assert found.seconds == pytest.approx(CAPTURE.fixed + together(*stages))
     assert found.help is not None
     assert found.help.resource == limit
 
 
 @pytest.mark.parametrize(
-    ("laptop", "controller", "limit", "seconds"),
+    ("laptop", "controller", "limit", "stages", "back"),
     [
         # Writing is assumed at half of the read rate, and half of a disk's rate is written in the first stage.
-        ({"read": 100 * MB}, {}, TARGET_WRITE, 20 + 11),
-        ({}, {"to_laptop": 10 * MB}, NETWORK, 30 + 2.2),
-        ({}, {"store_read": 10 * MB}, STORE, 30 + 2.2),
-        ({}, {"send_cpu": 1e-7}, CONTROLLER_CPU, 30 + 2.2),
-        ({"decompress": 40 * MB}, {}, TARGET_CPU, 30 + 2.2),
-        ({"receive_cpu": 1e-7}, {}, TARGET_CPU, 31 + 2.2),
-        ({"hash": 50 * MB}, {}, TARGET_CPU, 4 + 26),
+        ({"read": 100 * MB}, {}, TARGET_WRITE, (0.3, 3, 1, 20), (11, 0.5)),
+        ({}, {"to_laptop": 10 * MB}, NETWORK, (0.3, 30, 1, 4), (2.2, 0.5)),
+        ({}, {"store_read": 10 * MB}, STORE, (30, 3, 1, 4), (2.2, 0.5)),
+        ({}, {"send_cpu": 1e-7}, CONTROLLER_CPU, (0.3, 30, 3, 1, 4), (2.2, 0.5)),
+        ({"decompress": 40 * MB}, {}, TARGET_CPU, (0.3, 3, 30, 4), (2.2, 0.5)),
+        ({"receive_cpu": 1e-7}, {}, TARGET_CPU, (0.3, 3, 1 + 30, 4), (2.2, 0.5)),
+        ({"hash": 50 * MB}, {}, TARGET_CPU, (0.3, 3, 1, 4), (2.2, 26)),
     ],
 )
 def test_each_resource_can_limit_a_restore(
-    laptop: dict[str, float], controller: dict[str, float], limit: str, seconds: float
+    laptop: dict[str, float],
+    controller: dict[str, float],
+    limit: str,
+    stages: tuple[float, ...],
+    back: tuple[float, ...],
 ) -> None:
     found = forecast_restore(RESTORE, replace(LAPTOP, **laptop), replace(CONTROLLER_, **controller))  # type: ignore[arg-type]
     assert found.limit == limit
-    assert found.seconds == nearly(seconds)
+    assert found.seconds == pytest.approx(together(*stages) + together(*back))
 
 
 def test_a_look_and_the_read_back_are_the_target_disks() -> None:
     work = replace(RESTORE, written=0, content=0, sent=0, looked=500 * MB, back=1500 * MB)
     found = forecast_restore(work, LAPTOP, CONTROLLER_)
     assert found.limit == TARGET_READ
-    assert found.seconds == nearly(1 + 3)
+    assert found.seconds == pytest.approx(1 + together(3, 0.5))
 
 
 def test_a_rotating_disk_is_written_as_fast_as_it_is_read_and_zeros_are_written() -> None:
@@ -129,7 +132,7 @@ def test_what_would_help_most_is_what_gains_most() -> None:
     # Six seconds of compressing become three, which is what the network takes.
     assert found.help is not None
     assert found.help.resource == LAPTOP_CPU
-    assert found.help.seconds == pytest.approx(2 + (3**4 + 3**4 + 2**4 + 0.5**4) ** 0.25)
+    assert found.help.seconds == pytest.approx(2 + together(2, 3, 3, 0.5))
     assert found.advice().startswith("Twice the processor in the laptop would help most: 5.7 s instead of 8.1 s")
 
 
@@ -137,7 +140,7 @@ def test_of_a_slow_target_a_better_disk_reads_and_writes_faster() -> None:
     found = forecast_restore(RESTORE, replace(LAPTOP, read=100 * MB), CONTROLLER_)
     assert found.help is not None
     assert found.help.resource == TARGET_WRITE
-    assert found.help.seconds == nearly((20 + 11) / 2)
+    assert found.help.seconds == pytest.approx(together(0.3, 3, 1, 10) + together(5.5, 0.5))
     assert found.advice().startswith("A disk twice as fast in the laptop would help most: 15.5 s instead of 31.0 s")
 
 
@@ -146,7 +149,7 @@ def test_of_a_fast_ethernet_a_gigabit_is_what_is_compared() -> None:
     found = forecast_capture(CAPTURE, LAPTOP, slow)
     assert found.help is not None
     assert found.help.words == "A gigabit network instead of one of 100 Mbit/s"
-    assert found.help.seconds == pytest.approx(2 + ((300 * MB / GIGABIT) ** 4 + 3**4 + 2**4 + 0.5**4) ** 0.25)
+    assert found.help.seconds == pytest.approx(2 + together(2, 3, 300 * MB / GIGABIT, 0.5))
     faster = forecast_capture(CAPTURE, LAPTOP, replace(CONTROLLER_, from_laptop=30 * MB))
     assert faster.help is not None
     assert faster.help.words == "A network twice as fast"
@@ -158,7 +161,7 @@ def test_a_gigabit_that_ten_laptops_share_is_no_fast_ethernet() -> None:
     assert found.limit == NETWORK
     assert found.help is not None
     assert found.help.words == "A network twice as fast"
-    assert found.help.seconds == nearly(1500 * MB / GIGABIT + 2.2)
+    assert found.help.seconds == pytest.approx(together(0.3, 1500 * MB / GIGABIT, 1, 4) + together(2.2, 0.5))
 
 
 def test_when_nothing_gains_by_itself_it_is_said() -> None:
@@ -213,7 +216,7 @@ def test_of_an_empty_disk_nothing_is_expected() -> None:
 def test_a_slow_store_holds_a_capture_up() -> None:
     found = forecast_capture(CAPTURE, LAPTOP, replace(CONTROLLER_, store_write=10 * MB))
     assert found.limit == STORE
-    assert found.seconds == nearly(CAPTURE.fixed + CAPTURE.sent / (10 * MB))
+    assert found.seconds == pytest.approx(CAPTURE.fixed + together(2, 3, 3, CAPTURE.sent / (10 * MB)))
 
 
 def test_a_forecast_as_a_result() -> None:
