@@ -20,23 +20,25 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems imp
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
-    NTFS,
     RUN,
     START,
     attached,
-    mounted,
     needs,
+    part,
+    runner,
+    single,
+)
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
+from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+    NTFS,
+    mounted,
     ntfs_dirty,
     ntfs_record,
     ntfs_unclean_log,
-    part,
     patch,
-    runner,
-    single,
 )
 from ansible_collections.fleet.imaging.tests.lab import registry
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan

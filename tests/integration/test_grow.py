@@ -14,19 +14,18 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
-    NTFS,
     RUN,
     attached,
     needs,
-    ntfs_dirty,
     part,
     partitioned,
     runner,
     single,
 )
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_dirty
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
 

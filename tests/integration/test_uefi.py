@@ -20,9 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
     START,
@@ -31,6 +29,8 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     runner,
     single,
 )
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")

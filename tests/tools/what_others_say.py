@@ -16,19 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
-    MIB,
-    NTFS,
-    RUN,
-    START,
-    UNCLEAN,
-    XFS_SIZE,
-    attached,
-    mounted,
-    part,
-    patch,
-    single,
-)
+from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, START, attached, part, single
+from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, UNCLEAN, XFS_SIZE, mounted, patch
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH
 
 SIZE = 32 * MIB

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from ..errors import ImagingError
@@ -28,7 +28,8 @@ AMBIVALENT = 8
 class Content:
     """What lies in a partition or on a disk, as blkid says; everything is empty when it is not known.
 
-    ``usage`` is "filesystem", "raid", "crypto" or "other". ``partition_table`` is the type of one that lies there.
+    ``usage`` is "filesystem", "raid", "crypto" or "other". ``partition_table`` is the type of one that lies there. ``ambivalent`` says that
+    blkid finds several things; ``stray`` names a signature that was found and is not what the place holds, such as a part of a file.
     """
 
     type: str = ""
@@ -37,6 +38,7 @@ class Content:
     version: str = ""
     partition_table: str = ""
     ambivalent: bool = False
+    stray: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,32 @@ Check = Callable[[Probe], "str | None"]
 """Says why the file system can't be trusted, or None when it is proven clean."""
 
 
+LUKS = "crypto_LUKS"
+LUKS_MAGIC = b"LUKS\xba\xbe"
+"""blkid's name, and what a LUKS begins with. blkid also knows the second header of a LUKS2, up to 4 MiB behind that, by itself (LUKS2 On-Disk
+Format Specification, section 2.1): in a file of a file system it says nothing of the partition."""
+
+
 def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
     """What lies in ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
+    content = _probe(run, path, offset, size)
+    if content.type != LUKS or _begins_with(path, offset, LUKS_MAGIC):
+        return content
+    beside = _probe(run, path, offset, size, "--match-types", f"no{LUKS}")
+    return replace(beside, stray=LUKS) if beside.type else content
+
+
+def _begins_with(path: str, offset: int, magic: bytes) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as device:
+            return os.pread(device.fileno(), len(magic), offset) == magic
+    except OSError as error:
+        raise ImagingError(f"{path} can't be read at byte {offset}: {error.strerror}.") from error
+
+
+def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) -> Content:
     part = ["-O", str(offset), "-S", str(size)] if size else []
-    result = run(["blkid", "-p", *part, "-o", "export", path])
+    result = run(["blkid", "-p", *options, *part, "-o", "export", path])
     if result.rc == NOTHING_FOUND and not result.err.strip():
         return Content()
     if result.rc == AMBIVALENT:

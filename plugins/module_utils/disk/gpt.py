@@ -25,8 +25,8 @@ CHECKSUM_AT = 16
 ENTRY = struct.Struct("<16s16sQQ")
 """The head of an entry: type GUID (zeros in an unused one), partition GUID, first and last sector (UEFI 2.10, table 5.6)."""
 
-ENTRIES_LIMIT = 1 << 20
-"""Bytes. The usual array of 128 entries has 16 KiB."""
+ENTRIES_LIMIT = 64 << 20
+"""Bytes of an array that is read as a whole. UEFI has no bound, the usual array of 128 entries has 16 KiB, and sgdisk makes some of 8 MiB."""
 
 USUAL_ENTRIES = 128
 SMALLEST_ENTRY = 128
@@ -78,6 +78,11 @@ class GptHeader:
         """Bytes of all entries."""
         return self.entry_count * self.entry_size
 
+    def entries_range(self, sector_size: int) -> tuple[int, int]:
+        """The bytes of the disk from the first entry on, in whole sectors."""
+        start = self.entries * sector_size
+        return start, start + -(-self.entries_size // sector_size) * sector_size
+
     def moved(self, place: int, backup: int, entries: int, last_usable: int) -> bytes:
         """The sector with this header made one for other places, all else kept."""
         data = bytearray(self.sector)
@@ -125,6 +130,25 @@ def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list
     return writes
 
 
+def protective_entry(boot_sector: bytes) -> bool:
+    """Whether an MBR says that the disk has a GPT (UEFI 2.10, section 5.2.3)."""
+    return any(MBR_ENTRY.unpack_from(boot_sector, offset)[0] == PROTECTIVE_TYPE for offset in MBR_ENTRIES)
+
+
+def unannounced_partitions(read: Read, sector_size: int) -> int:
+    """How many partitions a sound GPT names whose MBR does not say that there is a GPT; 0 when nothing is amiss.
+
+    Firmware and some systems go by such a GPT, Linux and Windows by the MBR.
+    """
+    if protective_entry(read(0, SMALLEST_SECTOR).ljust(SMALLEST_SECTOR, b"\0")):
+        return 0
+    try:
+        header, entries = _sound_table(read, sector_size)
+    except ImagingError:
+        return 0
+    return sum(1 for dummy in _partitions(entries, header.entry_size))
+
+
 def _sound_table(read: Read, sector_size: int) -> tuple[GptHeader, bytes]:
     header = GptHeader.read(read, 1, sector_size)
     if header is None or not header.sound or header.place != 1:
@@ -157,9 +181,9 @@ def _backup_places(
         if header is None:
             continue
         yield place * sector_size, (place + 1) * sector_size
-        end = header.entries + -(-header.entries_size // sector_size)
-        if free <= header.entries <= end <= sectors and header.entries_size <= ENTRIES_LIMIT:
-            yield header.entries * sector_size, end * sector_size
+        start, end = header.entries_range(sector_size)
+        if free * sector_size <= start <= end <= sectors * sector_size and header.entries_size <= ENTRIES_LIMIT:
+            yield start, end
 
 
 def _protective_mbr(read: Read, old_sectors: int, new_sectors: int) -> Iterator[tuple[int, bytes]]:

@@ -16,11 +16,16 @@ from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import RunCommand
-from .gpt import ENTRIES_LIMIT, MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read
+from .filesystems import detect
+from .gpt import MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read, unannounced_partitions
 from .raw_io import logical_sector_size
 
 NO_TABLE = "does not contain a recognized partition table"
 PARTITION_LIMIT = 4096
+
+BOOT_RECORD = 512
+BOOT_SIGNATURE = b"\x55\xaa"
+"""Bytes of a boot record, and what its last two are (UEFI 2.10, table 5.1)."""
 
 EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""
@@ -62,8 +67,9 @@ class Partition:
 class PartitionTable:
     """A partition table, its partitions sorted by their starts.
 
-    ``raw`` is sfdisk's JSON. ``metadata_ranges`` are the bytes that hold the table itself; ``hybrid_ranges`` what a hybrid MBR claims
-    besides a GPT. ``faults`` say why the table can't be a true description of the disk.
+    ``raw`` is sfdisk's JSON. ``metadata_ranges`` are the bytes that hold the table itself: of a GPT its headers and entries, of a DOS table
+    the boot records of the logical partitions. ``backup_ranges`` are those of them that hold the backup of a GPT. ``hybrid_ranges`` are what
+    a hybrid MBR claims besides a GPT. ``faults`` say why the table can't be a true description of the disk.
     """
 
     label: str
@@ -72,6 +78,7 @@ class PartitionTable:
     partitions: tuple[Partition, ...]
     raw: Mapping[str, Any]
     metadata_ranges: tuple[tuple[int, int], ...] = ()
+    backup_ranges: tuple[tuple[int, int], ...] = ()
     hybrid_ranges: tuple[tuple[int, int], ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -85,7 +92,7 @@ class PartitionTable:
 
 
 def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
-    """The table of the disk at ``path``, or None when it has none that sfdisk knows.
+    """The table of the disk at ``path``, or None when it has none that sfdisk knows, or holds a volume that only looks like one.
 
     Raises MissingTool without sfdisk, and ImagingError when sfdisk fails or its answer makes no sense.
     """
@@ -100,11 +107,17 @@ def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
             size = disk.seek(0, os.SEEK_END)
             descriptor = disk.fileno()
             sector_size = logical_sector_size(descriptor)
-            return parse_partition_table(
+            table = parse_partition_table(
                 result.out, device, size, sector_size, lambda offset, length: os.pread(descriptor, length, offset)
             )
     except OSError as error:
         raise ImagingError(f"The partition table of {path} can't be read: {error.strerror}.") from error
+    return None if _is_boot_code(run, path, table) else table
+
+
+def _is_boot_code(run: RunCommand, path: str, table: PartitionTable) -> bool:
+    """Whether a DOS table that can't be true is code and text in the boot sector of a volume that fills the disk, such as BitLocker's."""
+    return table.label == "dos" and bool(table.faults) and bool(detect(run, path).type)
 
 
 def parse_partition_table(text: str, device: str, disk_size: int, sector_size: int, read: Read) -> PartitionTable:
@@ -123,13 +136,25 @@ def parse_partition_table(text: str, device: str, disk_size: int, sector_size: i
         raise ImagingError(f"sfdisk gave no list of at most {PARTITION_LIMIT} partitions for {device}.")
     partitions = sorted((_partition(entry, device, sector_size) for entry in entries), key=lambda each: each.start)
     table = PartitionTable(label, sector_size, disk_size, tuple(partitions), raw)
+    faults = list(_faults(table))
     if label == "gpt":
+        main, backup = _gpt_ranges(read, disk_size, sector_size)
         table = replace(
             table,
-            metadata_ranges=tuple(_gpt_ranges(read, disk_size, sector_size)),
+            metadata_ranges=(*main, *backup),
+            backup_ranges=tuple(backup),
             hybrid_ranges=tuple(_hybrid_ranges(read, disk_size, sector_size)),
         )
-    return replace(table, faults=tuple(_faults(table)))
+    elif label == "dos":
+        boot_records = list(_boot_records(read, table))
+        table = replace(table, metadata_ranges=tuple((place, place + sector_size) for place in boot_records))
+        named = unannounced_partitions(read, sector_size)
+        if named:
+            faults.append(
+                f"Its MBR has no entry of type EE, and yet there is a valid GPT, which names {named} partitions: some systems go by the MBR, "
+                "others by the GPT."
+            )
+    return replace(table, faults=tuple(faults))
 
 
 def _parse_json(text: str, device: str) -> Mapping[str, Any]:
@@ -176,27 +201,54 @@ def _sectors(entry: Mapping[str, Any], name: str, node: str, least: int = 0) -> 
     return count
 
 
-def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
-    """The headers and arrays of a GPT: where they usually lie, and where the primary header says that the backup is."""
+def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The headers and arrays of a GPT, the primary one and its backup: at the disk's end, and where the primary header says that it is."""
     sectors = disk_size // sector_size
     primary = GptHeader.read(read, 1, sector_size)
     places = {1, sectors - 1} | ({primary.backup} if primary else set())
+    main: list[tuple[int, int]] = []
+    backup: list[tuple[int, int]] = []
     for place in sorted(place for place in places if 0 < place < sectors):
         header = GptHeader.read(read, place, sector_size)
         if header is None:
             continue
-        yield place * sector_size, (place + 1) * sector_size
-        start = header.entries * sector_size
-        length = header.entries_size
-        # A header that claims more is damaged, and nothing follows from it.
-        if 0 < length <= ENTRIES_LIMIT and start + length <= disk_size:
-            yield start, start + -(-length // sector_size) * sector_size
+        ranges = main if place == 1 else backup
+        ranges.append((place * sector_size, (place + 1) * sector_size))
+        start, end = header.entries_range(sector_size)
+        # A header that claims more than there is is damaged, and nothing follows from it.
+        if start < end <= disk_size:
+            ranges.append((start, end))
+    return main, backup
+
+
+def _boot_records(read: Read, table: PartitionTable) -> Iterator[int]:
+    """Where the boot records lie that describe the logical partitions, in bytes: each names a partition and the next record, counted from
+    the start of the extended partition, and may lie anywhere in that, also in the free space of a file system.
+
+    Source: the kernel's block/partitions/msdos.c, parse_extended.
+    """
+    for extended in filter(table.is_extended, table.partitions):
+        place = extended.start
+        seen: set[int] = set()
+        while place not in seen and len(seen) < PARTITION_LIMIT and place + table.sector_size <= table.disk_size:
+            record = read(place, BOOT_RECORD)
+            if record[510:512] != BOOT_SIGNATURE:
+                break
+            yield place
+            seen.add(place)
+            entries = (MBR_ENTRY.unpack_from(record, offset) for offset in MBR_ENTRIES)
+            link = next(
+                (start for kind, start, count in entries if _plain(f"{kind:x}") in EXTENDED_TYPES and count), None
+            )
+            if link is None:
+                break
+            place = extended.start + link * table.sector_size
 
 
 def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
     """What the entries of the MBR claim, besides the protective one."""
-    boot_sector = read(0, 512)
-    if boot_sector[510:512] != b"\x55\xaa":
+    boot_sector = read(0, BOOT_RECORD)
+    if boot_sector[510:512] != BOOT_SIGNATURE:
         return
     for offset in MBR_ENTRIES:
         kind, start, count = MBR_ENTRY.unpack_from(boot_sector, offset)

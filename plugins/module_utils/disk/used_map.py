@@ -8,6 +8,7 @@ Everything that is not proven to be free is used. Only a file system that is pro
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Iterator
 
@@ -15,26 +16,22 @@ from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .devices import Disk
 from .filesystems import MAPPED, Content, detect, distrust_node
+from .gpt import Read
+from .owners import NEVER_MAPPED, covered, covering, inner_table
 from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
+from .sizes import file_system_size
 
 ALL = "all"
 
 TAIL = 1 << 20
 """Bytes at the end of a disk that are always used: backup GPT, metadata of firmware RAID, the database of Windows' dynamic disks."""
 
+SWAP = "swap"
 SWAP_HEADER = 64 << 10
 """Bytes. The header of a swap area is one page, and no page is larger."""
-
-NEVER_MAPPED = {
-    "42": "it belongs to a Windows dynamic disk",
-    "5808C8AA-7E8F-42E0-85D2-E904BE0B7DCF": "it belongs to a Windows dynamic disk",
-    "AF9B60A0-1431-4F62-BC68-3311714A69AD": "it belongs to a Windows dynamic disk",
-    "E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D": "it belongs to Windows Storage Spaces",
-}
-"""Types of partitions that do not hold a file system of their own, even when they seem to."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,21 @@ class PartitionUse:
 
 @dataclass(frozen=True)
 class UsedMap:
-    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does."""
+    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` where the backup of a GPT lies."""
 
     ranges: ByteRanges
     partitions: list[PartitionUse] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     reason: str = ""
+    backup_gpt: tuple[tuple[int, int], ...] = ()
 
     def partitions_json(self) -> list[dict[str, Any]]:
         """The facts of each partition, for a result or an image's header."""
         return [asdict(partition) for partition in self.partitions]
+
+    def source_json(self) -> dict[str, Any]:
+        """What an image's header says of its source's partitions."""
+        return {"partitions": self.partitions_json(), "backup_gpt": [list(place) for place in self.backup_gpt]}
 
 
 def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mode: str) -> UsedMap:
@@ -81,12 +83,13 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
     reason = "all of it was asked for" if mode == ALL else _why_whole(mapper, disk, table)
     if reason and mode != ALL:
         mapper.warnings.append(f"All of {disk.path} is captured: {reason}.")
-    found = [mapper.use(partition, table, reason) for partition in table.partitions] if table else []
+    found = mapper.use_all(table, reason) if table else []
     if table is None or reason:
         ranges = ByteRanges([(0, disk.size)])
     else:
         ranges = ByteRanges.union([ByteRanges(_outside_partitions(table, disk.size)), *(used for _use, used in found)])
-    return UsedMap(ranges, [use for use, _used in found], mapper.warnings, reason)
+    backup = table.backup_ranges if table else ()
+    return UsedMap(ranges, [use for use, _used in found], mapper.warnings, reason, backup)
 
 
 def _why_whole(mapper: _Mapper, disk: Disk, table: PartitionTable | None) -> str:
@@ -132,18 +135,44 @@ class _Mapper:
             return Content(), self._missing_tool(error)
         except ImagingError as error:
             return Content(), str(error).rstrip(".")
-        return content, "its content looks like several things at once" if content.ambivalent else ""
+        if content.ambivalent:
+            return content, "its content looks like several things at once"
+        if content.stray:
+            return (
+                content,
+                f"a signature of {content.stray} lies in it, which may be a part of a file, or of what it held before or holds now",
+            )
+        return content, ""
 
-    def use(self, partition: Partition, table: PartitionTable, whole: str) -> tuple[PartitionUse, ByteRanges]:
-        """What of a partition is used; all of it when ``whole`` gives a reason."""
-        content, unknown = self.detect(partition.start, partition.size)
-        reason = whole or NEVER_MAPPED.get(partition.type.upper(), "") or unknown
-        method, ranges = "whole", ByteRanges()
+    def use_all(self, table: PartitionTable, whole: str) -> list[tuple[PartitionUse, ByteRanges]]:
+        """What of each partition is used; all of it when ``whole`` gives a reason."""
+        contents = [self.detect(partition.start, partition.size) for partition in table.partitions]
+        covers = ""
+        for partition, (content, _unknown) in zip(table.partitions, contents):
+            what = covering(content, self._reader(partition))
+            covers = covers or (
+                what and f"partition {partition.number} holds {what}, which may cover every block of it"
+            )
+        return [
+            self._use(partition, table, content, whole, unknown, covers)
+            for partition, (content, unknown) in zip(table.partitions, contents)
+        ]
+
+    def _use(
+        self, partition: Partition, table: PartitionTable, content: Content, whole: str, unknown: str, covers: str
+    ) -> tuple[PartitionUse, ByteRanges]:
+        method, ranges, conflict = "whole", ByteRanges(), ""
+        if content.type == SWAP or content.type in MAPPED:
+            conflict = inner_table(content, self._reader(partition)) or covers
+        reason = whole or NEVER_MAPPED.get(partition.type.upper(), "")
         if reason:
             pass
-        elif table.is_extended(partition):
+        elif table.is_extended(partition) and not unknown:
             method, ranges = "extended", _gaps(partition, table)
-        elif content.type == "swap":
+        elif unknown or conflict:
+            reason = unknown or conflict
+            self._warn_whole(partition, content, reason)
+        elif content.type == SWAP:
             method = "swap header"
             ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
         elif content.type in MAPPED:
@@ -155,12 +184,27 @@ class _Mapper:
             ranges = ByteRanges([(partition.start, partition.end)])
         return _describe(partition, content, ranges.total(), method, reason), ranges
 
+    def _reader(self, partition: Partition) -> Read:
+        """Reads at offsets of a partition."""
+
+        def read(offset: int, length: int) -> bytes:
+            try:
+                with open(self._disk, "rb", buffering=0) as disk:
+                    return os.pread(disk.fileno(), length, partition.start + offset)
+            except OSError:
+                return b""  # what can't be read ends the capture itself, with all that is to be said of it
+
+        return read
+
     def _map(self, partition: Partition, content: Content) -> tuple[ByteRanges, str]:
         """The used ranges of a file system, or why there is no telling."""
         try:
             with partition_node(self._run, self._disk, partition) as node:
-                reason = distrust_node(self._run, content, node, partition.size)
-                if reason is None:
+                size = file_system_size(self._disk, partition.start, content.type)
+                reason = covered(self._reader(partition), partition.size, size) or distrust_node(
+                    self._run, content, node, partition.size
+                )
+                if not reason:
                     used = used_blocks(self._run, content.type, node, partition.size)
                     start = partition.start
                     return ByteRanges.from_sorted((start + low, start + high) for low, high in used), ""
@@ -171,15 +215,23 @@ class _Mapper:
             return ByteRanges(), str(error)
         except (ImagingError, OSError) as error:
             reason = str(error).rstrip(".")
-        self.warnings.append(f"Partition {partition.number} ({content.type}) is captured whole: {reason}.")
+        self._warn_whole(partition, content, reason)
         return ByteRanges(), reason
+
+    def _warn_whole(self, partition: Partition, content: Content, reason: str) -> None:
+        if reason in self._warned:
+            return  # a missing tool, which was said once for all
+        held = f" ({content.type})" if content.type else ""
+        self.warnings.append(f"Partition {partition.number}{held} is captured whole: {reason}.")
 
     def _missing_tool(self, error: MissingTool) -> str:
         """Say once that a tool is missing; returns the reason."""
         way_out = "Install it, or set imaging_install: true" if error.package == "partclone" else "Install it"
         text = f"{error} What it would map is captured whole, which takes longer. {way_out}."
         self._warn_once(error.package, text)
-        return f"{error.program} is not installed"
+        reason = f"{error.program} is not installed"
+        self._warned.add(reason)
+        return reason
 
     def _warn_once(self, subject: str, text: str) -> None:
         if subject not in self._warned:

@@ -10,10 +10,11 @@ metadata of RAID) is made zeros. On a smaller one everything must fit that lies 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping
 
-from ..disk.gpt import USUAL_ENTRIES, Read, relocate, reserve
+from ..disk.gpt import ENTRIES_LIMIT, SMALLEST_ENTRY, USUAL_ENTRIES, Read, relocate, reserve, unannounced_partitions
 from ..disk.ranges import ByteRanges
 from ..disk.used_map import TAIL
 from ..errors import ImagingError
@@ -26,6 +27,8 @@ from .places import content_words, known_partitions
 
 DYNAMIC_DISK = "42"
 """Type of the DOS partitions of Windows' dynamic disks, whose database is at the very end."""
+
+MOST_ENTRIES = ENTRIES_LIMIT // SMALLEST_ENTRY
 
 NOT_MOVED = "Use a disk of exactly the same size"
 
@@ -56,10 +59,11 @@ def extent(header: ImageHeader, index: Index) -> Extent:
         (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")
         for each in known_partitions(header.source.get("partitions"))
     ]
-    used = _last_used(index, size - TAIL)
+    used = _last_used(index, size - TAIL, ByteRanges(_backup_ranges(header)) if label == "gpt" else ByteRanges())
     ends.append((used, f"what is used in no partition up to {used}"))
-    end, last = max(ends)
-    entries = _integer(header.partition_table, "table-length", USUAL_ENTRIES)
+    # Of several that end together the first says most: a partition has a name.
+    end, last = max(ends, key=lambda each: each[0])
+    entries = _count(header.partition_table, "table-length", USUAL_ENTRIES)
     least = -(-end // sector_size) * sector_size + (reserve(sector_size, entries) if label == "gpt" else 0)
     return Extent(min(least, size), end, last)
 
@@ -81,6 +85,11 @@ def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) 
                 f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or mend "
                 "the table of the reference with sgdisk -v and capture again."
             ) from error
+    elif unannounced_partitions(read, geometry.logical_sector_size):
+        raise ImagingError(
+            "The image's disk has an MBR and a GPT that say different things, and only one of them could be moved to a disk of another size. "
+            f"{NOT_MOVED}, or remove the one that is not meant on the reference (sgdisk --zap or gdisk) and capture again."
+        )
     elif any(each.get("type") == DYNAMIC_DISK for each in _entries(header)):
         raise ImagingError(
             "The image is of a dynamic disk of Windows, whose database lies at the end of exactly that disk. "
@@ -126,18 +135,35 @@ def _own(
     return OwnChunk(Row(chunk, flags, pack_ranges(ranges, length), 0, 0, hashed), memoryview(content))
 
 
-def _last_used(index: Index, below: int) -> int:
-    """Where the last byte lies that is not zero and not in the image's end, which every used map has whatever is there."""
+def _last_used(index: Index, below: int, moved: ByteRanges) -> int:
+    """Where the last byte lies that is not zero and not in the image's end, which every used map has whatever is there.
+
+    ``moved`` is what goes elsewhere on a disk of another size.
+    """
+    stays = moved.complement(below)
     for position in range(len(index) - 1, -1, -1):
         row = index.row_at(position)
         begin = index.geometry.offset(row.chunk)
         if row.flags & ZERO or begin >= below:
             continue
         ranges = unpack_ranges(row.ranges, index.geometry.length(row.chunk))
-        ends = [min(begin + high, below) for low, high in ranges if begin + low < below]
+        ends = [high for start, end in ranges for _low, high in stays.within(begin + start, begin + end)]
         if ends:
             return ends[-1]
     return 0
+
+
+def _backup_ranges(header: ImageHeader) -> Iterator[tuple[int, int]]:
+    """Where the header says that the backup of the GPT lies, as far as that can be."""
+    noted = header.source.get("backup_gpt")
+    behind = max(
+        (each["start"] + each["size"] for each in known_partitions(header.source.get("partitions"))), default=0
+    )
+    for each in noted if isinstance(noted, list) else ():
+        if isinstance(each, list) and len(each) == 2 and all(type(place) is int for place in each):
+            start, end = each
+            if behind <= start < end <= header.geometry.disk_size:
+                yield start, end
 
 
 def _label(header: ImageHeader) -> str:
@@ -154,6 +180,9 @@ def _name(partition: Mapping[str, Any]) -> str:
     return f"partition {partition['number']}" + (f" ({words})" if words else "")
 
 
-def _integer(value: Mapping[str, Any] | None, name: str, default: int) -> int:
+def _count(value: Mapping[str, Any] | None, name: str, default: int) -> int:
+    """A count in the answer of sfdisk, which writes some of its numbers as text."""
     found = (value or {}).get(name)
-    return found if isinstance(found, int) and 0 < found <= 1 << 16 else default
+    if isinstance(found, str) and re.fullmatch("[0-9]{1,9}", found):
+        found = int(found)
+    return found if type(found) is int and 0 < found <= MOST_ENTRIES else default

@@ -83,7 +83,7 @@ class SourceDisk(HeldDisk):
             "model": self.disk.model,
             "serial": self.disk.serial,
             "wwn": self.disk.wwn,
-            "partitions": self.used.partitions_json(),
+            **self.used.source_json(),
             "used_map": self._request.used_map,
             **{name: value for name, value in self._request.facts.items() if name in FACTS},
         }

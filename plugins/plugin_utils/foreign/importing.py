@@ -211,7 +211,7 @@ class _Import:
             "host": platform.node(),
             "device": self._source.path,
             "imported_from": self._source.identity,
-            "partitions": used.partitions_json(),
+            **used.source_json(),
             "used_map": self._request.used_map,
         }
         header = ImageHeader(

@@ -27,7 +27,21 @@ needs_sgdisk = pytest.mark.skipif(shutil.which("sgdisk") is None, reason="sgdisk
 def make_disk(path: str, entries: int = 128) -> bytes:
     with open(path, "wb") as file:
         file.truncate(SIZE)
-    layout = ["-n", "1:1M:+3M", "-c", "1:EFI", "-t", "1:ef00", "-n", "2:4M:+10M", "-c", "2:Windows", "-A", "2:set:2"]
+    start = "1M" if entries <= 256 else "3M"
+    layout = [
+        "-n",
+        f"1:{start}:3999K",
+        "-c",
+        "1:EFI",
+        "-t",
+        "1:ef00",
+        "-n",
+        "2:4M:+10M",
+        "-c",
+        "2:Windows",
+        "-A",
+        "2:set:2",
+    ]
     subprocess.run(["sgdisk", "-S", str(entries), *layout, path], check=True, stdout=subprocess.DEVNULL)
     with open(path, "rb") as file:
         return file.read()
@@ -86,12 +100,13 @@ def test_the_smallest_disk_has_room_for_the_backup_and_no_more(tmp_path: object)
 
 
 @needs_sgdisk
-def test_an_array_of_another_size_is_kept(tmp_path: object) -> None:
+@pytest.mark.parametrize("entries", [256, 16384])
+def test_an_array_of_another_size_is_kept(entries: int, tmp_path: object) -> None:
     path = scratch_name(tmp_path, "disk")
-    disk = make_disk(path, entries=256)
+    disk = make_disk(path, entries)
     content = moved(disk, 2 * SIZE)
-    assert "table-length: 256" in check(path, content)
-    check(path, moved(disk, END + reserve(512, 256)))
+    assert f"table-length: {entries}" in check(path, content)
+    check(path, moved(disk, END + reserve(512, entries)))
 
 
 @needs_sgdisk

@@ -151,6 +151,33 @@ def test_absurd_places_in_a_header_lead_nowhere(header: bytes) -> None:
     assert parse(answer("gpt"), with_bytes((512, header))).metadata_ranges == ((512, 1024),)
 
 
+def test_the_backup_of_a_gpt_is_told_from_the_main_one() -> None:
+    disk = with_bytes((512, gpt_header(30000, 40)), (30000 * 512, gpt_header(1, 20000, 8, 256)))
+    assert parse(answer("gpt"), disk).backup_ranges == ((30000 * 512, 30001 * 512), (20000 * 512, 20004 * 512))
+
+
+def boot_record(*entries: tuple[int, int, int]) -> bytes:
+    return bytes(446) + b"".join(struct.pack("<4xB3xII", *each) for each in entries).ljust(64, b"\0") + b"\x55\xaa"
+
+
+def test_boot_records_lie_where_the_one_before_says() -> None:
+    disk = with_bytes(
+        (2048 * 512, boot_record((0x83, 8, 8), (5, 1000, 100))),
+        (3048 * 512, boot_record((0x83, 8, 8), (0x0F, 500, 100))),
+        (2548 * 512, boot_record((0x83, 8, 8))),
+    )
+    table = parse(answer("dos", entry(1, 2048, 4096, "f"), entry(5, 2056, 1500)), disk)
+    assert table.metadata_ranges == tuple((place * 512, place * 512 + 512) for place in (2048, 3048, 2548))
+
+
+@pytest.mark.parametrize(
+    "link", [(5, 0, 100), (5, 1000, 0), (0x83, 1000, 100), (5, 0xFFFFFFFF, 100), (5, SECTORS - 2048, 1), (5, 1, 1)]
+)
+def test_a_chain_of_boot_records_that_leads_nowhere_ends(link: tuple[int, int, int]) -> None:
+    disk = with_bytes((2048 * 512, boot_record((0x83, 8, 8), link)))
+    assert parse(answer("dos", entry(1, 2048, 4096, "5")), disk).metadata_ranges == ((2048 * 512, 2049 * 512),)
+
+
 def test_what_a_hybrid_mbr_claims_is_known_and_clipped_to_the_disk() -> None:
     slots = [
         struct.pack("<4xB3xII", *slot)

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -125,3 +127,57 @@ def test_a_dynamic_disk_is_bound_to_its_size() -> None:
     header.partition_table["partitions"][0]["type"] = "42"  # type: ignore[index]
     with pytest.raises(ImagingError, match="dynamic disk"):
         own_chunks(header, index, SIZE + MIB, lambda offset, length: content[offset : offset + length])
+
+
+def test_the_backup_of_a_gpt_needs_no_room_where_it_was() -> None:
+    used = Used((0, CHUNK), (9 * CHUNK, 9 * CHUNK + 1024))
+    header, index, _content = image(used, "gpt", [(512, 1024)])
+    assert extent(header, index).least == 9 * CHUNK + 1024 + 33 * 512
+    header.source["backup_gpt"] = [[9 * CHUNK, 9 * CHUNK + 1024]]  # type: ignore[index]
+    assert extent(header, index).least == CHUNK + 33 * 512
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        "x",
+        [1],
+        [[1]],
+        [["a", "b"]],
+        [[True, False]],
+        [[0, 9 * CHUNK + 1024]],  # from before the partition's end: no backup lies there
+        [[9 * CHUNK + 1024, 9 * CHUNK]],
+        [[9 * CHUNK, 1 << 62]],
+    ],
+)
+def test_a_place_of_the_backup_that_can_not_be_counts_for_nothing(noted: Any) -> None:
+    header, index, _content = image(Used((0, CHUNK), (9 * CHUNK, 9 * CHUNK + 1024)), "gpt", [(512, 1024)])
+    header.source["backup_gpt"] = noted  # type: ignore[index]
+    assert extent(header, index).least == 9 * CHUNK + 1024 + 33 * 512
+
+
+@pytest.mark.parametrize(("length", "sectors"), [("256", 65), (256, 65), ("12x", 33), (True, 33), (-1, 33), ("", 33)])
+def test_the_count_of_entries_is_text_in_the_answer_of_sfdisk(length: Any, sectors: int) -> None:
+    header, index, _content = image(Used((0, CHUNK)), "gpt", [(CHUNK, CHUNK)], **{"table-length": length})
+    assert extent(header, index).least == 2 * CHUNK + sectors * 512
+
+
+def test_of_what_ends_at_the_same_place_the_partition_is_named() -> None:
+    header, index, _content = image(Used((0, 2 * CHUNK)), "dos", [(CHUNK, CHUNK)])
+    assert "partition 1" in extent(header, index).last
+
+
+def sound_gpt() -> bytes:
+    """The start of a disk with a GPT of one partition, and without an MBR."""
+    entries = struct.pack("<16s16sQQ", b"type", b"guid", 100, 200).ljust(128 * 128, b"\0")
+    fields = [92, 0, 0, 1, SIZE // 512 - 1, 34, SIZE // 512 - 34, b"disk", 2, 128, 128, zlib.crc32(entries)]
+    header = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, *fields)
+    fields[1] = zlib.crc32(header)
+    return bytes(512) + struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, *fields).ljust(512, b"\0") + entries
+
+
+def test_a_gpt_that_the_mbr_does_not_speak_of_is_bound_to_its_size() -> None:
+    header, index, _content = image(USED_BELOW, "dos", [(CHUNK, CHUNK)])
+    disk = sound_gpt().ljust(SIZE, b"\0")
+    with pytest.raises(ImagingError, match="an MBR and a GPT that say different things"):
+        own_chunks(header, index, SIZE + MIB, lambda offset, length: bytes(disk[offset : offset + length]))
