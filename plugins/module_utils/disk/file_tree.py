@@ -26,6 +26,9 @@ LARGEST_SAVED = 1 << 29
 LARGEST_FILE = 1 << 20
 """Characters of a file that are looked at: what is read here are texts of a few lines."""
 
+MOST_LINKS = 40
+"""Symbolic links that one path may lead through, as in the kernel (path_resolution(7))."""
+
 
 class FileTree(ABC):
     """The files of one file system, by paths from its root."""
@@ -42,16 +45,42 @@ class FileTree(ABC):
     def save(self, path: str, target: str) -> None:
         """Copy a file, by its exact path, into one of this machine; raises ImagingError, MissingTool."""
 
+    @abstractmethod
+    def head(self, path: str, length: int) -> bytes:
+        """The first bytes of a file, by its exact path, however large it is; nothing when it can't be read. Raises MissingTool."""
+
+    def link(self, path: str) -> str | None:
+        """Where a symbolic link leads, in its own words; None when there is no link at that exact path. Raises MissingTool."""
+        return None
+
+    def roots(self) -> list[FileTree]:
+        """Where in this file system a system may have its root: the root of its own, and those of subvolumes."""
+        return [self]
+
     def find(self, path: str) -> str | None:
-        """The exact path of something, whose names may differ in capital and small letters; None when it is not there."""
-        found = ""
-        for name in path.strip("/").split("/"):
+        """The exact path of something, whose names may differ in capital and small letters; None when it is not there.
+
+        Symbolic links are followed, never out of this file system.
+        """
+        found, names, links = "", _steps(path), 0
+        while names:
+            name = names.pop(0)
+            if name == "..":
+                found = found.rpartition("/")[0]
+                continue
             there = self.names(found or "/")
             # Both "Windows" and "windows" can be there; the exact name is preferred.
             match = [each for each in there if each == name] or [each for each in there if each.lower() == name.lower()]
             if not match:
                 return None
-            found += "/" + match[0]
+            target = self.link(f"{found}/{match[0]}")
+            if target is None:
+                found += "/" + match[0]
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                return None
+            found, names = "" if target.startswith("/") else found, _steps(target) + names
         return found
 
     def read(self, path: str) -> bytes | None:
@@ -83,6 +112,11 @@ class NtfsTree(FileTree):
         result = self._run(["ntfscat", "--force", self._node, path])
         return None if result.rc else _bytes(result.out)
 
+    def head(self, path: str, length: int) -> bytes:
+        """By ntfscat, which is ended when there is enough."""
+        script = 'ntfscat --force "$1" "$2" | head -c "$3"'
+        return _bytes(self._run(["sh", "-c", script, "sh", self._node, path, str(length)]).out)
+
     def save(self, path: str, target: str) -> None:
         """By ntfscat, which can only write to its standard output."""
         script = f'set -e; ntfscat --force "$1" "$2" | head -c {LARGEST_SAVED} >"$3"'
@@ -91,12 +125,17 @@ class NtfsTree(FileTree):
             raise ImagingError(f"{path} can't be copied to {target}: {result.complaint()}")
 
 
+LINK_MODE = "12"
+"""What the mode of a symbolic link begins with, in octal digits (inode(7): S_IFLNK)."""
+
+
 class ExtTree(FileTree):
     """An ext2, ext3 or ext4 on a block device, or in a regular file."""
 
     def __init__(self, run: RunCommand, node: str) -> None:
         self._run = run
         self._node = node
+        self._modes: dict[str, dict[str, str]] = {}
 
     def _ask(self, request: str, path: str) -> str:
         # debugfs has quotes, and no way to write one inside of them.
@@ -104,10 +143,32 @@ class ExtTree(FileTree):
             return ""
         return self._run(["debugfs", "-c", "-R", f'{request} "{path}"', self._node]).out
 
+    def _list(self, folder: str) -> dict[str, str]:
+        """The modes, in octal digits, of what is in a folder. By debugfs: /inode/mode/user/group/name/size/ on each line."""
+        if folder not in self._modes:
+            rows = (line.split("/") for line in self._ask("ls -p", folder).splitlines())
+            there = (row for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0")
+            self._modes[folder] = {row[5]: row[2] for row in there}
+        return self._modes[folder]
+
     def names(self, folder: str) -> list[str]:
-        """By debugfs: /inode/mode/user/group/name/size/ on each line."""
-        rows = (line.split("/") for line in self._ask("ls -p", folder).splitlines())
-        return [row[5] for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0"]
+        """By debugfs."""
+        return list(self._list(folder))
+
+    def link(self, path: str) -> str | None:
+        """By debugfs, which shows the target of a short link with its inode, and that of a longer one as a file's content."""
+        folder, _slash, name = path.rpartition("/")
+        if not self._list(folder or "/").get(name, "").startswith(LINK_MODE):
+            return None
+        short = re.search(r'^Fast link dest: "(.*)"$', self._ask("stat", path), re.MULTILINE)
+        return short[1] if short else self._ask("cat", path)
+
+    def head(self, path: str, length: int) -> bytes:
+        """By debugfs, which is ended when there is enough."""
+        if re.search(r'["\n]', path):
+            return b""
+        script = 'debugfs -c -R "$1" "$2" | head -c "$3"'
+        return _bytes(self._run(["sh", "-c", script, "sh", f'cat "{path}"', self._node, str(length)]).out)
 
     def content(self, path: str) -> bytes | None:
         """By debugfs, which gives nothing for a link."""
@@ -141,6 +202,10 @@ class FatTree(FileTree):
         result = self._run(["mtype", "-i", self._node, f"::{path}"])
         return None if result.rc else _bytes(result.out)
 
+    def head(self, path: str, length: int) -> bytes:
+        """By mtype; there are no large files on an EFI system partition."""
+        return (self.content(path) or b"")[:length]
+
     def save(self, path: str, target: str) -> None:
         """By mcopy."""
         self._copy(f"::{path}", target, path)
@@ -165,6 +230,11 @@ class FatTree(FileTree):
         result = self._run(["mcopy", "-n", "-o", "-i", self._node, source, target])
         if result.rc:
             raise ImagingError(f"{path} can't be copied: {result.complaint()}")
+
+
+def _steps(path: str) -> list[str]:
+    """The names that a path leads through."""
+    return [name for name in path.split("/") if name not in ("", ".")]
 
 
 def _bytes(text: str) -> bytes:

@@ -5,36 +5,82 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Iterator
+import contextlib
+import os
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Iterator
 
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
 from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
+from .mounted_tree import mounted_tree
 from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
-from .partition_table import Partition, is_esp, read_partition_table
+from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
 from .sizes import file_system_size
-from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_system
+from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
+from .systems_linux import LINUX, find_linux, join
+
+WHOLE_DISK = 0
+"""Number of the "partition" that a disk without a partition table is."""
 
 ENCRYPTED = ("BitLocker", "crypto_LUKS", "FileVault2")
 """blkid's names of what holds a file system that only a key opens."""
 
-TREES: dict[str, Callable[[RunCommand, str], FileTree]] = {
-    "ntfs": NtfsTree,
-    "ext2": ExtTree,
-    "ext3": ExtTree,
-    "ext4": ExtTree,
-}
+SUSPENDED = "swsuspend"
+"""blkid's name of a swap area in which a Linux is hibernated."""
 
-WAYS_OUT = {
-    "not_generalized": SYSPREP,
-    "hibernated": "start it once more, and shut it down wholly (Windows: powercfg /h off, then shutdown /s /t 0)",
-    "dirty": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
-    "encrypted": "decrypt it first (Windows: manage-bde -off C:), as no other machine can unlock a copy by itself",
+EXT = ("ext2", "ext3", "ext4")
+MOUNTED = ("btrfs", "xfs")
+"""File systems whose files only the kernel reads, which is given none that is not proven clean."""
+
+ORDINARY = ("exfat", "swap", "vfat")
+"""What holds no system, or none that could be unfit."""
+
+ORDINARY_TYPES = (
+    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
+    "21686148-6449-6E6F-744E-656564454649",
+    "9E1A2D38-C612-4316-AA26-8B49521E5A8B",
+    "41",
+)
+"""Partitions whose content is no file system: reserved by Microsoft, for a BIOS and for Open Firmware (PReP) to boot from."""
+
+BIOS_BOOT = ORDINARY_TYPES[1:]
+
+BLANK = 1 << 20
+"""Bytes at the start of a partition: when all are zero, no system is in it."""
+
+BOOT_CODE = 440
+"""Bytes of program at the start of an MBR."""
+
+OWN_WAY = (b"GRUB", b"LILO")
+"""What boot code of an MBR has in it that starts a system without an active partition."""
+
+OTHER = ""
+WAYS_OUT: dict[str, dict[str, str]] = {
+    "not_generalized": {OTHER: SYSPREP},
+    "hibernated": {
+        "ntfs": "start it once more, and shut it down wholly (powercfg /h off, then shutdown /s /t 0)",
+        OTHER: "start it once more and shut it down (systemctl poweroff), or give up what it has open (mkswap -U UUID, as blkid shows it)",
+    },
+    "dirty": {
+        "ntfs": "start its Windows once more and shut it down wholly (shutdown /s /t 0), or have it checked (chkdsk /f)",
+        "vfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
+        "exfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
+        "xfs": "start it once more and shut it down, or mount and unmount it, or have it repaired (xfs_repair)",
+        "btrfs": "start it once more and shut it down, or mount and unmount it",
+        OTHER: "start it once more and shut it down, or have it checked (fsck)",
+    },
+    "encrypted": {
+        "BitLocker": "decrypt it (manage-bde -off C:) and wait until manage-bde -status says Fully Decrypted, as no other machine can unlock a "
+        "copy by itself; to suspend its protection is not enough",
+        "crypto_LUKS": "set the reference up without encryption, or decrypt it (cryptsetup reencrypt --decrypt), as all copies would have one "
+        "key, and none that is bound to a TPM opens; encrypt each laptop after it was restored",
+        "FileVault2": "decrypt it (fdesetup disable) and wait until fdesetup status says that it is off, as all copies would have one key",
+    },
 }
-"""What may speak against a capture, by the names that imaging_allow takes, and what to do about it."""
+"""What may speak against a capture, by the names that imaging_allow takes; and what to do about it, by what is in the partition."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +88,7 @@ class PartitionFacts:
     """One partition. Sizes in bytes; ``clean`` is None where nothing can tell, and ``reason`` says why it is not clean.
 
     ``file_system_size`` and ``used`` are None where nothing can tell them: used of a file system that is not clean, or is never mapped.
+    ``number`` is ``WHOLE_DISK`` of a disk that holds one thing, without a partition table.
     """
 
     number: int
@@ -55,7 +102,7 @@ class PartitionFacts:
     reason: str
     file_system_size: int | None = None
     used: int | None = None
-    system: System | None = None
+    systems: list[System] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,24 +122,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fitness:
-    """What is on a disk, and what speaks against capturing it. ``generalization`` is that of its Windows, if it has one."""
+    """What is on a disk, and what speaks against capturing it. ``generalization`` is that of its Windows, if it has one.
+
+    ``warnings`` say what was not looked into. ``boot_mode`` is by what firmware the disk can be started, UEFI, BIOS or unknown, and
+    ``boot_problem`` why what is on it will not start.
+    """
 
     device: str
     partitions: list[PartitionFacts] = field(default_factory=list)
+    systems: list[System] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def boot_mode(self) -> str:
-        """By what firmware the disk can be started: UEFI when it has a partition for that, BIOS when it has others only."""
-        if any(is_esp(facts.type) for facts in self.partitions):
-            return "UEFI"
-        return "BIOS" if self.partitions else UNKNOWN
-
-    @property
-    def systems(self) -> list[System]:
-        """The operating systems."""
-        return [facts.system for facts in self.partitions if facts.system]
+    boot_mode: str = UNKNOWN
+    boot_problem: str = ""
 
     @property
     def generalization(self) -> str:
@@ -115,73 +157,230 @@ class Fitness:
 
 
 def examine_disk(run: RunCommand, path: str) -> Fitness:
-    """Look at a whole disk, or a regular file that stands for one. Nothing is written and nothing mounted. Raises ImagingError."""
+    """Look at a whole disk, or a regular file that stands for one. Nothing is written. Raises ImagingError.
+
+    Nothing is mounted where others could see it, and nothing but a clean XFS or btrfs.
+    """
+    table, partitions, warnings = _what_to_look_at(run, path)
+    look = _Look(run, path, table, warnings)
+    facts = [look.at(partition) for partition in partitions]
+    look.sum_up()
+    systems = _systems(facts, warnings)
+    mode, problem = _boot(path, table, systems)
+    findings = [finding for each in facts for finding in _against(each)]
+    return Fitness(path, facts, systems, findings, warnings, mode, problem)
+
+
+def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
+    """The partition table that holds, its partitions, and what is to be said of that.
+
+    sfdisk takes any boot sector for a partition table, also that of a file system or of BitLocker; blkid knows these from one another.
+    """
     table = read_partition_table(run, path)
-    fitness = Fitness(path)
-    for partition in table.partitions if table else ():
-        facts = _look_at(run, path, partition, fitness.warnings)
-        fitness.partitions.append(facts)
-        fitness.findings.extend(_against(facts))
-    return fitness
-
-
-def _look_at(run: RunCommand, path: str, partition: Partition, warnings: list[str]) -> PartitionFacts:
-    content, clean, reason, system = Content(), None, "", None
-    size = used = None
     try:
-        content = detect(run, path, partition.start, partition.size)
-        size = file_system_size(path, partition.start, content.type)
-        if content.type in CHECKS:
-            with partition_node(run, path, partition) as node:
-                reason = distrust_node(run, content, node, partition.size) or ""
-                clean = not reason
-                if clean and content.type in MAPPED:
-                    used = _used(run, content.type, node, partition.size)
-                if content.type in TREES:
-                    system = find_system(run, TREES[content.type](run, node))
-                    if system and system.unread:
-                        warnings.append(
-                            f"The registry of the Windows in partition {partition.number} was not read: {system.unread}."
-                        )
-    except MissingTool as error:
-        warnings.append(f"{error} Partition {partition.number} was not looked into.")
-    except (NoNode, ImagingError, OSError) as error:
-        warnings.append(f"Partition {partition.number} was not looked into: {str(error).rstrip('.')}.")
-    return PartitionFacts(
-        partition.number,
-        partition.node,
-        partition.start,
-        partition.size,
-        partition.type,
-        content.type,
-        content.label,
-        clean,
-        reason,
-        size,
-        used,
-        system,
-    )
+        content = detect(run, path)
+    except ImagingError:  # said with each partition
+        content = Content()
+    if table is not None and (content.partition_table or not content.type):
+        also = [f"Besides having partitions, {path} as a whole looks like {content.type}, which was not looked into."]
+        return table, list(table.partitions), also if content.type else []
+    with open(path, "rb", buffering=0) as disk:
+        return None, [Partition(WHOLE_DISK, path, 0, disk.seek(0, os.SEEK_END), "")], []
 
 
-def _used(run: RunCommand, kind: str, node: str, size: int) -> int | None:
-    """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
-    try:
-        return sum(end - start for start, end in used_blocks(run, kind, node, size))
-    except ImagingError:
+class _Look:
+    """Looks at the partitions of a disk, and collects what a person should know."""
+
+    def __init__(self, run: RunCommand, path: str, table: PartitionTable | None, warnings: list[str]) -> None:
+        self._run = run
+        self._path = path
+        self._table = table
+        self._warnings = warnings
+        self._unseen: list[str] = []
+        self._missing: dict[str, MissingTool] = {}
+
+    def at(self, partition: Partition) -> PartitionFacts:
+        """Look at one of them."""
+        facts = PartitionFacts(
+            partition.number, partition.node, partition.start, partition.size, partition.type, "", "", None, ""
+        )
+        where = _capital(_where(partition.number))
+        try:
+            content = detect(self._run, self._path, partition.start, partition.size)
+            size = file_system_size(self._path, partition.start, content.type)
+            facts = replace(facts, content=content.type, label=content.label, file_system_size=size)
+            if content.type in CHECKS:
+                with partition_node(self._run, self._path, partition) as node:
+                    facts = self._check(facts, content, node)
+                    facts = self._look_into(facts, node)
+            elif self._may_hold_a_system(partition, content):
+                self._unseen.append(f"{_where(partition.number)} ({_describe(content)})")
+        except MissingTool as error:
+            self._warnings.append(f"{error} {where} was not looked into.")
+        except (NoNode, ImagingError, OSError) as error:
+            self._warnings.append(f"{where} was not looked into: {str(error).rstrip('.')}.")
+        return facts
+
+    def sum_up(self) -> None:
+        """Say at once what is to be said of several."""
+        if self._unseen:
+            text = "A system may be there, fit or not, and was not looked for: " + ", ".join(self._unseen)
+            self._warnings.append(f"{text}.")
+        for missing in self._missing.values():
+            self._warnings.append(
+                f"{missing} What is free in file systems can't be told without it, and is captured, too."
+            )
+
+    def _check(self, facts: PartitionFacts, content: Content, node: str) -> PartitionFacts:
+        reason = distrust_node(self._run, content, node, facts.size) or ""
+        used = self._used(facts, node) if not reason and content.type in MAPPED else None
+        return replace(facts, clean=not reason, reason=reason, used=used)
+
+    def _used(self, facts: PartitionFacts, node: str) -> int | None:
+        """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
+        end = facts.file_system_size or facts.size
+        try:
+            used = used_blocks(self._run, facts.content, node, facts.size)
+            return sum(max(0, min(stop, end) - start) for start, stop in used)
+        except MissingTool as error:
+            self._missing[error.package] = error
+        except ImagingError:
+            pass
         return None
+
+    def _look_into(self, facts: PartitionFacts, node: str) -> PartitionFacts:
+        """Look for systems in a file system."""
+        if facts.content in MOUNTED and not facts.clean:
+            self._unseen.append(f"{_where(facts.number)} ({facts.content}, not clean)")
+            return facts
+        with _tree(self._run, facts.content, node) as tree:
+            if tree is None:
+                return facts
+            if facts.content == "ntfs":
+                found = find_windows(self._run, tree)
+                systems = [found] if found else []
+                if facts.reason == HIBERNATED and tree.head("/hiberfil.sys", 4).lower() != b"hibr":
+                    facts = replace(facts, reason=NOT_DISMOUNTED)
+            else:
+                systems = find_linux(tree)
+        return replace(facts, systems=[replace(system, partition=facts.number) for system in systems])
+
+    def _may_hold_a_system(self, partition: Partition, content: Content) -> bool:
+        """Whether what is not looked into may hold a system; ``encrypted`` is said in a finding."""
+        if content.type in (*ORDINARY, *ENCRYPTED, SUSPENDED) or partition.type.upper() in ORDINARY_TYPES:
+            return False
+        if self._table is not None and self._table.is_extended(partition):
+            return False
+        if content.type or content.partition_table or content.ambivalent:
+            return True
+        with open(self._path, "rb", buffering=0) as disk:
+            return any(os.pread(disk.fileno(), min(BLANK, partition.size), partition.start))
+
+
+NOT_DISMOUNTED = (
+    "Windows did not dismount it, and is not hibernated in it: it was unplugged or lost power, or a Windows elsewhere has it open, "
+    "hibernated or shut down with fast startup"
+)
+
+
+@contextlib.contextmanager
+def _tree(run: RunCommand, kind: str, node: str) -> Iterator[FileTree | None]:
+    """The files of a file system; None when systems are not looked for in such."""
+    if kind in MOUNTED:
+        with mounted_tree(kind, node) as tree:
+            yield tree
+    elif kind == "ntfs":
+        yield NtfsTree(run, node)
+    else:
+        yield ExtTree(run, node) if kind in EXT else None
+
+
+def _describe(content: Content) -> str:
+    if content.ambivalent:
+        return "several things at once"
+    table = f"a partition table of its own, {content.partition_table}" if content.partition_table else ""
+    return content.type or table or "unknown"
+
+
+def _where(number: int) -> str:
+    return f"partition {number}" if number != WHOLE_DISK else "the disk as a whole"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[System]:
+    """The systems of a disk, put together of their parts; what was not seen of them is said."""
+    systems = []
+    for system in join([system for facts in partitions for system in facts.systems]):
+        where = _where(system.partition)
+        if system.kind in ("windows", LINUX):
+            systems.append(replace(system, name=system.name or "Linux") if system.kind == LINUX else system)
+        else:
+            name = f" of {system.name}" if system.name else ""
+            warnings.append(
+                f"{_capital(where)} holds the {system.kind}{name} of a Linux that was not found.".replace("  ", " ")
+            )
+        if system.unread:
+            warnings.append(f"The registry of the Windows in {where} was not read: {system.unread}.")
+        if system.apart:
+            warnings.append(
+                f"Of the Linux in {where}, {' and '.join(system.apart)} was not looked into: not found, as a file system of its own."
+            )
+    return systems
+
+
+def _boot(path: str, table: PartitionTable | None, systems: list[System]) -> tuple[str, str]:
+    """By what firmware a disk can be started, and why what is on it will not start, if that is plain.
+
+    Windows starts from a GPT by UEFI alone, and its boot code in an MBR starts the active partition.
+    Source: Microsoft, "UEFI/GPT-based hard drive partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS installation".
+    """
+    if table is None or not table.partitions:
+        return UNKNOWN, ""
+    if any(is_esp(partition.type) for partition in table.partitions):
+        return "UEFI", ""
+    with open(path, "rb", buffering=0) as disk:
+        code = os.pread(disk.fileno(), BOOT_CODE, 0)
+    mode = "BIOS" if any(code) or any(each.type.upper() in BIOS_BOOT for each in table.partitions) else UNKNOWN
+    names = " and ".join(f"{system.name or 'the Windows'} in {_where(system.partition)}" for system in systems)
+    if table.label == "gpt" and any(system.kind == "windows" for system in systems):
+        return mode, (
+            f"This GPT disk has no EFI system partition (ESP), and Windows needs one to start from a GPT: copies will not start {names}. "
+            "If there is a partition for it, give it the type of an EFI system partition."
+        )
+    entries = table.raw.get("partitions", [])
+    active = any(entry.get("bootable") for entry in entries)
+    if table.label == "dos" and systems and not active and not any(name in code for name in OWN_WAY):
+        return mode, (
+            f"No partition of this MBR disk is marked as active (bootable), nor is there an EFI system partition: copies will not start {names}. "
+            "Mark the one that holds the boot loader (sfdisk --activate)."
+        )
+    return mode, ""
 
 
 def _against(facts: PartitionFacts) -> Iterator[Finding]:
-    where = f"Partition {facts.number} ({facts.content or 'unknown'}{f' {facts.label}' if facts.label else ''})"
+    content = f"({facts.content or 'unknown'}{f' {facts.label}' if facts.label else ''})"
+    where = f"{_capital(_where(facts.number))} {content}"
     if facts.content in ENCRYPTED:
         yield _finding("encrypted", facts, f"{where} is encrypted", f"the signature of {facts.content}")
+    if facts.content == SUSPENDED:
+        yield _finding(
+            "hibernated", facts, f"{where} holds a hibernated Linux", "the signature of its swap area says so"
+        )
+    for system in facts.systems:
+        if system.hibernated:
+            words = f"{where} holds a hibernated Linux"
+            yield _finding("hibernated", facts, words, f"the signature of its swap file {system.hibernated} says so")
     if facts.reason == HIBERNATED:
         yield _finding("hibernated", facts, f"{where} is hibernated", facts.reason)
     elif facts.clean is False and not _is_only_unmappable(facts.reason):
         yield _finding("dirty", facts, f"{where} is not clean", facts.reason)
-    if facts.system and facts.system.problem:
-        evidence = ", ".join(facts.system.evidence)
-        yield _finding("not_generalized", facts, f"{where}: {facts.system.name} {facts.system.problem}", evidence)
+    for system in facts.systems:
+        if system.problem:
+            evidence = ", ".join(system.evidence)
+            yield _finding("not_generalized", facts, f"{where}: {system.name} {system.problem}", evidence)
 
 
 def _is_only_unmappable(reason: str) -> bool:
@@ -192,4 +391,5 @@ def _is_only_unmappable(reason: str) -> bool:
 
 
 def _finding(name: str, facts: PartitionFacts, words: str, evidence: str) -> Finding:
-    return Finding(name, facts.number, words, evidence, WAYS_OUT[name])
+    ways = WAYS_OUT[name]
+    return Finding(name, facts.number, words, evidence, ways.get(facts.content, ways.get(OTHER, "")))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""Finds the operating systems on a disk by their files, and whether a Windows was generalized by sysprep.
+r"""Finds a Windows by its files, and whether it was generalized by sysprep.
 
 Source: Microsoft, "Windows Setup States": the states, and that Windows/Setup/State/State.ini and the registry name the one that holds. That
 sysprep makes Sysprep_succeeded.tag when it is through, and removes it when it begins, is what its log says; that a Windows which waits for
@@ -11,11 +11,10 @@ its first start has SetupType 2 and starts windeploy is what administrators have
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass, field
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from .command import RunCommand
 from .file_tree import FileTree
 from .registry import Registry, read_registry
 
@@ -37,6 +36,14 @@ SYSPREP = "run sysprep /generalize /oobe /shutdown on it, and do not start it fr
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Something that must differ from machine to machine, and the command of a shell, run on the reference, that clears it."""
+
+    what: str
+    clear: str
+
+
+@dataclass(frozen=True)
 class System:
     """An operating system: "windows" or "linux", its name, and what is known of its generalization, with the evidence."""
 
@@ -52,14 +59,19 @@ class System:
     computer_name: str = ""
     unread: str = ""
     """Why the registry was not read, if it was not."""
+    shared: list[Shared] = field(default_factory=list)
+    """What makes a Linux one among others, and what its copies would have in common."""
+    apart: list[str] = field(default_factory=list)
+    """Folders of a Linux that were not looked into, because they are file systems of their own."""
+    hibernated: str = ""
+    """A file in which a Linux is hibernated."""
+    partition: int = 0
+    """Where it is, as in ``Finding``."""
 
 
-def find_system(run: RunCommand, tree: FileTree) -> System | None:
-    """The system whose files are in a file system, or None; raises MissingTool."""
-    if tree.find("/Windows/System32/config") is not None:
-        return _windows(run, tree)
-    release = tree.read("/usr/lib/os-release") or tree.read("/etc/os-release")
-    return _linux(tree, release) if release else None
+def find_windows(run: RunCommand, tree: FileTree) -> System | None:
+    """The Windows whose files are in a file system, or None; raises MissingTool."""
+    return None if tree.find("/Windows/System32/config") is None else _windows(run, tree)
 
 
 FIRST_START = "2"
@@ -122,38 +134,3 @@ def _image_state(content: bytes | None) -> str:
     text = content.replace(b"\0", b"").decode("ascii", "replace")
     found = re.search(r"^\s*ImageState\s*=\s*(\w+)\s*$", text, re.MULTILINE | re.IGNORECASE)
     return found[1].upper() if found else ""
-
-
-def _linux(tree: FileTree, release: bytes) -> System:
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', release.decode("utf-8", "replace"), re.MULTILINE)
-    evidence = []
-    machine_id = tree.read("/etc/machine-id")
-    if machine_id and machine_id.strip() not in (b"", b"uninitialized"):
-        evidence.append("it has a machine-id, which all copies will share: truncate /etc/machine-id")
-    if any(re.fullmatch(r"ssh_host_\w+_key", name) for name in tree.names("/etc/ssh")):
-        evidence.append("it has SSH host keys, which all copies will share: rm /etc/ssh/ssh_host_*")
-    if "70-persistent-net.rules" in tree.names("/etc/udev/rules.d"):
-        evidence.append(
-            "it binds names of network interfaces to this machine's: rm /etc/udev/rules.d/70-persistent-net.rules"
-        )
-    if "instance" in tree.names("/var/lib/cloud"):
-        evidence.append("it has state of cloud-init: cloud-init clean")
-    name = printable(found[1]) if found else "Linux"
-    host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
-    return System("linux", name, UNKNOWN, "", evidence, architecture=_architecture(tree), computer_name=host)
-
-
-MACHINES = {3: "x86", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
-"""The machines of ELF files (e_machine), by the names that Windows has for them too."""
-
-PROGRAMS = ("/usr/bin/mount", "/bin/mount", "/usr/bin/env", "/bin/busybox")
-
-
-def _architecture(tree: FileTree) -> str:
-    """The machine that a system's programs are for, as the first of them that is there says (elf(5))."""
-    for program in PROGRAMS:
-        head = (tree.read(program) or b"")[:20]
-        if len(head) == 20 and head[:4] == b"\x7fELF":
-            (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:])
-            return MACHINES.get(machine, f"machine {machine}")
-    return ""

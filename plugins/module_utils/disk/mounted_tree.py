@@ -1,0 +1,197 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads single files of a file system by the kernel, for those that no program reads unmounted.
+
+The mount is detached: it has no place in any folder, nobody else sees it, and it ends with this process at the latest. It is read-only, no
+log is replayed, and no device, program or link on it leads anywhere else. The kernel must know the file system, and must not be given one
+that is not proven clean.
+
+Source: Linux, Documentation/filesystems/mount_api.rst and uapi/linux/mount.h, openat2.h; fsopen(2), fsmount(2), openat2(2). Linux 5.6 has all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from typing import Any, Iterator
+
+from ..errors import ImagingError
+from .file_tree import LARGEST_FILE, LARGEST_SAVED, FileTree
+
+FSOPEN, FSCONFIG, FSMOUNT, OPENAT2 = 430, 431, 432, 437
+"""Numbers of system calls, equal on all machines that run Python today (asm-generic/unistd.h)."""
+
+CLOSE_ON_EXEC = 1
+SET_FLAG, SET_STRING, CREATE = 0, 1, 6
+"""Commands of fsconfig."""
+
+READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8
+"""Attributes of a mount."""
+
+IN_ROOT, NO_MAGIC_LINKS = 0x10, 0x02
+"""How openat2 resolves a path: the given folder is its root, for links too, and those of /proc are not followed."""
+
+OPTIONS: dict[str, dict[str, str]] = {
+    "xfs": {"ro": "", "norecovery": "", "nouuid": ""},
+    "btrfs": {"ro": "", "rescue": "nologreplay"},
+}
+"""Options of a mount that writes nothing, by blkid's names; xfs(5), btrfs(5)."""
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+SUBVOLUME = 256
+"""Inode number of the root of each subvolume (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID)."""
+
+MOST_SUBVOLUMES = 64
+"""So many are looked into; a system's own are few."""
+
+
+@contextlib.contextmanager
+def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
+    """Mount the file system of one of the kinds in ``OPTIONS`` on a block device; raises ImagingError when this kernel can't, or may not."""
+    try:
+        root = _mount(kind, node)
+    except OSError as error:
+        raise ImagingError(f"this machine's kernel can't mount it to be read ({error.strerror})") from error
+    tree = MountedTree(root, subvolumes=kind == "btrfs")
+    try:
+        yield tree
+    finally:
+        tree.close()
+
+
+class MountedTree(FileTree):
+    """The files below a folder that is open as a descriptor, which :meth:`close` closes. With ``subvolumes`` it is that of a btrfs."""
+
+    def __init__(self, root: int, subvolumes: bool = False) -> None:
+        self._root = root
+        self._subvolumes = subvolumes
+        self._below: list[MountedTree] = []
+
+    def close(self) -> None:
+        """Close it; raises OSError."""
+        for tree in self._below:
+            tree.close()
+        os.close(self._root)
+
+    def roots(self) -> list[FileTree]:
+        """Its own, and on btrfs those of the subvolumes in it: many systems have theirs in @, @rootfs or root."""
+        if self._subvolumes and not self._below:
+            for name in sorted(self.names("/")):
+                descriptor = self._open(name, os.O_PATH | os.O_NOFOLLOW)
+                if descriptor is not None:
+                    tree = MountedTree(descriptor)
+                    if os.fstat(descriptor).st_ino == SUBVOLUME and len(self._below) < MOST_SUBVOLUMES:
+                        self._below.append(tree)
+                    else:
+                        tree.close()
+        return [self, *self._below]
+
+    def _open(self, path: str, flags: int) -> int | None:
+        """A descriptor of something; None when it is not there."""
+        how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, IN_ROOT | NO_MAGIC_LINKS)
+        try:
+            return _call(OPENAT2, ctypes.c_int(self._root), os.fsencode(path), how, ctypes.c_size_t(ctypes.sizeof(how)))
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
+
+    def names(self, folder: str) -> list[str]:
+        """By the kernel."""
+        descriptor = self._open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if descriptor is None:
+            return []
+        try:
+            return os.listdir(descriptor)
+        except OSError as error:
+            raise ImagingError(f"its {folder} can't be read: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+
+    def find(self, path: str) -> str | None:
+        """By the kernel, with the case of letters as it is there."""
+        descriptor = self._open(path, os.O_PATH)
+        if descriptor is None:
+            return None
+        os.close(descriptor)
+        return path
+
+    def link(self, path: str) -> str | None:
+        """By the kernel."""
+        descriptor = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+        if descriptor is None:
+            return None
+        try:
+            return os.readlink("", dir_fd=descriptor) if stat.S_ISLNK(os.fstat(descriptor).st_mode) else None
+        finally:
+            os.close(descriptor)
+
+    def content(self, path: str) -> bytes | None:
+        """By the kernel."""
+        descriptor = self._file(path)
+        return None if descriptor is None else _read(descriptor, LARGEST_FILE, path)
+
+    def head(self, path: str, length: int) -> bytes:
+        """By the kernel."""
+        descriptor = self._file(path)
+        return b"" if descriptor is None else _read(descriptor, length, path)
+
+    def save(self, path: str, target: str) -> None:
+        """By the kernel."""
+        descriptor = self._file(path)
+        if descriptor is None:
+            raise ImagingError(f"{path} can't be copied to {target}: it is not there")
+        with open(target, "wb") as copy:
+            copy.write(_read(descriptor, LARGEST_SAVED, path))
+
+    def _file(self, path: str) -> int | None:
+        """A descriptor of a regular file; None when there is none. A pipe is not waited for."""
+        descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if descriptor is not None and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+def _read(descriptor: int, length: int, path: str) -> bytes:
+    """The first bytes of a file, which is closed."""
+    try:
+        with open(descriptor, "rb") as file:
+            return file.read(length)
+    except OSError as error:
+        raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
+
+
+def _mount(kind: str, node: str) -> int:
+    """A descriptor of the root of a detached mount; raises OSError."""
+    context = _call(FSOPEN, kind.encode(), ctypes.c_uint(CLOSE_ON_EXEC))
+    try:
+        _configure(context, SET_STRING, "source", node)
+        for name, value in OPTIONS[kind].items():
+            _configure(context, SET_STRING if value else SET_FLAG, name, value)
+        _configure(context, CREATE, "", "")
+        attributes = READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS
+        return _call(FSMOUNT, ctypes.c_int(context), ctypes.c_uint(CLOSE_ON_EXEC), ctypes.c_uint(attributes))
+    finally:
+        os.close(context)
+
+
+def _configure(context: int, command: int, name: str, value: str) -> None:
+    texts = (os.fsencode(text) if text else None for text in (name, value))
+    _call(FSCONFIG, ctypes.c_int(context), ctypes.c_uint(command), *texts, ctypes.c_int(0))
+
+
+def _call(number: int, *arguments: Any) -> int:
+    """A system call that Python has no function for; raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    result = int(libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

@@ -1,0 +1,214 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds a Linux by its files, and what all copies of it would share.
+
+Source: os-release(5), file-hierarchy(7), fstab(5), machine-id(5), sshd(8), random-seed(8) and the manuals of the programs that are named below.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, replace
+from typing import Iterator
+
+from .command import printable
+from .file_tree import FileTree
+from .systems import UNKNOWN, Shared, System
+
+LINUX = "linux"
+USR, VAR = "/usr", "/var"
+"""Kinds of systems, too: parts of a Linux that have a file system of their own."""
+
+SUSPENDED = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
+"""What stands in the place of a swap area's signature, the last ten bytes of its first page, while a Linux is hibernated in it."""
+
+TUX_ON_ICE = bytes.fromhex("edc302e99856e50c")
+"""What such an area of TuxOnIce begins with (util-linux: libblkid/src/superblocks/swap.c)."""
+
+PAGES = (4096, 8192, 16384, 32768, 65536)
+"""Sizes of a page in bytes."""
+
+SWAP_FILES = ("/swapfile", "/swap.img", "/swap/swapfile", "/swapfile0", "/var/swap")
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """Something that must differ from machine to machine, in files of a folder whose whole names match ``names``."""
+
+    what: str
+    folder: str
+    names: str
+    clear: str
+    content: str = ""
+    """If not empty, it is in a file only when that has something to match this."""
+    linked: bool = True
+    """Whether a symbolic link counts as the file."""
+
+
+IDENTITIES = (
+    _Identity("machine-id", "/etc", "machine-id", "truncate -s 0 /etc/machine-id", r"\A\s*(?!uninitialized\s*\Z)\S"),
+    _Identity("machine-id of D-Bus", "/var/lib/dbus", "machine-id", "rm -f /var/lib/dbus/machine-id", r"\S", False),
+    _Identity("SSH host keys", "/etc/ssh", r"ssh_host_\w+_key", "rm -f /etc/ssh/ssh_host_*"),
+    _Identity(
+        "key of NetworkManager",
+        "/var/lib/NetworkManager",
+        "secret_key|seen-bssids",
+        "rm -f /var/lib/NetworkManager/secret_key",
+    ),
+    _Identity("DHCP leases", "/var/lib/NetworkManager", r".*\.leases?", "rm -f /var/lib/NetworkManager/*.lease"),
+    _Identity("DHCP leases", "/var/lib/dhcp", r".*\.leases?", "rm -f /var/lib/dhcp/*.leases"),
+    _Identity("DHCP leases", "/var/lib/dhclient", r".*\.leases?", "rm -f /var/lib/dhclient/*.lease*"),
+    _Identity("DHCP leases and ids", "/var/lib/dhcpcd", r"duid|secret|.*\.lease6?", "rm -rf /var/lib/dhcpcd/*"),
+    _Identity("DHCP id", "/etc", r"dhcpcd\.(duid|secret)", "rm -f /etc/dhcpcd.duid /etc/dhcpcd.secret"),
+    _Identity("DHCP leases and ids", "/var/lib/wicked", r"(duid|iaid|lease-.*)\.xml", "rm -f /var/lib/wicked/*.xml"),
+    _Identity("random seed", "/var/lib/systemd", "random-seed", "rm -f /var/lib/systemd/random-seed"),
+    _Identity("random seed", "/var/lib/urandom", "random-seed", "rm -f /var/lib/urandom/random-seed"),
+    _Identity(
+        "key of credentials", "/var/lib/systemd", r"credential\.secret", "rm -f /var/lib/systemd/credential.secret"
+    ),
+    _Identity(
+        "iSCSI name",
+        "/etc/iscsi",
+        r"initiatorname\.iscsi",
+        "rm -f /etc/iscsi/initiatorname.iscsi",
+        r"(?m)^\s*InitiatorName\s*=\s*\S",
+    ),
+    _Identity("NVMe host ids", "/etc/nvme", "hostnqn|hostid", "rm -f /etc/nvme/hostnqn /etc/nvme/hostid", r"\S"),
+    _Identity("Kerberos keys", "/etc", r"krb5\.keytab", "rm -f /etc/krb5.keytab"),
+    _Identity(
+        "names of network interfaces",
+        "/etc/udev/rules.d",
+        r"70-persistent-net\.rules",
+        "rm -f /etc/udev/rules.d/70-persistent-net.rules",
+    ),
+    _Identity("state of cloud-init", "/var/lib/cloud", "instance", "cloud-init clean"),
+)
+
+
+def find_linux(tree: FileTree) -> list[System]:
+    """What there is of a Linux in a file system: systems, and those of kind ``USR`` and ``VAR``, which are parts of one.
+
+    The name of a system is empty when it does not say it. Raises ImagingError, MissingTool.
+    """
+    return [system for root in tree.roots() for system in [_look(root)] if system]
+
+
+def _look(tree: FileTree) -> System | None:
+    release = tree.read("/usr/lib/os-release") or tree.read("/etc/os-release")
+    if release or {"os-release", "passwd"} & set(tree.names("/etc")):
+        return _system(tree, release or b"")
+    release = tree.read("/lib/os-release")
+    if release:
+        return System(USR, _name(release), architecture=_architecture(tree, USR))
+    if {"lib", "cache", "log"} <= set(tree.names("/")):
+        return System(VAR, "", shared=list(_shared(tree, VAR)))
+    return None
+
+
+def _system(tree: FileTree, release: bytes) -> System:
+    host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
+    evidence = [] if release else ["its os-release can't be read"]
+    return System(
+        LINUX,
+        _name(release),
+        UNKNOWN,
+        "",
+        evidence,
+        architecture=_architecture(tree),
+        computer_name=host,
+        shared=list(_shared(tree)),
+        apart=[each for each in _mount_points(tree) if each in (USR, VAR) and not tree.names(f"{each}/lib")],
+        hibernated=_hibernated(tree),
+    )
+
+
+def join(systems: list[System]) -> list[System]:
+    """The systems of a disk, with what is known of their parts when there is no doubt to which they belong: of one Linux, one part of a kind.
+
+    A part whose system was not found stays as it is.
+    """
+    whole = [system for system in systems if system.kind == LINUX]
+    if len(whole) != 1:
+        return systems
+    (joined,) = whole
+    for kind in (USR, VAR):
+        parts = [system for system in systems if system.kind == kind]
+        if len(parts) == 1 and kind in joined.apart:
+            part = parts[0]
+            systems = [system for system in systems if system is not part]
+            joined = replace(
+                joined,
+                name=joined.name or part.name,
+                architecture=joined.architecture or part.architecture,
+                shared=joined.shared + part.shared,
+                apart=[each for each in joined.apart if each != kind],
+            )
+    return [joined if system is whole[0] else system for system in systems]
+
+
+def _name(release: bytes) -> str:
+    found = re.search(r'^PRETTY_NAME=["\']?([^"\'\n]*)', release.decode("utf-8", "replace"), re.MULTILINE)
+    return printable(found[1]) if found else "Linux" if release else ""
+
+
+def _shared(tree: FileTree, top: str = "") -> Iterator[Shared]:
+    """What copies would share, of all that lies below ``top`` of a system, which is the root of the tree."""
+    for identity in IDENTITIES:
+        if not identity.folder.startswith(top):
+            continue
+        folder = tree.find(identity.folder[len(top) :] or "/")
+        names = tree.names(folder) if folder else []
+        if any(_identifies(tree, identity, f"{folder}/{name}") for name in names if re.fullmatch(identity.names, name)):
+            yield Shared(identity.what, identity.clear)
+
+
+def _identifies(tree: FileTree, identity: _Identity, path: str) -> bool:
+    if not identity.linked and tree.link(path) is not None:
+        return False
+    if not identity.content:
+        return True
+    return re.search(identity.content, (tree.read(path) or b"").decode("utf-8", "replace")) is not None
+
+
+def _rows(tree: FileTree) -> Iterator[list[str]]:
+    """The rows of /etc/fstab."""
+    for line in (tree.read("/etc/fstab") or b"").decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if len(words) > 2 and not words[0].startswith("#"):
+            yield words
+
+
+def _mount_points(tree: FileTree) -> list[str]:
+    return [words[1].rstrip("/") for words in _rows(tree)]
+
+
+def _hibernated(tree: FileTree) -> str:
+    """The swap file in which a system is hibernated, or nothing."""
+    named = [words[0] for words in _rows(tree) if words[2] == "swap" and words[0].startswith("/")]
+    for path in dict.fromkeys([*named, *SWAP_FILES]):
+        found = None if path.startswith("/dev/") else tree.find(path)
+        if found is not None:
+            head = tree.head(found, PAGES[-1])
+            ends = tuple(head[page - 10 : page].rstrip(b"\0") for page in PAGES)
+            if head.startswith(TUX_ON_ICE) or any(end in SUSPENDED for end in ends):
+                return path
+    return ""
+
+
+MACHINES = {3: "x86", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+"""The machines of ELF files (e_machine), by the names that Windows has for them too."""
+
+PROGRAMS = ("/usr/bin/mount", "/bin/mount", "/usr/bin/env", "/bin/busybox")
+
+
+def _architecture(tree: FileTree, top: str = "") -> str:
+    """The machine that a system's programs are for, as the first of them that is there says (elf(5))."""
+    for program in PROGRAMS:
+        path = tree.find(program[len(top) :]) if program.startswith(top) else None
+        head = tree.head(path, 20) if path else b""
+        if len(head) == 20 and head[:4] == b"\x7fELF":
+            (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:])
+            return MACHINES.get(machine, f"machine {machine}")
+    return ""
