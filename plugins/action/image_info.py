@@ -36,6 +36,9 @@ def describe_system(said: Mapping[str, Any]) -> str:
         said.get("architecture"),
         said.get("computer_name"),
     ]
+    shared = said.get("shared")
+    what = [str(each.get("what")) for each in shared if isinstance(each, dict)] if isinstance(shared, list) else []
+    known.append(f"copies share {', '.join(dict.fromkeys(what))}" if what else "")
     words = ", ".join(str(word) for word in known if word)
     return f"{said.get('name') or 'unknown'}{f' ({words})' if words else ''}"
 

@@ -13,12 +13,15 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Looks at the partitions of a disk, at the file systems in them, and at the files of the operating systems in those. Nothing is written and
-    nothing is mounted.
+  - Looks at the partitions of a disk, or at the disk as a whole if it has none, at the file systems in them, and at the files of the operating
+    systems in those. Nothing is written. Nothing is mounted where others could see it.
   - Says what speaks against capturing the disk, with the evidence and the way out.
   - Whether a Windows was generalized by sysprep, its C(State.ini), C(Sysprep_succeeded.tag) and registry say, which must agree. The registry is read
-    with C(hivexget); where that is missing, there is a warning, and the files alone decide. Files are looked for on NTFS (with C(ntfsls) and
-    C(ntfscat)) and on ext2, ext3 and ext4 (with C(debugfs)).
+    with C(hivexget); where that is missing, there is a warning, and the files alone decide.
+  - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
+    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not looked into, such as physical volumes of
+    LVM and F2FS.
+  - Another warning says why what is there will not start, such as Windows on a GPT disk without an EFI system partition.
 attributes:
   check_mode:
     support: full
@@ -51,7 +54,9 @@ device:
   returned: success
   type: str
 boot_mode:
-  description: V(UEFI) when the disk has an EFI system partition, V(BIOS) when it has other partitions only, V(unknown) without any.
+  description:
+    - V(UEFI) when the disk has an EFI system partition, V(BIOS) when it has others only and boot code in its MBR or a partition for that, else
+      V(unknown).
   returned: success
   type: str
 generalization:
@@ -61,6 +66,7 @@ generalization:
 partitions:
   description:
     - What is in each partition. C(clean) says whether its file system is proven clean, null when nothing can tell; C(reason) why it is not.
+      C(number) is V(0) for a disk that holds one thing as a whole.
     - C(file_system_size) is what the file system says of itself, and C(used) what of it is used, by partclone's map; null when nothing can tell.
   returned: success
   type: list
@@ -68,7 +74,9 @@ partitions:
 systems:
   description:
     - The operating systems that were found, with their C(generalization) and the C(evidence) for it, C(name), C(edition), C(build),
-      C(architecture) and C(computer_name), as far as they say so. C(unread) says why a registry was not read.
+      C(architecture) and C(computer_name), as far as they say so, and the C(partition). C(unread) says why a registry was not read.
+    - What all copies of a Linux would have in common is in C(shared), each with C(what) it is and the command to C(clear) it. C(apart) names folders
+      that were not looked into, because they are file systems of their own that were not found.
   returned: success
   type: list
   elements: dict
@@ -82,7 +90,7 @@ findings:
       description: What kind of reason it is (C(not_generalized), C(hibernated), C(dirty), C(encrypted)).
       type: str
     partition:
-      description: Number of the partition.
+      description: Number of the partition, V(0) for the disk as a whole.
       type: int
     words:
       description: What it is.
@@ -110,8 +118,9 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
     """Look at the disk; raises ImagingError."""
     run = module_runner(module)
     fitness = examine_disk(run, describe(run, module.params["device"]).path)
-    for warning in fitness.warnings:
-        module.warn(warning)
+    for warning in [*fitness.warnings, fitness.boot_problem]:
+        if warning:
+            module.warn(warning)
     return fitness.to_json()
 
 

@@ -338,45 +338,6 @@ def test_encryption_is_seen(tmp_path: Path) -> None:
     assert (luks.partitions[0].content, names(luks)) == ("crypto_LUKS", ["encrypted"])
 
 
-def linux_disk(tmp_path: Path, files: dict[str, str]) -> Path:
-    root = tmp_path / "root"
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return single(tmp_path, SIZE, ["mkfs.ext4", "-q", "-F", "-d", str(root)])
-
-
-def test_a_linux_is_described_and_what_all_copies_would_share_is_said(tmp_path: Path) -> None:
-    release = 'NAME="Some Linux"\nPRETTY_NAME="Some Linux 12 (name)"\n'
-    bare = {"usr/lib/os-release": release, "etc/machine-id": "uninitialized\n"}
-    fitness = examine_disk(RUN, str(linux_disk(tmp_path, bare)))
-    assert (names(fitness), fitness.generalization) == ([], "unknown")
-    (system,) = fitness.systems
-    assert (system.kind, system.name, system.evidence) == ("linux", "Some Linux 12 (name)", [])
-    assert (system.computer_name, system.architecture) == ("", "")
-    full = {
-        **bare,
-        "etc/hostname": "reference\n",
-        "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
-        "etc/ssh/ssh_host_ed25519_key": "key",
-        "etc/udev/rules.d/70-persistent-net.rules": "rule",
-        "var/lib/cloud/instance/datasource": "x",
-    }
-    (tmp_path / "full").mkdir()
-    (system,) = examine_disk(RUN, str(linux_disk(tmp_path / "full", full))).systems
-    assert system.computer_name == "reference"
-    for word in ("machine-id", "ssh_host_", "70-persistent-net.rules", "cloud-init"):
-        assert word in " ".join(system.evidence)
-
-
-def test_the_machine_of_a_linux_is_that_of_its_programs(tmp_path: Path) -> None:
-    (tmp_path / "root/usr/bin").mkdir(parents=True)
-    shutil.copy("/usr/bin/mount", tmp_path / "root/usr/bin/mount")
-    disk = linux_disk(tmp_path, {"etc/os-release": "NAME=x\n"})
-    (system,) = examine_disk(RUN, str(disk)).systems
-    assert system.architecture == {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-
-
 def test_files_of_ext4_are_read_without_mounting_it(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     root = tmp_path / "root"
@@ -402,11 +363,6 @@ def test_a_missing_program_is_said_and_no_verdict(tmp_path: Path) -> None:
     fitness = examine_disk(runner("ntfsls"), str(disk))
     assert (fitness.findings, fitness.generalization) == ([], "unknown")
     assert "ntfsls is not installed" in fitness.warnings[0]
-
-
-def test_a_disk_without_a_partition_table_has_nothing_to_say(tmp_path: Path) -> None:
-    (tmp_path / "disk").write_bytes(bytes(MIB))
-    assert examine_disk(RUN, str(tmp_path / "disk")) == Fitness(str(tmp_path / "disk"))
 
 
 # --- the playbooks ---

@@ -174,14 +174,15 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
 def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
     """The partition table that holds, its partitions, and what is to be said of that.
 
-    sfdisk takes any boot sector for a partition table, also that of a file system or of BitLocker; blkid knows these from one another.
+    sfdisk takes any boot sector for a partition table, also that of a file system or of BitLocker; blkid knows these from one another. Beside
+    the mark of a RAID, which may be old and lies at the disk's end, it does not look for a table.
     """
     table = read_partition_table(run, path)
     try:
         content = detect(run, path)
     except ImagingError:  # said with each partition
         content = Content()
-    if table is not None and (content.partition_table or not content.type):
+    if table is not None and (content.partition_table or not content.type or content.usage == "raid"):
         also = [f"Besides having partitions, {path} as a whole looks like {content.type}, which was not looked into."]
         return table, list(table.partitions), also if content.type else []
     with open(path, "rb", buffering=0) as disk:

@@ -37,7 +37,7 @@ SYSPREP = "run sysprep /generalize /oobe /shutdown on it, and do not start it fr
 
 @dataclass(frozen=True)
 class Shared:
-    """Something that must differ from machine to machine, and the command of a shell, run on the reference, that clears it."""
+    """Something that must differ from machine to machine, and the command of a shell that clears it, run by chroot in that system."""
 
     what: str
     clear: str

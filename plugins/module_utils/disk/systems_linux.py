@@ -54,7 +54,7 @@ IDENTITIES = (
     _Identity(
         "key of NetworkManager",
         "/var/lib/NetworkManager",
-        "secret_key|seen-bssids",
+        "secret_key",
         "rm -f /var/lib/NetworkManager/secret_key",
     ),
     _Identity("DHCP leases", "/var/lib/NetworkManager", r".*\.leases?", "rm -f /var/lib/NetworkManager/*.lease"),

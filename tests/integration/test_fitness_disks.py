@@ -1,0 +1,320 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is said of a disk as a whole: without a partition table, encrypted, hibernated, not to be started, not to be looked into."""
+
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+    MIB,
+    NTFS,
+    RUN,
+    START,
+    attached,
+    needs,
+    ntfs_unclean_log,
+    part,
+    runner,
+    single,
+)
+from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
+from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+
+ESP, LINUX, BASIC_DATA = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "linux", "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
+MSR, BIOS_BOOT = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "21686148-6449-6E6F-744E-656564454649"
+NOISE = random.Random(5).randbytes(MIB)
+
+
+def sparse(path: Path, size: int) -> Path:
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def write(path: Path, offset: int, content: bytes) -> Path:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(content)
+    return path
+
+
+def made(path: Path, size: int, *make: str | Path) -> Path:
+    """What a program makes of a file, whose name becomes its last argument."""
+    subprocess.run([*make, sparse(path, size)], check=True, capture_output=True)
+    return path
+
+
+def linux(path: Path) -> Path:
+    (path.parent / "root/etc").mkdir(parents=True, exist_ok=True)
+    (path.parent / "root/etc/os-release").write_text("PRETTY_NAME=Some Linux\n")
+    return made(path, 12 * MIB, "mkfs.ext4", "-q", "-F", "-d", path.parent / "root")
+
+
+def windows(path: Path) -> Path:
+    """What is looked for of a Windows; it is not generalized."""
+    made(path, 16 * MIB, *NTFS)
+    with NtfsVolume(path) as ntfs:
+        ntfs.write("Windows/System32/config/SYSTEM", b"")
+    return path
+
+
+def disk_of(path: Path, label: str, *partitions: tuple[str, Path], code: bytes = b"") -> Path:
+    """A disk of partitions: what sfdisk is told of each besides its size, and what lies in it."""
+    sizes = [volume.stat().st_size for _kind, volume in partitions]
+    sparse(path, sum(sizes) + 2 * MIB)
+    lines = (f"size={size // 512}, type={kind}" for (kind, _volume), size in zip(partitions, sizes, strict=True))
+    tool("sfdisk", "--quiet", path, stdin="\n".join([f"label: {label}", *lines, ""]))
+    start = MIB
+    for (_kind, volume), size in zip(partitions, sizes, strict=True):
+        tool("dd", f"if={volume}", f"of={path}", "bs=1M", f"seek={start // MIB}", "conv=notrunc,sparse", "status=none")
+        start += size
+    return write(path, 0, code)
+
+
+def names(fitness: Fitness) -> list[str]:
+    return [finding.name for finding in fitness.findings]
+
+
+# --- a disk without a partition table ---
+
+
+def bitlocker(path: Path) -> Path:
+    """What blkid looks at of BitLocker, with program text where a partition table would be, as that of Windows has it."""
+    write(sparse(path, 16 * MIB), 0, b"\xeb\x58\x90-FVE-FS-")
+    write(path, 176, struct.pack("<Q", 0x2000))
+    write(path, 440, b"and other media, and press a key to start again. " * 2)
+    write(path, 510, b"\x55\xaa")
+    return write(path, 0x2000, b"-FVE-FS-" + struct.pack("<HH", 64, 2))
+
+
+def test_a_disk_that_is_all_bitlocker_is_encrypted(tmp_path: Path) -> None:
+    disk = bitlocker(tmp_path / "disk")
+    assert "partitiontable" in tool("sfdisk", "--json", disk)  # which takes the text for partitions
+    fitness = examine_disk(RUN, str(disk))
+    assert names(fitness) == ["encrypted"]
+    assert [(facts.number, facts.start, facts.size) for facts in fitness.partitions] == [(0, 0, 16 * MIB)]
+    assert (fitness.boot_mode, fitness.boot_problem, fitness.warnings) == ("unknown", "", [])
+    sentence = fitness.findings[0].sentence()
+    assert sentence.startswith("The disk as a whole (BitLocker) is encrypted")
+    assert "manage-bde -off C:" in sentence and "Fully Decrypted" in sentence
+
+
+def test_a_disk_that_is_all_luks_is_encrypted_and_the_way_out_is_another(tmp_path: Path) -> None:
+    needs("cryptsetup")
+    disk = sparse(tmp_path / "disk", 20 * MIB)
+    cheap = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+    subprocess.run(["cryptsetup", "-q", "luksFormat", *cheap, disk, "-"], input=b"secret", check=True)
+    fitness = examine_disk(RUN, str(disk))
+    assert names(fitness) == ["encrypted"]
+    sentence = fitness.findings[0].sentence()
+    assert "cryptsetup" in sentence and "manage-bde" not in sentence
+
+
+def test_a_file_system_without_a_partition_table_is_looked_into(tmp_path: Path) -> None:
+    disk = linux(tmp_path / "disk")
+    fitness = examine_disk(RUN, str(disk))
+    assert [(system.name, system.partition) for system in fitness.systems] == [("Some Linux", 0)]
+    assert (fitness.findings, fitness.warnings) == ([], [])
+    assert fitness.partitions[0].file_system_size == 12 * MIB
+    tool("debugfs", "-w", "-R", "set_super_value state 0", disk)
+    dirty = examine_disk(RUN, str(disk))
+    assert names(dirty) == ["dirty"]
+    assert "The disk as a whole (ext4) is not clean" in dirty.findings[0].sentence()
+    assert "chkdsk" not in dirty.findings[0].sentence()
+
+
+def test_an_ntfs_without_a_partition_table_is_looked_into(tmp_path: Path) -> None:
+    """Its boot sector ends as an MBR does."""
+    disk = windows(tmp_path / "disk")
+    fitness = examine_disk(RUN, str(disk))
+    assert names(fitness) == ["not_generalized"]
+    assert [facts.content for facts in fitness.partitions] == ["ntfs"]
+
+
+@pytest.mark.parametrize(("content", "warnings"), [(bytes(MIB), 0), (NOISE, 1)])
+def test_an_empty_disk_has_nothing_to_say_and_an_unknown_one_that_it_is(
+    tmp_path: Path, content: bytes, warnings: int
+) -> None:
+    (tmp_path / "disk").write_bytes(content)
+    fitness = examine_disk(RUN, str(tmp_path / "disk"))
+    assert (fitness.findings, fitness.systems, fitness.boot_mode) == ([], [], "unknown")
+    assert len(fitness.warnings) == warnings
+    assert all("the disk as a whole (unknown)" in warning for warning in fitness.warnings)
+
+
+def test_a_mark_of_the_whole_disk_beside_its_partitions_is_said(tmp_path: Path) -> None:
+    """As that of a RAID that the disk was in (md 0.90); no table is given up for it."""
+    disk = disk_of(tmp_path / "disk", "gpt", (LINUX, linux(tmp_path / "linux")))
+    write(disk, 14 * MIB - (64 << 10), struct.pack("<IIIIIIII", 0xA92B4EFC, 0, 90, 0, 0, 1, 1700000000, 1))
+    fitness = examine_disk(RUN, str(disk))
+    assert [system.name for system in fitness.systems] == ["Some Linux"]
+    assert "as a whole looks like linux_raid_member" in fitness.warnings[0]
+
+
+# --- hibernation ---
+
+SIGNATURES = {"S1SUSPEND": 4086, "S2SUSPEND": 4086, "ULSUSPEND": 4086, "LINHIB0001": 4086, "TuxOnIce": 0}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_a_linux_that_is_hibernated_in_its_swap_area_is(tmp_path: Path, signature: str) -> None:
+    area = made(tmp_path / "swap", 4 * MIB, "mkswap")
+    disk = disk_of(tmp_path / "disk", "gpt", (LINUX, linux(tmp_path / "linux")), ("swap", area))
+    asleep = examine_disk(RUN, str(disk))
+    assert (asleep.findings, asleep.warnings) == ([], [])
+    mark = bytes.fromhex("edc302e99856e50c") if signature == "TuxOnIce" else signature.encode().ljust(10, b"\0")
+    write(disk, 13 * MIB + SIGNATURES[signature], mark)
+    fitness = examine_disk(RUN, str(disk))
+    assert (names(fitness), fitness.warnings) == (["hibernated"], [])
+    assert fitness.findings[0].partition == 2
+    sentence = fitness.findings[0].sentence()
+    assert "systemctl poweroff" in sentence and "mkswap" in sentence and "Windows" not in sentence
+
+
+def log_version_2(disk: Path) -> None:
+    """Have the restart pages of $LogFile say 2.0, as Windows has them while it keeps metadata for itself (ntfs-3g: logfile.h)."""
+    ntfs_unclean_log(disk)
+    content = disk.read_bytes()
+    pages = [offset for offset in range(0, len(content), 4096) if content[offset : offset + 4] == b"RSTR"]
+    assert len(pages) == 2
+    for page in pages:
+        write(disk, page + 26, struct.pack("<HH", 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "words"),
+    [
+        (None, "dirty", "Windows did not dismount it, and is not hibernated in it"),
+        (b"wake" + bytes(4092), "dirty", "Windows did not dismount it, and is not hibernated in it"),
+        (b"HIBR" + bytes(4092), "hibernated", "powercfg /h off"),
+        (b"hibr" + bytes(4092), "hibernated", "powercfg /h off"),
+    ],
+)
+def test_an_ntfs_that_was_not_dismounted_is_hibernated_only_with_the_file_for_that(
+    tmp_path: Path, file: bytes | None, name: str, words: str
+) -> None:
+    disk = single(tmp_path, 16 * MIB, NTFS)
+    if file is not None:
+        with attached(disk, *part(START, 16 * MIB)) as node, NtfsVolume(Path(node)) as ntfs:
+            ntfs.write("hiberfil.sys", file)
+    log_version_2(disk)
+    fitness = examine_disk(RUN, str(disk))
+    assert names(fitness) == [name]
+    assert words in fitness.findings[0].sentence()
+    assert ("is hibernated (" in fitness.findings[0].sentence()) == (name == "hibernated")
+
+
+# --- what will not start ---
+
+
+def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path) -> None:
+    system, fat = windows(tmp_path / "windows"), made(tmp_path / "fat", 8 * MIB, "mkfs.fat")
+    without = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (BASIC_DATA, fat), (BASIC_DATA, system))))
+    assert without.boot_mode == "unknown"
+    assert "no EFI system partition (ESP)" in without.boot_problem and "partition 2" in without.boot_problem
+    for others in ([(ESP, fat)], [(ESP, fat), (ESP, fat)]):
+        fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, (BASIC_DATA, system))))
+        assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code", "mode", "problem"),
+    [
+        (["7"], b"\xfa\x33\xc0 Missing operating system", "BIOS", True),
+        (["7, bootable"], b"\xfa\x33\xc0 Missing operating system", "BIOS", False),
+        (["7"], b"", "unknown", True),
+        (["7"], b"\xeb\x63\x90 GRUB Geom", "BIOS", False),
+        (["ef", "7"], b"", "UEFI", False),
+    ],
+)
+def test_a_windows_on_an_mbr_needs_an_active_partition(
+    tmp_path: Path, kinds: Sequence[str], code: bytes, mode: str, problem: bool
+) -> None:
+    system, fat = windows(tmp_path / "windows"), made(tmp_path / "fat", 8 * MIB, "mkfs.fat")
+    partitions = zip(kinds, [system] if len(kinds) == 1 else [fat, system], strict=True)
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "dos", *partitions, code=code)))
+    assert (fitness.boot_mode, "marked as active" in fitness.boot_problem) == (mode, problem)
+
+
+def test_a_gpt_with_a_partition_to_boot_from_by_bios_is_started_by_that(tmp_path: Path) -> None:
+    boot = write(sparse(tmp_path / "boot", MIB), 0, NOISE[: 64 << 10])
+    fitness = examine_disk(
+        RUN, str(disk_of(tmp_path / "disk", "gpt", (BIOS_BOOT, boot), (LINUX, linux(tmp_path / "linux"))))
+    )
+    assert (fitness.boot_mode, fitness.boot_problem, fitness.warnings) == ("BIOS", "", [])
+
+
+# --- what is not looked into ---
+
+
+def test_what_may_hold_a_system_and_is_not_looked_into_is_said_at_once(tmp_path: Path) -> None:
+    """Of LVM there is its label, of F2FS its superblock, as blkid looks for them."""
+    needs("pvcreate")
+    volume = sparse(tmp_path / "volume", 4 * MIB)
+    with attached(volume) as node:
+        tool(
+            "pvcreate",
+            "--quiet",
+            "--config",
+            "global/locking_type=0 backup{backup=0 archive=0} devices{use_devicesfile=0}",
+            node,
+        )
+    f2fs = write(sparse(tmp_path / "f2fs", 2 * MIB), 1024, struct.pack("<IHHII", 0xF2F52010, 1, 15, 9, 3))
+    noise = write(sparse(tmp_path / "noise", 2 * MIB), 0, NOISE)
+    inner = sparse(tmp_path / "inner", 4 * MIB)
+    tool("sfdisk", "--quiet", inner, stdin="label: gpt\nsize=1M\n")
+    blank = sparse(tmp_path / "blank", MIB)
+    others = [(LINUX, volume), (LINUX, f2fs), (LINUX, noise), (LINUX, inner)]
+    quiet = [(MSR, noise), (BIOS_BOOT, noise), (LINUX, blank), ("swap", made(tmp_path / "swap", MIB, "mkswap"))]
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, *quiet)))
+    assert fitness.findings == []
+    (warning,) = fitness.warnings
+    assert warning.endswith(
+        "partition 1 (LVM2_member), partition 2 (f2fs), partition 3 (unknown), partition 4 (a partition table of its own, gpt)."
+    )
+
+
+def test_what_is_not_clean_is_not_given_to_the_kernel(tmp_path: Path) -> None:
+    needs("mkfs.btrfs")
+    volume = made(tmp_path / "btrfs", 128 * MIB, "mkfs.btrfs", "-q")
+    write(volume, 0x10000 + 0x60, struct.pack("<Q", 0x100000))
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (LINUX, volume))))
+    assert names(fitness) == ["dirty"]
+    assert "partition 1 (btrfs, not clean)" in fitness.warnings[0]
+
+
+# --- sizes ---
+
+SMALLER = {
+    "ext4": ["sh", "-c", 'mkfs.ext4 -q "$0" 8M'],
+    "ntfs": ["sh", "-c", 'mkntfs -Q -q -F "$0" 16384'],
+    "vfat": ["sh", "-c", 'mkfs.fat -F 16 -s 1 "$0" 8192'],
+}
+
+
+@pytest.mark.parametrize("kind", SMALLER)
+def test_a_file_system_smaller_than_its_partition_uses_no_more_than_it_has(tmp_path: Path, kind: str) -> None:
+    (facts,) = examine_disk(RUN, str(single(tmp_path, 64 * MIB, SMALLER[kind]))).partitions
+    assert facts.content == kind and facts.file_system_size == 8 * MIB
+    assert facts.used is not None and 0 < facts.used <= 8 * MIB
+
+
+def test_without_partclone_it_is_said_once_that_more_is_captured(tmp_path: Path) -> None:
+    volume = linux(tmp_path / "linux")
+    disk = disk_of(tmp_path / "disk", "gpt", (LINUX, volume), (LINUX, volume))
+    fitness = examine_disk(runner("partclone.extfs"), str(disk))
+    assert [facts.used for facts in fitness.partitions] == [None, None]
+    (warning,) = fitness.warnings
+    assert "partclone.extfs is not installed" in warning
