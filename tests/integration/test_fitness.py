@@ -43,6 +43,7 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
 from ansible_collections.fleet.imaging.tests.lab import registry
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
+from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
 
@@ -381,11 +382,11 @@ def fixture_lab(plan: Plan) -> Iterator[Lab]:
         yield lab
 
 
-def ntfs_part(disk: str) -> list[str]:
-    """Where the NTFS of a disk lies, as losetup's options."""
+def ntfs_part(disk: str, kind: str = "ntfs") -> list[str]:
+    """Where the NTFS, or another file system, of a disk lies, as losetup's options."""
     table = read_partition_table(RUN, disk)
     assert table
-    (found,) = (each for each in table.partitions if detect(RUN, disk, each.start, each.size).type == "ntfs")
+    (found,) = (each for each in table.partitions if detect(RUN, disk, each.start, each.size).type == kind)
     return part(found.start, found.size)
 
 
@@ -416,11 +417,20 @@ def test_what_is_not_fit_is_refused_unless_it_is_allowed_by_name(lab: Lab, store
     assert "was not generalized by sysprep" in restored.stdout
 
 
-def test_what_is_fit_is_captured_as_that(plan: Plan, store: Path) -> None:
+def test_what_is_fit_is_captured_as_that(plan: Plan, store: Path, tmp_path: Path) -> None:
     with running_lab(plan, laptops=1) as lab:
+        (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+        with attached(Path(lab.reference.disk), *ntfs_part(lab.reference.disk, "ext4")) as node:
+            for name in ("/etc/machine-id", "/etc/ssh_host_rsa_key"):
+                tool("debugfs", "-w", "-R", f"write {tmp_path}/machine-id {name}", node)
+            tool("debugfs", "-w", "-R", "mkdir /etc/ssh", node)
+            tool("debugfs", "-w", "-R", "ln /etc/ssh_host_rsa_key /etc/ssh/ssh_host_rsa_key", node)
         captured = capture(lab, store)
         assert captured.status == 0, captured.stdout
+        assert captured.stdout.count("will share: machine-id, SSH host keys") == 1
+        assert "sh -c 'truncate -s 0 /etc/machine-id; rm -f /etc/ssh/ssh_host_*'" in captured.stdout
         listed = playbook(lab, "images", "-e", f"imaging_store={store}")
+        assert "copies share machine-id, SSH host keys" in listed.stdout
         assert listed.of("image_info")[0].result["images"][0]["generalization"] == "generalized"
         assert "Windows 11 Pro 23H2 (Professional, build 22631, amd64, REFERENCE); " in listed.stdout
         restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
