@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree import mounted_tree
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_linux
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import MIB, RUN, attached, needs
@@ -313,7 +313,12 @@ def test_files_are_read_by_the_kernel_for_this_process_alone(tmp_path: Path, kin
     assert (tmp_path / "saved").read_bytes() == b"content\n" * 3
 
 
-def test_systems_in_subvolumes_of_btrfs_are_found(tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_know_a_file_system_is_named_for_that(tmp_path: Path) -> None:
+    with pytest.raises(ImagingError, match="it does not know this file system"), mounted_tree("no such", "/dev/null"):
+        pass
+
+
+def test_systems_and_hibernation_in_subvolumes_of_btrfs_are_found(tmp_path: Path) -> None:
     volume = btrfs(tmp_path, {"data/etc/os-release": RELEASE})  # a folder is no subvolume
     (tmp_path / "mount").mkdir()
     with attached(volume) as node:
@@ -323,12 +328,16 @@ def test_systems_in_subvolumes_of_btrfs_are_found(tmp_path: Path) -> None:
                 tool("btrfs", "subvolume", "create", tmp_path / "mount" / subvolume)
                 release = {"etc/os-release": f"{LINK}/release", "release": f"PRETTY_NAME={name}\n"}
                 fill(tmp_path / "mount" / subvolume, release)
-            tool("btrfs", "subvolume", "create", tmp_path / "mount/@home")
+            tool("btrfs", "subvolume", "create", tmp_path / "mount/@swap")
+            fill(tmp_path / "mount/@", {"etc/fstab": "/swap/area none swap defaults 0 0\n"})
+            (tmp_path / "mount/@swap/area").write_bytes(bytes(4086) + b"S1SUSPEND\0" + bytes(4096))
         finally:
             tool("umount", tmp_path / "mount")
     fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", [volume])))
     assert [system.name for system in fitness.systems] == ["One", "Other"]
     assert fitness.warnings == []
+    (finding,) = fitness.findings
+    assert finding.name == "hibernated" and "swap file /area" in finding.sentence()
 
 
 def test_what_the_kernel_does_not_mount_may_hold_a_system(tmp_path: Path) -> None:
@@ -355,7 +364,7 @@ def test_a_linux_that_is_hibernated_in_a_swap_file_is(tmp_path: Path, signature:
     swap.chmod(0o600)
     subprocess.run(["mkswap", swap], check=True, capture_output=True)
     volume = ext4(tmp_path, files)
-    assert find_linux(ExtTree(RUN, str(volume)))[0].hibernated == ""
+    assert find_hibernation(ExtTree(RUN, str(volume))) == ""
     with open(swap, "r+b") as file:
         file.seek(4096 - 10)
         file.write(signature.ljust(10, b"\0"))

@@ -20,7 +20,7 @@ from .partition_node import NoNode, partition_node
 from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
 from .sizes import file_system_size
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
-from .systems_linux import LINUX, find_linux, join
+from .systems_linux import LINUX, find_hibernation, find_linux, join
 
 WHOLE_DISK = 0
 """Number of the "partition" that a disk without a partition table is."""
@@ -35,7 +35,7 @@ EXT = ("ext2", "ext3", "ext4")
 MOUNTED = ("btrfs", "xfs")
 """File systems whose files only the kernel reads, which is given none that is not proven clean."""
 
-ORDINARY = ("exfat", "swap", "vfat")
+ORDINARY = ("exfat", "jbd", "swap", "vfat", "xfs_external_log")
 """What holds no system, or none that could be unfit."""
 
 ORDINARY_TYPES = (
@@ -103,6 +103,8 @@ class PartitionFacts:
     file_system_size: int | None = None
     used: int | None = None
     systems: list[System] = field(default_factory=list)
+    hibernated: str = ""
+    """A file in which a Linux is hibernated."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,7 @@ class _Look:
                     facts = replace(facts, reason=NOT_DISMOUNTED)
             else:
                 systems = find_linux(tree)
+                facts = replace(facts, hibernated=find_hibernation(tree))
         return replace(facts, systems=[replace(system, partition=facts.number) for system in systems])
 
     def _may_hold_a_system(self, partition: Partition, content: Content) -> bool:
@@ -370,10 +373,9 @@ def _against(facts: PartitionFacts) -> Iterator[Finding]:
         yield _finding(
             "hibernated", facts, f"{where} holds a hibernated Linux", "the signature of its swap area says so"
         )
-    for system in facts.systems:
-        if system.hibernated:
-            words = f"{where} holds a hibernated Linux"
-            yield _finding("hibernated", facts, words, f"the signature of its swap file {system.hibernated} says so")
+    if facts.hibernated:
+        evidence = f"the signature of its swap file {facts.hibernated} says so"
+        yield _finding("hibernated", facts, f"{where} holds a hibernated Linux", evidence)
     if facts.reason == HIBERNATED:
         yield _finding("hibernated", facts, f"{where} is hibernated", facts.reason)
     elif facts.clean is False and not _is_only_unmappable(facts.reason):

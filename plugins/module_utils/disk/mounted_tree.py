@@ -41,6 +41,12 @@ OPTIONS: dict[str, dict[str, str]] = {
 }
 """Options of a mount that writes nothing, by blkid's names; xfs(5), btrfs(5)."""
 
+REASONS = {
+    errno.ENODEV: "it does not know this file system",
+    errno.ENOSYS: "it is older than Linux 5.6",
+    errno.EPERM: "only root may have it do that",
+}
+
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 SUBVOLUME = 256
@@ -56,7 +62,8 @@ def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
     try:
         root = _mount(kind, node)
     except OSError as error:
-        raise ImagingError(f"this machine's kernel can't mount it to be read ({error.strerror})") from error
+        reason = REASONS.get(error.errno, error.strerror)
+        raise ImagingError(f"this machine's kernel can't mount it to be read ({reason})") from error
     tree = MountedTree(root, subvolumes=kind == "btrfs")
     try:
         yield tree

@@ -63,8 +63,6 @@ class System:
     """What makes a Linux one among others, and what its copies would have in common."""
     apart: list[str] = field(default_factory=list)
     """Folders of a Linux that were not looked into, because they are file systems of their own."""
-    hibernated: str = ""
-    """A file in which a Linux is hibernated."""
     partition: int = 0
     """Where it is, as in ``Finding``."""
 

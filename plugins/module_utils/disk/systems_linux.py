@@ -120,7 +120,6 @@ def _system(tree: FileTree, release: bytes) -> System:
         computer_name=host,
         shared=list(_shared(tree)),
         apart=[each for each in _mount_points(tree) if each in (USR, VAR) and not tree.names(f"{each}/lib")],
-        hibernated=_hibernated(tree),
     )
 
 
@@ -184,17 +183,26 @@ def _mount_points(tree: FileTree) -> list[str]:
     return [words[1].rstrip("/") for words in _rows(tree)]
 
 
-def _hibernated(tree: FileTree) -> str:
-    """The swap file in which a system is hibernated, or nothing."""
-    named = [words[0] for words in _rows(tree) if words[2] == "swap" and words[0].startswith("/")]
-    for path in dict.fromkeys([*named, *SWAP_FILES]):
-        found = None if path.startswith("/dev/") else tree.find(path)
-        if found is not None:
-            head = tree.head(found, PAGES[-1])
-            ends = tuple(head[page - 10 : page].rstrip(b"\0") for page in PAGES)
-            if head.startswith(TUX_ON_ICE) or any(end in SUSPENDED for end in ends):
+def find_hibernation(tree: FileTree) -> str:
+    """The swap file in which a Linux is hibernated, or nothing. Raises ImagingError, MissingTool.
+
+    A swap file of btrfs usually lies in a subvolume of its own, and is elsewhere in /etc/fstab: its last name counts.
+    """
+    roots = tree.roots()
+    named = [row[0] for root in roots for row in _rows(root) if row[2] == "swap" and row[0].startswith("/")]
+    files = [path for path in named if not path.startswith("/dev/")]
+    paths = dict.fromkeys([*files, *(f"/{path.rpartition('/')[2]}" for path in files), *SWAP_FILES])
+    for root in roots:
+        for path in paths:
+            found = root.find(path)
+            if found is not None and _is_hibernated(root.head(found, PAGES[-1])):
                 return path
     return ""
+
+
+def _is_hibernated(head: bytes) -> bool:
+    """Whether a swap area that begins like this holds a hibernated system."""
+    return head.startswith(TUX_ON_ICE) or any(head[page - 10 : page].rstrip(b"\0") in SUSPENDED for page in PAGES)
 
 
 MACHINES = {3: "x86", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
