@@ -286,6 +286,15 @@ def test_what_may_hold_a_system_and_is_not_looked_into_is_said_at_once(tmp_path:
     )
 
 
+def test_what_a_partition_held_before_it_became_a_disk_of_its_own_is_no_reason(tmp_path: Path) -> None:
+    volume = linux(tmp_path / "linux")
+    tool("debugfs", "-w", "-R", "set_super_value state 0", volume)
+    tool("sfdisk", "--quiet", "--wipe", "never", volume, stdin="label: dos\nstart=8, size=1M\n")
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (LINUX, volume))))
+    assert (fitness.findings, fitness.systems) == ([], [])
+    assert "partition 1 (a partition table of its own, dos)" in fitness.warnings[0]
+
+
 def test_what_is_not_clean_is_not_given_to_the_kernel(tmp_path: Path) -> None:
     needs("mkfs.btrfs")
     volume = made(tmp_path / "btrfs", 128 * MIB, "mkfs.btrfs", "-q")

@@ -15,6 +15,7 @@ from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
 from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
 from .mounted_tree import mounted_tree
+from .owners import inner_table
 from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
 from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
@@ -35,7 +36,7 @@ EXT = ("ext2", "ext3", "ext4")
 MOUNTED = ("btrfs", "xfs")
 """File systems whose files only the kernel reads, which is given none that is not proven clean."""
 
-ORDINARY = ("exfat", "jbd", "swap", "vfat", "xfs_external_log")
+ORDINARY = ("DM_verity_hash", "exfat", "jbd", "swap", "vfat", "xfs_external_log")
 """What holds no system, or none that could be unfit."""
 
 ORDINARY_TYPES = (
@@ -212,7 +213,10 @@ class _Look:
             content = detect(self._run, self._path, partition.start, partition.size)
             size = file_system_size(self._path, partition.start, content.type)
             facts = replace(facts, content=content.type, label=content.label, file_system_size=size)
-            if content.type in CHECKS:
+            if inner_table(content, lambda offset, length: self._read(partition, offset, length)):
+                table = f"a partition table of its own, {content.partition_table}"
+                self._unseen.append(f"{_where(partition.number)} ({table})")
+            elif content.type in CHECKS:
                 with partition_node(self._run, self._path, partition) as node:
                     facts = self._check(facts, content, node)
                     facts = self._look_into(facts, node)
@@ -275,10 +279,12 @@ class _Look:
             return False
         if self._table is not None and self._table.is_extended(partition):
             return False
-        if content.type or content.partition_table or content.ambivalent:
-            return True
+        return bool(content.type or content.ambivalent) or any(self._read(partition, 0, BLANK))
+
+    def _read(self, partition: Partition, offset: int, length: int) -> bytes:
+        """Bytes of a partition."""
         with open(self._path, "rb", buffering=0) as disk:
-            return any(os.pread(disk.fileno(), min(BLANK, partition.size), partition.start))
+            return os.pread(disk.fileno(), max(0, min(length, partition.size - offset)), partition.start + offset)
 
 
 NOT_DISMOUNTED = (
@@ -300,10 +306,7 @@ def _tree(run: RunCommand, kind: str, node: str) -> Iterator[FileTree | None]:
 
 
 def _describe(content: Content) -> str:
-    if content.ambivalent:
-        return "several things at once"
-    table = f"a partition table of its own, {content.partition_table}" if content.partition_table else ""
-    return content.type or table or "unknown"
+    return "several things at once" if content.ambivalent else content.type or "unknown"
 
 
 def _where(number: int) -> str:
