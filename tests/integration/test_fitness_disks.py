@@ -248,7 +248,12 @@ def test_a_windows_on_an_mbr_needs_an_active_partition(
     assert (fitness.boot_mode, "marked as active" in fitness.boot_problem) == (mode, problem)
 
 
-def test_a_gpt_with_a_partition_to_boot_from_by_bios_is_started_by_that(tmp_path: Path) -> None:
+def test_a_gpt_is_started_by_bios_with_a_partition_or_code_for_that(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path / "disk", "gpt", (LINUX, linux(tmp_path / "linux")))
+    fitness = examine_disk(RUN, str(disk))
+    assert fitness.boot_mode == "unknown" and "copies will not start Some Linux in partition 1" in fitness.boot_problem
+    fitness = examine_disk(RUN, str(write(disk, 0, b"GRUB")))
+    assert (fitness.boot_mode, fitness.boot_problem) == ("BIOS", "")
     boot = write(sparse(tmp_path / "boot", MIB), 0, NOISE[: 64 << 10])
     fitness = examine_disk(
         RUN, str(disk_of(tmp_path / "disk", "gpt", (BIOS_BOOT, boot), (LINUX, linux(tmp_path / "linux"))))
@@ -284,6 +289,16 @@ def test_what_may_hold_a_system_and_is_not_looked_into_is_said_at_once(tmp_path:
     assert warning.endswith(
         "partition 1 (LVM2_member), partition 2 (f2fs), partition 3 (unknown), partition 4 (a partition table of its own, gpt)."
     )
+
+
+def test_an_extended_partition_is_room_for_others(tmp_path: Path) -> None:
+    disk = sparse(tmp_path / "disk", 20 * MIB)
+    lines = "start=2048, size=18M, type=5\nstart=4096, size=12M, type=83\nsize=1M, type=82\n"
+    tool("sfdisk", "--quiet", disk, stdin=f"label: dos\n{lines}")
+    tool("dd", f"if={linux(tmp_path / 'linux')}", f"of={disk}", "bs=1M", "seek=2", "conv=notrunc,sparse", "status=none")
+    fitness = examine_disk(RUN, str(disk))
+    assert [system.partition for system in fitness.systems] == [5]
+    assert (fitness.findings, fitness.warnings) == ([], [])
 
 
 def test_what_a_partition_held_before_it_became_a_disk_of_its_own_is_no_reason(tmp_path: Path) -> None:

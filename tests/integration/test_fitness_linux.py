@@ -215,8 +215,8 @@ def test_parts_that_are_not_there_are_said(tmp_path: Path) -> None:
     assert "/usr and /var was not looked into" in fitness.warnings[0]
     fitness = examined(tmp_path / "parts", USR, VAR)
     assert fitness.systems == []
-    assert "Partition 1 holds the /usr of Some Linux 12 (name) of a Linux that was not found" in fitness.warnings[0]
-    assert "Partition 2 holds the /var of a Linux that was not found" in fitness.warnings[1]
+    assert "Partition 1 holds the /usr of a Linux (Some Linux 12 (name)): to which one" in fitness.warnings[0]
+    assert "Partition 2 holds the /var of a Linux: to which one" in fitness.warnings[1]
 
 
 def test_of_two_linux_systems_none_gets_the_parts_of_the_other(tmp_path: Path) -> None:

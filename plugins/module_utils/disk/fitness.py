@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Iterator
 
 from ..errors import ImagingError
+from .boot_mode import BOOT_TYPES, boot_mode
 from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
 from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
@@ -18,7 +19,7 @@ from .mounted_tree import mounted_tree
 from .owners import inner_table
 from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
-from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
+from .partition_table import Partition, PartitionTable, read_partition_table
 from .sizes import file_system_size
 from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
 from .systems_linux import LINUX, find_hibernation, find_linux, join
@@ -39,24 +40,11 @@ MOUNTED = ("btrfs", "xfs")
 ORDINARY = ("DM_verity_hash", "exfat", "jbd", "swap", "vfat", "xfs_external_log")
 """What holds no system, or none that could be unfit."""
 
-ORDINARY_TYPES = (
-    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
-    "21686148-6449-6E6F-744E-656564454649",
-    "9E1A2D38-C612-4316-AA26-8B49521E5A8B",
-    "41",
-)
-"""Partitions whose content is no file system: reserved by Microsoft, for a BIOS and for Open Firmware (PReP) to boot from."""
-
-BIOS_BOOT = ORDINARY_TYPES[1:]
+ORDINARY_TYPES = ("E3C9E316-0B5C-4DB8-817D-F92DF00215AE", *BOOT_TYPES)
+"""Types of partitions whose content is no file system: reserved by Microsoft, or to boot from."""
 
 BLANK = 1 << 20
 """Bytes at the start of a partition: when all are zero, no system is in it."""
-
-BOOT_CODE = 440
-"""Bytes of program at the start of an MBR."""
-
-OWN_WAY = (b"GRUB", b"LILO")
-"""What boot code of an MBR has in it that starts a system without an active partition."""
 
 OTHER = ""
 WAYS_OUT: dict[str, dict[str, str]] = {
@@ -169,7 +157,7 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
     facts = [look.at(partition) for partition in partitions]
     look.sum_up()
     systems = _systems(facts, warnings)
-    mode, problem = _boot(path, table, systems)
+    mode, problem = boot_mode(path, table, systems)
     findings = [finding for each in facts for finding in _against(each)]
     return Fitness(path, facts, systems, findings, warnings, mode, problem)
 
@@ -180,12 +168,13 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
     sfdisk takes any boot sector for a partition table, also that of a file system or of BitLocker; blkid knows these from one another. Beside
     the mark of a RAID, which may be old and lies at the disk's end, it does not look for a table.
     """
-    table = read_partition_table(run, path)
     try:
         content = detect(run, path)
     except ImagingError:  # said with each partition
         content = Content()
-    if table is not None and (content.partition_table or not content.type or content.usage == "raid"):
+    owned = content.type and not content.partition_table and content.usage != "raid"
+    table = None if owned else read_partition_table(run, path)
+    if table is not None:
         also = [f"Besides having partitions, {path} as a whole looks like {content.type}, which was not looked into."]
         return table, list(table.partitions), also if content.type else []
     with open(path, "rb", buffering=0) as disk:
@@ -208,6 +197,8 @@ class _Look:
         facts = PartitionFacts(
             partition.number, partition.node, partition.start, partition.size, partition.type, "", "", None, ""
         )
+        if self._table is not None and self._table.is_extended(partition):
+            return facts
         where = _capital(_where(partition.number))
         try:
             content = detect(self._run, self._path, partition.start, partition.size)
@@ -266,7 +257,7 @@ class _Look:
             if facts.content == "ntfs":
                 found = find_windows(self._run, tree)
                 systems = [found] if found else []
-                if facts.reason == HIBERNATED and tree.head("/hiberfil.sys", 4).lower() != b"hibr":
+                if facts.reason == HIBERNATED and not _is_hibernated(tree):
                     facts = replace(facts, reason=NOT_DISMOUNTED)
             else:
                 systems = find_linux(tree)
@@ -276,8 +267,6 @@ class _Look:
     def _may_hold_a_system(self, partition: Partition, content: Content) -> bool:
         """Whether what is not looked into may hold a system; ``encrypted`` is said in a finding."""
         if content.type in (*ORDINARY, *ENCRYPTED, SUSPENDED) or partition.type.upper() in ORDINARY_TYPES:
-            return False
-        if self._table is not None and self._table.is_extended(partition):
             return False
         return bool(content.type or content.ambivalent) or any(self._read(partition, 0, BLANK))
 
@@ -305,6 +294,12 @@ def _tree(run: RunCommand, kind: str, node: str) -> Iterator[FileTree | None]:
         yield ExtTree(run, node) if kind in EXT else None
 
 
+def _is_hibernated(tree: FileTree) -> bool:
+    """Whether a Windows is hibernated in this NTFS. ntfs-3g.probe says the same of one that was only not dismounted (ntfs-3g: volume.c)."""
+    found = tree.find("/hiberfil.sys")
+    return found is not None and tree.head(found, 4).lower() == b"hibr"
+
+
 def _describe(content: Content) -> str:
     return "several things at once" if content.ambivalent else content.type or "unknown"
 
@@ -325,9 +320,9 @@ def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[Syst
         if system.kind in ("windows", LINUX):
             systems.append(replace(system, name=system.name or "Linux") if system.kind == LINUX else system)
         else:
-            name = f" of {system.name}" if system.name else ""
+            name = f" ({system.name})" if system.name else ""
             warnings.append(
-                f"{_capital(where)} holds the {system.kind}{name} of a Linux that was not found.".replace("  ", " ")
+                f"{_capital(where)} holds the {system.kind} of a Linux{name}: to which one it belongs is not known."
             )
         if system.unread:
             warnings.append(f"The registry of the Windows in {where} was not read: {system.unread}.")
@@ -336,35 +331,6 @@ def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[Syst
                 f"Of the Linux in {where}, {' and '.join(system.apart)} was not looked into: not found, as a file system of its own."
             )
     return systems
-
-
-def _boot(path: str, table: PartitionTable | None, systems: list[System]) -> tuple[str, str]:
-    """By what firmware a disk can be started, and why what is on it will not start, if that is plain.
-
-    Windows starts from a GPT by UEFI alone, and its boot code in an MBR starts the active partition.
-    Source: Microsoft, "UEFI/GPT-based hard drive partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS installation".
-    """
-    if table is None or not table.partitions:
-        return UNKNOWN, ""
-    if any(is_esp(partition.type) for partition in table.partitions):
-        return "UEFI", ""
-    with open(path, "rb", buffering=0) as disk:
-        code = os.pread(disk.fileno(), BOOT_CODE, 0)
-    mode = "BIOS" if any(code) or any(each.type.upper() in BIOS_BOOT for each in table.partitions) else UNKNOWN
-    names = " and ".join(f"{system.name or 'the Windows'} in {_where(system.partition)}" for system in systems)
-    if table.label == "gpt" and any(system.kind == "windows" for system in systems):
-        return mode, (
-            f"This GPT disk has no EFI system partition (ESP), and Windows needs one to start from a GPT: copies will not start {names}. "
-            "If there is a partition for it, give it the type of an EFI system partition."
-        )
-    entries = table.raw.get("partitions", [])
-    active = any(entry.get("bootable") for entry in entries)
-    if table.label == "dos" and systems and not active and not any(name in code for name in OWN_WAY):
-        return mode, (
-            f"No partition of this MBR disk is marked as active (bootable), nor is there an EFI system partition: copies will not start {names}. "
-            "Mark the one that holds the boot loader (sfdisk --activate)."
-        )
-    return mode, ""
 
 
 def _against(facts: PartitionFacts) -> Iterator[Finding]:

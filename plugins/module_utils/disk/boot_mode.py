@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""By what firmware a disk can be started, as its partition table and its first sector say.
+
+Windows starts from a GPT by UEFI alone, and its boot code in an MBR starts the active partition. Sources: Microsoft, "UEFI/GPT-based hard drive
+partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS installation".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Sequence
+
+from .partition_table import PartitionTable, is_esp
+from .systems import UNKNOWN, System
+
+BOOT_CODE = 440
+"""Bytes of program at the start of an MBR."""
+
+OWN_WAY = (b"GRUB", b"LILO")
+"""What boot code has in it that starts a system without an active partition."""
+
+BOOT_TYPES = ("21686148-6449-6E6F-744E-656564454649", "9E1A2D38-C612-4316-AA26-8B49521E5A8B", "41")
+"""Partitions that a BIOS, and Open Firmware (PReP), have boot code in."""
+
+
+def boot_mode(path: str, table: PartitionTable | None, systems: Sequence[System]) -> tuple[str, str]:
+    """UEFI, BIOS or unknown; and in a sentence why the systems on the disk will not start, or nothing if that is not plain. Raises OSError."""
+    if table is None or not table.partitions:
+        return UNKNOWN, ""
+    if any(is_esp(partition.type) for partition in table.partitions):
+        return "UEFI", ""
+    with open(path, "rb", buffering=0) as disk:
+        code = os.pread(disk.fileno(), BOOT_CODE, 0)
+    mode = "BIOS" if any(code) or any(each.type.upper() in BOOT_TYPES for each in table.partitions) else UNKNOWN
+    names = " and ".join(f"{each.name or each.kind} in partition {each.partition}" for each in systems)
+    windows = any(system.kind == "windows" for system in systems)
+    active = any(entry.get("bootable") for entry in table.raw.get("partitions", ()))
+    if table.label == "gpt" and windows:
+        return mode, (
+            "This GPT disk has no EFI system partition (ESP), and Windows needs one to start from a GPT: "
+            f"copies will not start {names}. If there is a partition for it, give it the type of an EFI system partition."
+        )
+    if table.label == "dos" and systems and not active and not any(name in code for name in OWN_WAY):
+        return mode, (
+            "No partition of this MBR disk is marked as active (bootable), nor is there an EFI system partition: "
+            f"copies will not start {names}. Mark the one that holds the boot loader (sfdisk --activate DISK NUMBER)."
+        )
+    if systems and mode == UNKNOWN:
+        return (
+            mode,
+            f"This disk has neither an EFI system partition (ESP) nor boot code for a BIOS: copies will not start {names}.",
+        )
+    return mode, ""
