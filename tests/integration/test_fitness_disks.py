@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 import subprocess
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.plugins.modules import source_info
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     MIB,
@@ -219,11 +222,14 @@ def test_an_ntfs_that_was_not_dismounted_is_hibernated_only_with_the_file_for_th
 # --- what will not start ---
 
 
-def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path) -> None:
+def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     system, fat = windows(tmp_path / "windows"), made(tmp_path / "fat", 8 * MIB, "mkfs.fat")
     without = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (BASIC_DATA, fat), (BASIC_DATA, system))))
     assert without.boot_mode == "unknown"
     assert "no EFI system partition (ESP)" in without.boot_problem and "partition 2" in without.boot_problem
+    with patch_module_args({"device": str(tmp_path / "disk")}), pytest.raises(SystemExit):
+        source_info.main()
+    assert without.boot_problem in str(json.loads(capsys.readouterr().out)["warnings"])
     for others in ([(ESP, fat)], [(ESP, fat), (ESP, fat)]):
         fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, (BASIC_DATA, system))))
         assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")

@@ -1,0 +1,37 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.fleet.imaging.plugins.modules import source_info
+
+
+def ended(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
+    """The result that the module prints."""
+    with patch_module_args({"device": str(path)}), pytest.raises(SystemExit):
+        source_info.main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_what_speaks_against_a_capture_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "disk").write_bytes(b"LUKS\xba\xbe\x00\x01aes".ljust(1 << 20, b"\0"))
+    result = ended(capsys, tmp_path / "disk")
+    assert (result["changed"], result["boot_mode"], result["systems"]) == (False, "unknown", [])
+    assert [finding["name"] for finding in result["findings"]] == ["encrypted"]
+    assert [facts["content"] for facts in result["partitions"]] == ["crypto_LUKS"]
+
+
+def test_what_was_not_looked_into_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "disk").write_bytes(b"unknown " * (1 << 17))
+    result = ended(capsys, tmp_path / "disk")
+    assert result["findings"] == []
+    assert "the disk as a whole (unknown)" in str(result["warnings"])
