@@ -17,19 +17,18 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.modules import source_info
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
-    NTFS,
     RUN,
     START,
     attached,
     needs,
-    ntfs_unclean_log,
     part,
     runner,
     single,
 )
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 

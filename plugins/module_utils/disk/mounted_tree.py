@@ -62,7 +62,7 @@ def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
     try:
         root = _mount(kind, node)
     except OSError as error:
-        reason = REASONS.get(error.errno, error.strerror)
+        reason = REASONS.get(error.errno or 0, str(error.strerror))
         raise ImagingError(f"this machine's kernel can't mount it to be read ({reason})") from error
     tree = MountedTree(root, subvolumes=kind == "btrfs")
     try:
