@@ -163,22 +163,17 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
 
 
 def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
-    """The partition table that holds, its partitions, and what is to be said of that.
-
-    sfdisk takes any boot sector for a partition table, also that of a file system or of BitLocker; blkid knows these from one another. Beside
-    the mark of a RAID, which may be old and lies at the disk's end, it does not look for a table.
-    """
+    """The partition table, its partitions, and what is to be said of that."""
+    table = read_partition_table(run, path)
+    if table is None:
+        with open(path, "rb", buffering=0) as disk:
+            return None, [Partition(WHOLE_DISK, path, 0, disk.seek(0, os.SEEK_END), "")], []
     try:
-        content = detect(run, path)
+        beside = detect(run, path).type
     except ImagingError:  # said with each partition
-        content = Content()
-    owned = content.type and not content.partition_table and content.usage != "raid"
-    table = None if owned else read_partition_table(run, path)
-    if table is not None:
-        also = [f"Besides having partitions, {path} as a whole looks like {content.type}, which was not looked into."]
-        return table, list(table.partitions), also if content.type else []
-    with open(path, "rb", buffering=0) as disk:
-        return None, [Partition(WHOLE_DISK, path, 0, disk.seek(0, os.SEEK_END), "")], []
+        beside = ""
+    also = [f"Besides having partitions, {path} as a whole looks like {beside}, which was not looked into."]
+    return table, list(table.partitions), also if beside else []
 
 
 class _Look:

@@ -112,12 +112,20 @@ def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
             )
     except OSError as error:
         raise ImagingError(f"The partition table of {path} can't be read: {error.strerror}.") from error
-    return None if _is_boot_code(run, path, table) else table
+    return None if table.label == "dos" and _is_volume(run, path, table) else table
 
 
-def _is_boot_code(run: RunCommand, path: str, table: PartitionTable) -> bool:
-    """Whether a DOS table that can't be true is code and text in the boot sector of a volume that fills the disk, such as BitLocker's."""
-    return table.label == "dos" and bool(table.faults) and bool(detect(run, path).type)
+def _is_volume(run: RunCommand, path: str, table: PartitionTable) -> bool:
+    """Whether a disk is one volume, in whose boot sector sfdisk takes code and text for a DOS table, as in BitLocker's.
+
+    blkid knows these from one another. Beside the mark of a RAID, which may be old and lies at the disk's end, it does not look for a table.
+    """
+    try:
+        content = detect(run, path)
+    except ImagingError:
+        return False  # whoever needs to know what the disk holds asks, and hears why that can't be said
+    unlikely = not content.partition_table or bool(table.faults)
+    return bool(content.type) and content.usage != "raid" and unlikely
 
 
 def parse_partition_table(text: str, device: str, disk_size: int, sector_size: int, read: Read) -> PartitionTable:
