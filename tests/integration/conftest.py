@@ -33,7 +33,15 @@ def survival_plan() -> Iterator[Plan]:
     """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
     with tempfile.TemporaryDirectory(prefix="fleet-reference-", dir="/var/tmp") as folder:
         size = 512 << 20
-        yield Plan(2, size, size, isolated(), link_mbit=100, reference_image=Path(folder, "small.img"), udev_seconds=UDEV_SECONDS)
+        yield Plan(
+            2,
+            size,
+            size,
+            isolated(),
+            link_mbit=100,
+            reference_image=Path(folder, "small.img"),
+            udev_seconds=UDEV_SECONDS,
+        )
 
 
 @pytest.fixture(scope="session")

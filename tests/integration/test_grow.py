@@ -18,6 +18,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
@@ -196,6 +197,26 @@ def test_who_does_not_let_go_is_named_and_nothing_is_changed(tmp_path: Path) -> 
         finally:
             subprocess.run(["pkill", "--parent", str(holder.pid)], check=False)
     assert disk.read_bytes() == before
+
+
+def test_a_partition_that_somebody_looks_at_is_waited_for_and_named(tmp_path: Path) -> None:
+    """While one is open, the kernel reads no partition table."""
+    disk = disk_with(tmp_path, "ext2")
+    with attached(disk, "--partscan") as device:
+        subprocess.run(["partx", "--update", device], check=True)
+        node = f"{device}p2"
+        for seconds, patience in ((0.5, 20.0), (60.0, 0.2)):
+            descriptor = os.open(node, os.O_RDONLY)
+            with subprocess.Popen(["sleep", str(seconds)], stdin=descriptor) as looking:
+                os.close(descriptor)
+                with RawDisk(device, writable=True, patience=patience) as held:
+                    said = held.reread_partition_table()
+                looking.kill()
+            if seconds < patience:
+                assert said is None
+                subprocess.run(["partx", "--update", device], check=True)
+            else:
+                assert said and f"a partition may be open in process {looking.pid} (sleep)" in said
 
 
 def locked(device: str) -> bool:

@@ -46,9 +46,7 @@ def lockers_of(path: str) -> list[str]:
     except OSError:
         return []
     place = (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
-    owners = {
-        int(pid) for pid, major, minor, inode in locks if (int(major, 16), int(minor, 16), int(inode)) == place
-    }
+    owners = {int(pid) for pid, major, minor, inode in locks if (int(major, 16), int(minor, 16), int(inode)) == place}
     named = [f"process {pid} ({name})" for pid, name in processes() if pid in owners]
     return named or openers_of(path)
 

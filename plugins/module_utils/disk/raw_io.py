@@ -93,9 +93,7 @@ class Readable(Protocol):
 class RawDisk:
     """One opened disk. Raises DiskError that names the disk, what failed and where."""
 
-    def __init__(
-        self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE
-    ) -> None:
+    def __init__(self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE) -> None:
         """Open and hold ``path``; DiskError when somebody else holds it, and goes on to for ``patience`` seconds.
 
         ``shared``: it is not held, and others may have it too.

@@ -15,7 +15,7 @@ from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
 from .processes import in_words, processes, users_of
 from .raw_io import DiskError, RawDisk
-from .udev import settle
+from .udev import PATIENCE, settle
 
 MOST_STEPS = 1000
 MOST_TIMES = 32
@@ -161,10 +161,10 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
 
 def prove_released(path: str) -> None:
     """Open a disk exclusively, as nobody can while somebody holds it; raises CannotRelease that names who does."""
+    elsewhere = list(mounts_elsewhere(path))
     try:
-        RawDisk(path).close()
+        RawDisk(path, patience=0 if elsewhere else PATIENCE).close()
     except DiskError as error:
-        elsewhere = list(mounts_elsewhere(path))
         who = f" It is mounted for {', '.join(elsewhere)}, in namespaces of their own: end these." if elsewhere else ""
         raise CannotRelease(f"{error}{who}") from error
 
