@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
@@ -64,6 +65,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
         "ratio": round(used / image.stored_bytes, 3),
         "generalization": str(source.get("generalization") or "unknown"),
         "systems": [describe_system(each) for each in source.get("systems") or () if isinstance(each, Mapping)],
+        "boot_order": [choice.to_json() for choice in boot_choices(source.get("boot_order"))],
         "bad_ranges": [dict(each) for each in image.header.bad_ranges],
         "root_digest": image.root_digest.hex(),
     }

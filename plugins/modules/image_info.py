@@ -146,6 +146,18 @@ images:
       description: Whether the system in the image was prepared to be copied, as far as that is known.
       returned: when the image can be opened
       type: str
+    boot_order:
+      description: What the firmware of the machine that was captured started from that disk, the first first; empty when that is not known.
+      returned: when the image can be opened
+      type: list
+      elements: dict
+      contains:
+        partition:
+          description: GUID of the partition, or the MBR's signature and the partition's number.
+          type: str
+        loader:
+          description: Path of the loader on it, with slashes.
+          type: str
     bad_ranges:
       description: What could not be read of that disk and is zeros in the image.
       returned: when the image can be opened

@@ -14,11 +14,15 @@ author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Looks whether the EFI system partition of a disk has the fallback loader that firmware starts when it has no entry for the disk
-    (C(EFI/BOOT/BOOTX64.EFI), or the name for this machine), and makes it from the loader of Windows, from shim, GRUB or systemd-boot if not.
-  - Where this machine was itself started by UEFI, makes an entry for the disk in the firmware's list, unless there is one, removes all but one of
-    several that are the same, and reads the list again.
+    (C(EFI/BOOT/BOOTX64.EFI), or the name for the machine that the loaders are for by their PE headers), and makes it if not.
+  - Where this machine was itself started by UEFI, sees to it that the firmware's list has one entry for the disk, which is active and comes
+    before all others, and reads the list again. Other entries stay, in their order.
+  - "Where there are several loaders, the first of these is taken: what O(boot_order) says; what the fallback loader is a copy of; shim, GRUB,
+    systemd-boot; the loader of Windows. Shim and GRUB can start Windows, and the loader of Windows can't start them."
+  - Of several EFI system partitions the one is taken that O(boot_order) names, else the first with a fallback loader, else the first with a loader.
   - A disk without an EFI system partition is left alone.
-  - Needs C(mdir) and C(mcopy) (mtools), and C(efibootmgr). Where they are missing there is a warning, and nothing is done.
+  - Needs C(mdir) and C(mcopy) (mtools), and C(efibootmgr). Where they are missing, where a partition can't be read, or where the firmware's
+    variables can't be had, there is a warning, and nothing is done.
 attributes:
   check_mode:
     support: full
@@ -32,6 +36,22 @@ options:
       - The whole disk, as a path of the machine, or a regular file that stands for one.
     type: path
     required: true
+  boot_order:
+    description:
+      - What the firmware of the disk's reference starts from it, the first first, as M(fleet.imaging.image_info) returns it.
+      - What is not well-formed is left out.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      partition:
+        description: GUID of the partition, or the MBR's signature and the partition's number.
+        type: str
+        required: true
+      loader:
+        description: Path of the loader on it, with slashes.
+        type: str
+        required: true
 seealso:
   - module: fleet.imaging.image_restore
 """
@@ -65,6 +85,10 @@ entry_made:
   description: Whether the entry was made now.
   returned: success
   type: bool
+entry_put_first:
+  description: Whether the entry was there, and was activated or put before all others.
+  returned: success
+  type: bool
 removed:
   description: Numbers of entries that said the same and were removed.
   returned: success
@@ -75,6 +99,7 @@ removed:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool, module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import NoNode
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -82,9 +107,17 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    choice = {"partition": {"type": "str", "required": True}, "loader": {"type": "str", "required": True}}
+    module = AnsibleModule(
+        argument_spec={
+            "device": {"type": "path", "required": True},
+            "boot_order": {"type": "list", "elements": "dict", "default": [], "options": choice},
+        },
+        supports_check_mode=True,
+    )
+    choices = boot_choices(module.params["boot_order"])
     try:
-        boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode)
+        boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode, choices)
     except (MissingTool, NoNode) as error:
         boot = Boot(
             warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]
@@ -100,6 +133,7 @@ def main() -> None:
         made_from=boot.made_from,
         entry=boot.entry,
         entry_made=boot.entry_made,
+        entry_put_first=boot.entry_put_first,
         removed=boot.removed,
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab, small_plan
-from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.lab import UDEV_SECONDS, Lab, Plan
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,15 @@ def survival_plan() -> Iterator[Plan]:
     """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
     with tempfile.TemporaryDirectory(prefix="fleet-reference-", dir="/var/tmp") as folder:
         size = 512 << 20
-        yield Plan(2, size, size, isolated(), link_mbit=100, reference_image=Path(folder, "small.img"))
+        yield Plan(
+            2,
+            size,
+            size,
+            isolated(),
+            link_mbit=100,
+            reference_image=Path(folder, "small.img"),
+            udev_seconds=UDEV_SECONDS,
+        )
 
 
 @pytest.fixture(scope="session")

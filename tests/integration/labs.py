@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan, can_isolate
+from ansible_collections.fleet.imaging.tests.lab.lab import UDEV_SECONDS, Lab, Plan, can_isolate
 
 DISK_SIZE = 1 << 30
 
@@ -30,6 +30,7 @@ def small_plan(reference_image: Path) -> Plan:
         reference_size=DISK_SIZE,
         isolated=isolated(),
         reference_image=reference_image,
+        udev_seconds=UDEV_SECONDS,
     )
 
 

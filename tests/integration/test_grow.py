@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
@@ -26,6 +33,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_dirty
+from ansible_collections.fleet.imaging.tests.lab import udev_stand_in
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
 
@@ -141,3 +149,97 @@ def test_a_missing_program_is_said_before_anything_is_changed(tmp_path: Path) ->
     with pytest.raises(MissingTool, match="resize2fs"):
         grow(runner("resize2fs"), str(disk), "last", write=True)
     assert disk.read_bytes() == before
+
+
+# --- udev ---
+
+
+@contextlib.contextmanager
+def udev(device: str, seconds: float, log: Path) -> Iterator[None]:
+    """Have somebody lock a disk for some time whenever a program that could write to it has closed it."""
+    with (
+        open(log, "w") as said,
+        subprocess.Popen([sys.executable, udev_stand_in.__file__, device, str(seconds)], stdout=said) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 20
+            while "watching" not in log.read_text():
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+            yield
+        finally:
+            process.kill()
+
+
+def test_udev_which_looks_at_what_was_written_is_waited_for(tmp_path: Path) -> None:
+    """One file system that is grown by programs on its partition, and one that is mounted."""
+    log = tmp_path / "udev.log"
+    for kind in ("ext4", "xfs"):
+        disk = disk_with(tmp_path, kind)
+        with attached(disk) as device, udev(device, 1.0, log):
+            with open(device, "rb+"):  # as a restore leaves it
+                pass
+            assert grow(RUN, device, "last", write=True).changed
+            assert not grow(RUN, device, "last", write=True).changed
+        assert log.read_text().count("locked")
+        disk.unlink()
+
+
+def test_who_does_not_let_go_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    disk = disk_with(tmp_path, "ext4")
+    before = disk.read_bytes()
+    with attached(disk) as device, subprocess.Popen(["flock", "--shared", device, "sleep", "60"]) as holder:
+        try:
+            while not locked(device):
+                time.sleep(0.02)
+            with pytest.raises(ImagingError, match=rf"{device} is locked by process \d+ \((flock|sleep)\)"):
+                grow(RUN, device, "last", write=True, patience=0.5)
+        finally:
+            subprocess.run(["pkill", "--parent", str(holder.pid)], check=False)
+    assert disk.read_bytes() == before
+
+
+def test_a_partition_that_somebody_looks_at_is_waited_for_and_named(tmp_path: Path) -> None:
+    """While one is open, the kernel reads no partition table."""
+    disk = disk_with(tmp_path, "ext2")
+    with attached(disk, "--partscan") as device:
+        subprocess.run(["partx", "--update", device], check=True)
+        node = f"{device}p2"
+        for seconds, patience in ((0.5, 20.0), (60.0, 0.2)):
+            descriptor = os.open(node, os.O_RDONLY)
+            with subprocess.Popen(["sleep", str(seconds)], stdin=descriptor) as looking:
+                os.close(descriptor)
+                with RawDisk(device, writable=True, patience=patience) as held:
+                    said = held.reread_partition_table()
+                looking.kill()
+            if seconds < patience:
+                assert said is None
+                subprocess.run(["partx", "--update", device], check=True)
+            else:
+                assert said and f"a partition may be open in process {looking.pid} (sleep)" in said
+
+
+def locked(device: str) -> bool:
+    descriptor = os.open(device, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_what_is_half_done_is_said_and_gone_on_with(tmp_path: Path) -> None:
+    """The partition grows, and the program that grows the file system fails."""
+    disk = disk_with(tmp_path, "ext4")
+
+    def failing(command: Sequence[str]) -> CommandResult:
+        grows = command[0] == "resize2fs" and command[-1] != "-V"
+        return CommandResult(1, "", "no memory") if grows else RUN(command)
+
+    with pytest.raises(ImagingError, match=r"no memory.*is larger now and the file system in it is not: run again"):
+        grow(failing, str(disk), "last", write=True)
+    growth = grow(RUN, str(disk), "last", write=True)
+    assert growth.changed and growth.old_size == growth.new_size
+    assert not grow(RUN, str(disk), "last", write=True).changed

@@ -162,6 +162,24 @@ def test_an_isolated_laptop_has_its_own_name_processes_network_and_run_folder(pl
 
 
 @needs_isolation
+def test_the_disk_of_an_isolated_laptop_is_locked_after_it_was_written_to(plan: Plan) -> None:
+    with running_lab(plan, isolated=True, laptops=1, udev_seconds=60) as lab:
+        laptop = lab.targets[0]
+        lock = ["flock", "--nonblock", "--exclusive", laptop.disk, "true"]
+        log = laptop.folder / "udev.log"
+        deadline = time.monotonic() + 20
+        while "watching" not in log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        laptop.run(lock)
+        laptop.run(["dd", "if=/dev/zero", f"of={laptop.disk}", "bs=512", "count=1"])
+        while "locked" not in log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert laptop.run(lock, check=False).returncode == 1
+
+
+@needs_isolation
 def test_a_laptop_can_lose_its_link_and_its_power(plan: Plan) -> None:
     with running_lab(plan, isolated=True, laptops=1) as lab:
         laptop = lab.targets[0]

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk
+from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError
+from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="mounting needs loop devices and namespaces, and so root")
 
@@ -218,3 +222,16 @@ def test_a_capture_releases_its_disk_and_a_restore_on_wish(lab: Lab, laptop: Lap
     assert target.run(["mountpoint", "-q", mnt], check=False).returncode != 0
     (result,) = willing.of("image_restore", target.name)
     assert result.result["verified"] is True
+
+
+def test_what_goes_by_itself_while_it_is_taken_down_is_no_failure(tmp_path: Path) -> None:
+    """As a loop device does that was detached while somebody looked at it; the program that is to detach it again finds none."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    loop = tool("losetup", "--find", "--show", disk).strip()
+
+    def late(command: Sequence[str]) -> CommandResult:
+        result = RUN(command)
+        return RUN(command) if command[0] == "losetup" else result
+
+    assert [step.words for step in release_disk(late, str(disk))] == [f"detach {loop}"]

@@ -9,6 +9,7 @@ The firmware is a stand-in: the machines that run tests have no variables that m
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool, RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.firmware import boot_order
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import BootChoice
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -26,6 +29,8 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     needs,
+    part,
+    partitioned,
     runner,
     single,
 )
@@ -35,19 +40,35 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
 
-WINDOWS = {"EFI/Microsoft/Boot/bootmgfw.efi": b"MZ windows" * 1000, "EFI/Microsoft/Boot/BCD": b"regf"}
+X64, IA32, AA64 = 0x8664, 0x014C, 0xAA64
+
+
+def program(name: str, machine: int = X64) -> bytes:
+    """A program for UEFI as far as it is looked at: the header of MZ, and that of PE with the machine."""
+    return b"MZ".ljust(0x3C, b"\0") + struct.pack("<I4sH", 0x40, b"PE\0\0", machine) + name.encode() * 1000
+
+
+WINDOWS = {"EFI/Microsoft/Boot/bootmgfw.efi": program("windows"), "EFI/Microsoft/Boot/BCD": b"regf"}
 DEBIAN = {
-    "EFI/debian/shimx64.efi": b"MZ shim",
-    "EFI/debian/grubx64.efi": b"MZ grub" * 3000,
-    "EFI/debian/mmx64.efi": b"MZ mm",
+    "EFI/debian/shimx64.efi": program("shim"),
+    "EFI/debian/grubx64.efi": program("grub"),
+    "EFI/debian/mmx64.efi": program("mm"),
     "EFI/debian/grub.cfg": b"configuration",
 }
+DUAL = {**WINDOWS, **DEBIAN}
+FALLBACK = "EFI/BOOT/BOOTX64.EFI"
+SHIM, BOOTMGR = "/EFI/debian/shimx64.efi", "/EFI/Microsoft/Boot/bootmgfw.efi"
 
 
 def esp_disk(tmp_path: Path, files: dict[str, bytes], kind: str = "uefi") -> Path:
     needs("mcopy", "mmd", "mdir", "mtype")
     disk = single(tmp_path, 40 * MIB, ["mkfs.fat", "-F", "32"], kind=kind)
-    where = f"{disk}@@{START}"
+    fill(tmp_path, disk, START, files)
+    return disk
+
+
+def fill(tmp_path: Path, disk: Path, start: int, files: dict[str, bytes]) -> None:
+    where = f"{disk}@@{start}"
     made = set()
     for path, content in files.items():
         parts = path.split("/")[:-1]
@@ -58,6 +79,19 @@ def esp_disk(tmp_path: Path, files: dict[str, bytes], kind: str = "uefi") -> Pat
                 made.add(folder.lower())
         (tmp_path / "file").write_bytes(content)
         subprocess.run(["mcopy", "-i", where, tmp_path / "file", f"::{path}"], check=True)
+
+
+def disk_with_two(tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes]) -> Path:
+    """A disk with two EFI system partitions."""
+    needs("mcopy", "mmd", "mdir")
+    disk = tmp_path / "two"
+    with open(disk, "wb") as file:
+        file.truncate(83 * MIB)
+    partitioned(disk, f"label: gpt\nstart=2048, size={40 * MIB // 512}, type=uefi\nsize={40 * MIB // 512}, type=uefi\n")
+    for start, files in ((START, first), (START + 40 * MIB, second)):
+        with attached(disk, *part(start, 40 * MIB)) as device:
+            subprocess.run(["mkfs.fat", "-F", "32", device], check=True, capture_output=True)
+        fill(tmp_path, disk, start, files)
     return disk
 
 
@@ -65,18 +99,29 @@ def content(disk: Path, path: str) -> bytes:
     return subprocess.run(["mtype", "-i", f"{disk}@@{START}", f"::{path}"], check=True, capture_output=True).stdout
 
 
-def boot(disk: Path, write: bool = True, run: object = RUN, firmware: Path | None = None) -> Boot:
-    return make_bootable(run, str(disk), write, "x86_64", str(firmware or "/nowhere"))  # type: ignore[arg-type]
+def boot(
+    disk: Path,
+    write: bool = True,
+    run: RunCommand = RUN,
+    firmware: Path | None = None,
+    choices: Sequence[BootChoice] = (),
+) -> Boot:
+    return make_bootable(run, str(disk), write, choices, str(firmware or "/nowhere"))
+
+
+def guid(disk: Path, number: int = 1) -> str:
+    table = read_partition_table(RUN, str(disk))
+    assert table
+    return next(each.uuid.lower() for each in table.partitions if each.number == number)
 
 
 @pytest.mark.parametrize(
     ("files", "source"),
     [
-        (WINDOWS, "/EFI/Microsoft/Boot/bootmgfw.efi"),
-        ({**DEBIAN, **WINDOWS}, "/EFI/Microsoft/Boot/bootmgfw.efi"),
-        (DEBIAN, "/EFI/debian/shimx64.efi"),
-        ({"EFI/arch/grubx64.efi": b"MZ grub"}, "/EFI/arch/grubx64.efi"),
-        ({"EFI/systemd/systemd-bootx64.efi": b"MZ sd"}, "/EFI/systemd/systemd-bootx64.efi"),
+        (WINDOWS, BOOTMGR),
+        (DUAL, SHIM),
+        ({"EFI/arch/grubx64.efi": program("grub")}, "/EFI/arch/grubx64.efi"),
+        ({"EFI/systemd/systemd-bootx64.efi": program("sd")}, "/EFI/systemd/systemd-bootx64.efi"),
     ],
 )
 def test_a_missing_fallback_is_made_once_from_the_loader_that_is_there(
@@ -89,7 +134,7 @@ def test_a_missing_fallback_is_made_once_from_the_loader_that_is_there(
     assert disk.read_bytes() == before
     assert boot(disk) == planned
     assert content(disk, "EFI/BOOT/BOOTX64.EFI") == files[source.lstrip("/")]
-    if files is DEBIAN:  # shim starts what lies beside it
+    if files is DUAL:  # shim starts what lies beside it
         assert content(disk, "EFI/BOOT/grubx64.efi") == files["EFI/debian/grubx64.efi"]
         assert content(disk, "EFI/BOOT/mmx64.efi") == files["EFI/debian/mmx64.efi"]
     after = disk.read_bytes()
@@ -100,7 +145,7 @@ def test_a_missing_fallback_is_made_once_from_the_loader_that_is_there(
 
 
 def test_a_fallback_that_is_there_is_left_alone_whatever_the_case_of_its_name(tmp_path: Path) -> None:
-    disk = esp_disk(tmp_path, {**WINDOWS, "EFI/Boot/bootx64.efi": b"MZ own"})
+    disk = esp_disk(tmp_path, {**WINDOWS, "EFI/Boot/bootx64.efi": program("own")})
     before = disk.read_bytes()
     found = boot(disk)
     assert (found.changed, found.fallback.lower()) == (False, "/efi/boot/bootx64.efi")
@@ -114,7 +159,7 @@ def test_a_partition_without_any_loader_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_full_partition_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    disk = esp_disk(tmp_path, {"EFI/Microsoft/Boot/bootmgfw.efi": b"x" * 22 * MIB})
+    disk = esp_disk(tmp_path, {"EFI/Microsoft/Boot/bootmgfw.efi": program("windows") + bytes(22 * MIB)})
     with pytest.raises(ImagingError, match=r"EFI/BOOT/BOOTX64\.EFI can't be copied"):
         boot(disk)
 
@@ -139,15 +184,85 @@ def test_without_mtools_it_is_said(tmp_path: Path) -> None:
         boot(esp_disk(tmp_path, WINDOWS), run=runner("mdir"))
 
 
+@pytest.mark.parametrize(("machine", "name"), [(IA32, "BOOTIA32.EFI"), (X64, "BOOTX64.EFI"), (AA64, "BOOTAA64.EFI")])
+def test_the_name_of_the_fallback_is_that_for_the_loaders_machine(tmp_path: Path, machine: int, name: str) -> None:
+    """The loader of Windows has the same name for each machine, and this machine is one of them at most."""
+    disk = esp_disk(tmp_path, {"EFI/Microsoft/Boot/bootmgfw.efi": program("windows", machine)})
+    assert boot(disk).fallback == f"/EFI/BOOT/{name}"
+    assert content(disk, f"EFI/BOOT/{name}") == program("windows", machine)
+
+
+def test_of_a_loader_that_is_no_program_no_fallback_is_made(tmp_path: Path) -> None:
+    disk = esp_disk(tmp_path, {"EFI/Microsoft/Boot/bootmgfw.efi": b"MZ, and nothing that says for what"})
+    before = disk.read_bytes()
+    found = boot(disk)
+    assert (found.changed, found.fallback) == (False, "")
+    assert "no program for UEFI" in found.warnings[0]
+    assert disk.read_bytes() == before
+
+
+def test_a_partition_that_can_not_be_read_is_not_called_empty(tmp_path: Path) -> None:
+    """A cluster of the loader is free in both allocation tables (Microsoft, FAT32 specification 1.03: places of the tables)."""
+    disk = esp_disk(tmp_path, WINDOWS)
+    with open(disk, "r+b") as file:
+        file.seek(START)
+        sector = file.read(512)
+        (reserved,), (length,) = struct.unpack_from("<H", sector, 14), struct.unpack_from("<I", sector, 36)
+        for table in (reserved, reserved + length):
+            file.seek(START + table * 512 + 10 * 4)
+            file.write(bytes(4))
+    before = disk.read_bytes()
+    found = boot(disk)
+    assert (found.esp, found.changed) == (1, False)
+    assert len(found.warnings) == 1
+    assert "can't be read" in found.warnings[0] and "unknown" in found.warnings[0]
+    assert disk.read_bytes() == before
+
+
+def test_a_partition_without_a_file_system_is_said(tmp_path: Path) -> None:
+    disk = single(tmp_path, 40 * MIB, ["mkfs.ext4", "-q", "-F"], kind="uefi")
+    found = boot(disk)
+    assert (found.esp, found.changed) == (1, False)
+    assert "holds ext4, not a FAT" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "esp"),
+    [
+        ({}, {**WINDOWS, FALLBACK: program("windows")}, 2),
+        ({}, WINDOWS, 2),
+        (WINDOWS, {**DEBIAN, FALLBACK: program("shim")}, 2),
+        (WINDOWS, DEBIAN, 1),
+        ({}, {}, 1),
+    ],
+)
+def test_of_two_partitions_the_one_with_loaders_is_taken(
+    tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes], esp: int
+) -> None:
+    disk = disk_with_two(tmp_path, first, second)
+    assert boot(disk, write=False).esp == esp
+    if first and second:
+        chosen = [BootChoice(guid(disk, 2), SHIM), BootChoice(guid(disk, 1), BOOTMGR)]
+        assert boot(disk, write=False, choices=chosen).esp == 2
+        assert boot(disk, write=False, choices=chosen[1:]).esp == 1
+
+
+# --- the firmware's list ---
+
+
 class Firmware:
-    """Its list of entries, through what efibootmgr prints: as version 17 does, or as 18."""
+    """Its list of entries, through efibootmgr as version 17 is, or 18: what that prints, and how it answers to options (efibootmgr(8))."""
 
     def __init__(self, version: int, folder: Path) -> None:
         self.version = version
         self.folder = folder
-        folder.mkdir()
+        (folder / "efivars").mkdir(parents=True)
+        (folder / "efivars" / "BootOrder-8be4df61-93ca-11d2-aa0d-00e098032b8c").touch()
         self.entries: dict[str, tuple[str, str, str]] = {"0000": ("Network", "", "")}
+        self.order = ["0000"]
+        self.inactive: set[str] = set()
         self.forgets = False
+        self.changes = 0
 
     def __call__(self, command: Sequence[str]) -> CommandResult:
         if command[0] != "efibootmgr":
@@ -155,44 +270,138 @@ class Firmware:
         options = list(command[1:])
         if options == ["-v"]:
             return CommandResult(0, self.listing(), "")
+        self.changes += 1
+        value = {
+            name: options[options.index(name) + 1] for name in ("-b", "-d", "-p", "-L", "-l", "-o") if name in options
+        }
+        if self.forgets:
+            return CommandResult(0, "", "")
         if "-B" in options:
-            del self.entries[options[options.index("-b") + 1]]
-        elif "-c" in options and not self.forgets:
-            value = {name: options[options.index(name) + 1] for name in ("-d", "-p", "-L", "-l")}
-            table = read_partition_table(RUN, value["-d"])
-            assert table
-            (esp,) = (each for each in table.partitions if each.number == int(value["-p"]))
-            self.entries[f"{len(self.entries):04X}"] = (value["-L"], esp.uuid, value["-l"])
+            del self.entries[value["-b"]]
+            self.order = [each for each in self.order if each != value["-b"]]
+        elif "-a" in options:
+            self.inactive.remove(value["-b"])
+        elif "-o" in options:
+            order = value["-o"].split(",")
+            if not set(order) <= set(self.entries):
+                return CommandResult(8, "", "Invalid BootOrder order entry value")
+            self.order = order
+        elif "-c" in options:
+            number = next(f"{each:04X}" for each in range(16) if f"{each:04X}" not in self.entries)
+            self.add(number, value["-L"], guid(Path(value["-d"]), int(value["-p"])), value["-l"])
+            self.order = [number, *self.order]
         return CommandResult(0, "", "")
 
+    def add(self, number: str, label: str, partition: str, path: str) -> None:
+        self.entries[number] = (label, partition, path.replace("/", "\\"))
+
     def listing(self) -> str:
-        rows = ["BootCurrent: 0000", "Timeout: 0 seconds", "BootOrder: 0000"]
-        for number, (label, guid, path) in self.entries.items():
+        rows = ["BootCurrent: 0000", "Timeout: 0 seconds", f"BootOrder: {','.join(self.order)}"]
+        for number, (label, partition, path) in self.entries.items():
             place = "PciRoot(0x0)/Pci(0x1c,0x0)/MAC(001122334455,0)"
-            if guid:
+            if partition:
                 file = f"File({path})WINDOWS........." if self.version < 18 else f"{path}57494e444f575300"
-                place = f"HD(1,GPT,{guid.lower()},0x800,0x14000)/{file}"
-            rows.append(f"Boot{number}* {label}\t{place}")
+                place = f"HD(1,GPT,{partition},0x800,0x14000)/{file}"
+            rows.append(f"Boot{number}{' ' if number in self.inactive else '*'} {label}\t{place}")
         return "\n".join([*rows, ""])
 
 
-@pytest.mark.parametrize("version", [17, 18])
-def test_the_firmware_gets_one_entry_and_keeps_it(tmp_path: Path, version: int) -> None:
+OTHER = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture(name="firmware", params=[17, 18])
+def fixture_firmware(request: pytest.FixtureRequest, tmp_path: Path) -> Firmware:
+    return Firmware(request.param, tmp_path / "efi")
+
+
+def test_the_firmware_gets_one_entry_and_keeps_it(tmp_path: Path, firmware: Firmware) -> None:
     disk = esp_disk(tmp_path, WINDOWS)
-    firmware = Firmware(version, tmp_path / "efi")
     planned = boot(disk, write=False, run=firmware, firmware=firmware.folder)
     assert planned.entry_made and len(firmware.entries) == 1
     made = boot(disk, run=firmware, firmware=firmware.folder)
-    assert (made.entry_made, made.entry) == (True, "0001")
+    assert (made.entry_made, made.entry, firmware.order) == (True, "0001", ["0001", "0000"])
     assert firmware.entries["0001"][0] == "Windows Boot Manager"
     assert firmware.entries["0001"][2] == "\\EFI\\Microsoft\\Boot\\bootmgfw.efi"
     again = boot(disk, run=firmware, firmware=firmware.folder)
     assert (again.changed, again.entry) == (False, "0001")
     firmware.entries["0007"] = firmware.entries["0001"]
-    firmware.entries["0008"] = ("Another disk", "11111111-2222-3333-4444-555555555555", firmware.entries["0001"][2])
+    firmware.entries["0008"] = ("Another disk", OTHER, firmware.entries["0001"][2])
     cleared = boot(disk, run=firmware, firmware=firmware.folder)
     assert (cleared.removed, cleared.changed) == (["0007"], True)
     assert sorted(firmware.entries) == ["0000", "0001", "0008"]
+
+
+@pytest.mark.parametrize(
+    ("order", "inactive", "after"),
+    [
+        (["0001", "0000", "0002"], {"0001"}, ["0001", "0000", "0002"]),
+        (["0000", "0002"], set(), ["0001", "0000", "0002"]),
+        (["0000", "0001", "0002"], set(), ["0001", "0000", "0002"]),
+        (["0002", "0009", "0000", "0002", "0001"], {"0001", "0002"}, ["0001", "0002", "0000"]),
+        ([], {"0001"}, ["0001"]),
+    ],
+    ids=["inactive", "not in the order", "behind the network", "all of it", "no order at all"],
+)
+def test_an_entry_that_the_firmware_does_not_start_first_is_no_entry(
+    tmp_path: Path, firmware: Firmware, order: list[str], inactive: set[str], after: list[str]
+) -> None:
+    disk = esp_disk(tmp_path, {**WINDOWS, FALLBACK: program("windows")})
+    firmware.add("0001", "Windows Boot Manager", guid(disk), BOOTMGR)
+    firmware.add("0002", "Another disk", OTHER, BOOTMGR)
+    firmware.order, firmware.inactive = list(order), set(inactive)
+    entries = dict(firmware.entries)
+    planned = boot(disk, write=False, run=firmware, firmware=firmware.folder)
+    assert (planned.entry, planned.entry_put_first, firmware.order) == ("0001", True, order)
+    done = boot(disk, run=firmware, firmware=firmware.folder)
+    assert (done.entry, done.entry_made, done.entry_put_first, done.changed) == ("0001", False, True, True)
+    assert (firmware.order, firmware.entries, firmware.inactive) == (after, entries, inactive - {"0001"})
+    changes = firmware.changes
+    assert not boot(disk, run=firmware, firmware=firmware.folder).changed
+    assert firmware.changes == changes
+
+
+def test_of_several_that_are_the_same_the_one_that_is_tried_first_is_kept(tmp_path: Path) -> None:
+    firmware = Firmware(17, tmp_path / "efi")
+    disk = esp_disk(tmp_path, {**WINDOWS, FALLBACK: program("windows")})
+    for number in ("0001", "0002", "0003", "0004"):
+        firmware.add(number, "Windows Boot Manager", guid(disk), BOOTMGR)
+    firmware.order, firmware.inactive = ["0002", "0000", "0003", "0004"], {"0002"}
+    done = boot(disk, run=firmware, firmware=firmware.folder)
+    assert (done.entry, sorted(done.removed)) == ("0003", ["0001", "0002", "0004"])
+    assert firmware.order == ["0003", "0000"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "choices", "first"),
+    [
+        (None, [], SHIM),
+        ("windows", [], BOOTMGR),
+        ("shim", [], SHIM),
+        ("another one", [], SHIM),
+        ("windows", [SHIM, BOOTMGR], SHIM),
+        ("shim", [BOOTMGR, SHIM], BOOTMGR),
+        ("windows", ["/EFI/gone/shimx64.efi", SHIM], SHIM),
+    ],
+)
+def test_with_two_systems_what_the_reference_started_comes_first(
+    tmp_path: Path, fallback: str | None, choices: list[str], first: str
+) -> None:
+    """The firmware has an entry for the loader of Windows, as Windows makes it, before the other one."""
+    firmware = Firmware(18, tmp_path / "efi")
+    files = {FALLBACK: program(fallback)} if fallback else {}
+    disk = esp_disk(tmp_path, {**DUAL, **files})
+    firmware.add("0001", "Windows Boot Manager", guid(disk), BOOTMGR)
+    firmware.add("0002", "debian", guid(disk), SHIM)
+    firmware.order = ["0001", "0002", "0000"]
+    done = boot(
+        disk,
+        run=firmware,
+        firmware=firmware.folder,
+        choices=[BootChoice(guid(disk), path) for path in choices],
+    )
+    assert done.entry == ("0001" if first == BOOTMGR else "0002")
+    assert firmware.order[0] == done.entry and sorted(firmware.order) == ["0000", "0001", "0002"]
+    assert content(disk, FALLBACK) == program(fallback or "shim")
 
 
 def test_a_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
@@ -201,6 +410,60 @@ def test_a_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
     firmware.forgets = True
     with pytest.raises(ImagingError, match="0 entries"):
         boot(disk, run=firmware, firmware=firmware.folder)
+    firmware.add("0001", "debian", guid(disk), SHIM)
+    firmware.inactive = {"0001"}
+    with pytest.raises(ImagingError, match=r"1 entries .* not active"):
+        boot(disk, run=firmware, firmware=firmware.folder)
+
+
+def test_what_can_not_be_seen_of_the_firmware_is_said_with_the_way_out(tmp_path: Path) -> None:
+    disk = esp_disk(tmp_path, WINDOWS)
+    folder = tmp_path / "efi"
+    (folder / "efivars").mkdir(parents=True)
+    unseen = boot(disk, firmware=folder)
+    assert unseen.made_from and "mount -t efivarfs" in unseen.warnings[0]
+    (folder / "efivars" / "BootOrder").touch()
+    missing = boot(disk, run=runner("efibootmgr"), firmware=folder)
+    assert (
+        "efibootmgr is not installed" in missing.warnings[0]
+        and "starts by /EFI/BOOT/BOOTX64.EFI" in missing.warnings[0]
+    )
+    with (
+        pytest.raises(ImagingError, match=r"can't list the firmware's entries: exit status 2, EFI variables"),
+    ):
+        boot(disk, run=broken("efibootmgr"), firmware=folder)
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder / "efivars"], check=True)
+    try:
+        (folder / "efivars" / "BootOrder").touch()
+        subprocess.run(["mount", "-o", "remount,ro", folder / "efivars"], check=True)
+        assert "remount,rw" in boot(disk, firmware=folder).warnings[0]
+    finally:
+        subprocess.run(["umount", folder / "efivars"], check=True)
+
+
+def broken(program: str) -> RunCommand:
+    def run(command: Sequence[str]) -> CommandResult:
+        if command[0] == program:
+            return CommandResult(2, "", "EFI variables are not supported on this system.")
+        return RUN(command)
+
+    return run
+
+
+def test_what_a_reference_starts_is_noted_in_its_order(tmp_path: Path, firmware: Firmware) -> None:
+    disk = esp_disk(tmp_path, DUAL)
+    table = read_partition_table(RUN, str(disk))
+    assert table
+    firmware.add("0001", "Windows Boot Manager", guid(disk), BOOTMGR)
+    firmware.add("0002", "debian", guid(disk), SHIM)
+    firmware.add("0003", "Another disk", OTHER, SHIM)
+    firmware.add("0004", "not active", guid(disk), "/EFI/debian/grubx64.efi")
+    firmware.order, firmware.inactive = ["0003", "0002", "0000", "0004", "0001"], {"0004"}
+    ours = [BootChoice(guid(disk), SHIM), BootChoice(guid(disk), BOOTMGR)]
+    assert boot_order(firmware, table, str(firmware.folder)) == ours
+    assert boot_order(firmware, table, str(tmp_path / "none")) is None
+    assert boot_order(broken("efibootmgr"), table, str(firmware.folder)) is None
+    assert boot_order(runner("efibootmgr"), table, str(firmware.folder)) is None
 
 
 # --- the playbook ---

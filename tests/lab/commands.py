@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from .lab import Lab, Plan, can_isolate, default_folder
+from .lab import UDEV_SECONDS, Lab, Plan, can_isolate, default_folder
 from .processes import MARK
 from .tools import LabError
 
@@ -66,6 +66,7 @@ def up(lab: Lab, arguments: argparse.Namespace) -> int:
             direct_io=arguments.direct_io,
             reference_image=arguments.reference_image,
             python=arguments.python,
+            udev_seconds=UDEV_SECONDS,
         )
     )
     _show(lab)

@@ -37,11 +37,16 @@ LONGEST_FOLDER = 70
 PROGRAMS = ["setsid", "ssh", "ssh-keygen", "sshd"]
 PROGRAMS_ISOLATED = ["ip", "losetup", "mount", "nsenter", "partx", "umount", "unshare"]
 PROGRAMS_REFERENCE = ["debugfs", "mcopy", "mkfs.ext4", "mkfs.fat", "mkntfs", "mkswap", "sfdisk"]
+# For how long udev holds a disk that was written to: between a fast machine, and a slow one with more than a second.
+UDEV_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a lab is to be. Sizes are in bytes."""
+    """What a lab is to be. Sizes are in bytes.
+
+    ``udev_seconds`` is for how long a disk is locked after it was written to, as by udev; isolated laptops only.
+    """
 
     laptops: int
     disk_size: int
@@ -55,6 +60,7 @@ class Plan:
     direct_io: bool = False
     reference_image: Path | None = None
     python: str = "/usr/bin/python3"
+    udev_seconds: float = 0
 
 
 def default_folder() -> Path:
@@ -211,7 +217,9 @@ class Lab:
                 disk = disks.attach_loop_device(backing_file, plan.direct_io)
                 if number == 0:
                     disks.read_partitions(disk)
-            laptops.append(Laptop(name, number, self.folder, plan.isolated, address, port, disk, backing_file, size))
+            locked = plan.udev_seconds if plan.isolated else 0
+            place = (plan.isolated, address, port, disk, backing_file, size)
+            laptops.append(Laptop(name, number, self.folder, *place, locked))
         return laptops
 
     def _isolated_addresses(self, plan: Plan) -> Iterator[tuple[str, int]]:

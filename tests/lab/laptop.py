@@ -10,11 +10,13 @@ import pwd
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import udev_stand_in
 from .network import Network
 from .processes import MARK, end_processes, marked_processes, sshd_configuration
 from .tools import SEARCH_PATH, LabError, find
@@ -47,11 +49,11 @@ SetEnv {mark}={folder} TMPDIR={folder}/tmp SHLVL=1
 """
 
 # What a laptop has for itself: /run, a shadow file in which root is not locked (without PAM, sshd refuses who is) and a
-# name. It keeps the machine's udev. Everything is gone with its last process.
+# name. It keeps the machine's udev, and something that locks its disk as udev does. Everything is gone with its last process.
 BOOT = """
 set -e
-folder=$1 name=$2
-shift 2
+folder=$1 name=$2 disk=$3 python=$4 udev=$5 udev_seconds=$6
+shift 6
 mkdir -p "$folder/run"
 mount -t tmpfs -o mode=755 tmpfs "$folder/run"
 mkdir "$folder/run/sshd" "$folder/run/lock"
@@ -61,6 +63,9 @@ if [ -d /run/udev ]; then
 fi
 mount --rbind "$folder/run" /run
 mount --bind "$folder/shadow" /etc/shadow
+if [ "$udev_seconds" != 0 ]; then
+    "$python" "$udev" "$disk" "$udev_seconds" >>"$folder/udev.log" </dev/null &
+fi
 echo "$name" >/proc/sys/kernel/hostname
 exec "$@"
 """
@@ -68,7 +73,10 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Laptop:
-    """A laptop; its number from 0 says which namespace and link are its own. Sizes are in bytes."""
+    """A laptop; its number from 0 says which namespace and link are its own. Sizes are in bytes.
+
+    ``udev_seconds`` is for how long its disk is locked after somebody has written to it; 0 is not at all, as without root.
+    """
 
     name: str
     number: int
@@ -79,6 +87,7 @@ class Laptop:
     disk: str
     backing_file: Path
     size: int
+    udev_seconds: float = 0
 
     @property
     def folder(self) -> Path:
@@ -192,7 +201,8 @@ class Laptop:
             return []
         netns = ["ip", "netns", "exec", Network(self.lab).namespace(self.number)]
         unshare = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
-        return [*netns, *unshare, "sh", "-c", BOOT, "sh", str(self.folder), self.name]
+        udev = [sys.executable, udev_stand_in.__file__, f"{self.udev_seconds:g}"]
+        return [*netns, *unshare, "sh", "-c", BOOT, "sh", str(self.folder), self.name, self.disk, *udev]
 
     def _sshd_configuration(self) -> str:
         return SSHD_CONFIGURATION.format(

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 from ..errors import ImagingError
-from .command import MissingTool, RunCommand, printable
+from .command import RunCommand, printable
 from .devices import describe
 from .filesystems import CHECKS, detect, distrust_node
-from .partition_node import partition_node
+from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
 from .sizes import file_system_size
+from .udev import PATIENCE, settle
 
 ALIGNMENT = 1 << 20
 """Bytes; where partitions begin and end on today's disks. Less than this is not worth growing for."""
@@ -62,11 +62,12 @@ class Growth:
     changed: bool
 
 
-def grow(run: RunCommand, device: str, which: str, write: bool) -> Growth:
+def grow(run: RunCommand, device: str, which: str, write: bool, patience: float = PATIENCE) -> Growth:
     """Have a partition and its file system reach as far as the disk allows; raises ImagingError, with nothing changed if that can be.
 
-    ``which`` is "last", or the name or number of a partition.
+    ``which`` is "last", or the name or number of a partition. What another program holds is waited for, for ``patience`` seconds each time.
     """
+    settle(run, patience)
     disk = describe(run, device)
     if disk.target_refusals:
         raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
@@ -103,8 +104,14 @@ def grow(run: RunCommand, device: str, which: str, write: bool) -> Growth:
         run([program, "-V"])  # raises when it is missing, before anything is changed
     if write:
         if enlarge:
-            _enlarge(run, disk.path, table, grown)
-        _grow_content(run, disk.path, grown, content.type)
+            _enlarge(run, disk.path, table, grown, patience)
+        try:
+            _grow_content(run, disk.path, grown, content.type)
+        except (ImagingError, OSError) as error:
+            raise ImagingError(
+                f"{error} Partition {grown.number} is larger now and the file system in it is not: run again with the same imaging_grow, "
+                "which goes on, or restore this laptop again without it."
+            ) from error
     return Growth(partition.number, content.type, partition.size, grown.size, True)
 
 
@@ -142,25 +149,24 @@ def _room(table: PartitionTable) -> int:
     return min(table.disk_size, MOST_DOS_SECTORS * table.sector_size)
 
 
-def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partition) -> None:
+def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partition, patience: float) -> None:
     line = f"size={grown.size // before.sector_size}"
     script = 'printf "%s\\n" "$3" | sfdisk --quiet --no-reread --no-tell-kernel -N "$2" "$1"'
-    result = run(["sh", "-c", script, "sh", path, str(grown.number), line])
-    if result.rc:
-        raise ImagingError(f"sfdisk could not enlarge partition {grown.number} of {path}: {result.complaint()}.")
-    after = read_partition_table(run, path)
-    expected = [grown if each.number == grown.number else each for each in before.partitions]
-    if after is None or list(after.partitions) != expected:
-        raise ImagingError(
-            f"After sfdisk the partition table of {path} is not what it should be: look at it with sfdisk --dump, or restore this laptop again."
-        )
-    with RawDisk(path, writable=True) as disk:
+    # Held from before the table is written until the kernel has read it, so that nobody looks at it, or takes the partitions away, meanwhile.
+    with RawDisk(path, writable=True, patience=patience) as disk:
+        result = run(["sh", "-c", script, "sh", path, str(grown.number), line])
+        if result.rc:
+            raise ImagingError(f"sfdisk could not enlarge partition {grown.number} of {path}: {result.complaint()}.")
+        after = read_partition_table(run, path)
+        expected = [grown if each.number == grown.number else each for each in before.partitions]
+        if after is None or list(after.partitions) != expected:
+            raise ImagingError(
+                f"After sfdisk the partition table of {path} is not what it should be: look at it with sfdisk --dump, or restore this laptop "
+                "again."
+            )
         disk.flush()
         disk.reread_partition_table()
-    try:
-        run(["udevadm", "settle", "--timeout=10"])  # udev looks at new partitions, and holds them meanwhile
-    except MissingTool:
-        pass
+    settle(run, patience)
 
 
 def _grow_content(run: RunCommand, path: str, partition: Partition, content: str) -> None:
@@ -169,11 +175,9 @@ def _grow_content(run: RunCommand, path: str, partition: Partition, content: str
             result = run([*command, node])
             if result.rc not in good:
                 raise ImagingError(
-                    f"{command[0]} could not grow the file system in partition {partition.number} of {path}: {result.complaint()}. "
-                    "Restore this laptop again, without imaging_grow."
+                    f"{command[0]} could not grow the file system in partition {partition.number} of {path}: {result.complaint()}."
                 )
-    with open(path, "rb+", buffering=0) as disk:
-        os.fsync(disk.fileno())
+    flush(path)
     if _lags_behind(path, partition, content):
         raise ImagingError(f"The file system in partition {partition.number} of {path} did not grow with it.")
 

@@ -105,3 +105,15 @@ def forget_cache(node: str) -> None:
             os.close(descriptor)
     except OSError:
         pass  # a regular file has no such cache, and an ordinary user may not
+
+
+def flush(path: str) -> None:
+    """Bring what was written to a device or file to the medium: the next thing may be that somebody switches the machine off.
+
+    It is opened for reading, with which fsync(2) is content: udev looks at a disk again when somebody who could write to it closes it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,10 +15,15 @@ import mmap
 import os
 import stat
 import struct
-from typing import Iterable, Protocol, Sequence
+import time
+from typing import Callable, Iterable, Protocol, Sequence, TypeVar
 
 from ..errors import ImagingError
 from .deallocate import discard_range, zero_range
+from .processes import in_words, lockers_of, openers_of
+from .udev import PATIENCE
+
+T = TypeVar("T")
 
 BLKRRPART = 0x125F
 BLKSSZGET = 0x1268
@@ -88,13 +93,17 @@ class Readable(Protocol):
 class RawDisk:
     """One opened disk. Raises DiskError that names the disk, what failed and where."""
 
-    def __init__(self, path: str, writable: bool = False, shared: bool = False) -> None:
-        """Open and hold ``path``; DiskError when somebody else holds it. ``shared``: it is not held, and others may have it too."""
+    def __init__(self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE) -> None:
+        """Open and hold ``path``; DiskError when somebody else holds it, and goes on to for ``patience`` seconds.
+
+        ``shared``: it is not held, and others may have it too.
+        """
         self.path = path
+        self._patience = patience
         flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
         try:
             exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) and not shared else 0
-            self._buffered = os.open(path, flags | exclusive)
+            self._buffered = _patiently(lambda: os.open(path, flags | exclusive), errno.EBUSY, patience)
         except OSError as error:
             raise DiskError(_why_not_opened(path, error)) from error
         self._direct = -1
@@ -113,10 +122,15 @@ class RawDisk:
     def _lock(self) -> None:
         # udev leaves a disk alone while it is locked (systemd: "Locking Block Device Access").
         try:
-            fcntl.flock(self._buffered, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _patiently(
+                lambda: fcntl.flock(self._buffered, fcntl.LOCK_EX | fcntl.LOCK_NB), errno.EWOULDBLOCK, self._patience
+            )
         except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise DiskError(f"{self.path} can't be locked: {error.strerror}.") from error
+            who = in_words(lockers_of(self.path)) or "another program, which can't be seen from here"
             raise DiskError(
-                f"{self.path} is locked by another program, probably another transfer: wait for it, or end it."
+                f"{self.path} is locked by {who}, and still was after {self._patience:g} s: wait for that, or end it, and run again."
             ) from error
 
     def _open_direct(self, flags: int) -> int:
@@ -232,13 +246,17 @@ class RawDisk:
         if not self.is_device:
             return None
         try:
-            fcntl.ioctl(self._buffered, BLKRRPART)
+            _patiently(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
         except OSError as error:
             if (
                 error.errno == errno.EINVAL
             ):  # a device that can't have partitions, such as a loop device without partition scan
                 return None
-            return f"The kernel did not read the new partition table of {self.path} ({error.strerror}): it will at the next boot."
+            who = in_words(openers_of(self.path)) if error.errno == errno.EBUSY else ""
+            return (
+                f"The kernel did not read the new partition table of {self.path} ({error.strerror}"
+                f"{f'; a partition may be open in {who}' if who else ''}): it will at the next boot."
+            )
         return None
 
     def close(self) -> None:
@@ -283,9 +301,29 @@ def read_spans(disk: Readable, offset: int, content: memoryview, ranges: Sequenc
     return read
 
 
+PAUSE = 0.05
+"""Seconds between two tries."""
+
+
+def _patiently(action: Callable[[], T], transient: int, patience: float) -> T:
+    """Call ``action`` until it fails no more with the error number ``transient``; raises OSError, that one after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != transient or time.monotonic() >= deadline:
+                raise
+        time.sleep(PAUSE)
+
+
 def _why_not_opened(path: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
-        return f"{path} is held by somebody else (mounted, in use by LVM, RAID or crypt, or another transfer): release it and try again."
+        who = in_words(openers_of(path))
+        return (
+            f"{path} is held by somebody else (mounted, in use by LVM, RAID or crypt, or another transfer"
+            f"{f'; it is open in {who}' if who else ''}): release it and try again."
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
             f"{path} can't be opened: {error.strerror}. Disks belong to root: set ansible_become: true for this laptop."

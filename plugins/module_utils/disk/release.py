@@ -13,13 +13,13 @@ from typing import Iterator
 from ..errors import ImagingError
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
+from .processes import in_words, processes, users_of
 from .raw_io import DiskError, RawDisk
+from .udev import PATIENCE, settle
 
 MOST_STEPS = 1000
 MOST_TIMES = 32
 """So often may the same thing be in the way: mounted over itself, say. More is somebody who puts it back."""
-
-MOST_NAMED = 5
 
 UDEV_CONTROL = "/run/udev/control"
 UDISKS = "/run/udisks2"
@@ -126,7 +126,7 @@ def _taken_down_by(holder: Holder) -> tuple[str, ...]:
     if holder.kind == "crypt":
         return "cryptsetup", "close", holder.name
     if holder.kind == "device mapper":
-        return "dmsetup", "remove", holder.name
+        return "dmsetup", "remove", "--retry", holder.name
     raise CannotRelease(f"{holder.node} ({holder.kind} {holder.name}) is built on it: {holder.release}.")
 
 
@@ -149,8 +149,9 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
                 "or close the desktop's session), and run again."
             )
         result = run(list(step.command))
-        if result.rc:
-            users = ", ".join(users_of(step.mount)) if step.mount else ""
+        # What was built on something that has just gone can be gone, too, by the time it is asked for.
+        if result.rc and step in release_steps(BlockDevices(), path):
+            users = in_words(users_of(step.mount.device)) if step.mount else ""
             why = f" It is in use by {users}: end that, and run again." if users else ""
             raise CannotRelease(f"{path}: can't {step.words}: {result.complaint()}.{why}")
         done.append(step)
@@ -160,55 +161,12 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
 
 def prove_released(path: str) -> None:
     """Open a disk exclusively, as nobody can while somebody holds it; raises CannotRelease that names who does."""
+    elsewhere = list(mounts_elsewhere(path))
     try:
-        RawDisk(path).close()
+        RawDisk(path, patience=0 if elsewhere else PATIENCE).close()
     except DiskError as error:
-        elsewhere = list(mounts_elsewhere(path))
         who = f" It is mounted for {', '.join(elsewhere)}, in namespaces of their own: end these." if elsewhere else ""
         raise CannotRelease(f"{error}{who}") from error
-
-
-def _processes() -> Iterator[tuple[int, str]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
-                    yield int(entry), file.read().strip()
-            except OSError:
-                continue  # it has ended
-
-
-def users_of(mount: Mount) -> list[str]:
-    """The processes that use a mounted file system, in words (proc(5): cwd, root, exe, fd, map_files)."""
-    found = []
-    for pid, command in _processes():
-        how = _how_used(pid, mount.device)
-        if how:
-            found.append(f"process {pid} ({command}, {how})")
-    return found[:MOST_NAMED] + ([f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else [])
-
-
-def _how_used(pid: int, device: str) -> str:
-    places = {"cwd": "its working folder", "root": "its root", "exe": "its program"}
-    for link, words in places.items():
-        if _device_of(f"/proc/{pid}/{link}") == device:
-            return words
-    for folder in ("fd", "map_files"):
-        try:
-            links = os.listdir(f"/proc/{pid}/{folder}")
-        except OSError:
-            continue
-        if any(_device_of(f"/proc/{pid}/{folder}/{link}") == device for link in links):
-            return "an open file"
-    return ""
-
-
-def _device_of(path: str) -> str:
-    try:
-        found = os.stat(path).st_dev
-    except OSError:
-        return ""
-    return f"{os.major(found)}:{os.minor(found)}"
 
 
 def mounts_elsewhere(path: str) -> Iterator[str]:
@@ -216,7 +174,7 @@ def mounts_elsewhere(path: str) -> Iterator[str]:
     devices = BlockDevices()
     numbers = {devices.attribute(each, "dev") for each in devices.stack(devices.names_of(path))}
     seen = set()
-    for pid, command in _processes():
+    for pid, command in processes():
         try:
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace in seen:
@@ -241,4 +199,4 @@ def keep_udisks_away(run: RunCommand, path: str) -> None:
         file.write(RULE.format(pattern=pattern))
     run(["udevadm", "control", "--reload"])
     run(["udevadm", "trigger", "--action=change", "--subsystem-match=block", f"--sysname-match={name}*"])
-    run(["udevadm", "settle", "--timeout=10"])
+    settle(run)

@@ -1,40 +1,25 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sees to it that UEFI firmware finds something to start on a disk: the fallback loader, and an entry in the firmware's own list.
-
-Sources: UEFI specification 2.10, section 3.5.1.1 (names of the fallback loader); efibootmgr(8).
-"""
+"""Sees to it that UEFI firmware finds something to start on a disk: the fallback loader, and an entry in the firmware's own list."""
 
 from __future__ import annotations
 
 import os
-import platform
-import re
 import tempfile
 from dataclasses import dataclass, field
+from typing import Sequence
 
 from ..errors import ImagingError
-from .command import RunCommand
+from .command import MissingTool, RunCommand
 from .devices import describe
 from .file_tree import FatTree
 from .filesystems import detect
-from .partition_node import partition_node
-from .partition_table import Partition, is_esp, read_partition_table
-
-FIRMWARE = "/sys/firmware/efi"
-"""There when this system was started by UEFI."""
-
-SUFFIXES = {"x86_64": "x64", "aarch64": "aa64", "i686": "ia32", "riscv64": "riscv64"}
-"""What loaders have in their names for a machine, by the names of uname."""
-
-FALLBACK_FOLDER = "/EFI/BOOT"
-WINDOWS = "/EFI/Microsoft/Boot/bootmgfw.efi"
-
-ENTRY = re.compile(
-    r"^Boot([0-9A-F]{4})\*? (.*?)\tHD\(\d+,GPT,([0-9a-f-]{36}),[^)]*\)/(?:File\()?(\\[^)\n]*?\.efi)", re.M | re.I
-)
-"""A line of ``efibootmgr -v``, as versions up to 17 and from 18 on have it: number, label, GUID of the partition, path on it."""
+from .firmware import FIRMWARE, ensure_entry, obstacle, partition_id
+from .loaders import FALLBACK_FOLDER, BootChoice, Loader, Loaders, fallback_name, read_loaders
+from .partition_node import NoNode, flush, partition_node
+from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
+from .udev import PATIENCE, settle
 
 
 @dataclass
@@ -46,97 +31,135 @@ class Boot:
     made_from: str = ""
     entry: str = ""
     entry_made: bool = False
+    entry_put_first: bool = False
     removed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
         """Whether anything was, or would be, changed."""
-        return bool(self.made_from or self.entry_made or self.removed)
+        return bool(self.made_from or self.entry_made or self.entry_put_first or self.removed)
 
 
-def make_bootable(run: RunCommand, device: str, write: bool, machine: str = "", firmware: str = FIRMWARE) -> Boot:
+@dataclass(frozen=True)
+class Esp:
+    """An EFI system partition, what tells it from others, and its loaders."""
+
+    partition: Partition
+    id: str
+    loaders: Loaders
+
+    def has(self, path: str) -> bool:
+        """Whether a loader that a machine is known to have chosen is there."""
+        return any(loader.path.lower() == path.lower() for loader in self.loaders.chosen)
+
+
+def make_bootable(
+    run: RunCommand,
+    device: str,
+    write: bool,
+    choices: Sequence[BootChoice] = (),
+    firmware: str = FIRMWARE,
+    patience: float = PATIENCE,
+) -> Boot:
     """Look at a disk's EFI system partition and have it start; raises ImagingError when what was done is not there afterwards.
 
-    A disk without such a partition is left alone. What is missing on this machine to look at it is a warning.
+    ``choices`` are what the firmware of the disk's reference starts, the first first. A disk without an EFI system partition is left alone.
+    Where something can't be looked at, nothing is made, and a warning says so.
     """
     boot = Boot()
+    settle(run, patience)
     disk = describe(run, device)
-    suffix = SUFFIXES.get(machine or platform.machine(), "")
-    esp = _find_esp(run, disk.path)
-    if esp is None:
+    table = read_partition_table(run, disk.path)
+    esps = _read_esps(run, disk.path, table, choices, boot) if table else []
+    if not esps:
         return boot
-    boot.esp = esp.number
-    free = not disk.target_refusals
-    with partition_node(run, disk.path, esp, writable=write and free) as node:
-        tree = FatTree(run, node)
-        loader = _loader(tree, suffix)
-        _fallback(tree, suffix, loader, write and free, boot)
-        if write and boot.made_from:
-            if not free:
-                raise ImagingError(
-                    f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
-                )
-            _flush(node)
-    if os.path.isdir(firmware):
-        _entry(run, disk.path, esp, _paths(loader, boot), write, boot)
-    return boot
-
-
-def _find_esp(run: RunCommand, path: str) -> Partition | None:
-    """The first EFI system partition of a disk with a FAT in it."""
-    table = read_partition_table(run, path)
-    for partition in table.partitions if table else ():
-        if is_esp(partition.type) and detect(run, path, partition.start, partition.size).type == "vfat":
-            return partition
-    return None
-
-
-def _flush(node: str) -> None:
-    """Bring what was written to the medium: the next thing may be that somebody switches the machine off."""
-    with open(node, "rb+", buffering=0) as device:
-        os.fsync(device.fileno())
-
-
-def _paths(loader: str, boot: Boot) -> list[str]:
-    """What an entry may start, the best first, as firmware writes it."""
-    return [path.replace("/", "\\") for path in (loader, boot.fallback) if path]
-
-
-def _loader(tree: FatTree, suffix: str) -> str:
-    """The loader of an installed system: that of Windows, shim, or another one; nothing when there is none."""
-    windows = tree.find(WINDOWS)
-    if windows:
-        return windows
-    folders = [name for name in tree.names("/EFI") if name.lower() not in ("boot", "microsoft")]
-    for name in (f"shim{suffix}.efi", f"grub{suffix}.efi", f"systemd-boot{suffix}.efi"):
-        for folder in folders:
-            found = tree.find(f"/EFI/{folder}/{name}")
-            if found:
-                return found
-    return ""
-
-
-def _fallback(tree: FatTree, suffix: str, loader: str, write: bool, boot: Boot) -> None:
-    name = f"boot{suffix}.efi".upper()
-    there = tree.find(f"{FALLBACK_FOLDER}/{name}") if suffix else None
-    if there or not suffix:
-        boot.fallback = there or ""
-        return
-    if not loader:
+    esp = choose_esp(esps, choices)
+    boot.esp = esp.partition.number
+    loader = esp.loaders.first()
+    if loader is None:
         boot.warnings.append(
             f"Partition {boot.esp} has no loader that UEFI firmware would start: the disk does not boot by UEFI. "
             "Install the boot loader on the reference and capture again."
         )
-        return
-    boot.fallback, boot.made_from = f"{FALLBACK_FOLDER}/{name}", loader
-    if not write:
-        return
-    folder, _slash, file = loader.rpartition("/")
+        return boot
+    _see_to_fallback(esp, loader, boot)
+    if write and boot.made_from:
+        if disk.target_refusals:
+            raise ImagingError(
+                f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
+            )
+        with partition_node(run, disk.path, esp.partition, writable=True) as node:
+            _make_fallback(FatTree(run, node), boot)
+            flush(node)
+    if os.path.isdir(firmware):
+        _see_to_entry(run, disk.path, esp, loader, write, boot, firmware)
+    return boot
+
+
+def _read_esps(
+    run: RunCommand, path: str, table: PartitionTable, choices: Sequence[BootChoice], boot: Boot
+) -> list[Esp]:
+    """All EFI system partitions that can be read, in the table's order."""
+    found = []
+    for partition in table.partitions:
+        if not is_esp(partition.type):
+            continue
+        boot.esp = boot.esp or partition.number
+        number, identity = partition.number, partition_id(table, partition)
+        content = detect(run, path, partition.start, partition.size)
+        if content.type != "vfat":
+            boot.warnings.append(
+                f"Partition {number} is an EFI system partition and holds {content.type or 'nothing known'}, not a FAT: firmware starts "
+                "nothing from it."
+            )
+            continue
+        ours = [choice.loader for choice in choices if identity and choice.partition == identity]
+        try:
+            with partition_node(run, path, partition) as node:
+                found.append(Esp(partition, identity, read_loaders(FatTree(run, node), ours)))
+        except (MissingTool, NoNode):
+            raise
+        except ImagingError as error:
+            boot.warnings.append(
+                f"The files in partition {number}, an EFI system partition, can't be read: {str(error).rstrip('.')}. Whether firmware can "
+                "start from it is unknown, and nothing was made in it. Check it on the reference (fsck.fat) and capture again."
+            )
+    return found
+
+
+def choose_esp(esps: Sequence[Esp], choices: Sequence[BootChoice] = ()) -> Esp:
+    """The one that the disk starts from, of one or more.
+
+    It is the one with the first loader of ``choices`` that is there, else the first with a fallback loader, else the first with any loader,
+    else the first.
+    """
+    chosen = [esp for choice in choices for esp in esps if esp.id == choice.partition and esp.has(choice.loader)]
+    fallback = [esp for esp in esps if esp.loaders.fallbacks]
+    installed = [esp for esp in esps if esp.loaders.installed]
+    return [*chosen, *fallback, *installed, *esps][0]
+
+
+def _see_to_fallback(esp: Esp, loader: Loader, boot: Boot) -> None:
+    """Say which fallback loader there is, or what it is to be made from."""
+    there = esp.loaders.fallback_for(loader)
+    if there:
+        boot.fallback = there.path
+    elif loader.machine:
+        boot.fallback, boot.made_from = f"{FALLBACK_FOLDER}/{fallback_name(loader.machine)}", loader.path
+    else:
+        boot.warnings.append(
+            f"{loader.path} on partition {boot.esp} is no program for UEFI on a machine that is known here, so that no fallback loader was made "
+            "from it: without an entry for the disk, firmware starts nothing from it."
+        )
+
+
+def _make_fallback(tree: FatTree, boot: Boot) -> None:
+    folder, _slash, file = boot.made_from.rpartition("/")
     copies = {}
     if file.lower().startswith("shim"):  # it starts what lies beside it
         copies = {f"{folder}/{each}": each for each in tree.names(folder) if each.lower().endswith(".efi")}
-    copies[loader] = name
+    copies[boot.made_from] = os.path.basename(boot.fallback)
     with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
         for source, target in copies.items():
             local = os.path.join(scratch, "loader")
@@ -144,38 +167,18 @@ def _fallback(tree: FatTree, suffix: str, loader: str, write: bool, boot: Boot) 
             tree.put(local, f"{FALLBACK_FOLDER}/{target}")
 
 
-def _entry(run: RunCommand, disk: str, esp: Partition, paths: list[str], write: bool, boot: Boot) -> None:
-    def ours() -> list[str]:
-        result = run(["efibootmgr", "-v"])
-        if result.rc:
-            raise ImagingError(f"efibootmgr can't list the firmware's entries: {result.complaint()}.")
-        wanted = [path.lower() for path in paths]
-        return [
-            number
-            for number, _label, guid, path in ENTRY.findall(result.out)
-            if guid.lower() == esp.uuid.lower() and path.lower() in wanted
-        ]
-
-    if not paths or not esp.uuid:
-        return
-    found = ours()
-    if found:
-        boot.entry, boot.removed = found[0], found[1:]
-        for number in boot.removed if write else ():
-            run(["efibootmgr", "-q", "-b", number, "-B"])
-    else:
-        boot.entry_made = True
-        if write:
-            label = "Windows Boot Manager" if "microsoft" in paths[0].lower() else paths[0].split("\\")[2]
-            create = ["efibootmgr", "-q", "-c", "-d", disk, "-p", str(esp.number), "-L", label, "-l", paths[0]]
-            result = run(create)
-            if result.rc:
-                raise ImagingError(f"efibootmgr can't make an entry for {disk}: {result.complaint()}.")
-    if write and boot.changed:
-        left = ours()
-        if len(left) != 1:
-            raise ImagingError(
-                f"After efibootmgr the firmware lists {len(left)} entries for partition {esp.number} of {disk} where 1 was expected: some "
-                "firmware does not keep them. The fallback loader starts the disk all the same, when it is chosen in the firmware's menu."
-            )
-        boot.entry = left[0]
+def _see_to_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: bool, boot: Boot, firmware: str) -> None:
+    """Have the firmware's list begin with the loader; where that can't be seen or changed, a warning says why."""
+    reason = obstacle(firmware, write) if esp.id else "the partition table has no id that an entry could name"
+    try:
+        if not reason:
+            change = ensure_entry(run, disk, esp.partition.number, BootChoice(esp.id, loader.path), write)
+            boot.entry, boot.entry_made, boot.entry_put_first = change.entry, change.made, change.put_first
+            boot.removed = change.removed
+    except MissingTool as error:
+        reason = str(error).rstrip(".")
+    if reason:
+        start = f"the disk starts by {boot.fallback}" if boot.fallback else "nothing on the disk is started"
+        boot.warnings.append(
+            f"The firmware's list of what it starts was not looked at: {reason}. Where it has no entry for the disk, {start}."
+        )

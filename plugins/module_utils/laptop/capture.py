@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generator, Mapping
 
 from ..disk.command import RunCommand
+from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import Capture, UnreadableSectors
@@ -85,10 +86,15 @@ class SourceDisk(HeldDisk):
             "wwn": self.disk.wwn,
             **self.used.source_json(),
             "used_map": self._request.used_map,
+            "boot_order": self._boot_order(),
             **{name: value for name, value in self._request.facts.items() if name in FACTS},
         }
         table = self.table.raw if self.table else None
         return ImageHeader(self.geometry, stream, ticket.created, table, source, ticket.collection_version)
+
+    def _boot_order(self) -> list[dict[str, str]] | None:
+        choices = boot_order(self._run, self.table) if self.table else None
+        return None if choices is None else [choice.to_json() for choice in choices]
 
     def __enter__(self) -> SourceDisk:
         return self

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -13,7 +14,8 @@ import pytest
 from ansible.playbook.task import Task
 from ansible.template import Templar
 
-from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule
+from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule, describe_image
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 
 from ..module_utils.samples import CHUNK, Used, make_image, noise
 
@@ -53,6 +55,14 @@ def test_lists_all_images_with_what_their_headers_and_indexes_say(store: Path) -
     assert (first["intact"], first["error"]) == (None, None)
     assert not result["changed"]
     assert first["root_digest"] != second["root_digest"]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_what_the_reference_started_is_listed_when_it_is_well_formed(store: Path, noted: bool) -> None:
+    good = {"partition": "c0ffee00-1111-2222-3333-444455556666", "loader": "/EFI/debian/shimx64.efi"}
+    image = ImageReader(FileSource(str(store / "first.img.zst")))
+    image.header = replace(image.header, source={"boot_order": [{"partition": 1}, good] if noted else "\x1b[2J"})
+    assert describe_image(image)["boot_order"] == ([good] if noted else [])
 
 
 def test_an_image_that_was_cut_short_is_listed_with_its_error(store: Path) -> None:

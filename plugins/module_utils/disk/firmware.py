@@ -1,0 +1,194 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list of what UEFI firmware starts, and its order: efibootmgr reads and changes it.
+
+Sources: efibootmgr(8); UEFI specification 2.10, section 3.1.3 (an entry that is not active is not started by itself) and 10.3.5.1 (HD).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Sequence
+
+from ..errors import ImagingError
+from .command import MissingTool, RunCommand
+from .loaders import MOST_CHOICES, BootChoice, boot_choices
+from .partition_table import Partition, PartitionTable
+
+FIRMWARE = "/sys/firmware/efi"
+"""There when this system was started by UEFI."""
+
+ENTRY = re.compile(r"^Boot([0-9A-F]{4})(\*?) *[^\t\n]*(?:\t(.*))?$", re.M)
+ON_DISK = re.compile(r"\bHD\((\d+),(GPT|MBR),([0-9a-fx-]+),[^)]*\)/(?:File\()?(\\[^)]*?\.efi)", re.I)
+"""A line of ``efibootmgr -v``, and in it what lies on a disk, as versions up to 17 and from 18 on have it: number of the partition, kind of
+table, GUID of the partition or signature of the MBR, path."""
+
+ORDER = re.compile(r"^BootOrder: *([0-9A-F,]+)", re.M)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: its number, whether the firmware may start it, and what it starts (nothing when that does not lie on a disk)."""
+
+    number: str
+    active: bool
+    choice: BootChoice | None
+
+
+@dataclass(frozen=True)
+class BootList:
+    """All entries, and the numbers of those that are tried, in that order."""
+
+    entries: tuple[Entry, ...]
+    order: tuple[str, ...]
+
+    def in_order(self) -> list[Entry]:
+        """The entries that are tried, in order."""
+        by_number = {entry.number: entry for entry in self.entries}
+        return [by_number[number] for number in dict.fromkeys(self.order) if number in by_number]
+
+    def starting(self, choice: BootChoice) -> list[Entry]:
+        """The entries that start something, the one that is tried first coming first."""
+        tried = self.in_order()
+        ours = [entry for entry in self.entries if entry.choice and _same(entry.choice, choice)]
+        return sorted(ours, key=lambda entry: (not entry.active, tried.index(entry) if entry in tried else len(tried)))
+
+    def is_first(self, entry: Entry) -> bool:
+        """Whether an entry is active and tried before all others."""
+        return entry.active and self.in_order()[:1] == [entry]
+
+
+@dataclass
+class Change:
+    """What was, or would be, changed: the number of the entry, whether it was made, or activated or put in front, and what was removed."""
+
+    entry: str = ""
+    made: bool = False
+    put_first: bool = False
+    removed: list[str] = field(default_factory=list)
+
+
+def partition_id(table: PartitionTable, partition: Partition) -> str:
+    """What tells a partition from others, as the kernel has it in PARTUUID; nothing when the table has no such thing."""
+    if table.label == "dos":
+        signature = str(table.raw.get("id") or "")
+        return f"{int(signature, 16):08x}-{partition.number:02x}" if re.fullmatch("0x[0-9a-f]{1,8}", signature) else ""
+    return partition.uuid.lower()
+
+
+def obstacle(firmware: str = FIRMWARE, write: bool = True) -> str:
+    """Why the firmware's variables can't be read or written, with the way out; nothing when they can."""
+    variables = os.path.join(firmware, "efivars")
+    if not os.path.isdir(variables) or not os.listdir(variables):
+        return f"the firmware's variables are not to be seen in {variables} (mount -t efivarfs efivarfs {variables})"
+    if write and os.statvfs(variables).f_flag & os.ST_RDONLY:
+        return f"the firmware's variables are read-only (mount -o remount,rw {variables})"
+    return ""
+
+
+def parse_boot_list(text: str) -> BootList:
+    """Understand what ``efibootmgr -v`` says."""
+    order = ORDER.search(text)
+    entries = [Entry(number, active == "*", _choice(place)) for number, active, place in ENTRY.findall(text)]
+    return BootList(tuple(entries), tuple(order.group(1).split(",")) if order else ())
+
+
+def _choice(place: str) -> BootChoice | None:
+    found = ON_DISK.search(place)
+    if found is None:
+        return None
+    number, kind, identity, path = found.groups()
+    try:
+        partition = f"{int(identity, 16):08x}-{int(number):02x}" if kind.upper() == "MBR" else identity.lower()
+    except ValueError:
+        return None
+    return BootChoice(partition, path.replace("\\", "/"))
+
+
+def _same(one: BootChoice, other: BootChoice) -> bool:
+    return (one.partition, one.loader.lower()) == (other.partition, other.loader.lower())
+
+
+def read_boot_list(run: RunCommand) -> BootList:
+    """Read it; raises MissingTool, ImagingError."""
+    result = run(["efibootmgr", "-v"])
+    if result.rc:
+        raise ImagingError(f"efibootmgr can't list the firmware's entries: {result.complaint()}.")
+    return parse_boot_list(result.out)
+
+
+def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE) -> list[BootChoice] | None:
+    """What of a disk this machine's firmware starts by itself, the first first; None when that can't be said."""
+    if not os.path.isdir(firmware) or obstacle(firmware, write=False):
+        return None
+    try:
+        tried = read_boot_list(run).in_order()
+    except (MissingTool, ImagingError):
+        return None
+    partitions = {partition_id(table, partition) for partition in table.partitions} - {""}
+    ours = [entry.choice for entry in tried if entry.active and entry.choice and entry.choice.partition in partitions]
+    return list(boot_choices([choice.to_json() for choice in ours[:MOST_CHOICES]]))
+
+
+def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice, write: bool) -> Change:
+    """Have the firmware start ``choice`` from a partition of ``disk`` before anything else, by one entry; raises MissingTool, ImagingError.
+
+    All other entries stay, in their order. What was changed is read back.
+    """
+    change = Change()
+    there = read_boot_list(run)
+    if not there.starting(choice):
+        change.made = True
+        if not write:
+            return change
+        label = _label(choice.loader)
+        path = choice.loader.replace("/", "\\")
+        _change(run, f"make an entry for {disk}", "-c", "-d", disk, "-p", str(partition), "-L", label, "-l", path)
+        there = read_boot_list(run)
+    ours = there.starting(choice)
+    if ours:
+        change.entry = ours[0].number
+        change.removed = [entry.number for entry in ours[1:]]
+        change.put_first = not change.made and not there.is_first(ours[0])
+        if write:
+            _mend(run, there, ours)
+    if write and (change.made or change.put_first or change.removed):
+        after = read_boot_list(run)
+        ours = after.starting(choice)
+        if len(ours) != 1 or not after.is_first(ours[0]):
+            state = (
+                "" if len(ours) != 1 else ", which is not active" if not ours[0].active else ", which is not the first"
+            )
+            raise ImagingError(
+                f"After efibootmgr the firmware lists {len(ours)} entries for {choice.loader} on partition {partition} of {disk}{state}, where 1 "
+                "was expected that is active and the first: some firmware does not keep them. The disk starts when it is chosen in the "
+                "firmware's menu."
+            )
+    return change
+
+
+def _mend(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:
+    """Have the first of several entries that start the same be the only one, active, and tried before all others."""
+    kept, *others = ours
+    for entry in others:
+        _change(run, f"remove entry {entry.number}", "-b", entry.number, "-B")
+    if not kept.active:
+        _change(run, f"activate entry {kept.number}", "-b", kept.number, "-a")
+    if there.in_order()[:1] != [kept]:
+        rest = [entry.number for entry in there.in_order() if entry not in ours]
+        _change(run, f"put entry {kept.number} first", "-o", ",".join([kept.number, *rest]))
+
+
+def _change(run: RunCommand, what: str, *options: str) -> None:
+    result = run(["efibootmgr", "-q", *options])
+    if result.rc:
+        raise ImagingError(f"efibootmgr can't {what}: {result.complaint()}.")
+
+
+def _label(loader: str) -> str:
+    """What people read in the firmware's menu: the name that Windows gives its own, or that of the loader's folder."""
+    folder = loader.strip("/").split("/")[1]
+    return "Windows Boot Manager" if folder.lower() == "microsoft" else folder

@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which processes lock a disk, have it open, or use a file system on it.
+
+Source: proc(5) for the folders of processes, and for /proc/locks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Callable, Iterator, Sequence
+
+from .command import printable
+
+MOST_NAMED = 5
+
+LOCK = re.compile(r"^\d+: FLOCK +ADVISORY +(?:READ|WRITE) +(\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) ", re.M)
+"""A line of /proc/locks that holds a flock(2): process, device of the file system that the file lies in (hexadecimal), inode."""
+
+
+def processes() -> Iterator[tuple[int, str]]:
+    """All other processes that can be seen from here, with their names."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
+                    yield int(entry), printable(file.read())
+            except OSError:
+                continue  # it has ended
+
+
+def in_words(found: Sequence[str]) -> str:
+    """The first few of several processes, and how many more there are."""
+    return ", ".join([*found[:MOST_NAMED], *([f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else [])])
+
+
+def lockers_of(path: str) -> list[str]:
+    """The processes that hold a flock(2) on a file or block device, or, where the kernel names none, that have it open."""
+    try:
+        found = os.stat(path)
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            locks = LOCK.findall(file.read())
+    except OSError:
+        return []
+    place = (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
+    owners = {int(pid) for pid, major, minor, inode in locks if (int(major, 16), int(minor, 16), int(inode)) == place}
+    named = [f"process {pid} ({name})" for pid, name in processes() if pid in owners]
+    return named or openers_of(path)
+
+
+def openers_of(path: str) -> list[str]:
+    """The processes that have a file open, or a block device or one of its partitions."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    if stat.S_ISBLK(found.st_mode):
+        numbers = {found.st_rdev, *_partitions(found.st_rdev)}
+
+        def is_it(other: os.stat_result) -> bool:
+            return stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers
+
+    else:
+
+        def is_it(other: os.stat_result) -> bool:
+            return (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino)
+
+    return [f"process {pid} ({name})" for pid, name in processes() if _has_open(pid, ("fd",), is_it)]
+
+
+def _partitions(device: int) -> Iterator[int]:
+    """The device numbers of a disk's partitions."""
+    folder = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    try:
+        children = [os.path.join(folder, name) for name in os.listdir(folder)]
+        for child in children:
+            if os.path.exists(os.path.join(child, "partition")):
+                with open(os.path.join(child, "dev"), encoding="ascii") as file:
+                    major, _colon, minor = file.read().strip().partition(":")
+                yield os.makedev(int(major), int(minor))
+    except (OSError, ValueError):
+        return  # they have just gone
+
+
+def users_of(device: str) -> list[str]:
+    """The processes that use the mounted file system with these numbers (major:minor), and how."""
+    found = []
+    for pid, name in processes():
+        how = _how_used(pid, device)
+        if how:
+            found.append(f"process {pid} ({name}, {how})")
+    return found
+
+
+def _how_used(pid: int, device: str) -> str:
+    def is_on_it(other: os.stat_result) -> bool:
+        return f"{os.major(other.st_dev)}:{os.minor(other.st_dev)}" == device
+
+    places = {"cwd": "its working folder", "root": "its root", "exe": "its program"}
+    for link, words in places.items():
+        if _leads_to(f"/proc/{pid}/{link}", is_on_it):
+            return words
+    return "an open file" if _has_open(pid, ("fd", "map_files"), is_on_it) else ""
+
+
+def _has_open(pid: int, folders: Sequence[str], is_it: Callable[[os.stat_result], bool]) -> bool:
+    for folder in folders:
+        try:
+            links = os.listdir(f"/proc/{pid}/{folder}")
+        except OSError:
+            continue  # it has ended, or is another user's
+        if any(_leads_to(f"/proc/{pid}/{folder}/{link}", is_it) for link in links):
+            return True
+    return False
+
+
+def _leads_to(path: str, is_it: Callable[[os.stat_result], bool]) -> bool:
+    try:
+        return is_it(os.stat(path))
+    except OSError:
+        return False

@@ -1,0 +1,30 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waits for udev, which looks at every disk when a program that could write to it closes it.
+
+It then has the kernel read the partition table anew, which takes the nodes of the partitions away for a moment, and holds a shared lock on
+the whole disk while it looks at it and at its partitions: a tenth of a second on a fast machine, more than one on a slow one.
+Sources: systemd, "Locking Block Device Access"; udevadm(8); udev(7) on the option "watch".
+"""
+
+from __future__ import annotations
+
+from .command import MissingTool, RunCommand
+
+PATIENCE = 10.0
+"""Seconds to wait for a disk that another program holds, and for udev, before that is an error.
+
+Below the 30 s that a controller gives a laptop to answer for the first time.
+"""
+
+
+def settle(run: RunCommand, patience: float = PATIENCE) -> None:
+    """Return when udev has nothing left to do, at the latest after ``patience`` seconds; at once where there is no udev.
+
+    Not while a disk is locked: udev waits for that, and this would wait for udev.
+    """
+    try:
+        run(["udevadm", "settle", f"--timeout={patience:.0f}"])
+    except MissingTool:
+        pass
