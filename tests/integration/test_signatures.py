@@ -245,7 +245,11 @@ def test_blkid_reads_where_signatures_are_known_to_be(size: int, tmp_path: Path)
     read = [tuple(map(int, found)) for found in re.findall(r"\bread: off=(\d+) len=(\d+)", done.stderr)]
     assert len(read) > 10, done.stderr[:1000]
     known = ByteRanges(probed_ranges(0, size))
-    outside = [(offset, length) for offset, length in read if known.within(offset, offset + length) != [(offset, offset + length)]]
+    outside = [
+        (offset, length)
+        for offset, length in read
+        if known.within(offset, offset + length) != [(offset, offset + length)]
+    ]
     assert not outside
 
 

@@ -53,7 +53,9 @@ def contradicts(expected: Content, found: Content) -> bool:
 
     Versions differ in the types that they know and in how they write labels, but not in the name of a type that both know.
     """
-    return (found.ambivalent and not expected.ambivalent) or (bool(expected.type and found.type) and expected.type != found.type)
+    return (found.ambivalent and not expected.ambivalent) or (
+        bool(expected.type and found.type) and expected.type != found.type
+    )
 
 
 def blkid_version(run: RunCommand) -> str:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 
-from ..disk.command import MissingTool, RunCommand
+from ..disk.command import MissingTool, RunCommand, printable
 from ..disk.filesystems import Content, detect
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
@@ -55,7 +55,7 @@ class ExpectedView:
     def __init__(self, header: ImageHeader, disk_size: int) -> None:
         """Read a header, trusting none of it; raises ImagingError. ``disk_size`` is the target's, in bytes."""
         source = header.source
-        self._blkid = str(source.get("blkid") or "")
+        self._blkid = printable(str(source.get("blkid") or ""))[:40]
         try:
             self._entries = _entries(header.partition_table) if header.partition_table else {}
             self._places = [_place(each, disk_size) for each in known_partitions(source.get("partitions"))]
@@ -134,18 +134,24 @@ def _place(partition: Mapping[str, Any], disk_size: int) -> _Place:
 
 def _entries(table: Mapping[str, Any]) -> Entries:
     """What sfdisk says of a table, as far as it means the same in all its versions; raises ImagingError."""
-    entries = {"the partition table": {key: str(table.get(key, "")).lower() for key in ("label", "id")}}
+    entries = {"the partition table": _texts(table, "label", "id")}
     partitions = table.get("partitions", [])
     if not isinstance(partitions, list) or len(partitions) > PARTITION_LIMIT:
         raise ImagingError("Its partition table has no list of partitions, or too long a one.")
     for each in partitions:
         number = re.search(r"[0-9]{1,5}$", str(each.get("node", ""))) if isinstance(each, Mapping) else None
         if number is None:
-            raise ImagingError(f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told.")
-        row = {key: str(each.get(key, "")).lower() for key in ("start", "size", "type", "uuid")}
+            raise ImagingError(
+                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
+            )
+        row = _texts(each, "start", "size", "type", "uuid")
         entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
     return entries
 
 
+def _texts(value: Mapping[str, Any], *names: str) -> dict[str, str]:
+    return {name: printable(str(value.get(name, "")))[:80].lower() for name in names}
+
+
 def _words(entry: Mapping[str, str] | None) -> str:
-    return " ".join(f"{key}={value[:80]}" for key, value in (entry or {}).items() if value) or "none"
+    return " ".join(f"{key}={value}" for key, value in (entry or {}).items() if value) or "none"
