@@ -24,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import Comparison, ExpectedView
-from ansible_collections.fleet.imaging.tests.integration.test_disks import (
+from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
     attached,
@@ -95,7 +95,7 @@ def md_1(minor: int) -> Callable[[Path, int, int], None]:
         struct.pack_into("<I", block, 220, 2)
         total = sum(word for (word,) in struct.iter_unpack("<I", block))
         struct.pack_into("<I", block, 216, (total + (total >> 32)) & 0xFFFFFFFF)
-        put(disk, start + 512 * sector, block)
+        put(disk, start + 512 * sector, bytes(block))
 
     return write
 

@@ -30,14 +30,16 @@ def note(content: Content) -> dict[str, Any]:
 
 def read_note(value: Any) -> Content:
     """The content that a note is of; raises ImagingError unless it is one that :func:`note` can have made."""
-    texts = {name: value.get(name) for name in TEXTS} if isinstance(value, Mapping) else {}
-    sound = bool(texts) and isinstance(value.get("ambivalent"), bool)
-    if not sound or not all(isinstance(text, str) and len(text) <= LONGEST for text in texts.values()):
+    said = value if isinstance(value, Mapping) else {}
+    texts = {name: said.get(name) for name in TEXTS}
+    known = {name: printable(text) for name, text in texts.items() if isinstance(text, str) and len(text) <= LONGEST}
+    ambivalent = said.get("ambivalent")
+    if len(known) < len(TEXTS) or not isinstance(ambivalent, bool):
         raise ImagingError(
             f"{str(value)[:200]!r} says nothing of a partition's content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
             "characters each, and ambivalent."
         )
-    return Content(ambivalent=value["ambivalent"], **{name: printable(text) for name, text in texts.items()})
+    return Content(ambivalent=ambivalent, **known)
 
 
 def describe_seen(content: Content) -> str:
