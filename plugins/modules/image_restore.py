@@ -261,6 +261,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore impor
     TargetDisk,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
@@ -290,7 +291,7 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
             f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{'; '.join(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
+            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and sink.differs:

@@ -355,6 +355,7 @@ def test_where_blkid_or_sfdisk_cant_be_asked_there_is_a_doubt(source: tuple[Path
     for run, words in (
         (runner("blkid"), "blkid is not installed"),
         (runner("sfdisk"), "sfdisk is not installed"),
+        (runner("sfdisk", "blkid"), "blkid is not installed"),
         (broken, "Input/output error"),
     ):
         result = compare(header(disk, used), disk, run)

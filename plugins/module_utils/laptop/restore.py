@@ -42,7 +42,7 @@ from ..zstd import Zstd
 from .fetched import Fetched
 from .held_disk import HeldDisk
 from .session import Attendance, Session
-from .view import ExpectedView
+from .view import ExpectedView, in_words
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
@@ -431,7 +431,7 @@ class RestoreSink:
         self.unlike = found.differences
         if found.doubts:
             self._warn(
-                f"Whether a system sees the same on {self._disk.raw.path} as on the reference can't be said: {'; '.join(found.doubts)}."
+                f"Whether a system sees the same on {self._disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
             )
 
     def _warn(self, warning: str) -> None:

@@ -24,6 +24,10 @@ Entries = Mapping[str, Mapping[str, str]]
 """What a partition table says: of the table itself, and of each partition by its number."""
 
 
+SHOWN = 4
+"""How many differences a message shows."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """A range of the disk (size 0: all of it), and what it is to hold. Of a ``partial`` note only type and label are known."""
@@ -49,6 +53,12 @@ class Comparison:
     doubts: list[str] = field(default_factory=list)
 
 
+def in_words(sentences: list[str]) -> str:
+    """A few of these sentences, and how many more there are."""
+    more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
+    return "; ".join([*sentences[:SHOWN], *more])
+
+
 class ExpectedView:
     """What a system saw on the reference, as far as an image's header says. Older images say less, and are compared by that."""
 
@@ -72,23 +82,24 @@ class ExpectedView:
     def compare(self, run: RunCommand, disk: str, attend: Callable[[], None]) -> Comparison:
         """Have sfdisk and blkid look at a disk, which may be held; ``attend`` is called in between, and may raise to end it."""
         result = Comparison()
-        try:
-            if self._entries:
-                self._compare_tables(run, disk, result)
-            version = blkid_version(run)
-            for place in self._places:
-                attend()
+        if self._entries:
+            self._compare_tables(run, disk, result)
+        version = blkid_version(run)
+        for place in self._places:
+            attend()
+            try:
                 self._compare_place(run, disk, place, version, result)
-        except MissingTool as error:
-            result.doubts.append(str(error).rstrip("."))
+            except MissingTool as error:
+                result.doubts.append(str(error).rstrip("."))
+                break
+            except ImagingError as error:
+                result.doubts.append(f"{place.name}: {str(error).rstrip('.')}")
         return result
 
     def _compare_tables(self, run: RunCommand, disk: str, result: Comparison) -> None:
         try:
             table = read_partition_table(run, disk)
             found: Entries = _entries(table.raw) if table else {}
-        except MissingTool:
-            raise
         except ImagingError as error:
             result.doubts.append(str(error).rstrip("."))
             return
@@ -100,13 +111,7 @@ class ExpectedView:
     def _compare_place(self, run: RunCommand, disk: str, place: _Place, version: str, result: Comparison) -> None:
         if place.partial and not place.expected.type:
             return
-        try:
-            found = place.part_of(detect(run, disk, place.offset, place.size))
-        except MissingTool:
-            raise
-        except ImagingError as error:
-            result.doubts.append(str(error).rstrip("."))
-            return
+        found = place.part_of(detect(run, disk, place.offset, place.size))
         if found == place.expected:
             return
         sentence = f"{place.name}: expected {describe_seen(place.expected)}, found {describe_seen(found)}"
