@@ -158,7 +158,7 @@ def image() -> bytes:
 
 def header() -> ImageHeader:
     """Its header."""
-    seen = {"type": "ext4", "uuid": "1-2", "label": "x", "partition_table": "", "ambivalent": False}
+    seen = {"type": "ext4", "uuid": "1-2", "label": "x", "partition_table": "", "stray": "", "ambivalent": False}
     partitions = [
         {"number": 1, "start": 0, "size": 512, "seen": seen},
         {"number": 2, "start": 512, "size": 512, "content": "swap", "label": ""},

@@ -318,7 +318,10 @@ def test_another_version_of_blkid_makes_a_doubt_of_what_versions_may_say_otherwi
     assert len(result.differences) == 1
 
 
-@pytest.mark.parametrize(("write", "found"), [(md_090, "linux_raid_member"), (zfs_at_both_ends, "several things")])
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [(md_090, "linux_raid_member"), (zfs_at_both_ends, "several things"), (luks2_header(4 * MIB), "crypto_LUKS")],
+)
 def test_an_image_made_before_on_a_dirty_disk_is_found_out(
     write: Callable[[Path, int, int], None], found: str, source: tuple[Path, UsedMap], tmp_path: Path
 ) -> None:

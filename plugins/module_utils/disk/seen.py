@@ -15,8 +15,8 @@ from ..errors import ImagingError
 from .command import RunCommand, printable
 from .filesystems import Content
 
-TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE"}
-"""The fields of a note that are texts, and blkid's names for them."""
+TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE", "stray": "beside"}
+"""The fields of a note that are texts, and what they are called in a message: as blkid does, and a signature beside that of the type."""
 
 LONGEST = 1024
 """Characters of a text. blkid's longest, the labels of UDF and HFS+, have fewer than 256."""
@@ -55,9 +55,8 @@ def contradicts(expected: Content, found: Content) -> bool:
 
     Versions differ in the types that they know and in how they write labels, but not in the name of a type that both know.
     """
-    return (found.ambivalent and not expected.ambivalent) or (
-        bool(expected.type and found.type) and expected.type != found.type
-    )
+    more = (found.ambivalent and not expected.ambivalent) or (found.stray and not expected.stray)
+    return bool(more) or (bool(expected.type and found.type) and expected.type != found.type)
 
 
 def blkid_version(run: RunCommand) -> str:

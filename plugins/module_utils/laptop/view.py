@@ -41,7 +41,7 @@ class _Place:
     def part_of(self, found: Content) -> Content:
         """Of what was found, what can be compared."""
         if self.partial:
-            return Content(found.type, label=found.label, ambivalent=found.ambivalent)
+            return Content(found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
         return read_note(note(found))
 
 
@@ -131,9 +131,7 @@ def _place(partition: Mapping[str, Any], disk_size: int) -> _Place:
         return _Place(name, start, size, read_note(partition["seen"]))
     texts = {key: partition.get(key) or "" for key in ("content", "label")}
     # An image that was made before notes were kept says this much. Without a content it may also have been unknown.
-    expected = read_note(
-        {"type": texts["content"], "label": texts["label"], "uuid": "", "partition_table": "", "ambivalent": False}
-    )
+    expected = read_note({**note(Content()), "type": texts["content"], "label": texts["label"]})
     return _Place(name, start, size, expected, partial=True)
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.seen import (
 )
 
 EXT4 = Content("ext4", "filesystem", "root", "1.0", uuid="1-2")
-NOTE = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "ambivalent": False}
+NOTE = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "stray": "", "ambivalent": False}
 
 
 def test_a_note_is_read_as_it_was_made() -> None:
@@ -60,6 +61,8 @@ def test_what_is_read_can_be_shown() -> None:
         (EXT4, EXT4, False),
         (EXT4, Content("linux_raid_member"), True),
         (EXT4, Content(ambivalent=True), True),
+        (EXT4, replace(EXT4, stray="crypto_LUKS"), True),
+        (replace(EXT4, stray="crypto_LUKS"), EXT4, False),
         (Content(ambivalent=True), Content(ambivalent=True), False),
         (Content(ambivalent=True), EXT4, False),
         (Content(), Content("apfs"), False),

@@ -15,7 +15,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import E
 from ..samples import STREAM, geometry
 
 SIZE = 1 << 20
-SEEN = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "ambivalent": False}
+SEEN = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "stray": "", "ambivalent": False}
 ENTRY = {"node": "/dev/sda1", "start": 8, "size": 8, "type": "83"}
 
 
