@@ -68,9 +68,10 @@ class ExpectedView:
         self._blkid = printable(str(source.get("blkid") or ""))[:40]
         try:
             self._entries = _entries(header.partition_table) if header.partition_table else {}
-            self._places = [_place(each, disk_size) for each in known_partitions(source.get("partitions"))]
-            if len(self._places) > PARTITION_LIMIT:
-                raise ImagingError(f"It has {len(self._places)} partitions; the most are {PARTITION_LIMIT}.")
+            partitions = known_partitions(source.get("partitions"))
+            if len(partitions) > PARTITION_LIMIT:
+                raise ImagingError(f"It has {len(partitions)} partitions; the most are {PARTITION_LIMIT}.")
+            self._places = [_place(each) for each in partitions if _is_inside(each, disk_size)]
             # On a disk of another size a RAID whose metadata was at the end is not found any more, on purpose.
             if source.get("seen") is not None and disk_size == header.geometry.disk_size:
                 self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
@@ -122,11 +123,14 @@ class ExpectedView:
             result.doubts.append(f"{sentence}, by another version of blkid ({version or 'unknown'}, then {known})")
 
 
-def _place(partition: Mapping[str, Any], disk_size: int) -> _Place:
-    number, start, size = partition["number"], partition["start"], partition["size"]
-    if not (start >= 0 and size > 0 and start + size <= disk_size):
-        raise ImagingError(f"It has a partition {number} of {size} bytes at {start}, which is not inside the disk.")
-    name = f"partition {number}"
+def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
+    """Whether there is all of a partition; tables name others, too, and nothing can be seen in those."""
+    start, size = partition["start"], partition["size"]
+    return bool(start >= 0 and size > 0 and start + size <= disk_size)
+
+
+def _place(partition: Mapping[str, Any]) -> _Place:
+    name, start, size = f"partition {partition['number']}", partition["start"], partition["size"]
     if partition.get("seen") is not None:
         return _Place(name, start, size, read_note(partition["seen"]))
     texts = {key: partition.get(key) or "" for key in ("content", "label")}
