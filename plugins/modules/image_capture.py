@@ -152,7 +152,8 @@ bad_ranges:
       description: Number, content and label of the partitions that it lies in.
       type: str
 partitions:
-  description: For each partition how its used map was made, and why it counts as wholly used if it does.
+  description:
+    - For each partition how its used map was made, why it counts as wholly used if it does, and as C(seen) what C(blkid) sees in it.
   returned: success
   type: list
   elements: dict

@@ -21,8 +21,8 @@ description:
     partition table. The disk is held exclusively meanwhile.
   - Compared is what file systems use. What lies in free space is no difference.
   - In check mode the disk is only read and compared, which is how an earlier restore is verified.
-  - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last MiB is made zeros. That is
-    part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
+  - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last 2 MiB is made zeros. That
+    is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
   - A disk that holds a mounted file system, active swap, a RAID, LVM or crypt holder or the live medium is refused, and so is a partition,
     a disk that is too small, one with another sector size, and the disk that the image was captured from.
   - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
@@ -191,6 +191,13 @@ differing_bytes:
   description: Number of used bytes in these chunks.
   returned: success
   type: int
+seen_differences:
+  description:
+    - What C(sfdisk) and C(blkid) find on the disk that they did not find on the reference, although no chunk differs, as sentences. The disk is
+      not RV(verified) then.
+  returned: success
+  type: list
+  elements: str
 started:
   description: When it began, RFC 3339, UTC.
   returned: success
@@ -241,6 +248,7 @@ import contextlib
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import ZERO_UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     RESTORE_ARGUMENTS,
@@ -253,6 +261,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore impor
     TargetDisk,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
@@ -278,6 +287,13 @@ def restore(module: AnsibleModule) -> dict[str, object]:
         result = sink.result()
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
+    if request.write and sink.unlike:
+        zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
+        raise ImagingError(
+            f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
+            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
+            f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
+        )
     if request.write and sink.differs:
         first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
         raise ImagingError(

@@ -30,7 +30,7 @@ import zstandard
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import parse_partition_table
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import NO_TABLE, parse_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
@@ -48,6 +48,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     zeros_hash,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_description,
     expect,
@@ -157,15 +158,31 @@ def image() -> bytes:
 
 def header() -> ImageHeader:
     """Its header."""
-    source = {"host": "h", "serial": "s", "partitions": [{"number": 1, "start": 0, "size": 512}]}
+    seen = {"type": "ext4", "uuid": "1-2", "label": "x", "partition_table": "", "stray": "", "ambivalent": False}
+    partitions = [
+        {"number": 1, "start": 0, "size": 512, "seen": seen},
+        {"number": 2, "start": 512, "size": 512, "content": "swap", "label": ""},
+    ]
+    source = {"host": "h", "serial": "s", "partitions": partitions, "seen": seen, "blkid": "2.38.1"}
+    table = {"label": "gpt", "partitions": [{"node": "/dev/sdq1", "start": 0, "size": 1, "type": "83", "uuid": "3"}]}
     bad_ranges = [{"start": 0, "end": 512, "partition": "partition 1"}]
-    return ImageHeader(GEOMETRY, STREAM, "2026-01-02T03:04:05Z", {"label": "gpt"}, source, "1", bad_ranges)
+    return ImageHeader(GEOMETRY, STREAM, "2026-01-02T03:04:05Z", table, source, "1", bad_ranges)
 
 
 def run_header(data: bytes) -> None:
     """An image's header is read, and written again is the same."""
     found = ImageHeader.unpack(data)
     assert ImageHeader.unpack(found.pack()) == found
+
+
+def run_view(data: bytes) -> None:
+    """What a header says of its disk's view is compared with a machine that sees nothing, in words that a terminal can show, or refused."""
+
+    def sees_nothing(command: Any) -> CommandResult:
+        return CommandResult(2, "", "") if command[0] == "blkid" else CommandResult(1, "", NO_TABLE)
+
+    found = ExpectedView(ImageHeader.unpack(data), GEOMETRY.disk_size).compare(sees_nothing, os.devnull, lambda: None)
+    assert all(sentence.isprintable() for sentence in (*found.differences, *found.doubts))
 
 
 def run_record(data: bytes) -> None:
@@ -451,6 +468,7 @@ def unpack_seeds() -> list[bytes]:
 
 TARGETS = {
     "header": Target(run_header, lambda: [header().pack(), header().pack(2000)]),
+    "view": Target(run_view, lambda: [header().pack()]),
     "record": Target(run_record, records),
     "index": Target(run_index, lambda: [index_seed()]),
     "image": Target(run_reader, lambda: [image()]),

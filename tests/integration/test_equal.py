@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.tests.integration.faults import looks_bootable
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
@@ -218,6 +224,44 @@ def test_unused_space_is_discarded_left_or_made_zeros(lab: Lab, image: Path) -> 
     again = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, "-e", "imaging_unused=zero")
     assert the_result(again, "image_restore")["changed"] is False
     assert written_sectors(laptop) == before
+
+
+def with_another_uuid(image: Path, changed: Path, content: str) -> int:
+    """Write an image whose header notes another UUID of the partition with this content; returns the partition's number."""
+    reader = ImageReader(FileSource(str(image)))
+    source = copy.deepcopy(dict(reader.header.source))
+    (partition,) = [each for each in source["partitions"] if each["content"] == content]
+    partition["seen"]["uuid"] = "00000000-0000-4000-8000-000000000001"
+    place = Place(str(changed))
+    writer = ImageWriter(place, replace(reader.header, source=source), find_zstd().codec())
+    for row in reader.index:
+        record = reader.record(row)
+        writer.append(record.header, record.frame)
+    writer.finish({"used_bytes": reader.index.used_bytes()})
+    place.commit(None)
+    return int(partition["number"])
+
+
+def test_a_disk_on_which_a_system_sees_something_else_fails_and_does_not_boot(
+    lab: Lab, image: Path, store: Path
+) -> None:
+    laptop = lab.targets[0]
+    number = with_another_uuid(image, store / "other.img.zst", "ext4")
+    before = f"partition {number}: expected TYPE=ext4 UUID=00000000-0000-4000-8000-000000000001"
+    verified = playbook(lab, "verify", "-l", laptop.name, *where(store / "other.img.zst"))
+    (compared,) = verified.of("image_restore")
+    assert (compared.result["changed"], compared.result["verified"]) == (True, False)
+    assert compared.result["differing_chunks"] == 0
+    assert len(compared.result["seen_differences"]) == 1
+    assert before in verified.failures()[laptop.name]
+    assert looks_bootable(laptop.disk)
+    outcome = playbook(lab, RESTORE_ONE, "-l", laptop.name, *where(store / "other.img.zst"))
+    text = outcome.failures()[laptop.name]
+    assert before in text and "does not boot" in text and "imaging_unused: zero" in text
+    assert looks_bootable(laptop.disk) == []
+    result = the_result(playbook(lab, RESTORE_ONE, "-l", laptop.name, *where(image)), "image_restore")
+    assert (result["verified"], result["seen_differences"]) == (True, [])
+    assert looks_bootable(laptop.disk)
 
 
 def test_an_image_is_brought_up_to_date(lab: Lab, image: Path, store: Path) -> None:

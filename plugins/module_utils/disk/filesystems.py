@@ -39,6 +39,7 @@ class Content:
     partition_table: str = ""
     ambivalent: bool = False
     stray: str = ""
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
         values.get("LABEL", ""),
         values.get("VERSION", ""),
         values.get("PTTYPE", ""),
+        uuid=values.get("UUID", ""),
     )
 
 

@@ -22,12 +22,11 @@ from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
+from .seen import blkid_version, note
+from .signatures import probed_ranges
 from .sizes import file_system_size
 
 ALL = "all"
-
-TAIL = 1 << 20
-"""Bytes at the end of a disk that are always used: backup GPT, metadata of firmware RAID, the database of Windows' dynamic disks."""
 
 SWAP = "swap"
 SWAP_HEADER = 64 << 10
@@ -39,7 +38,8 @@ class PartitionUse:
     """How much of one partition is used, and how that is known. Sizes in bytes.
 
     ``content`` is blkid's name for what it holds. ``method`` is "partclone" (by its map), "swap header", "extended" (what of it is in
-    no logical partition) or "whole"; ``reason`` says why it is whole.
+    no logical partition) or "whole"; ``reason`` says why it is whole. Where probes look for signatures is always used. ``seen`` is what
+    blkid sees (``disk.seen``).
     """
 
     number: int
@@ -52,25 +52,36 @@ class PartitionUse:
     used: int
     method: str
     reason: str
+    seen: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class UsedMap:
-    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` where the backup of a GPT lies."""
+    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` where the backup of a GPT lies.
+
+    ``seen`` is what blkid sees on the disk as a whole (``disk.seen``), and ``blkid`` is its version, empty where that is not known.
+    """
 
     ranges: ByteRanges
     partitions: list[PartitionUse] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     reason: str = ""
     backup_gpt: tuple[tuple[int, int], ...] = ()
+    seen: dict[str, Any] | None = None
+    blkid: str = ""
 
     def partitions_json(self) -> list[dict[str, Any]]:
         """The facts of each partition, for a result or an image's header."""
         return [asdict(partition) for partition in self.partitions]
 
     def source_json(self) -> dict[str, Any]:
-        """What an image's header says of its source's partitions."""
-        return {"partitions": self.partitions_json(), "backup_gpt": [list(place) for place in self.backup_gpt]}
+        """What an image's header says of its source by this map."""
+        return {
+            "partitions": self.partitions_json(),
+            "backup_gpt": [list(place) for place in self.backup_gpt],
+            "seen": self.seen,
+            "blkid": self.blkid,
+        }
 
 
 def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mode: str) -> UsedMap:
@@ -80,7 +91,8 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
     """
     forget_cache(disk.path)
     mapper = _Mapper(run, disk.path)
-    reason = "all of it was asked for" if mode == ALL else _why_whole(mapper, disk, table)
+    content, unknown = mapper.detect(0, 0)
+    reason = "all of it was asked for" if mode == ALL else _why_whole(table, content, unknown)
     if reason and mode != ALL:
         mapper.warnings.append(f"All of {disk.path} is captured: {reason}.")
     found = mapper.use_all(table, reason) if table else []
@@ -88,12 +100,18 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
         ranges = ByteRanges([(0, disk.size)])
     else:
         ranges = ByteRanges.union([ByteRanges(_outside_partitions(table, disk.size)), *(used for _use, used in found)])
+    partitions = [use for use, _used in found]
     backup = table.backup_ranges if table else ()
-    return UsedMap(ranges, [use for use, _used in found], mapper.warnings, reason, backup)
+    seen = _note(content, unknown)
+    return UsedMap(ranges, partitions, mapper.warnings, reason, backup, seen, blkid_version(run))
 
 
-def _why_whole(mapper: _Mapper, disk: Disk, table: PartitionTable | None) -> str:
-    """Why a whole disk counts as used, or nothing."""
+def _note(content: Content, unknown: str) -> dict[str, Any] | None:
+    return None if unknown and content == Content() else note(content)
+
+
+def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> str:
+    """Why a whole disk counts as used, or nothing. ``content`` is what the disk holds as a whole, ``unknown`` why that is not known."""
     if table is None:
         return "it has no partition table that sfdisk knows"
     if table.label not in ("gpt", "dos"):
@@ -102,10 +120,7 @@ def _why_whole(mapper: _Mapper, disk: Disk, table: PartitionTable | None) -> str
         return "its partition table is not true. " + " ".join(table.faults).rstrip(".")
     if not table.partitions:
         return "its partition table is empty"
-    content, reason = mapper.detect(0, 0)
-    if reason:
-        return reason
-    return f"the disk as a whole holds {content.type}" if content.type else ""
+    return unknown or (f"the disk as a whole holds {content.type}" if content.type else "")
 
 
 def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int, int]]:
@@ -115,7 +130,7 @@ def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int,
     known = {(partition.start, partition.end) for partition in table.partitions}
     # An entry of a hybrid MBR usually repeats one of the GPT, and then says nothing new.
     yield from (claim for claim in table.hybrid_ranges if claim not in known)
-    yield max(0, size - TAIL), size
+    yield from probed_ranges(0, size)
 
 
 class _Mapper:
@@ -182,7 +197,9 @@ class _Mapper:
             reason = f"no map is made of {content.type}" if content.type else "its content is unknown"
         if method == "whole":
             ranges = ByteRanges([(partition.start, partition.end)])
-        return _describe(partition, content, ranges.total(), method, reason), ranges
+        else:
+            ranges = ByteRanges.union([ranges, ByteRanges(probed_ranges(partition.start, partition.size))])
+        return _describe(partition, content, ranges.total(), method, reason, _note(content, unknown)), ranges
 
     def _reader(self, partition: Partition) -> Read:
         """Reads at offsets of a partition."""
@@ -245,7 +262,9 @@ def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
     return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))
 
 
-def _describe(partition: Partition, content: Content, used: int, method: str, reason: str) -> PartitionUse:
+def _describe(
+    partition: Partition, content: Content, used: int, method: str, reason: str, seen: dict[str, Any] | None
+) -> PartitionUse:
     return PartitionUse(
         partition.number,
         partition.node,
@@ -257,4 +276,5 @@ def _describe(partition: Partition, content: Content, used: int, method: str, re
         used,
         method,
         reason,
+        seen,
     )

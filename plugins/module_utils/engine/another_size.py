@@ -4,7 +4,7 @@
 """Whether an image goes onto a disk of another size than its own, and in which chunks the disk then differs from it.
 
 On every disk of another size the backup of a GPT lies at the end, and what else is left there by earlier owners (backups of older GPTs,
-metadata of RAID) is made zeros. On a smaller one everything must fit that lies in a partition, or elsewhere but in the image's last MiB.
+metadata of RAID) is made zeros. On a smaller one everything must fit that lies in a partition, or elsewhere but in the image's last 2 MiB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Iterator, Mapping
 
 from ..disk.gpt import ENTRIES_LIMIT, SMALLEST_ENTRY, USUAL_ENTRIES, Read, relocate, reserve, unannounced_partitions
 from ..disk.ranges import ByteRanges
-from ..disk.used_map import TAIL
+from ..disk.signatures import TAIL
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader

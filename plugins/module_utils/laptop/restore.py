@@ -42,6 +42,7 @@ from ..zstd import Zstd
 from .fetched import Fetched
 from .held_disk import HeldDisk
 from .session import Attendance, Session
+from .view import ExpectedView, in_words
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
@@ -77,6 +78,7 @@ class TargetDisk(HeldDisk):
 
     def __init__(self, run: RunCommand, request: RestoreRequest) -> None:
         super().__init__(run, request.device, request.expect, writable=request.write)
+        self.run = run
         self._request = request
 
     def check_fits(self, header: ImageHeader, index: Index) -> None:
@@ -123,6 +125,7 @@ class RestoreSink:
         self._scan: Scan
         self._look: Look
         self._engine: Restore
+        self._view: ExpectedView
         self._begun = False
         self._touched = False
         self._looking: threading.Thread | None = None
@@ -136,6 +139,8 @@ class RestoreSink:
         self._compared = False
         self.differing: list[int] = []
         """Chunks that differ: in a comparison from the goal, after writing from what was written."""
+        self.unlike: list[str] = []
+        """What a system sees on the disk that is not what it saw on the reference, although no chunk differs."""
         self.watches = Stopwatches()
         self.warnings: list[str] = []
 
@@ -178,6 +183,7 @@ class RestoreSink:
             )
         self._disk.check_fits(header, index)
         raw = self._disk.raw
+        self._view = ExpectedView(header, raw.size)
         try:
             own = own_chunks(header, index, raw.size, Fetched(link, header, index, self._zstd).read)
         except DamagedFrame as error:
@@ -213,6 +219,7 @@ class RestoreSink:
             self._look.advance(len(self._look.states), lambda: self._attend(attendance))
         self.differing = [row.chunk for row in self._look.rows(WANTED)]
         self._compared = True
+        self._compare_views(attendance)
         return attendance.link
 
     def _make_equal(self, link: Link) -> Link:
@@ -232,10 +239,10 @@ class RestoreSink:
         attendance = self._session.attend(link)
         if self._write_seconds is None:
             self._complete(attendance)
-        if self._touched:
-            if self._request.read_back and not self._compared:
-                self._read_back(attendance)
-            self._conclude()
+        if self._touched and self._request.read_back and not self._compared:
+            self._read_back(attendance)
+        self._compare_views(attendance)
+        self._conclude()
         return attendance.link
 
     def _attend(self, attendance: Attendance) -> None:
@@ -413,16 +420,34 @@ class RestoreSink:
     @property
     def differs(self) -> bool:
         """Whether the disk, as far as it was compared last, is not what it should be."""
-        return bool(self.differing)
+        return bool(self.differing or self.unlike)
+
+    def _compare_views(self, attendance: Attendance) -> None:
+        """Compare what a system sees on a disk that holds its goal; the guards are up."""
+        if self.differing:
+            return
+        self._disk.raw.flush()  # programs read by way of the page cache
+        found = self._view.compare(self._disk.run, self._disk.raw.path, lambda: self._attend(attendance))
+        self.unlike = found.differences
+        if found.doubts:
+            self._warn(
+                f"Whether a system sees the same on {self._disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
+            )
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def _conclude(self) -> None:
         """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
         if self.differs:
             self._guards.lower()
             return
+        if not self._touched:
+            return
         warning = self._disk.raw.reread_partition_table()
-        if warning and warning not in self.warnings:
-            self.warnings.append(warning)
+        if warning:
+            self._warn(warning)
 
     def result(self) -> dict[str, Any]:
         """The module's result, once the conversation is over."""
@@ -446,6 +471,7 @@ class RestoreSink:
             "bytes_discarded": self._discarding.bytes_discarded if self._discarding else 0,
             "differing_chunks": len(self.differing),
             "differing_bytes": self._bytes_of(map(self._goal.row, self.differing)),
+            "seen_differences": self.unlike,
             "changes": name_ranges(changes[:MOST_RANGES], self._header.source.get("partitions") or ()),
             "more_changes": max(0, len(changes) - MOST_RANGES),
             "verified": not self.differs and (self._compared or not self._touched),
@@ -478,6 +504,7 @@ class RestoreSink:
         ]
         lines += [describe_range(place) for place in result["changes"]]
         lines += [f"and {result['more_changes']} more ranges"] if result["more_changes"] else []
+        lines += self.unlike
         return {
             "before": "\n".join(lines) + "\n",
             "after": f"0 of {len(self._goal)} chunks (0 used bytes) differ\n",

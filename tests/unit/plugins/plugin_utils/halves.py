@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
@@ -206,6 +207,11 @@ def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
         proxy.close()
 
 
+def no_programs(command: Sequence[str]) -> CommandResult:
+    """What runs programs on a laptop that has none."""
+    raise MissingTool(command[0])
+
+
 def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) -> Any:
     """Restore the image; options are a request's, or what the man in the middle does."""
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
@@ -216,7 +222,9 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
-            target = SimpleNamespace(raw=raw, disk=disk, check_fits=lambda header, index: None, identity=dict)
+            target = SimpleNamespace(
+                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict
+            )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
                 return dict(sink.result(), diff=sink.diff())

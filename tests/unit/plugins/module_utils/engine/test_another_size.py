@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.signatures import TAIL
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent, own_chunks
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -62,7 +63,7 @@ def goal_content(used: Used, size: int, unused: str = LEAVE, **said: Any) -> tup
     return goal, bytes(disk), ranges
 
 
-USED_BELOW = Used((0, CHUNK), (CHUNK + 512, 2 * CHUNK), (SIZE - MIB, SIZE))
+USED_BELOW = Used((0, CHUNK), (CHUNK + 512, 2 * CHUNK), (SIZE - TAIL, SIZE))
 
 
 def test_on_a_disk_of_the_same_size_nothing_differs() -> None:
@@ -77,8 +78,8 @@ def test_the_end_of_a_larger_disk_is_zeros_and_the_rest_is_the_images(more: int)
     assert disk[:SIZE] == content
     assert not any(disk[SIZE:])
     assert ranges[-1][1] == SIZE + more
-    covered = [place for place in ranges if place[1] > max(SIZE, SIZE + more - MIB)]
-    assert covered[0][0] <= max(SIZE, SIZE + more - MIB)
+    covered = [place for place in ranges if place[1] > max(SIZE, SIZE + more - TAIL)]
+    assert covered[0][0] <= max(SIZE, SIZE + more - TAIL)
     assert goal.geometry.disk_size == SIZE + more
 
 
@@ -86,7 +87,7 @@ def test_the_end_of_a_larger_disk_is_zeros_and_the_rest_is_the_images(more: int)
 def test_a_smaller_disk_has_all_but_the_end(size: int) -> None:
     _goal, disk, ranges = goal_content(USED_BELOW, size, partitions=[(CHUNK, CHUNK)])
     assert disk[: 2 * CHUNK] == image(USED_BELOW)[2][: 2 * CHUNK]
-    assert not any(disk[2 * CHUNK :])  # what was in the image's last MiB is nobody's there
+    assert not any(disk[2 * CHUNK :])  # what was at the image's end is nobody's there
     assert ranges[-1][1] == size
 
 

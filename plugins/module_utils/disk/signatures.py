@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where on a block device programs look for the signature of its owner: a file system, a RAID, LVM, an encrypted volume.
+
+A signature that a former owner left in one of these places says what the device is, whatever its owner uses of it now. So these places
+are part of what a disk holds, free or not.
+
+Sources, all in the same places or between them: util-linux 2.38 to 2.41, libblkid/src/superblocks; mdadm, super0.c and super1.c (0.90
+and 1.0 in the last 128 KiB, 1.1 and 1.2 in the first 8 KiB); Linux, drivers/md/bcache (4 KiB) and fs/btrfs (64 KiB; its further copies
+are read on request only), block/partitions (first MiB, last sector; the database of dynamic disks in the last MiB); LVM2,
+lib/label/label.c (first four sectors); OpenZFS, vdev_label.c (first 512 KiB, last 768 KiB).
+"""
+
+from __future__ import annotations
+
+HEAD = 1 << 20
+"""Bytes at the start of a device, for nearly all signatures."""
+
+FURTHER = (1 << 20, 2 << 20, 4 << 20)
+"""Offsets beyond the head: second headers of LUKS2 (luks.c), anchors of UDF (udf.c), VMFS (vmfs.c)."""
+
+BLOCK = 4096
+"""Bytes at each of these."""
+
+TAIL = 2 << 20
+"""Bytes at the end of a device. The furthest signature from there is that of Promise's RAID, 3087 sectors (promise_raid.c). This is also
+enough for the end of a partition that ends up to 1 MiB before a disk does, as one does that was enlarged."""
+
+
+def probed_ranges(start: int, size: int) -> list[tuple[int, int]]:
+    """The ranges, as bytes of the disk, where signatures are looked for in a device of ``size`` bytes that begins at ``start``."""
+    end = start + size
+    places = [(0, HEAD), *((offset, offset + BLOCK) for offset in FURTHER), (max(0, size - TAIL), size)]
+    return [(start + low, min(start + high, end)) for low, high in places if low < size]

@@ -1,0 +1,164 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a system sees on a disk what it saw on the reference: the partitions, and what each of them holds.
+
+Equal bytes are not enough for that. What lies in space that the image does not use may speak to whoever looks for signatures.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping
+
+from ..disk.command import MissingTool, RunCommand, printable
+from ..disk.filesystems import Content, detect
+from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
+from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
+from ..engine.places import known_partitions
+from ..errors import ImagingError
+from ..image.header import ImageHeader
+
+Entries = Mapping[str, Mapping[str, str]]
+"""What a partition table says: of the table itself, and of each partition by its number."""
+
+
+SHOWN = 4
+"""How many differences a message shows."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A range of the disk (size 0: all of it), and what it is to hold. Of a ``partial`` note only type and label are known."""
+
+    name: str
+    offset: int
+    size: int
+    expected: Content
+    partial: bool = False
+
+    def part_of(self, found: Content) -> Content:
+        """Of what was found, what can be compared."""
+        if self.partial:
+            return Content(found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
+        return read_note(note(found))
+
+
+@dataclass
+class Comparison:
+    """What differs from the reference, and what could not be compared, each as a sentence without its full stop."""
+
+    differences: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+
+def in_words(sentences: list[str]) -> str:
+    """A few of these sentences, and how many more there are."""
+    more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
+    return "; ".join([*sentences[:SHOWN], *more])
+
+
+class ExpectedView:
+    """What a system saw on the reference, as far as an image's header says. Older images say less, and are compared by that."""
+
+    def __init__(self, header: ImageHeader, disk_size: int) -> None:
+        """Read a header, trusting none of it; raises ImagingError. ``disk_size`` is the target's, in bytes."""
+        source = header.source
+        self._blkid = printable(str(source.get("blkid") or ""))[:40]
+        try:
+            self._entries = _entries(header.partition_table) if header.partition_table else {}
+            partitions = known_partitions(source.get("partitions"))
+            if len(partitions) > PARTITION_LIMIT:
+                raise ImagingError(f"It has {len(partitions)} partitions; the most are {PARTITION_LIMIT}.")
+            self._places = [_place(each) for each in partitions if _is_inside(each, disk_size)]
+            # On a disk of another size a RAID whose metadata was at the end is not found any more, on purpose.
+            if source.get("seen") is not None and disk_size == header.geometry.disk_size:
+                self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
+        except ImagingError as error:
+            raise ImagingError(
+                f"The image's header can't be true: {error} Nothing was written. Capture the reference again."
+            ) from error
+
+    def compare(self, run: RunCommand, disk: str, attend: Callable[[], None]) -> Comparison:
+        """Have sfdisk and blkid look at a disk, which may be held; ``attend`` is called in between, and may raise to end it."""
+        result = Comparison()
+        if self._entries:
+            self._compare_tables(run, disk, result)
+        version = blkid_version(run)
+        for place in self._places:
+            attend()
+            try:
+                self._compare_place(run, disk, place, version, result)
+            except MissingTool as error:
+                result.doubts.append(str(error).rstrip("."))
+                break
+            except ImagingError as error:
+                result.doubts.append(f"{place.name}: {str(error).rstrip('.')}")
+        return result
+
+    def _compare_tables(self, run: RunCommand, disk: str, result: Comparison) -> None:
+        try:
+            table = read_partition_table(run, disk)
+            found: Entries = _entries(table.raw) if table else {}
+        except ImagingError as error:
+            result.doubts.append(str(error).rstrip("."))
+            return
+        for name in sorted({*self._entries, *found}):
+            here, there = self._entries.get(name), found.get(name)
+            if here != there:
+                result.differences.append(f"{name}: expected {_words(here)}, found {_words(there)}")
+
+    def _compare_place(self, run: RunCommand, disk: str, place: _Place, version: str, result: Comparison) -> None:
+        if place.partial and not place.expected.type:
+            return
+        found = place.part_of(detect(run, disk, place.offset, place.size))
+        if found == place.expected:
+            return
+        sentence = f"{place.name}: expected {describe_seen(place.expected)}, found {describe_seen(found)}"
+        if (version and version == self._blkid) or contradicts(place.expected, found):
+            result.differences.append(sentence)
+        else:
+            known = self._blkid or "unknown"
+            result.doubts.append(f"{sentence}, by another version of blkid ({version or 'unknown'}, then {known})")
+
+
+def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
+    """Whether there is all of a partition; tables name others, too, and nothing can be seen in those."""
+    start, size = partition["start"], partition["size"]
+    return bool(start >= 0 and size > 0 and start + size <= disk_size)
+
+
+def _place(partition: Mapping[str, Any]) -> _Place:
+    name, start, size = f"partition {partition['number']}", partition["start"], partition["size"]
+    if partition.get("seen") is not None:
+        return _Place(name, start, size, read_note(partition["seen"]))
+    texts = {key: partition.get(key) or "" for key in ("content", "label")}
+    # An image that was made before notes were kept says this much. Without a content it may also have been unknown.
+    expected = read_note({**note(Content()), "type": texts["content"], "label": texts["label"]})
+    return _Place(name, start, size, expected, partial=True)
+
+
+def _entries(table: Mapping[str, Any]) -> Entries:
+    """What sfdisk says of a table, as far as it means the same in all its versions; raises ImagingError."""
+    entries = {"the partition table": _texts(table, "label", "id")}
+    partitions = table.get("partitions", [])
+    if not isinstance(partitions, list) or len(partitions) > PARTITION_LIMIT:
+        raise ImagingError("Its partition table has no list of partitions, or too long a one.")
+    for each in partitions:
+        number = re.search(r"[0-9]{1,5}$", str(each.get("node", ""))) if isinstance(each, Mapping) else None
+        if number is None:
+            raise ImagingError(
+                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
+            )
+        row = _texts(each, "start", "size", "type", "uuid")
+        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
+    return entries
+
+
+def _texts(value: Mapping[str, Any], *names: str) -> dict[str, str]:
+    return {name: printable(str(value.get(name, "")))[:80].lower() for name in names}
+
+
+def _words(entry: Mapping[str, str] | None) -> str:
+    return " ".join(f"{key}={value}" for key, value in (entry or {}).items() if value) or "none"
