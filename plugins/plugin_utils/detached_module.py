@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
+import secrets
 import shlex
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
     CONNECTED,
@@ -39,6 +43,12 @@ CLEANING_TIME = 10.0
 GONE_TIME = 5.0
 """Seconds after which a module whose process is gone will not have a result any more: async_wrapper stores it at once."""
 
+TRIES = 3
+"""How often a laptop is asked whose answer can't be understood: somebody may just have sent a message to all terminals."""
+
+SHOWN = 300
+"""Characters of such an answer that are shown."""
+
 KILLED = (
     "If a restore was going on, its disk does not boot. Look at the laptop's console and kernel log (dmesg), boot the live medium if it was "
     "rebooted, and run again."
@@ -56,7 +66,8 @@ class DetachedModule:
         self._task_vars = task_vars
         self._run_id = run_id
         self._patience = patience
-        self._job: dict[str, str] = {}
+        self._job = ""
+        """The folder of the module's result, as a shell is told it."""
         self._result: dict[str, Any] | None = None
         self._reachable = True
         self._tmpdir: str | None = None
@@ -64,9 +75,13 @@ class DetachedModule:
         self._gone_since: float | None = None
 
     def hand_over(self, ticket: Ticket) -> str:
-        """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path."""
+        """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path.
+
+        Raises ImagingError when the laptop's shell is one that Ansible can't work with.
+        """
         action = self._action
         shell = action._connection._shell
+        self._check_shell()
         if shell.tmpdir is None:
             action._make_tmp_path()
         # Ansible forgets it once the module is started: the rest is async_wrapper's, which may be killed.
@@ -83,15 +98,20 @@ class DetachedModule:
         saved, task.async_val = task.async_val, LONGEST
         async_dir = self._action.get_shell_option("async_dir", default="~/.ansible_async")
         # A folder of the run's own, see laptop.job.
-        shell.set_option("async_dir", posixpath.join(async_dir, self._run_id))
+        own = posixpath.join(async_dir, self._run_id)
+        shell.set_option("async_dir", own)
         try:
             started = self._action._execute_module(name, arguments, task_vars=self._task_vars, wrap_async=True)
         finally:
             task.async_val = saved
             shell.set_option("async_dir", async_dir)
-        if started.get("failed") or "ansible_job_id" not in started:
-            raise ImagingError(f"The module could not be started: {started.get('msg', started)}")
-        self._job = {"jid": str(started["ansible_job_id"]), "_async_dir": posixpath.dirname(started["results_file"])}
+        self._job = _path(own)
+        # What async_wrapper says is not framed. Where Ansible could not make it out, the job's file tells whether it started.
+        unread = "module_stdout" in started
+        if "ansible_job_id" not in started and not (unread and self._ask(f"ls -A {self._job} 2>/dev/null || true", str)):
+            said = f" It said: {_shown(started['module_stdout'])}" if unread else ""
+            self._job = ""
+            raise ImagingError(f"The module could not be started: {started.get('msg', started)}{said}")
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Do something over the connection, again and again while that is down; raises the last failure."""
@@ -107,21 +127,63 @@ class DetachedModule:
                 pause = min(5.0, 2 * pause)
                 self._action._connection.reset()
 
+    def _ask(self, command: str, understand: Callable[[str], T], become: bool = True) -> T:
+        """What a shell command prints, as ``understand`` reads it, which raises ValueError when it can't.
+
+        sudo, and the start files of shells, print what they like on the same connection. So the answer stands between two lines of
+        this command's own. Raises ImagingError with what came instead.
+        """
+        for attempt in range(TRIES):
+            mark = secrets.token_hex(8)
+            # The lines are put together on the laptop: a shell that prints its commands does not print them.
+            answer = self._execute(f'm={mark}; echo; echo "<$m"; {{ {command}; }}; echo; echo "$m>"', become)
+            printed = str(answer.get("stdout", "")).replace("\r\n", "\n")
+            found = re.search(rf"^<{mark}\n(.*?)\n?^{mark}>$(.*)", printed, re.DOTALL | re.MULTILINE)
+            if found is not None:
+                try:
+                    if not become and found[2].strip():
+                        raise self._talkative(found[2])
+                    return understand(found[1].strip())
+                except ValueError:
+                    pass
+            time.sleep(attempt)
+        said = "\n".join((printed, str(answer.get("stderr", ""))))
+        raise ImagingError(
+            f"A shell command on this laptop was not answered as expected ({self._by(become)}, exit status {answer.get('rc')}). Found instead: "
+            f"{_shown(said)} See for yourself: ansible {self._host} {'--become ' if become else ''}-m raw -a id"
+        )
+
+    def _execute(self, command: str, become: bool) -> dict[str, Any]:
+        answer: dict[str, Any] = self._patiently(
+            lambda: self._action._low_level_execute_command(command, sudoable=become)
+        )
+        return answer
+
+    def _by(self, become: bool) -> str:
+        plugin = getattr(self._action._connection, "become", None) if become else None
+        return f"through {plugin.name}" if plugin is not None else "as the user that logs in"
+
+    def _check_shell(self) -> None:
+        """Raise ImagingError when the user's shell prints after an answer: Ansible takes its last line for the answer."""
+        self._ask("echo ready", str, become=False)
+
+    def _talkative(self, said: str) -> ImagingError:
+        return ImagingError(
+            f"The login shell of this laptop's user prints more than it was asked, after the answer: {_shown(said)} Ansible takes that for "
+            "the answer. Have the shell's start files (~/.bashrc, ~/.zshenv, /etc/bash.bashrc; a trap on EXIT, say) print nothing unless "
+            "the shell is interactive, and run again."
+        )
+
+    @property
+    def _host(self) -> str:
+        return str(self._task_vars.get("inventory_hostname", "all"))
+
     def published(self) -> dict[str, Any]:
         """What the module publishes of itself (``laptop.run_folder.Run``); empty when there is nothing."""
-        answer = self._shell(f"cat {self._run_file()} 2>/dev/null || true")
-        try:
-            value = json.loads(answer)
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        return self._ask(f"cat {self._run_file()} 2>/dev/null || true", lambda text: _mapping(text) if text else {})
 
     def _run_file(self) -> str:
         return f'"$({FOLDER_SCRIPT})"/{shlex.quote(self._run_id)}.json'
-
-    def _shell(self, command: str) -> str:
-        answer = self._patiently(lambda: self._action._low_level_execute_command(command))
-        return str(answer.get("stdout", ""))
 
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
@@ -144,26 +206,20 @@ class DetachedModule:
 
     def ended(self) -> bool:
         """Whether the module has a result, or is gone without one; raises AnsibleConnectionFailure."""
-        if self._result is None and not self._works():
-            status = self._patiently(lambda: self._async_status("status"))
-            if "could not find job" in str(status.get("msg", "")):
+        if self._result is None:
+            state = self._ask(STATE.format(file=self._run_file(), job=self._job), _state)
+            if isinstance(state, dict) and not ("started" in state and not state.get("finished")):
+                self._result = _own_words(state)
+            elif state == GONE and self._seen:
                 raise ImagingError(
                     "The module on this laptop is gone without a result: the laptop was rebooted, the module was killed, or it did not hear of "
                     f"this controller for the link timeout. {KILLED}"
                 )
-            if status.get("finished"):
-                self._result = _own_words({key: value for key, value in status.items() if key not in ASYNC_KEYS})
-            elif self._seen:
+            elif state == GONE or (self._seen and state != ALIVE):
                 self._note_gone()
+            else:
+                self._gone_since = None
         return self._result is not None
-
-    def _works(self) -> bool:
-        """Whether the module's process is there. To ask that costs a tenth of asking Ansible for the result."""
-        job = shlex.quote(posixpath.join(self._job["_async_dir"], self._job["jid"]))
-        said = self._shell(WORKS.format(file=self._run_file(), job=job)).strip()
-        if said == "alive":
-            self._gone_since = None
-        return said == "alive" or (said == "starting" and not self._seen)
 
     def _note_gone(self) -> None:
         """Raise ImagingError when the module's process has been gone for so long that no result will come."""
@@ -180,15 +236,6 @@ class DetachedModule:
             return False
         finally:
             self._patience = patience
-
-    def _async_status(self, mode: str) -> dict[str, Any]:
-        arguments = dict(self._job, mode=mode)
-        result: dict[str, Any] = self._action._execute_module(
-            "ansible.legacy.async_status", arguments, task_vars=self._task_vars
-        )
-        if result.get("unreachable"):
-            raise AnsibleConnectionFailure(str(result.get("msg")))
-        return result
 
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
@@ -234,25 +281,26 @@ class DetachedModule:
         """
         if not self._job or not self._reachable:
             return
-        folders = [self._job["_async_dir"], self._tmpdir]
-        remove = " ".join(["rm -rf --", *(shlex.quote(folder) for folder in folders if folder)])
+        folders = [self._job, _path(self._tmpdir or "")]
+        remove = " ".join(["rm -rf --", *filter(None, folders)])
         self._patience = min(self._patience, CLEANING_TIME)
         try:
-            self._shell(f"{remove}; {BURY.format(file=self._run_file())}")
+            self._ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection
             pass
 
 
 LIVES = (
     'f={file}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); alive=; '
-    'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then alive=alive; fi; echo "$alive"'
+    'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then alive=alive; fi'
 )
-"""For a shell: says whether the module that a run file is of lives; ``p`` is its process id."""
+"""For a shell: learns whether the module that a run file is of lives; ``p`` is its process id."""
 
-WORKS = (
-    LIVES + '; if [ -z "$alive" ] && [ "$(head -c 10 {job} 2>/dev/null)" = \'{{"started"\' ]; then echo starting; fi'
+ALIVE, GONE = "alive", "gone"
+STATE = (
+    LIVES + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
 )
-"""For a shell: says "alive", or "starting" while async_wrapper's file of the job says that there is no result yet, or nothing."""
+"""For a shell: says that the module lives, or else what async_wrapper has stored: that it started, or its result."""
 
 BURY = (
     LIVES + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\([^"]*\\)".*/\\1/p\' "$f"); '
@@ -261,15 +309,40 @@ BURY = (
 """For a shell: removes what a killed module could not remove itself (``laptop.run_folder``)."""
 
 
+def _path(path: str) -> str:
+    """A path as a shell is told it; "~" in its beginning is for that to expand, as async_wrapper does it."""
+    home, slash, rest = path.partition("/") if path.startswith("~") else ("", "", path)
+    return home + slash + (shlex.quote(rest) if rest else "")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """A module's result or what it publishes, decoded as Ansible does it; raises ValueError when it is none."""
+    value = json.loads(text, cls=get_module_decoder("legacy", Direction.MODULE_TO_CONTROLLER))
+    if not isinstance(value, dict):
+        raise ValueError("no mapping")
+    return value
+
+
+def _state(text: str) -> str | dict[str, Any]:
+    """What STATE says; raises ValueError when it is nothing of that."""
+    return text if text in (ALIVE, GONE) else _mapping(text)
+
+
+def _shown(text: str) -> str:
+    """What a laptop printed, for an error: without what Ansible prints itself, in one line and not too long."""
+    lines = [line.strip() for line in text.splitlines()]
+    said = printable(" | ".join(line for line in lines if line and not re.match(r"Shared connection to .* closed\.$", line)))
+    return repr(said if len(said) <= SHOWN else f"{said[:SHOWN]}...") if said else "nothing."
+
+
 def _own_words(result: dict[str, Any]) -> dict[str, Any]:
     """A module's result; what async_wrapper says of one that gave none (its command and a traceback of its own) in words for a person."""
+    own = {key: value for key, value in result.items() if key not in ASYNC_KEYS and not key.startswith("_ansible_")}
     if not (result.get("failed") and "cmd" in result and ("data" in result or "outdata" in result)):
-        return result
+        return own
     said = str(result.get("stderr", "")).strip().splitlines()
-    last = f" Its last words: {said[-1]}." if said else ""
-    return dict(
-        result, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}"
-    )
+    last = f" Its last words: {_shown(said[-1])}." if said else ""
+    return dict(own, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}")
 
 
 ASYNC_KEYS = frozenset(
