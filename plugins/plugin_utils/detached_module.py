@@ -108,7 +108,9 @@ class DetachedModule:
         self._job = _path(own)
         # What async_wrapper says is not framed. Where Ansible could not make it out, the job's file tells whether it started.
         unread = "module_stdout" in started
-        if "ansible_job_id" not in started and not (unread and self._ask(f"ls -A {self._job} 2>/dev/null || true", str)):
+        if "ansible_job_id" not in started and not (
+            unread and self._ask(f"ls -A {self._job} 2>/dev/null || true", str)
+        ):
             said = f" It said: {_shown(started['module_stdout'])}" if unread else ""
             self._job = ""
             raise ImagingError(f"The module could not be started: {started.get('msg', started)}{said}")
@@ -135,8 +137,9 @@ class DetachedModule:
         """
         for attempt in range(TRIES):
             mark = secrets.token_hex(8)
-            # The lines are put together on the laptop: a shell that prints its commands does not print them.
-            answer = self._execute(f'm={mark}; echo; echo "<$m"; {{ {command}; }}; echo; echo "$m>"', become)
+            # The lines are put together on the laptop: who repeats the command does not print them.
+            framed = f'm={mark}; {{ echo; echo "<$m"; {command}; echo; echo "$m>"; }} 2>/dev/null'
+            answer = self._execute(framed, become)
             printed = str(answer.get("stdout", "")).replace("\r\n", "\n")
             found = re.search(rf"^<{mark}\n(.*?)\n?^{mark}>$(.*)", printed, re.DOTALL | re.MULTILINE)
             if found is not None:
@@ -298,7 +301,8 @@ LIVES = (
 
 ALIVE, GONE = "alive", "gone"
 STATE = (
-    LIVES + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
+    LIVES
+    + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
 )
 """For a shell: says that the module lives, or else what async_wrapper has stored: that it started, or its result."""
 
@@ -331,7 +335,9 @@ def _state(text: str) -> str | dict[str, Any]:
 def _shown(text: str) -> str:
     """What a laptop printed, for an error: without what Ansible prints itself, in one line and not too long."""
     lines = [line.strip() for line in text.splitlines()]
-    said = printable(" | ".join(line for line in lines if line and not re.match(r"Shared connection to .* closed\.$", line)))
+    said = printable(
+        " | ".join(line for line in lines if line and not re.match(r"Shared connection to .* closed\.$", line))
+    )
     return repr(said if len(said) <= SHOWN else f"{said[:SHOWN]}...") if said else "nothing."
 
 
@@ -342,7 +348,9 @@ def _own_words(result: dict[str, Any]) -> dict[str, Any]:
         return own
     said = str(result.get("stderr", "")).strip().splitlines()
     last = f" Its last words: {_shown(said[-1])}." if said else ""
-    return dict(own, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}")
+    return dict(
+        own, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}"
+    )
 
 
 ASYNC_KEYS = frozenset(

@@ -8,12 +8,13 @@ A port on the laptop that sends back what it gets stands for the module; everyth
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose im
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.live_user import (
+    PASSWORD,
+    VARIABLES,
+    add_live_user,
+    password_hash,
+)
 from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
@@ -37,9 +44,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CLIENTS = ["paramiko", "openssh"]
-PASSWORD = "correct horse"
 PASSPHRASE = "battery staple"
-LIVE_USER = "live"
 ECHO = """
 import socket, sys
 server = socket.create_server(("127.0.0.1", 0))
@@ -159,10 +164,8 @@ def let_in(laptop: Laptop, key: Path) -> None:
 
 
 def set_password(laptop: Laptop) -> None:
-    """Give root on a laptop a password (crypt(3), SHA-512)."""
-    crypt = ["perl", "-e", "print crypt($ARGV[0], q($6$fleetimaging$))", PASSWORD]
-    hashed = subprocess.run(crypt, capture_output=True, text=True, check=True).stdout
-    (laptop.folder / "shadow").write_text(f"root:{hashed}:19000:0:99999:7:::\n")
+    """Give root on a laptop a password."""
+    (laptop.folder / "shadow").write_text(f"root:{password_hash()}:19000:0:99999:7:::\n")
 
 
 @pytest.fixture(name="agent")
@@ -446,40 +449,14 @@ def test_capture_and_restore_by_password(lab: Lab, store: Path, client: str) -> 
         laptop.reconfigure_sshd()
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_an_ordinary_user_who_becomes_root(lab: Lab, store: Path, client: str, request: pytest.FixtureRequest) -> None:
-    laptop = lab.reference
-    add_live_user(laptop, request.addfinalizer)
-    laptop.reconfigure_sshd(f"AllowUsers {LIVE_USER}", "AuthorizedKeysFile /tmp/authorized_keys")
-    variables = (
-        f"ansible_user={LIVE_USER}",
-        "ansible_remote_tmp=/tmp/.fleet-live",
-        "ansible_async_dir=/tmp/.fleet-live-async",
-        "imaging_become=true",
-        "ansible_become_method=su",
-        f"ansible_become_password='{PASSWORD}'",
-    )
-    outcome = playbook(lab, "capture", *where(store, client, *variables))
-    assert outcome.status == 0, outcome.stdout
-    assert outcome.of("image_capture")[0].result["changed"] is True
-    laptop.reconfigure_sshd()
-
-
-def add_live_user(laptop: Laptop, finally_do: Callable[[Callable[[], object]], None]) -> None:
-    """Give a laptop an ordinary user, and root a password, in its own mount namespace."""
-    set_password(laptop)
-    shadow = laptop.folder / "shadow"
-    shadow.write_text(shadow.read_text() + f"{LIVE_USER}:*:19000:0:99999:7:::\n")
-    passwd = laptop.folder / "passwd"
-    if not passwd.exists():
-        passwd.write_text(Path("/etc/passwd").read_text() + f"{LIVE_USER}:x:60123:60123::/tmp:/bin/sh\n")
-        laptop.run(["mount", "--bind", passwd, "/etc/passwd"])
-    folder = laptop.folder / "live-tmp"
-    folder.mkdir(exist_ok=True)
-    laptop.run(["mount", "--bind", folder, "/tmp"])
-    folder.chmod(0o1777)
-    (folder / "authorized_keys").write_bytes((laptop.lab / "client_key.pub").read_bytes())
-    finally_do(lambda: laptop.run(["umount", "--lazy", "/tmp"]))
+def test_an_ordinary_user_who_becomes_root(plan: Plan, tmp_path: Path) -> None:
+    become = {**VARIABLES, "ansible_become_method": "su", "ansible_become_password": PASSWORD}
+    with running_lab(plan, laptops=1) as lab:
+        add_live_user(lab.reference, {})
+        for client in CLIENTS:
+            outcome = playbook(lab, "capture", *where(tmp_path / client, client), "-e", json.dumps(become))
+            assert outcome.status == 0, outcome.stdout
+            assert outcome.of("image_capture")[0].result["changed"] is True
 
 
 def test_the_same_as_over_tcp(survival_plan: Plan, tmp_path: Path) -> None:
