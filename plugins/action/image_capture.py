@@ -247,11 +247,12 @@ class ActionModule(TransferAction):
             if not result.get("failed"):
                 sink.conclude(result)
         except ImagingError as error:
-            raise ImagingError(f"{error}{_kept(sink.leave(), name)}") from error
+            left = sink.leave()
+            raise ImagingError(f"{error}{_kept(left, name)}", kept_bytes=left) from error
         finally:
             left = sink.leave()
         if result.get("failed"):
-            return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}")
+            return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}", kept_bytes=left)
         seconds = time.monotonic() - transfer.began
         found = self.findings(result, arguments, task_vars, sink.meter)
         return dict(self._complete(result, sink, name, store.image_path(name), seconds), **found)

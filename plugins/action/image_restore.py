@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import RESTORE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
@@ -26,6 +28,8 @@ class StoredSource:
         self.watches = Stopwatches()
         self._watch = self.watches.new()
         self._frames_sent = 0
+        self.described = False
+        """Whether the laptop was told of the content, without which it writes nothing."""
         self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
 
     def header(self) -> bytes:
@@ -34,6 +38,7 @@ class StoredSource:
 
     def index(self) -> bytes:
         """The index as the image has it."""
+        self.described = True
         return self._image.packed_index
 
     def known(self, header: bytes, index: bytes) -> None:
@@ -80,9 +85,19 @@ class ActionModule(TransferAction):
             serve(link, source)
 
         meter = source.meter
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
+
+        def disk_state(said: object = None) -> str:
+            if said in DISK_STATES:
+                return str(said)
+            return UNKNOWN if source.described and not self._task.check_mode else UNTOUCHED
+
+        try:
+            result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
+        except ImagingError as error:
+            error.facts["disk_state"] = disk_state()
+            raise
         if result.get("failed"):
-            return result
+            return dict(result, disk_state=disk_state(result.get("disk_state")))
         seconds = result["write_seconds"] + result["compare_seconds"]
         return dict(
             result,

@@ -5,6 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ImagingError(Exception):
-    """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next."""
+    """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next.
+
+    ``facts`` become fields of the failed result, for whoever has to decide by them.
+    """
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.facts: dict[str, Any] = facts

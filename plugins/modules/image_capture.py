@@ -132,6 +132,10 @@ kept_chunks:
   description: Number of chunks that were taken from the old image, or from what a capture that broke off had stored.
   returned: success, not in check mode
   type: int
+kept_bytes:
+  description: Bytes of an image that did not become whole that are kept in the store, for the next capture of this name to go on from.
+  returned: failure
+  type: int
 used_chunks:
   description: Number of chunks with at least one used byte.
   returned: success, not in check mode

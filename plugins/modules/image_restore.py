@@ -94,6 +94,14 @@ device:
   description: The disk.
   returned: success
   type: str
+disk_state:
+  description:
+    - What the disk is now.
+    - V(untouched), nothing was written; V(incomplete), something was and not everything, and the disk does not boot; V(unverified), all of it
+      was, and not yet read back; V(verified), it is equal to the image; V(unknown), the laptop did not say how it ended, and the disk may
+      not boot.
+  returned: always
+  type: str
 disk_size:
   description: Size of the disk in bytes.
   returned: success
@@ -248,6 +256,7 @@ import contextlib
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import ZERO_UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
@@ -260,13 +269,23 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore impor
     RestoreSink,
     TargetDisk,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
 def restore(module: AnsibleModule) -> dict[str, object]:
-    """Write (in check mode only compare) the disk; returns the module's result."""
+    """Write (in check mode only compare) the disk; returns the module's result. Errors carry the state of the disk."""
+    sinks: list[RestoreSink] = []
+    try:
+        return _restore(module, sinks)
+    except (ImagingError, Terminated) as error:
+        error.facts["disk_state"] = sinks[0].disk_state if sinks else UNTOUCHED
+        raise
+
+
+def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, object]:
     ticket = take_ticket(module.params["ticket"])
     zstd = find_zstd()
     request = RestoreRequest(
@@ -283,6 +302,7 @@ def restore(module: AnsibleModule) -> dict[str, object]:
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(
         RestoreSink(disk, request, zstd, session)
     ) as sink:
+        sinks.append(sink)
         session.converse(sink.converse)
         result = sink.result()
     for warning in (*session.notes, *sink.warnings):

@@ -79,6 +79,8 @@ class Transfer:
         self._listening = False
         self.over = False
         """Whether all was said, and only the result is waited for."""
+        self._failed = False
+        """Whether the laptop gave up, and only what it says of that is waited for."""
         self.sent = 0
         self.links = 0
         self.began = time.monotonic()
@@ -103,7 +105,7 @@ class Transfer:
                 self.over = True
                 return self._module.collect(ENDING)
             except PeerEnded:
-                self.over = True
+                self._failed = True
                 return self._module.collect(ENDING)
             except LinkError as error:
                 now = time.monotonic()
@@ -124,6 +126,8 @@ class Transfer:
         """How the link stands, in words; empty while it is connected."""
         if self.over:
             return "finishing"
+        if self._failed:
+            return "failed"
         if self._connected:
             return ""
         if not self._listening:
@@ -131,7 +135,7 @@ class Transfer:
         since = self._failing_since
         if not self.links or since is None:
             return "connecting"
-        return f"reconnecting {time.monotonic() - since:.0f}/{self._patience:.0f} s"
+        return f"reconnecting {min(time.monotonic() - since, self._patience):.0f}/{self._patience:.0f} s"
 
     @property
     def _patience(self) -> float:
@@ -141,6 +145,12 @@ class Transfer:
     def _give_up(self, error: LinkError, failing: float) -> ImagingError:
         if not self.links and isinstance(error, Unreachable):
             return ImagingError(f"{error} Nothing was transferred.")
+        if isinstance(error, Unreachable) and not isinstance(error, Refused):
+            since = time.strftime("%H:%M", time.localtime(time.time() - failing))
+            return ImagingError(
+                f"The laptop at {self._transport.address} was reached before, and does not answer since {since}: is it asleep, unplugged or "
+                "switched off? See to it, and run again for this laptop: what was done is not done again."
+            )
         return ImagingError(
             f"The link to {self._transport.address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
             "Run again when the network is well."

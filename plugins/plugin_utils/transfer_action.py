@@ -74,7 +74,7 @@ class TransferAction(ActionBase):
             check_bounds(arguments)
             result.update(self.transfer(arguments, task_vars or {}))
         except ImagingError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(error.facts, failed=True, msg=str(error))
         return result
 
     @abstractmethod

@@ -99,8 +99,10 @@ def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
     try:
         result = work()
     except ImagingError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), **error.facts)
     except Terminated as error:
         end_children()
-        module.fail_json(msg=f"The module was {error}. What it had not finished is finished by running again.")
+        module.fail_json(
+            msg=f"The module was {error}. What it had not finished is finished by running again.", **error.facts
+        )
     module.exit_json(**result)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
+from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.another_size import extent, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
@@ -128,6 +129,8 @@ class RestoreSink:
         self._view: ExpectedView
         self._begun = False
         self._touched = False
+        self.disk_state = UNTOUCHED
+        """One of DISK_STATES: what the disk is now."""
         self._looking: threading.Thread | None = None
         self._stop_looking = threading.Event()
         self._discarding: Discarding | None = None
@@ -368,6 +371,7 @@ class RestoreSink:
         if self._touched:
             return
         self._touched = True
+        self.disk_state = INCOMPLETE
         self._guards.lower()
         if self._request.unused == DISCARD:
             self._discarding = Discarding(self._disk.raw, self._goal)
@@ -394,7 +398,9 @@ class RestoreSink:
         self._enter(FLUSHING, attendance)
         flushing = self.watches.new()
         if self._touched:
+            self.disk_state = UNKNOWN
             self._guards.raise_again()
+            self.disk_state = UNVERIFIED
             for chunk in self._guards.chunks():
                 if self._look.states[chunk] == EQUAL:
                     self._look.written(chunk)
@@ -441,10 +447,14 @@ class RestoreSink:
     def _conclude(self) -> None:
         """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
         if self.differs:
+            self.disk_state = UNKNOWN
             self._guards.lower()
+            self.disk_state = INCOMPLETE
             return
         if not self._touched:
             return
+        if self._compared:
+            self.disk_state = VERIFIED
         warning = self._disk.raw.reread_partition_table()
         if warning:
             self._warn(warning)
@@ -456,8 +466,10 @@ class RestoreSink:
         look, seconds = self._look, self.watches.seconds()
         writing = self._write_seconds if self._touched and self._write_seconds else 0.0
         changes = list(self._changes())
+        verified = not self.differs and (self._compared or not self._touched)
         return {
             "changed": self._touched or self.differs,
+            "disk_state": VERIFIED if verified else self.disk_state,
             "device": self._disk.raw.path,
             **self._disk.identity(),
             "disk_size": self._disk.raw.size,
@@ -474,7 +486,7 @@ class RestoreSink:
             "seen_differences": self.unlike,
             "changes": name_ranges(changes[:MOST_RANGES], self._header.source.get("partitions") or ()),
             "more_changes": max(0, len(changes) - MOST_RANGES),
-            "verified": not self.differs and (self._compared or not self._touched),
+            "verified": verified,
             "past_cache": self._disk.raw.past_cache,
             "write_seconds": round(writing, 3),
             "compare_seconds": round(seconds - writing, 3) if self._compared or not self._touched else 0.0,

@@ -20,6 +20,11 @@ from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder,
 class Terminated(BaseException):
     """SIGTERM arrived: end, and clean up on the way. Not an Exception, so that nothing swallows it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.facts: dict[str, Any] = {}
+        """As of ImagingError."""
+
 
 class Session:
     """Hands out links to the controller for as long as one comes back within the link timeout."""

@@ -133,7 +133,7 @@ def test_what_can_not_be_understood_is_shown(
 
 def test_a_shell_that_prints_after_an_answer_is_refused_at_once(module: DetachedModule, connection: Connection) -> None:
     connection.noise = ["{}; echo bye"]
-    with pytest.raises(ImagingError, match="'bye'.*bashrc"):
+    with pytest.raises(ImagingError, match=r"'bye'.*bashrc"):
         module._check_shell()
     assert connection.asked == 1
 

@@ -1,0 +1,23 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a restore has left a disk as: the field ``disk_state`` of its result, also of a failed one."""
+
+from __future__ import annotations
+
+UNTOUCHED = "untouched"
+"""Nothing was written."""
+
+INCOMPLETE = "incomplete"
+"""Something was written and not everything; the disk does not boot."""
+
+UNVERIFIED = "unverified"
+"""Everything was written, and not yet found equal by reading it back."""
+
+VERIFIED = "verified"
+"""The disk is equal to the image."""
+
+UNKNOWN = "unknown"
+"""The laptop did not say how it ended; the disk may not boot."""
+
+DISK_STATES = (UNTOUCHED, INCOMPLETE, UNVERIFIED, VERIFIED, UNKNOWN)
