@@ -74,6 +74,7 @@ class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_restore)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = RESTORE_ARGUMENTS
+    FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {"disk_state": UNTOUCHED}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""

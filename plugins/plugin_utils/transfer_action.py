@@ -65,6 +65,8 @@ class TransferAction(ActionBase):
     _supports_check_mode = True
     _supports_async = False
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
+    FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {}
+    """Fields of a failed result, unless the error says otherwise."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point, called by Ansible in a worker process of this host's own."""
@@ -74,7 +76,7 @@ class TransferAction(ActionBase):
             check_bounds(arguments)
             result.update(self.transfer(arguments, task_vars or {}))
         except ImagingError as error:
-            result.update(error.facts, failed=True, msg=str(error))
+            result.update({**self.FACTS_OF_FAILURE, **error.facts}, failed=True, msg=str(error))
         return result
 
     @abstractmethod

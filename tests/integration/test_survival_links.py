@@ -98,6 +98,17 @@ def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way
     finally:
         laptop.link_up()
     assert list(outcome.failures()) == [laptop.name]
+    said = outcome.failures()[laptop.name]
+    assert (
+        re.search(r"was reached before, and does not answer since \d\d:\d\d: is it asleep", said)
+        and "firewall" not in said
+    )
+    waited = re.findall(rf"reconnecting (\d+)/{TIMEOUT} s", outcome.stdout)
+    assert waited and max(map(int, waited)) <= TIMEOUT
+    *_before, disks, again = [line for line in outcome.stdout.splitlines() if line and not line.startswith("Report:")]
+    assert disks.startswith("These disks may not boot now") and disks.endswith(f": {laptop.name}.")
+    assert again.startswith("To go on with it: ansible-playbook ") and again.endswith(f" -l {laptop.name}")
+    assert f"imaging_image={image.name.partition('.')[0]}" in again
     assert result_of(outcome, "lab-02")["verified"] is True
     assert_nothing_remains(lab)
     assert_finished_by_running_again(lab, image, laptop, 0.4, *WAYS[way])

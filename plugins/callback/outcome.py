@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says in the last lines of a run that did not succeed what became of the disks, and how to go on."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+name: outcome
+type: notification
+short_description: What became of the disks when a run failed, and the command that goes on
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - When a run with M(fleet.imaging.image_restore) fails for some laptops or is interrupted, its last lines say which disks do not boot now,
+    which may not, and which were not touched, and give the command that goes on with these laptops.
+  - After a capture that failed they say whether what was stored is kept, and give the command.
+  - Where Ansible could not log in or become root, they name the option that is missing.
+  - Values of variables whose names hold V(pass), V(secret) or V(token) are left out of the command.
+requirements:
+  - To be enabled, C(callbacks_enabled = fleet.imaging.outcome) in C(ansible.cfg), as it is in the folder C(playbooks) of the collection.
+"""
+
+import atexit
+import os
+import sys
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, Outcome
+from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import failure_message
+
+KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": RESTORE}
+
+
+class CallbackModule(CallbackBase):
+    """Tells an Outcome what happens, and shows what that says in the end."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "fleet.imaging.outcome"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outcome: Outcome | None = None
+        self._play: Any = None
+        self._process = os.getpid()
+        atexit.register(self._at_exit)
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """A run begins."""
+        self._outcome = Outcome()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """A play begins; who takes part is known with its first host."""
+        self._play = play
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """A task begins on a host."""
+        if self._outcome is None:
+            return
+        if self._play is not None:
+            play, self._play = self._play, None
+            variables = play.get_variable_manager().get_vars(play=play, host=host)
+            self._outcome.expect(variables.get("ansible_play_hosts_all", []))
+        kind = _kind(task, task.check_mode)
+        if kind:
+            self._outcome.begin(host.get_name(), kind)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """A task was not for this host."""
+        if self._outcome is not None and _kind(result.task, False):
+            self._outcome.skip(result.host.get_name())
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """A task has done what it should."""
+        self._learn(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """A task has failed."""
+        self._learn(result)
+        if not ignore_errors:
+            self._fail(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """A task did not reach its host."""
+        self._learn(result)
+        if not result.task_fields.get("ignore_unreachable"):
+            self._fail(result, unreachable=True)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """The run has come to its end."""
+        if self._outcome is not None:
+            self._outcome.forgive(set(stats.rescued) - set(stats.failures) - set(stats.dark))
+            self._finish(interrupted=False)
+
+    def _at_exit(self) -> None:
+        """What remains when the run was ended before its end; Ansible's workers have copies of this, which it does not concern."""
+        if os.getpid() == self._process:
+            self._finish(interrupted=True)
+
+    def _learn(self, result: Any) -> None:
+        kind = _kind(result.task, result.task_fields.get("check_mode"))
+        if self._outcome is not None and kind:
+            self._outcome.end(result.host.get_name(), kind, result.result)
+
+    def _fail(self, result: Any, unreachable: bool = False) -> None:
+        if self._outcome is not None:
+            self._outcome.fail(result.host.get_name(), failure_message(result.result), unreachable)
+
+    def _finish(self, interrupted: bool) -> None:
+        outcome, self._outcome = self._outcome, None
+        for line in outcome.lines(interrupted, sys.argv) if outcome is not None else []:
+            self._display.display(line)
+
+
+def _kind(task: Any, check_mode: Any) -> str:
+    """What kind of transfer a task is; empty when it is none that is to be said something of."""
+    kind = KINDS.get(str(getattr(task, "resolved_action", None) or task.action), "")
+    if check_mode:
+        return COMPARE if kind == RESTORE else ""
+    return kind
