@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -32,7 +33,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import L
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis, sound_record
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
@@ -44,8 +46,16 @@ class CaptureSink:
     differs. Nothing is written as long as everything is as in the old image.
     """
 
-    def __init__(self, store: ImageStore, place: Place, old: ImageReader | None = None) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        place: Place,
+        old: ImageReader | None = None,
+        warn: Callable[[str], object] = lambda _said: None,
+    ) -> None:
+        """``warn`` is told at once what a person should know before the laptop has worked for long."""
         self._store = store
+        self._warn = warn
         self._place = place
         self._old = old
         self._old_identity = os.fstat(old.source.fileno()) if old else None
@@ -113,9 +123,21 @@ class CaptureSink:
         self.header = header = ImageHeader.unpack(packed)
         self._header_size = len(packed)
         self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
-        self._basis = Basis([*self._left(), *([self._old] if self._old else [])], header.geometry)
+        left = self._left()
+        self._basis = Basis([*left, *([self._old] if self._old else [])], header.geometry)
+        self._check_room(sum(each.source.size for each in left))
         if self._old is None or self._old.header.geometry != header.geometry:
             self._begun()
+
+    def _check_room(self, left: int) -> None:
+        """Compare what is free in the store with what is used of the disk; raises ImagingError."""
+        old = self._old
+        ratio = old.index.used_bytes() / old.stored_bytes if old else None
+        warning = check_room(
+            self._store.path, self._known_header().source, ratio, left + (old.stored_bytes if old else 0)
+        )
+        if warning:
+            self._warn(warning)
 
     def _left(self) -> list[PartialImage]:
         """What captures that broke off have stored."""
@@ -239,7 +261,7 @@ class ActionModule(TransferAction):
         if self._task.check_mode:
             checked: dict[str, Any] = self._execute_module(self._task.action, arguments, task_vars=task_vars)
             return dict(checked, image=name)
-        sink = CaptureSink(store, store.place(name), old)
+        sink = CaptureSink(store, store.place(name), old, self._display.warning)
         try:
             result, transfer = self.run_transfer(
                 arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress, sink.meter

@@ -12,6 +12,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_writable, store_error
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
 
@@ -63,16 +64,19 @@ class ImageStore:
         return f"There are: {', '.join(names)}." if names else "The store is empty: capture a reference first."
 
     def existing(self, name: str, update: bool) -> ImageReader | None:
-        """The image of that name which a capture may replace, or None; raises ImagingError when there is one that it may not."""
-        if not os.path.lexists(self.image_path(name)):
-            return None
-        if not update:
+        """The image of that name which a capture may replace, or None.
+
+        Raises ImagingError when there is one that it may not, and when the store can't be written to.
+        """
+        there = os.path.lexists(self.image_path(name))
+        if there and not update:
             raise ImagingError(
                 f"There is an image {name!r} in {self.path} already, and an image is not overwritten unasked: set imaging_update: true to bring "
                 "it up to date, give the new one another name with imaging_image, or remove the old one with images.yml and "
                 f"imaging_remove_images: [{name}]."
             )
-        return self.open(name)
+        check_writable(self.path)
+        return self.open(name) if there else None
 
     def place(self, name: str) -> Place:
         """Take the place of an image that is to be made, in a store that is made (mode 0700) if need be; raises ImagingError."""
@@ -81,11 +85,3 @@ class ImageStore:
             return Place(self.image_path(name))
         except OSError as error:
             raise store_error(self.path, error) from error
-
-
-def store_error(path: str, error: OSError) -> ImagingError:
-    """What a failure to write to the store means for the person."""
-    return ImagingError(
-        f"Writing to the image store {path} failed: {error.strerror}. Make room there, or set imaging_store to a folder on a larger file "
-        "system, and run again."
-    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import nearest_folder
 
 FIRST_PIECE = 4 << 20
 LARGEST_PIECE = 64 << 20
@@ -34,7 +35,7 @@ def measure_store(path: str) -> StoreSpeed:
 
     The file has no name from the beginning, or loses it at once, so that nothing remains of it whatever happens.
     """
-    folder = _existing(path)
+    folder = nearest_folder(path)
     block = os.urandom(BLOCK)
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
@@ -51,14 +52,6 @@ def measure_store(path: str) -> StoreSpeed:
             f"How fast the image store {path} is could not be measured: {folder}: {error.strerror}. {LARGEST_PIECE >> 20} MiB are written there and "
             "removed again. Make room, or set imaging_store to a folder that you may write to."
         ) from error
-
-
-def _existing(path: str) -> str:
-    """The folder, or the nearest one above it that there is: the store will be made there."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return path
 
 
 def _write(descriptor: int, block: bytes, size: int) -> float:

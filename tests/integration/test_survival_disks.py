@@ -118,6 +118,7 @@ def test_bad_sectors_of_the_reference(lab: Lab, image: Path, source: FaultyDisk,
     assert_nothing_remains(lab)
     outcome = playbook(lab, CAPTURE_ONE, *disk, *where(store / "bad.img.zst"), "-e", "imaging_bad_sectors=zero")
     assert outcome.status == 0, outcome.stdout
+    assert "are zeros in the image" in outcome.stdout + outcome.stderr
     result = result_of(outcome, lab.reference.name, "image_capture")
     assert [(place["start"], place["end"]) for place in result["bad_ranges"]] == lost
     assert all("partition" in place["partition"] for place in result["bad_ranges"])

@@ -37,6 +37,9 @@ BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header has to spare for the ranges that can't be read, when a capture may go on without them."""
 
 
+SHOWN_RANGES = 5
+"""How many ranges that can't be read a warning names; the result has them all."""
+
 FACTS = ("generalization", "systems", "findings")
 """What a header may be told of a source beside what is seen here."""
 
@@ -225,10 +228,12 @@ def run_capture(
         capture = source.capture
         if capture is None:
             raise ImagingError("The controller ended the transfer before it asked for anything.")
+        found, bad = facts(disk), source.bad_ranges()
         return dict(
-            facts(disk),
+            found,
+            warnings=[*found["warnings"], *_zeroed(disk.raw.path, bad)],
             root_digest=capture.index.root_digest().hex(),
-            bad_ranges=source.bad_ranges(),
+            bad_ranges=bad,
             bytes_read=capture.bytes_read,
             used_chunks=len(capture.index),
             sent_bytes=sent,
@@ -237,6 +242,17 @@ def run_capture(
             zstd=zstd.name,
             status=source.status().pack().decode(),
         )
+
+
+def _zeroed(device: str, bad: list[dict[str, Any]]) -> list[str]:
+    """What a person must know of an image that holds zeros for what can't be read."""
+    if not bad:
+        return []
+    lost = sum(place["end"] - place["start"] for place in bad)
+    places = "; ".join(map(describe_range, bad[:SHOWN_RANGES]))
+    more = f"; and {len(bad) - SHOWN_RANGES} more" if len(bad) > SHOWN_RANGES else ""
+    said = f"{lost} used bytes of {device} could not be read, and are zeros in the image and so on every copy: {places}{more}."
+    return [f"{said} The disk is failing: capture a healthy one."]
 
 
 def examine(run: RunCommand, request: CaptureRequest) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
