@@ -50,7 +50,7 @@ SHOWN = 300
 """Characters of such an answer that are shown."""
 
 KILLED = (
-    "If a restore was going on, its disk does not boot. Look at the laptop's console and kernel log (dmesg), boot the live medium if it was "
+    "If a restore was going on, its disk may not boot. Look at the laptop's console and kernel log (dmesg), boot the live medium if it was "
     "rebooted, and run again."
 )
 

@@ -43,15 +43,21 @@ def test_what_sudo_and_shells_print_is_no_answer(plan: Plan, store: Path) -> Non
             # There is no plugin for doas in ansible-core, and sudo's speaks to it as well.
             four.name: {"ansible_become_exe": "doas", "ansible_become_flags": "-n"},
             five.name: {},
+            # By another name, as whoever forgot -K or is not let in: neither gets as far as the disk.
+            "no-root-password": {"ansible_host": two.address, "imaging_disk": two.disk},
+            "no-such-user": {"ansible_host": two.address, "imaging_disk": two.disk, "ansible_user": "nobody"},
         }
         more = lab.folder / "more.yml"
         hosts = {name: {**VARIABLES, **own} for name, own in become.items()}
-        more.write_text(json.dumps({"all": {"hosts": hosts}}))
+        more.write_text(json.dumps({"lab_laptops": {"hosts": hosts}}))
         arguments = ("-i", more, "-l", "lab_laptops", "--become", "-e", f"imaging_store={store}")
         outcome = playbook(lab, CAPTURE_ONE, *arguments, "-e", "imaging_image={{ inventory_hostname }}")
         assert_nothing_remains(lab)
     changed = [result.host for result in outcome.of("image_capture") if result.result.get("changed")]
     assert sorted(changed) == [one.name, two.name, three.name, four.name], outcome.stdout
     # Ansible itself takes that for the path of its folder.
-    assert list(outcome.failures()) == [five.name]
-    assert "'see you'" in outcome.failures()[five.name] and "~/.bashrc" in outcome.failures()[five.name]
+    failures = outcome.failures()
+    assert sorted(failures) == [five.name, "no-root-password", "no-such-user"]
+    assert "no-root-password: To become root takes a password there: run again with -K" in outcome.stdout
+    assert "no-such-user: SSH let nobody in there" in outcome.stdout and " -k " in outcome.stdout
+    assert "'see you'" in failures[five.name] and "~/.bashrc" in failures[five.name]
