@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_description, serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
@@ -53,7 +53,7 @@ from .halves import (
 def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> None:
     result, ends = restore(laptop)
     assert disk_is_restored(laptop)
-    assert result["verified"] is True
+    assert (result["verified"], result["disk_state"]) == (True, "verified")
     assert result["links_made"] == ends.links == 1
 
 
@@ -149,7 +149,7 @@ def test_what_reads_back_differently_does_not_boot(laptop: SimpleNamespace, monk
 
     monkeypatch.setattr(RawDisk, "write_from", lossy)
     result, _ends = restore(laptop)
-    assert (result["verified"], result["differing_chunks"]) == (False, 1)
+    assert (result["verified"], result["differing_chunks"], result["disk_state"]) == (False, 1, "incomplete")
     found = laptop.disk.read_bytes()
     assert not any(found[:1024]) and not any(found[-512:])
 
@@ -238,6 +238,40 @@ def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -
         laptop.run(work, conversation, lambda: 0)
     assert outcome == ["the run was interrupted on the controller"]
     assert time.monotonic() - began < 2
+
+
+def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNamespace) -> None:
+    def give_up(_link: Link) -> None:
+        raise ImagingError("the disk is failing")
+
+    def work(session: Session) -> dict[str, Any]:
+        session.converse(give_up)
+        return {}
+
+    result, ends = laptop.run(work, ask_description, lambda: 0)
+    assert (result["msg"], ends.condition, ends.over) == ("the disk is failing", "failed", False)
+
+
+def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
+    ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, 20, lambda: 0)  # type: ignore[arg-type]
+    ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
+    assert ends.condition == "reconnecting 20/20 s"
+
+
+def test_a_laptop_that_was_reached_once_is_not_behind_a_firewall(
+    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tcp.Tcp.open
+
+    def vanish(self: tcp.Tcp, port: int, seconds: float) -> Any:
+        if laptop.proxies[0].connections:
+            raise Unreachable("Open TCP port 19000 in the firewall.")
+        return opened(self, port, seconds)
+
+    monkeypatch.setattr(tcp.Tcp, "open", vanish)
+    with pytest.raises(ImagingError, match=r"was reached before, and does not answer since \d\d:\d\d") as caught:
+        restore(laptop, to_laptop=lambda: cut_at(300_000))
+    assert "firewall" not in str(caught.value)
 
 
 def test_a_lost_last_word_loses_no_capture(laptop: SimpleNamespace) -> None:
