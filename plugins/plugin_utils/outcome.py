@@ -109,7 +109,8 @@ class Outcome:
                 laptop.state = UNVERIFIED
             return
         laptop.kind, laptop.running = kind, False
-        state = result.get("disk_state")
+        # Ansible's own connection matters only until the link is made, before which nothing is written.
+        state = result.get("disk_state", UNTOUCHED if result.get("unreachable") else UNKNOWN)
         laptop.state = str(state) if state in DISK_STATES else UNKNOWN
         kept = result.get("kept_bytes")
         laptop.kept = isinstance(kept, int) and kept > 0

@@ -48,7 +48,7 @@ def test_each_disk_is_named_by_what_it_is_now() -> None:
     outcome.fail("lab-01", "No route to host", unreachable=True)
     restored(outcome, "lab-02", disk_state="incomplete", failed=True)
     restored(outcome, "lab-03", failed=True)
-    restored(outcome, "lab-04", disk_state="untouched", failed=True)
+    restored(outcome, "lab-04", unreachable=True, failed=True)
     restored(outcome, "lab-05", disk_state="verified")
     outcome.end("lab-05", COMPARE, {"verified": False})
     outcome.fail("lab-05", "not equal")
