@@ -48,10 +48,10 @@ def test_a_store_that_takes_nothing_is_said_at_once(mount_store: MountStore, opt
 
 
 def test_a_capture_that_can_not_fit_ends_before_its_first_record(lab: Lab, mount_store: MountStore) -> None:
-    store = mount_store("size=48m")
+    store = mount_store("size=32m")
     outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", "-e", f"imaging_store={store}", "-e", "imaging_image=large")
     text = outcome.failures()[lab.reference.name]
-    assert "48.0 MiB free" in text and "Make room" in text
+    assert "32.0 MiB free" in text and "Make room" in text
     (result,) = outcome.of("image_capture")
     assert result.result["kept_bytes"] == 0
     assert [name for name in os.listdir(store) if name != "reports"] == []

@@ -60,12 +60,12 @@ def test_a_store_that_does_not_exist_is_judged_by_where_it_will_be(tmp_path: Pat
     ("free", "disk", "ratio", "there", "said"),
     [
         (10 * GIB, source(4 * GIB), None, 0, ""),
-        (GIB, source(4 * GIB), None, 0, "may fail"),
-        (GIB - 1, source(4 * GIB), None, 0, None),
+        (GIB, source(6 * GIB), None, 0, "may fail"),
+        (GIB - 1, source(6 * GIB), None, 0, None),
         # What may be shared with the new image is no room that it needs.
-        (GIB - 1, source(4 * GIB), None, 1, "may fail"),
+        (GIB - 1, source(6 * GIB), None, 1, "may fail"),
         # A disk whose image is known to be much smaller.
-        (GIB - 1, source(4 * GIB), 10.0, 0, ""),
+        (GIB - 1, source(6 * GIB), 10.0, 0, ""),
         # Nobody knows how much of what is captured whole is zeros.
         (GIB, source(GIB, 100 * GIB), None, 0, "may fail"),
         (0, {"partitions": "odd"}, None, 0, ""),
@@ -82,7 +82,7 @@ def test_only_what_can_not_fit_is_refused(
 ) -> None:
     monkeypatch.setattr(store_room, "free_bytes", lambda _path: free)
     if said is None:
-        with pytest.raises(ImagingError, match=r"1024\.0 MiB free, and 4\.0 GiB.*about 2\.0 GiB.*Make room"):
+        with pytest.raises(ImagingError, match=r"1024\.0 MiB free, and 6\.0 GiB.*about 3\.0 GiB.*Make room"):
             check_room("/store", disk, ratio, there)
     else:
         warning = check_room("/store", disk, ratio, there)
