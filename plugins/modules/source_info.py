@@ -16,8 +16,8 @@ description:
   - Looks at the partitions of a disk, or at the disk as a whole if it has none, at the file systems in them, and at the files of the operating
     systems in those. Nothing is written. Nothing is mounted where others could see it.
   - Says what speaks against capturing the disk, with the evidence and the way out.
-  - Whether a Windows was generalized by sysprep, its C(State.ini), C(Sysprep_succeeded.tag) and registry say, which must agree. The registry is read
-    with C(hivexget); where that is missing, there is a warning, and the files alone decide.
+  - Whether a Windows was generalized by sysprep, its C(State.ini), C(Sysprep_succeeded.tag) and registry say, which must agree. Where one of
+    these can't be read, so that nobody can say, that is a finding of its own.
   - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
     Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not looked into, such as physical volumes of
     LVM and F2FS.
@@ -60,7 +60,8 @@ boot_mode:
   returned: success
   type: str
 generalization:
-  description: V(generalized) when every Windows on the disk is, V(not generalized), or V(unknown) when there is none.
+  description: V(generalized) when every Windows on the disk is, V(not generalized), or V(unknown) when there is none, or
+    nobody can say.
   returned: success
   type: str
 partitions:
@@ -74,7 +75,8 @@ partitions:
 systems:
   description:
     - The operating systems that were found, with their C(generalization) and the C(evidence) for it, C(name), C(edition), C(build),
-      C(architecture) and C(computer_name), as far as they say so, and the C(partition). C(unread) says why a registry was not read.
+      C(architecture) and C(computer_name), as far as they say so, and the C(partition). C(unread) says why a registry, or
+      a part of it, was not read, and C(notes) what is unusual about a Windows.
     - What all copies of a Linux would have in common is in C(shared), each with C(what) it is and the command to C(clear) it. C(apart) names folders
       that were not looked into, because they are file systems of their own that were not found.
   returned: success
@@ -87,7 +89,7 @@ findings:
   elements: dict
   contains:
     name:
-      description: What kind of reason it is (C(not_generalized), C(hibernated), C(dirty), C(encrypted)).
+      description: What kind of reason it is (C(not_generalized), C(unknown_state), C(hibernated), C(dirty), C(encrypted)).
       type: str
     partition:
       description: Number of the partition, V(0) for the disk as a whole.

@@ -21,8 +21,8 @@ description:
     systemd-boot; the loader of Windows. Shim and GRUB can start Windows, and the loader of Windows can't start them."
   - Of several EFI system partitions the one is taken that O(boot_order) names, else the first with a fallback loader, else the first with a loader.
   - A disk without an EFI system partition is left alone.
-  - Needs C(mdir) and C(mcopy) (mtools), and C(efibootmgr). Where they are missing, where a partition can't be read, or where the firmware's
-    variables can't be had, there is a warning, and nothing is done.
+  - Needs C(efibootmgr) for the firmware's list. Where it is missing, where a partition can't be read, or where the firmware's variables can't be
+    had, there is a warning, and nothing is done.
 attributes:
   check_mode:
     support: full

@@ -27,8 +27,10 @@ from unittest.mock import patch
 
 import zstandard
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
+from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices, hive_log
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fat import Fat
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import LARGEST_DATA, Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import NO_TABLE, parse_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
@@ -64,6 +66,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import H
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import unpack
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import ForeignFile
+from ansible_collections.fleet.imaging.tests.lab import hives, registry
 
 CHUNK = 64 << 10
 SIZE = 5 * CHUNK + 512
@@ -466,6 +469,60 @@ def unpack_seeds() -> list[bytes]:
     return [bytes([number]) + pack(text) * times for number, pack in enumerate(packers) for times in (1, 2)]
 
 
+def run_hive(data: bytes) -> None:
+    """A hive and a log of it, whose checksums and hashes are right, say texts of a bounded length, or are refused."""
+    size = int.from_bytes(data[:4], "little")
+    log, hive = (part if len(part) < 512 else hives.sealed(part) for part in (data[4 : 4 + size], data[4 + size :]))
+    with patch.object(hive_log, "marvin32", lambda _data: bytes(8)):
+        found = Hive(io.BytesIO(hive), [log])
+        for key in ("Setup", r"ControlSet001\Control\Session Manager\Environment", "Nothing"):
+            for name in ("SetupType", "CmdLine", "PROCESSOR_ARCHITECTURE"):
+                assert len(found.value(key, name)) <= LARGEST_DATA
+
+
+def hive_seeds() -> list[bytes]:
+    """A hive that was written wholly, and ones that need a log in the new and in the old format."""
+    old, new = hives.make_hive(registry.SYSTEM), hives.make_hive({**registry.SYSTEM, "Setup": {"SetupType": 0}})
+    entries = bytearray(hives.new_log([old, new], 1))
+    entries[512 + 24 : 512 + 40] = bytes(16)
+    parts = [(b"", old), (bytes(entries), hives.unwritten(old)), (hives.old_log(old, new), hives.unwritten(old))]
+    return [struct.pack("<I", len(log)) + log + hive for log, hive in parts]
+
+
+def run_fat(data: bytes) -> None:
+    """Whatever a FAT holds is read, and a file is written into it, or it is refused."""
+    descriptor = os.memfd_create("fat")
+    try:
+        os.write(descriptor, data)
+        fat = Fat(descriptor)
+        for entry in fat.entries():
+            if not entry.folder:
+                assert sum(map(len, fat.content(entry))) == entry.size <= len(data)
+            elif entry.cluster:
+                fat.entries(entry.cluster)
+        fat.write(fat.make_folder(Fat.ROOT, "folder"), "a name that is longer.efi", b"content" * 100)
+        assert os.lseek(descriptor, 0, os.SEEK_END) == len(data)
+    finally:
+        os.close(descriptor)
+
+
+def fat_seeds() -> list[bytes]:
+    """A FAT12 and a FAT32 with few clusters, both with a folder and files."""
+    seeds = []
+    for sectors, table_16, table_32, roots in ((28, 1, 0, 16), (30, 0, 1, 0)):
+        boot = bytearray(512)
+        struct.pack_into("<HBHBHHBH8xII4xI", boot, 11, 512, 1, 1, 2, roots, sectors, 0xF8, table_16, 0, table_32, 2)
+        descriptor = os.memfd_create("fat")
+        table = b"\xf8\xff\xff" if table_16 else struct.pack("<III", 0x0FFFFFF8, 0x0FFFFFFF, 0x0FFFFFFF)
+        os.write(descriptor, (bytes(boot) + table.ljust(512, b"\0") * 2).ljust(sectors * 512, b"\0"))
+        fat = Fat(descriptor)
+        fat.write(Fat.ROOT, "FILE.TXT", b"text" * 300)
+        fat.write(fat.make_folder(Fat.ROOT, "a folder"), "file", b"x")
+        seeds.append(os.pread(descriptor, sectors * 512, 0))
+        os.close(descriptor)
+    return seeds
+
+
 TARGETS = {
     "header": Target(run_header, lambda: [header().pack(), header().pack(2000)]),
     "view": Target(run_view, lambda: [header().pack()]),
@@ -482,6 +539,8 @@ TARGETS = {
     "lsblk": Target(run_lsblk, lsblk_seeds),
     "sfdisk": Target(run_sfdisk, sfdisk_seeds),
     "unpack": Target(run_unpack, unpack_seeds),
+    "hive": Target(run_hive, hive_seeds),
+    "fat": Target(run_fat, fat_seeds),
 }
 
 

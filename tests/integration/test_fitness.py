@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree, NtfsTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
@@ -41,6 +42,8 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
     patch,
 )
 from ansible_collections.fleet.imaging.tests.lab import registry
+from ansible_collections.fleet.imaging.tests.lab.faulty_disk import faulty_disk
+from ansible_collections.fleet.imaging.tests.lab.hives import Data, Values, make_hive, new_log, unwritten
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
@@ -50,6 +53,8 @@ pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file syste
 STATE_INI = "Windows/Setup/State/State.ini"
 TAG = "Windows/System32/Sysprep/Sysprep_succeeded.tag"
 READY = "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"
+CONFIG = "Windows/System32/config"
+SESSION = r"ControlSet001\Control\Session Manager"
 SIZE = 64 * MIB
 
 
@@ -57,20 +62,14 @@ def state_ini(state: str, encoding: str = "utf-16") -> bytes:
     return f"[State]\r\nImageState={state}\r\n".encode(encoding)
 
 
-def hives(
-    folder: Path, state: bytes | None, changes: dict[str, dict[str, str | int]] | None = None
-) -> dict[str, bytes]:
-    """The registry of a Windows in that state, with changes by key, or without a key."""
+def hives(state: bytes | None, changes: dict[str, dict[str, Data]] | None = None) -> dict[str, bytes]:
+    """The registry of a Windows in that state, with changes by key."""
     said = (state or b"").replace(b"\0", b"").decode("ascii", "ignore").partition("ImageState=")[2].strip()
-    made = {}
-    for name, values in (
-        ("SOFTWARE", {**registry.SOFTWARE, registry.SETUP_STATE: {"ImageState": said}}),
-        ("SYSTEM", registry.SYSTEM),
-    ):
-        entries = {key: {**value, **(changes or {}).get(key, {})} for key, value in values.items()}
-        registry.make_hive(folder / name, entries)
-        made[f"Windows/System32/config/{name}"] = (folder / name).read_bytes()
-    return made
+    values: dict[str, dict[str, dict[str, Data]]] = {"SOFTWARE": {}, "SYSTEM": {}}
+    changed: Values = {registry.SETUP_STATE: {"ImageState": said}, **(changes or {})}
+    for key, entries in (*registry.SOFTWARE.items(), *registry.SYSTEM.items(), *changed.items()):
+        values["SOFTWARE" if key.startswith("Microsoft") else "SYSTEM"].setdefault(key, {}).update(entries)
+    return {f"{CONFIG}/{name}": make_hive(entries) for name, entries in values.items()}
 
 
 def write_windows(volume: Path, state: bytes | None, tag: bool, files: dict[str, bytes]) -> None:
@@ -94,7 +93,7 @@ def partition_of(disk: Path, size: int = SIZE) -> Iterator[Path]:
 def windows_disk(tmp_path: Path, state: bytes | None, tag: bool, files: dict[str, bytes] | None = None) -> Path:
     disk = single(tmp_path, SIZE, NTFS)
     with partition_of(disk) as node:
-        write_windows(node, state, tag, hives(tmp_path, state) if files is None else files)
+        write_windows(node, state, tag, hives(state) if files is None else files)
     return disk
 
 
@@ -152,10 +151,8 @@ def test_a_windows_in_any_other_state_is_not(tmp_path: Path, state: bytes | None
         ({"Setup": {"CmdLine": ""}}, "first start"),
     ],
 )
-def test_a_registry_that_contradicts_is_named(
-    tmp_path: Path, changes: dict[str, dict[str, str | int]], words: str
-) -> None:
-    files = hives(tmp_path, state_ini(READY), changes)
+def test_a_registry_that_contradicts_is_named(tmp_path: Path, changes: dict[str, dict[str, Data]], words: str) -> None:
+    files = hives(state_ini(READY), changes)
     fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files)))
     assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
     sentence = fitness.findings[0].sentence()
@@ -163,43 +160,123 @@ def test_a_registry_that_contradicts_is_named(
 
 
 def test_a_state_that_only_the_registry_has_is_a_contradiction(tmp_path: Path) -> None:
-    files = hives(tmp_path, state_ini(READY))
+    files = hives(state_ini(READY))
     fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=True, files=files)))
     assert "contradicts itself" in fitness.findings[0].sentence()
 
 
 def test_a_control_set_that_is_not_the_first_is_the_current_one(tmp_path: Path) -> None:
     other = r"ControlSet003\Control\ComputerName\ComputerName"
-    (tmp_path / "first").mkdir()
-    registry.make_hive(
-        tmp_path / "SYSTEM", {**registry.SYSTEM, "Select": {"Current": 3}, other: {"ComputerName": "OTHER"}}
-    )
-    files = {
-        **hives(tmp_path / "first", state_ini(READY)),
-        "Windows/System32/config/SYSTEM": (tmp_path / "SYSTEM").read_bytes(),
-    }
+    files = hives(state_ini(READY), {"Select": {"Current": 3}, other: {"ComputerName": "OTHER"}})
     (system,) = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files))).systems
     assert (system.computer_name, system.architecture) == ("OTHER", "")
 
 
-@pytest.mark.parametrize("way", ["missing program", "missing hive", "damaged hive", "endless hive"])
-def test_without_a_registry_the_files_decide_and_a_warning_says_so(tmp_path: Path, way: str) -> None:
-    files = hives(tmp_path, state_ini(READY))
-    if way == "missing hive":
-        del files["Windows/System32/config/SYSTEM"]
-    elif way == "damaged hive":
-        files["Windows/System32/config/SOFTWARE"] = b"regf" + bytes(8188)
-    elif way == "endless hive":
-        hive = bytearray(files["Windows/System32/config/SOFTWARE"])
-        struct.pack_into("<i", hive, 4096 + 32, -(1 << 30))
-        files["Windows/System32/config/SOFTWARE"] = bytes(hive)
-    disk = windows_disk(tmp_path, state_ini(READY), tag=True, files=files)
-    run = runner("hivexget") if way == "missing program" else RUN
-    fitness = examine_disk(run, str(disk))
-    assert (names(fitness), fitness.generalization) == ([], "generalized")
-    (warning,) = fitness.warnings
-    assert "registry" in warning and "partition 1" in warning
-    assert ("libhivex-bin" in warning) == (way == "missing program")
+@pytest.mark.parametrize(
+    ("hive", "way", "words"),
+    [
+        ("SYSTEM", "missing", "there is no /Windows/System32/config/SYSTEM"),
+        ("SOFTWARE", "empty", "does not begin as a hive"),
+        ("SYSTEM", "zeros", "does not begin as a hive"),
+        ("SOFTWARE", "cut", "it is cut"),
+        ("SYSTEM", "a page of zeros", "its bin at 0x0 is damaged"),
+        ("SYSTEM", "unwritten", "and it has no log of that write"),
+    ],
+)
+def test_a_windows_whose_registry_can_not_be_read_is_in_an_unknown_state(
+    tmp_path: Path, hive: str, way: str, words: str
+) -> None:
+    files = hives(state_ini(READY))
+    content = files.pop(f"{CONFIG}/{hive}")
+    if way != "missing":
+        files[f"{CONFIG}/{hive}"] = {
+            "empty": b"",
+            "zeros": bytes(len(content)),
+            "cut": content[: len(content) - 512],
+            "a page of zeros": content[:4096] + bytes(4096) + content[8192:],
+            "unwritten": unwritten(content),
+        }[way]
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files)))
+    assert (names(fitness), fitness.generalization, fitness.warnings) == (["unknown_state"], "unknown", [])
+    sentence = fitness.findings[0].sentence()
+    assert (
+        words in sentence
+        and sentence.count("sysprep /generalize") == 1
+        and f"the hive {hive} can't be read" in sentence
+    )
+    (system,) = fitness.systems
+    known = (system.edition, system.build, system.architecture, system.computer_name)
+    assert known == (("Professional", "22631", "", "") if hive == "SYSTEM" else ("", "", "amd64", "REFERENCE"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_only_the_logs_of_the_hives_know_counts(tmp_path: Path, finished: bool) -> None:
+    """A Windows that was started since, and whose hives were not written since; and the other way round."""
+    ready = hives(state_ini(READY))
+    started = hives(state_ini("IMAGE_STATE_COMPLETE"), {"Setup": {"SetupType": 0, "CmdLine": ""}})
+    before, after = (started, ready) if finished else (ready, started)
+    files = {path: unwritten(hive) for path, hive in before.items()}
+    files.update({f"{path}.LOG1": new_log([hive, after[path]], 1) for path, hive in before.items()})
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files)))
+    assert names(fitness) == ([] if finished else ["not_generalized"])
+    assert fitness.generalization == ("generalized" if finished else "not generalized")
+
+
+def test_what_is_unusual_about_a_windows_is_said(tmp_path: Path) -> None:
+    files = hives(
+        state_ini(READY), {SESSION: {"BootExecute": ["autocheck autochk /p \\??\\C:", "autocheck autochk *"]}}
+    )
+    answers = "<unattend><ComputerName> REFERENCE </ComputerName></unattend>"
+    files = {path.replace("Windows", "WINNT", 1): content for path, content in files.items()}
+    files["WINNT/Panther/unattend.xml"] = answers.encode("utf-16")
+    files["WINNT/Setup/State/State.ini"] = state_ini(READY)
+    files[TAG.replace("Windows", "WINNT")] = b""
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, None, tag=False, files=files)))
+    assert names(fitness) == []
+    said = "\n".join(fitness.warnings)
+    for words in ("lies in /WINNT", "check of a disk", "autochk /p \\??\\C:", "ComputerName REFERENCE"):
+        assert words in said
+    assert len(fitness.warnings) == 3
+
+
+@pytest.mark.parametrize("hinted", ["", "<ComputerName>*</ComputerName>", "<ComputerName></ComputerName>"])
+def test_what_is_usual_is_not_said(tmp_path: Path, hinted: str) -> None:
+    files = hives(state_ini(READY), {SESSION: {"BootExecute": ["autocheck autochk *"]}})
+    files["Windows/Panther/unattend.xml"] = hinted.encode()
+    fitness = examine_disk(RUN, str(windows_disk(tmp_path, state_ini(READY), tag=True, files=files)))
+    assert (names(fitness), fitness.warnings) == ([], [])
+
+
+def test_hives_of_another_maker_are_read_as_another_reader_does(tmp_path: Path) -> None:
+    needs("hivexsh", "hivexget")
+    path = tmp_path / "hive"
+    path.write_bytes(make_hive({"Setup": {}}))
+    lines = [f"cd \\\nadd Key {number:03}" for number in range(300)]
+    lines += [
+        "cd \\Key 123",
+        "setval 3",
+        "Text",
+        "string:some text",
+        "Number",
+        "dword:4000000000",
+        "Several",
+        "hex:7:61,00,00,00,62,00,00,00,00,00",
+    ]
+    script = "\n".join([*lines, "commit", ""])
+    subprocess.run(["hivexsh", "-w", path], input=script, text=True, check=True, capture_output=True)
+    with open(path, "r+b") as file:
+        hive = Hive(file)
+        assert hive.value(r"\key 123", "TEXT") == "some text"
+        assert (hive.value("Key 123", "Number"), hive.value("Key 123", "Several")) == ("4000000000", "a\nb")
+        assert (hive.value("Key 299", "Number"), hive.value("Key 300", "Number"), hive.value("Setup", "x")) == (
+            "",
+            "",
+            "",
+        )
+    for name, value in (("Text", "some text"), ("Several", "a\nb")):
+        path.write_bytes(make_hive({r"One\Two": {"Text": "some text", "Several": ["a", "b"]}}))
+        done = subprocess.run(["hivexget", path, r"\One\Two", name], text=True, check=True, capture_output=True)
+        assert done.stdout.strip() == value
 
 
 def test_names_are_found_in_any_case_and_the_exact_one_first(tmp_path: Path) -> None:
@@ -266,8 +343,19 @@ def test_files_that_can_not_be_read_are_no_verdict_on_them(tmp_path: Path) -> No
     disk = windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
     ntfs_dirty(disk)  # and the copy of the record says otherwise
     fitness = examine_disk(RUN, str(disk))
-    assert (names(fitness), fitness.generalization) == (["dirty"], "unknown")
-    assert "its files can't be read" in fitness.warnings[0]
+    assert (names(fitness), fitness.generalization) == (["dirty", "unknown_state"], "unknown")
+    assert "its files can't be read" in fitness.findings[1].sentence()
+
+
+@pytest.mark.parametrize("place", [0x4000, 0x10000])
+def test_what_lies_where_a_disk_can_not_be_read_is_not_nothing(tmp_path: Path, place: int) -> None:
+    """blkid says that there is nothing, in the same words as of an empty partition."""
+    disk = windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=False)
+    with faulty_disk(disk, tmp_path / "faulty") as faulty:
+        faulty.fail(read=[(START + place, START + place + 4096)])
+        fitness = examine_disk(RUN, faulty.device)
+    assert (names(fitness), fitness.generalization) == (["unknown_state"], "unknown")
+    assert "which can't be read: Input/output error" in fitness.findings[0].sentence()
 
 
 SIZED = {
@@ -354,7 +442,7 @@ def test_files_of_ext4_are_read_without_mounting_it(tmp_path: Path) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-F", "-d", root, volume, "16M"], check=True)
     tree.save("/large", str(tmp_path / "saved"))
     assert (tmp_path / "saved").read_bytes() == large
-    with pytest.raises(ImagingError, match="/nothing can't be copied"):
+    with pytest.raises(ImagingError, match="no file /nothing"):
         tree.save("/nothing", str(tmp_path / "not there"))
 
 
@@ -362,8 +450,8 @@ def test_a_missing_program_is_said_and_no_verdict(tmp_path: Path) -> None:
     needs("ntfsls")
     disk = windows_disk(tmp_path, state_ini(READY), tag=True)
     fitness = examine_disk(runner("ntfsls"), str(disk))
-    assert (fitness.findings, fitness.generalization) == ([], "unknown")
-    assert "ntfsls is not installed" in fitness.warnings[0]
+    assert (names(fitness), fitness.generalization) == (["unknown_state"], "unknown")
+    assert "ntfsls is not installed" in fitness.findings[0].sentence()
 
 
 # --- the playbooks ---

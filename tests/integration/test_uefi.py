@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool, RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FatTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.firmware import boot_order
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import BootChoice
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
@@ -61,7 +62,7 @@ SHIM, BOOTMGR = "/EFI/debian/shimx64.efi", "/EFI/Microsoft/Boot/bootmgfw.efi"
 
 
 def esp_disk(tmp_path: Path, files: dict[str, bytes], kind: str = "uefi") -> Path:
-    needs("mcopy", "mmd", "mdir", "mtype")
+    needs("mcopy", "mmd", "mtype")
     disk = single(tmp_path, 40 * MIB, ["mkfs.fat", "-F", "32"], kind=kind)
     fill(tmp_path, disk, START, files)
     return disk
@@ -179,9 +180,20 @@ def test_a_disk_that_can_not_be_changed_is_an_error_that_says_what_is_missing(tm
     assert disk.read_bytes() == before
 
 
-def test_without_mtools_it_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MissingTool, match="mtools"):
-        boot(esp_disk(tmp_path, WINDOWS), run=runner("mdir"))
+def test_an_esp_with_few_clusters_is_read_and_written_like_any_other(tmp_path: Path) -> None:
+    """Many have 4096 bytes in a cluster, and so fewer clusters than the specification wants of a FAT32."""
+    disk = single(tmp_path, 40 * MIB, ["mkfs.fat", "-F", "32", "-s", "8"], kind="uefi")
+    loader = program("windows") + os.urandom(300_000)
+    with attached(disk, *part(START, 40 * MIB)) as node:
+        (tmp_path / "file").write_bytes(loader)
+        FatTree(RUN, node).put(str(tmp_path / "file"), "/EFI/Microsoft/Boot/bootmgfw.efi")
+    made = boot(disk)
+    assert (made.made_from, made.fallback) == ("/EFI/Microsoft/Boot/bootmgfw.efi", "/EFI/BOOT/BOOTX64.EFI")
+    again = boot(disk)
+    assert (again.changed, again.fallback, again.warnings) == (False, "/EFI/BOOT/BOOTX64.EFI", [])
+    with attached(disk, *part(START, 40 * MIB)) as node:
+        assert FatTree(RUN, node).read("/efi/boot/bootx64.efi") == loader
+        subprocess.run(["fsck.fat", "-n", node], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(("machine", "name"), [(IA32, "BOOTIA32.EFI"), (X64, "BOOTX64.EFI"), (AA64, "BOOTAA64.EFI")])

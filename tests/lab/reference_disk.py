@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import file_systems, registry
 from .disks import MIB, copy_data, make_empty_disk
+from .hives import make_hive
 from .machine_files import MachineFiles
 from .tools import LabError, run
 
@@ -77,8 +78,8 @@ def _layout(size: int, folder: Path) -> list[Partition]:
     tag = folder / "Sysprep_succeeded.tag"
     tag.touch()
     hives = {name: folder / name for name in ("SOFTWARE", "SYSTEM")}
-    registry.make_hive(hives["SOFTWARE"], registry.SOFTWARE)
-    registry.make_hive(hives["SYSTEM"], registry.SYSTEM)
+    hives["SOFTWARE"].write_bytes(make_hive(registry.SOFTWARE))
+    hives["SYSTEM"].write_bytes(make_hive(registry.SYSTEM))
     kernel, manager, release = Path("/bin/sh"), Path("/bin/ls"), Path("/etc/os-release")
     esp = 100 * MIB if size >= 1024 * MIB else 40 * MIB
     swap = size // 16 // MIB * MIB

@@ -16,7 +16,6 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 # A program, and the Debian package that has it.
 PACKAGES = {
     "debugfs": "e2fsprogs",
-    "hivexsh": "libhivex-bin",
     "ip": "iproute2",
     "losetup": "mount",
     "mcopy": "mtools",

@@ -17,11 +17,6 @@ PACKAGES = {
     "losetup": "util-linux (mount on Debian and Ubuntu)",
     "lsblk": "util-linux",
     "ntfs-3g.probe": "ntfs-3g",
-    "hivexget": "libhivex-bin on Debian and Ubuntu, hivex elsewhere",
-    "mcopy": "mtools",
-    "mdir": "mtools",
-    "mmd": "mtools",
-    "mtype": "mtools",
     "sfdisk": "fdisk on Debian and Ubuntu, util-linux elsewhere",
     "xfs_logprint": "xfsprogs",
 }

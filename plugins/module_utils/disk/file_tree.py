@@ -1,24 +1,25 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, debugfs, or mtools.
+"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, debugfs, or this package's own reader of FAT.
 
-They open the file system for reading only, also one that is hibernated or dirty.
+They open the file system for reading only, also one that is hibernated or dirty. That something is not there is one answer, and that it can't
+be read another: what the programs say on standard error tells them apart, since their exit statuses do not (docs/programs.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
+from typing import Iterator
 
 from ..errors import ImagingError
-from .command import RunCommand
-
-LISTED, NO_FOLDER, LISTED_ROOT = 0, 1, 3
-"""Exit statuses of ntfsls, tried with ntfs-3g 2022.10.3: 3 of a root that it has listed, for which it is 0 of any other folder."""
+from .command import CommandResult, RunCommand, printable
+from .fat import BadFat, Entry, Fat
 
 LARGEST_SAVED = 1 << 29
 """Bytes of a file that are saved; the largest that are, hives of a registry, have some 100 MiB."""
@@ -30,24 +31,32 @@ MOST_LINKS = 40
 """Symbolic links that one path may lead through, as in the kernel (path_resolution(7))."""
 
 
+class Unreadable(ImagingError):
+    """A file system, or something in it, can't be read: whether something else is there can't be said."""
+
+
+class NoFile(ImagingError):
+    """There is no file of that name, or it is something else."""
+
+
 class FileTree(ABC):
-    """The files of one file system, by paths from its root."""
+    """The files of one file system, by paths from its root. Everything raises Unreadable and MissingTool."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """What is in a folder; nothing when there is none. Raises MissingTool."""
+        """What is in a folder, by its exact path; nothing when there is no such folder."""
 
     @abstractmethod
     def content(self, path: str) -> bytes | None:
-        """What is in a file, by its exact path; None when it can't be read. Raises MissingTool."""
+        """What is in a file, by its exact path; None when there is no such file."""
 
     @abstractmethod
     def save(self, path: str, target: str) -> None:
-        """Copy a file, by its exact path, into one of this machine; raises ImagingError, MissingTool."""
+        """Copy a file, by its exact path, into one of this machine; raises NoFile when there is none."""
 
     @abstractmethod
     def head(self, path: str, length: int) -> bytes:
-        """The first bytes of a file, by its exact path, however large it is; nothing when it can't be read. Raises MissingTool."""
+        """The first bytes of a file, by its exact path, however large it is; nothing when there is no such file."""
 
     def link(self, path: str) -> str | None:
         """Where a symbolic link leads, in its own words; None when there is no link at that exact path. Raises MissingTool."""
@@ -84,9 +93,16 @@ class FileTree(ABC):
         return found
 
     def read(self, path: str) -> bytes | None:
-        """What is in a file, found as by :meth:`find`; None when it is not there or can't be read."""
+        """What is in a file, found as by :meth:`find`; None when it is not there."""
         found = self.find(path)
         return None if found is None else self.content(found)
+
+
+NTFS_IS_DIRTY = ("WARNING: Dirty volume mount was forced", "Cannot represent filename")
+"""What ntfsls and ntfscat say, and is no failure: that it is dirty; that they leave out a name that is no text."""
+
+NTFS_NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attribute type 0x80")
+"""What ntfscat says of what is not there, and of a folder."""
 
 
 class NtfsTree(FileTree):
@@ -98,32 +114,52 @@ class NtfsTree(FileTree):
         self._names: dict[str, list[str]] = {}
 
     def names(self, folder: str) -> list[str]:
-        """By ntfsls."""
+        """By ntfsls, which ends with 3 when there is no such folder and when it is damaged, and with 0 when a part of it is."""
         if folder not in self._names:
             result = self._run(["ntfsls", "--force", "--path", folder, self._node])
-            if result.rc not in (LISTED, NO_FOLDER, LISTED_ROOT):
-                raise ImagingError(f"its files can't be read: {result.complaint()}")
             names = [line for line in result.out.splitlines() if line not in ("", ".", "..")]
-            self._names[folder] = [] if result.rc == NO_FOLDER else names
+            parent, _slash, name = folder.rpartition("/")
+            lost = result.rc and not result.out and name in self._names.get(parent or "/", ())
+            if _ntfs_failure(result) or lost or (result.rc and folder == "/" and not names):
+                raise Unreadable(f"its files can't be read: {folder}: {result.complaint()}")
+            self._names[folder] = names
         return self._names[folder]
 
     def content(self, path: str) -> bytes | None:
         """By ntfscat."""
-        result = self._run(["ntfscat", "--force", self._node, path])
-        return None if result.rc else _bytes(result.out)
+        return self._checked(self._run(["ntfscat", "--force", self._node, path]), path)
+
+    @staticmethod
+    def _checked(result: CommandResult, path: str) -> bytes | None:
+        """What ntfscat gave; None when there is no such file."""
+        if NTFS_NOTHING_THERE.search(result.err):
+            return None
+        if result.rc or _ntfs_failure(result):
+            raise Unreadable(f"its {path} can't be read: {result.complaint()}")
+        return _bytes(result.out)
 
     def head(self, path: str, length: int) -> bytes:
         """By ntfscat, which is ended when there is enough."""
         script = 'ntfscat --force "$1" "$2" | head -c "$3"'
-        return _bytes(self._run(["sh", "-c", script, "sh", self._node, path, str(length)]).out)
+        result = self._run(["sh", "-c", script, "sh", self._node, path, str(length)])
+        found = _bytes(result.out)
+        return found if len(found) == length else self._checked(result, path) or b""
 
     def save(self, path: str, target: str) -> None:
         """By ntfscat, which can only write to its standard output."""
-        script = f'set -e; ntfscat --force "$1" "$2" | head -c {LARGEST_SAVED} >"$3"'
-        result = self._run(["sh", "-c", script, "sh", self._node, path, target])
-        if result.rc:
-            raise ImagingError(f"{path} can't be copied to {target}: {result.complaint()}")
+        script = f'ntfscat --force "$1" "$2" | head -c {LARGEST_SAVED} >"$3"'
+        if self._checked(self._run(["sh", "-c", script, "sh", self._node, path, target]), path) is None:
+            raise NoFile(f"there is no file {path}")
 
+
+def _ntfs_failure(result: CommandResult) -> bool:
+    """Whether ntfsls or ntfscat complains of more than what is no failure."""
+    return any(line.strip() and not line.strip().startswith(NTFS_IS_DIRTY) for line in result.err.splitlines())
+
+
+DEBUGFS = re.compile(r"debugfs \d")
+EXT_NOTHING_THERE = re.compile(r": (File not found by ext2_lookup|Ext2 inode is not a directory)\s*$")
+"""What debugfs says of what is not there."""
 
 LINK_MODE = "12"
 """What the mode of a symbolic link begins with, in octal digits (inode(7): S_IFLNK)."""
@@ -137,16 +173,28 @@ class ExtTree(FileTree):
         self._node = node
         self._modes: dict[str, dict[str, str]] = {}
 
-    def _ask(self, request: str, path: str) -> str:
+    def _ask(self, request: str, path: str, target: str = "") -> str | None:
+        """What debugfs answers; None when there is nothing at that path, or it is no folder where one was asked for."""
         # debugfs has quotes, and no way to write one inside of them.
-        if re.search(r'["\n]', path):
-            return ""
-        return self._run(["debugfs", "-c", "-R", f'{request} "{path}"', self._node]).out
+        if re.search(r'["\n]', path + target):
+            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't be asked for such a name")
+        copy = f' "{target}"' if target else ""
+        return self._checked(self._run(["debugfs", "-c", "-R", f'{request} "{path}"{copy}', self._node]), path)
+
+    @staticmethod
+    def _checked(result: CommandResult, path: str) -> str | None:
+        """The answer of debugfs, whose exit status says nothing; the first line on standard error is its version."""
+        complaint = " ".join(line for line in result.err.splitlines() if line.strip() and not DEBUGFS.match(line))
+        if EXT_NOTHING_THERE.search(complaint):
+            return None
+        if result.rc or complaint:
+            raise Unreadable(f"its {path} can't be read: {complaint or result.complaint()}")
+        return result.out
 
     def _list(self, folder: str) -> dict[str, str]:
         """The modes, in octal digits, of what is in a folder. By debugfs: /inode/mode/user/group/name/size/ on each line."""
         if folder not in self._modes:
-            rows = (line.split("/") for line in self._ask("ls -p", folder).splitlines())
+            rows = (line.split("/") for line in (self._ask("ls -p", folder) or "").splitlines())
             there = (row for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0")
             self._modes[folder] = {row[5]: row[2] for row in there}
         return self._modes[folder]
@@ -160,76 +208,123 @@ class ExtTree(FileTree):
         folder, _slash, name = path.rpartition("/")
         if not self._list(folder or "/").get(name, "").startswith(LINK_MODE):
             return None
-        short = re.search(r'^Fast link dest: "(.*)"$', self._ask("stat", path), re.MULTILINE)
+        short = re.search(r'^Fast link dest: "(.*)"$', self._ask("stat", path) or "", re.MULTILINE)
         return short[1] if short else self._ask("cat", path)
 
     def head(self, path: str, length: int) -> bytes:
         """By debugfs, which is ended when there is enough."""
         if re.search(r'["\n]', path):
-            return b""
+            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't be asked for such a name")
         script = 'debugfs -c -R "$1" "$2" | head -c "$3"'
-        return _bytes(self._run(["sh", "-c", script, "sh", f'cat "{path}"', self._node, str(length)]).out)
+        result = self._run(["sh", "-c", script, "sh", f'cat "{path}"', self._node, str(length)])
+        found = _bytes(result.out)
+        return found if len(found) == length else _bytes(self._checked(result, path) or "")
 
     def content(self, path: str) -> bytes | None:
-        """By debugfs, which gives nothing for a link."""
+        """By debugfs."""
         said = self._ask("cat", path)
-        return _bytes(said) if said else None
+        return None if said is None else _bytes(said)
 
     def save(self, path: str, target: str) -> None:
-        """By debugfs, which says nothing by its exit status."""
-        if re.search(r'["\n]', path + target):
-            raise ImagingError(f"{path} has a name that debugfs can't be asked for")
-        said = self._run(["debugfs", "-c", "-R", f'dump "{path}" "{target}"', self._node])
+        """By debugfs."""
+        if self._ask("dump", path, target) is None:
+            raise NoFile(f"there is no file {path}")
         if not os.path.exists(target):
-            raise ImagingError(f"{path} can't be copied to {target}: {said.complaint()}")
+            raise Unreadable(f"{path} can't be copied to {target}")
 
 
 class FatTree(FileTree):
-    """A FAT on a block device, or in a regular file; its names mean the same in capital and small letters."""
+    """A FAT on a block device, or in a regular file; its names mean the same in capital and small letters. It needs no program."""
 
-    def __init__(self, run: RunCommand, node: str) -> None:
-        self._run = run
+    def __init__(self, _run: RunCommand, node: str) -> None:
         self._node = node
 
+    @contextlib.contextmanager
+    def _open(self, flags: int = os.O_RDONLY) -> Iterator[Fat]:
+        descriptor = -1
+        try:
+            descriptor = os.open(self._node, flags | os.O_CLOEXEC)
+            yield Fat(descriptor)
+        except (BadFat, OSError) as error:
+            raise Unreadable(f"its files can't be read: {getattr(error, 'strerror', None) or error}") from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    @staticmethod
+    def _entry(fat: Fat, path: str) -> Entry | None:
+        """What is at a path; None of the root, and when there is nothing."""
+        entry, folder = None, Fat.ROOT
+        for name in _steps(path):
+            if entry is not None and not (entry.folder and entry.cluster):
+                return None
+            folder = entry.cluster if entry is not None else folder
+            entry = next((each for each in fat.entries(folder) if each.name.lower() == name.lower()), None)
+            if entry is None:
+                return None
+        return entry
+
     def names(self, folder: str) -> list[str]:
-        """By mdir, which ends folders with a slash."""
-        result = self._run(["mdir", "-b", "-i", self._node, f"::{folder.rstrip('/')}/"])
-        rows = (line.rstrip("/").rpartition("/")[2] for line in result.out.splitlines() if line.startswith("::"))
-        return [] if result.rc else [name for name in rows if name]
+        """By this package's own reader."""
+        with self._open() as fat:
+            entry = self._entry(fat, folder)
+            if entry is None:
+                return [] if _steps(folder) else [each.name for each in fat.entries()]
+            return [each.name for each in fat.entries(entry.cluster)] if entry.folder and entry.cluster else []
+
+    def _pieces(self, path: str) -> Iterator[bytes]:
+        with self._open() as fat:
+            entry = self._entry(fat, path)
+            if entry is None or entry.folder:
+                raise NoFile(f"there is no file {path}")
+            yield from fat.content(entry)
+
+    def _head(self, path: str, length: int) -> bytes | None:
+        found = b""
+        try:
+            for piece in self._pieces(path):
+                found += piece
+                if len(found) >= length:
+                    break
+        except NoFile:
+            return None
+        return found[:length]
 
     def content(self, path: str) -> bytes | None:
-        """By mtype."""
-        result = self._run(["mtype", "-i", self._node, f"::{path}"])
-        return None if result.rc else _bytes(result.out)
+        """By this package's own reader."""
+        return self._head(path, LARGEST_FILE)
 
     def head(self, path: str, length: int) -> bytes:
-        """By mtype; there are no large files on an EFI system partition."""
-        return (self.content(path) or b"")[:length]
+        """By this package's own reader."""
+        return self._head(path, length) or b""
 
     def save(self, path: str, target: str) -> None:
-        """By mcopy."""
-        self._copy(f"::{path}", target, path)
+        """By this package's own reader."""
+        with open(target, "wb") as copy:
+            for piece in self._pieces(path):
+                copy.write(piece)
 
     def put(self, source: str, path: str) -> None:
         """Copy a file of this machine into this file system, in folders that are made, and see that it is there."""
-        folder = ""
-        for name in path.strip("/").split("/")[:-1]:
-            if self.find(f"{folder}/{name}") is None:
-                result = self._run(["mmd", "-i", self._node, f"::{folder}/{name}"])
-                if result.rc:
-                    raise ImagingError(f"{folder}/{name} can't be made: {result.complaint()}")
-            folder += f"/{name}"
-        self._copy(source, f"::{path}", path)
+        with open(source, "rb") as file:
+            content = file.read()
+        *folders, name = _steps(path)
+        try:
+            with self._open(os.O_RDWR) as fat:
+                folder = Fat.ROOT
+                for step in folders:
+                    there = [entry for entry in fat.entries(folder) if entry.name.lower() == step.lower()]
+                    if there and not (there[0].folder and there[0].cluster):
+                        raise BadFat(f"{step} is a file, where a folder was expected")
+                    folder = there[0].cluster if there else fat.make_folder(folder, step)
+                fat.write(folder, name, content)
+        except Unreadable as error:
+            raise ImagingError(f"{path} can't be copied: {error.__cause__}") from error
         with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
             copy = os.path.join(scratch, "copy")
             self.save(path, copy)
             if not filecmp.cmp(source, copy, shallow=False):
                 raise ImagingError(f"{path} was written, and reads back differently")
-
-    def _copy(self, source: str, target: str, path: str) -> None:
-        result = self._run(["mcopy", "-n", "-o", "-i", self._node, source, target])
-        if result.rc:
-            raise ImagingError(f"{path} can't be copied: {result.complaint()}")
 
 
 def _steps(path: str) -> list[str]:

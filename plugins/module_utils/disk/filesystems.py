@@ -24,6 +24,10 @@ AMBIVALENT = 8
 """Exit statuses of blkid(8) with --probe."""
 
 
+LOOKED_AT = 1 << 20
+"""Bytes at the start and at the end of something, in which blkid looks for signatures."""
+
+
 @dataclass(frozen=True)
 class Content:
     """What lies in a partition or on a disk, as blkid says; everything is empty when it is not known.
@@ -83,6 +87,7 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
     part = ["-O", str(offset), "-S", str(size)] if size else []
     result = run(["blkid", "-p", *options, *part, "-o", "export", path])
     if result.rc == NOTHING_FOUND and not result.err.strip():
+        _see_that_it_can_be_read(path, offset, size)
         return Content()
     if result.rc == AMBIVALENT:
         return Content(ambivalent=True)
@@ -98,6 +103,22 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
         values.get("PTTYPE", ""),
         uuid=values.get("UUID", ""),
     )
+
+
+def _see_that_it_can_be_read(path: str, offset: int, size: int) -> None:
+    """Raise ImagingError when what blkid looks at can't be read: it says then that there is nothing, as it does of what is empty."""
+    try:
+        with open(path, "rb", buffering=0) as disk:
+            end = offset + size if size else disk.seek(0, os.SEEK_END)
+            for place in (offset, max(offset, end - LOOKED_AT)):
+                stop, found = min(end, place + LOOKED_AT), 1
+                while place < stop and found:
+                    found = len(os.pread(disk.fileno(), stop - place, place))
+                    place += found
+    except OSError as error:
+        raise ImagingError(
+            f"blkid can't say what lies at byte {offset} of {path}, which can't be read: {error.strerror}."
+        ) from error
 
 
 def distrust(content: Content, probe: Probe) -> str | None:

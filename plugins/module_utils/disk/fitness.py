@@ -21,7 +21,7 @@ from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .sizes import file_system_size
-from .systems import GENERALIZED, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
+from .systems import GENERALIZED, KNOW_STATE, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
 from .systems_linux import LINUX, find_hibernation, find_linux, join
 
 WHOLE_DISK = 0
@@ -37,6 +37,9 @@ EXT = ("ext2", "ext3", "ext4")
 MOUNTED = ("btrfs", "xfs")
 """File systems whose files only the kernel reads, which is given none that is not proven clean."""
 
+MAY_BE_WINDOWS = ("ntfs", "")
+"""What a Windows may be in; nothing, where not even that is known."""
+
 ORDINARY = ("DM_verity_hash", "exfat", "jbd", "swap", "vfat", "xfs_external_log")
 """What holds no system, or none that could be unfit."""
 
@@ -46,9 +49,12 @@ ORDINARY_TYPES = ("E3C9E316-0B5C-4DB8-817D-F92DF00215AE", *BOOT_TYPES)
 BLANK = 1 << 20
 """Bytes at the start of a partition: when all are zero, no system is in it."""
 
+LOOK_AGAIN = "install what is missing on this live system, or have the file system checked (chkdsk /f), and try again"
+
 OTHER = ""
 WAYS_OUT: dict[str, dict[str, str]] = {
     "not_generalized": {OTHER: SYSPREP},
+    "unknown_state": {OTHER: KNOW_STATE},
     "hibernated": {
         "ntfs": "start it once more, and shut it down wholly (powercfg /h off, then shutdown /s /t 0)",
         OTHER: "start it once more and shut it down (systemctl poweroff), or give up what it has open (mkswap -U UUID, as blkid shows it)",
@@ -94,6 +100,8 @@ class PartitionFacts:
     systems: list[System] = field(default_factory=list)
     hibernated: str = ""
     """A file in which a Linux is hibernated."""
+    unread: str = ""
+    """Why what may hold a Windows was not looked into, if it was not."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ class Fitness:
         states = {system.generalization for system in self.systems if system.kind == "windows"}
         if NOT_GENERALIZED in states:
             return NOT_GENERALIZED
-        return GENERALIZED if states else UNKNOWN
+        unseen = any(finding.name == "unknown_state" for finding in self.findings)
+        return GENERALIZED if states == {GENERALIZED} and not unseen else UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """The form of a result."""
@@ -208,10 +217,11 @@ class _Look:
                     facts = self._look_into(facts, node)
             elif self._may_hold_a_system(partition, content):
                 self._unseen.append(f"{_where(partition.number)} ({_describe(content)})")
-        except MissingTool as error:
-            self._warnings.append(f"{error} {where} was not looked into.")
         except (NoNode, ImagingError, OSError) as error:
-            self._warnings.append(f"{where} was not looked into: {str(error).rstrip('.')}.")
+            reason = str(error).rstrip(".")
+            if facts.content in MAY_BE_WINDOWS:
+                return replace(facts, unread=reason)
+            self._warnings.append(f"{where} was not looked into: {reason}.")
         return facts
 
     def sum_up(self) -> None:
@@ -250,7 +260,7 @@ class _Look:
             if tree is None:
                 return facts
             if facts.content == "ntfs":
-                found = find_windows(self._run, tree)
+                found = find_windows(tree)
                 systems = [found] if found else []
                 if facts.reason == HIBERNATED and not _is_hibernated(tree):
                     facts = replace(facts, reason=NOT_DISMOUNTED)
@@ -319,8 +329,7 @@ def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[Syst
             warnings.append(
                 f"{_capital(where)} holds the {system.kind} of a Linux{name}: to which one it belongs is not known."
             )
-        if system.unread:
-            warnings.append(f"The registry of the Windows in {where} was not read: {system.unread}.")
+        warnings.extend(f"The Windows in {where}: {note}." for note in system.notes)
         if system.apart:
             warnings.append(
                 f"Of the Linux in {where}, {' and '.join(system.apart)} was not looked into: not found, as a file system of its own."
@@ -348,6 +357,12 @@ def _against(facts: PartitionFacts) -> Iterator[Finding]:
         if system.problem:
             evidence = ", ".join(system.evidence)
             yield _finding("not_generalized", facts, f"{where}: {system.name} {system.problem}", evidence)
+        elif system.unread:
+            words = f"{where}: of {system.name} it can't be said whether it was generalized"
+            yield _finding("unknown_state", facts, words, ", ".join(system.evidence))
+    if facts.unread:
+        words = f"{where} can't be looked into, so that it can't be said whether a Windows in it was generalized"
+        yield replace(_finding("unknown_state", facts, words, facts.unread), way_out=LOOK_AGAIN)
 
 
 def _is_only_unmappable(reason: str) -> bool:

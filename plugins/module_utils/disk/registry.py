@@ -1,22 +1,29 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single values of the registry of a Windows that does not run, by hivexget (hivex).
-
-What Windows keeps in its logs of a hive and has not written into it is not seen; a Windows that was shut down has nothing there.
-"""
+"""Reads what the registry of a Windows that does not run says of that Windows."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Callable, Iterator
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from .command import MissingTool, printable
 from .file_tree import FileTree
+from .hive import BadHive, Hive
 
-HIVES = "/Windows/System32/config"
+CONFIG = "System32/config"
+"""Where the hives are, in the folder of Windows."""
+
+LOGS = (".LOG1", ".LOG2", ".LOG")
+"""What the names of a hive's logs have more than its own; up to Windows XP it has one log, since then two."""
+
+LARGEST_LOG = 1 << 27
+"""Bytes of a log that are read; those of Windows have some ten MiB."""
+
 LARGEST_VALUE = 200
 """Characters of a value that are kept: those that are looked at are names and short commands."""
 
@@ -24,13 +31,9 @@ FIRST_WINDOWS_11 = 22000
 """The build number from which on Windows is 11, though its ProductName says 10 (Microsoft, "Windows 11 release information")."""
 
 
-class NoRegistry(ImagingError):
-    """The registry, or a part of it, can't be read."""
-
-
 @dataclass(frozen=True)
 class Registry:
-    """What the registry says; nothing where it says nothing.
+    """What the registry says; nothing where it says nothing, and of the state None where it was not read, for which ``unread`` has the reason.
 
     Sources: Microsoft, "Windows Setup States" (ImageState); what sysprep leaves in SetupType and CmdLine is as observed, not documented.
     """
@@ -39,59 +42,88 @@ class Registry:
     edition: str = ""
     build: str = ""
     version: str = ""
-    image_state: str = ""
-    setup_type: str = ""
-    command: str = ""
+    image_state: str | None = None
+    setup_type: str | None = None
+    command: str | None = None
     computer_name: str = ""
     architecture: str = ""
+    boot_execute: str = ""
+    """What the session manager runs before anything else, such as a check of a disk."""
+
+    unread: str = ""
 
     @property
     def name(self) -> str:
         """The product with its version, such as "Windows 11 Pro 23H2"."""
         product = self.product or "Windows"
-        if self.build.isdigit() and int(self.build) >= FIRST_WINDOWS_11:
+        if self.build.isdecimal() and int(self.build) >= FIRST_WINDOWS_11:
             product = product.replace("Windows 10", "Windows 11")
         return " ".join((product, self.version)).strip()
 
 
-def read_registry(run: RunCommand, tree: FileTree) -> Registry:
-    """The registry of the Windows in a file system; raises NoRegistry, MissingTool."""
-    found = {}
+def read_registry(tree: FileTree, windows: str) -> Registry:
+    """The registry of the Windows in a folder of a file system, as far as it can be read; raises MissingTool."""
+    registry, unread = Registry(), []
+    for hive, read in (("SOFTWARE", _software), ("SYSTEM", _system)):
+        try:
+            registry = _with_hive(tree, f"{windows}/{CONFIG}/{hive}", read, registry)
+        except MissingTool:
+            raise
+        except BadHive as error:
+            unread.append(f"the hive {hive} can't be read: {error}")
+        except (ImagingError, OSError) as error:
+            unread.append(f"the hive {hive} was not read: {str(error).rstrip('.')}")
+    return replace(registry, unread="; ".join(unread))
+
+
+def _with_hive(tree: FileTree, path: str, read: Callable[[Hive, Registry], Registry], registry: Registry) -> Registry:
+    """What is known with what a hive says, which is copied, since its logs may have to be written into it."""
+    place = tree.find(path)
+    if place is None:
+        raise BadHive(f"there is no {path}")
     with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
-        software = _Hive(run, tree, "SOFTWARE", folder)
-        current = r"\Microsoft\Windows NT\CurrentVersion"
-        found["product"] = software.value(current, "ProductName")
-        found["edition"] = software.value(current, "EditionID")
-        found["build"] = software.value(current, "CurrentBuild")
-        found["version"] = software.value(current, "DisplayVersion") or software.value(current, "ReleaseId")
-        found["image_state"] = software.value(r"\Microsoft\Windows\CurrentVersion\Setup\State", "ImageState").upper()
-        system = _Hive(run, tree, "SYSTEM", folder)
-        found["setup_type"] = system.value(r"\Setup", "SetupType")
-        found["command"] = system.value(r"\Setup", "CmdLine")
-        number = system.value(r"\Select", "Current")
-        control = rf"\ControlSet{int(number):03d}\Control" if number.isdigit() else r"\ControlSet001\Control"
-        found["computer_name"] = system.value(rf"{control}\ComputerName\ComputerName", "ComputerName")
-        found["architecture"] = system.value(
-            rf"{control}\Session Manager\Environment", "PROCESSOR_ARCHITECTURE"
-        ).lower()
-    return Registry(**{each.name: found[each.name] for each in fields(Registry)})
+        copy = os.path.join(folder, "hive")
+        tree.save(place, copy)
+        with open(copy, "r+b") as file:
+            return read(Hive(file, _logs(tree, path, folder)), registry)
 
 
-class _Hive:
-    """A file of the registry, copied to where hivexget can read it."""
+def _logs(tree: FileTree, path: str, folder: str) -> Iterator[bytes]:
+    """The logs of a hive, which are read only when they are needed."""
+    for ending in LOGS:
+        found = tree.find(path + ending)
+        if found is not None:
+            copy = os.path.join(folder, "log")
+            tree.save(found, copy)
+            with open(copy, "rb") as file:
+                yield file.read(LARGEST_LOG)
 
-    def __init__(self, run: RunCommand, tree: FileTree, name: str, folder: str) -> None:
-        self._run = run
-        self._path = os.path.join(folder, name)
-        place = tree.find(f"{HIVES}/{name}")
-        if place is None:
-            raise NoRegistry(f"there is no {name} in {HIVES}")
-        tree.save(place, self._path)
-        result = run(["hivexget", self._path, "\\"])
-        if result.rc:
-            raise NoRegistry(f"{place} can't be read ({result.complaint()})")
 
-    def value(self, key: str, name: str) -> str:
-        """A value as text, nothing when it is not there."""
-        result = self._run(["hivexget", self._path, key, name])
-        return "" if result.rc else printable(result.out[:LARGEST_VALUE])
+def _value(hive: Hive, key: str, name: str) -> str:
+    return printable(hive.value(key, name).replace("\n", ", ")[:LARGEST_VALUE])
+
+
+def _software(hive: Hive, registry: Registry) -> Registry:
+    current = r"Microsoft\Windows NT\CurrentVersion"
+    return replace(
+        registry,
+        product=_value(hive, current, "ProductName"),
+        edition=_value(hive, current, "EditionID"),
+        build=_value(hive, current, "CurrentBuild"),
+        version=_value(hive, current, "DisplayVersion") or _value(hive, current, "ReleaseId"),
+        image_state=_value(hive, r"Microsoft\Windows\CurrentVersion\Setup\State", "ImageState").upper(),
+    )
+
+
+def _system(hive: Hive, registry: Registry) -> Registry:
+    number = _value(hive, "Select", "Current")
+    control = rf"ControlSet{int(number):03d}\Control" if number.isdecimal() else r"ControlSet001\Control"
+    manager = rf"{control}\Session Manager"
+    return replace(
+        registry,
+        setup_type=_value(hive, "Setup", "SetupType"),
+        command=_value(hive, "Setup", "CmdLine"),
+        computer_name=_value(hive, rf"{control}\ComputerName\ComputerName", "ComputerName"),
+        architecture=_value(hive, rf"{manager}\Environment", "PROCESSOR_ARCHITECTURE").lower(),
+        boot_execute=_value(hive, manager, "BootExecute"),
+    )

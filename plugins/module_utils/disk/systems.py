@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Iterator
 
-from ..errors import ImagingError
-from .command import RunCommand
+from .command import printable
 from .file_tree import FileTree
-from .registry import Registry, read_registry
+from .registry import CONFIG, LARGEST_VALUE, Registry, read_registry
 
 GENERALIZED = "generalized"
 NOT_GENERALIZED = "not generalized"
@@ -26,13 +26,14 @@ READY = "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"
 STATES = {
     READY: "generalized, and ready for its first start",
     "IMAGE_STATE_GENERALIZE_RESEAL_TO_AUDIT": "generalized for audit mode, in which it would start next",
-    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE": "in the middle of its first start: it is this machine's by now",
-    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_AUDIT": "in the middle of its first start into audit mode: it is this machine's by now",
+    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE": "this machine's: sysprep was run without /generalize, or its first start has begun",
+    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_AUDIT": "this machine's: sysprep was run without /generalize, or its first start into audit mode has begun",
     "IMAGE_STATE_UNDEPLOYABLE": "in a state that can't be deployed: sysprep or setup was interrupted, or it is in audit mode",
     "IMAGE_STATE_COMPLETE": "set up for this machine: sysprep was not run, or it was started since",
 }
 
 SYSPREP = "run sysprep /generalize /oobe /shutdown on it, and do not start it from its disk again"
+KNOW_STATE = f"start it from its disk, and if it starts, {SYSPREP}; if not, have the disk checked (chkdsk /f) or set the reference up anew"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class System:
     architecture: str = ""
     computer_name: str = ""
     unread: str = ""
-    """Why the registry was not read, if it was not."""
+    """Why the registry, or a part of it, was not read, if it was not."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of a Windows that is copied, and is no sign of its state."""
     shared: list[Shared] = field(default_factory=list)
     """What makes a Linux one among others, and what its copies would have in common."""
     apart: list[str] = field(default_factory=list)
@@ -67,52 +70,95 @@ class System:
     """Where it is, as in ``Finding``."""
 
 
-def find_windows(run: RunCommand, tree: FileTree) -> System | None:
-    """The Windows whose files are in a file system, or None; raises MissingTool."""
-    return None if tree.find("/Windows/System32/config") is None else _windows(run, tree)
+def find_windows(tree: FileTree) -> System | None:
+    """The Windows whose files are in a file system, or None; raises ImagingError, MissingTool.
 
+    The first that is found counts, and \\Windows is looked into first.
+    """
+    found = _folders(tree)
+    return _windows(tree, found[0], found[1:]) if found else None
+
+
+WINDOWS = "Windows"
+"""The folder that a Windows is installed into, unless it was set up otherwise."""
 
 FIRST_START = "2"
 """SetupType of a Windows whose next start goes on with its setup, by CmdLine."""
 
 DEPLOY = "windeploy"
 
+BOOT_EXECUTE = "autocheck autochk *"
+"""What each Windows runs first: a check of what is marked for one (Microsoft, "autochk"). More is there when a check was asked for."""
 
-def _windows(run: RunCommand, tree: FileTree) -> System:
-    state = _image_state(tree.read("/Windows/Setup/State/State.ini"))
-    tag = tree.find("/Windows/System32/Sysprep/Sysprep_succeeded.tag") is not None
+
+ANSWERS = ("Panther/Unattend/unattend.xml", "Panther/unattend.xml")
+"""Answer files that Windows Setup has kept, in the order in which it looks for one (Microsoft, "Windows Setup Automation Overview")."""
+
+RANDOM_NAME = "*"
+"""A ComputerName for which Windows makes one up."""
+
+
+def _folders(tree: FileTree) -> list[str]:
+    """The paths of folders that a Windows is in."""
+    names = sorted(tree.names("/"), key=lambda name: (name.lower() != WINDOWS.lower(), name))
+    return [f"/{name}" for name in names if tree.find(f"/{name}/{CONFIG}") is not None]
+
+
+def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
+    state = _image_state(tree.read(f"{folder}/Setup/State/State.ini"))
+    tag = tree.find(f"{folder}/System32/Sysprep/Sysprep_succeeded.tag") is not None
+    registry = read_registry(tree, folder)
+    names = {"ImageState": registry.image_state, "SetupType": registry.setup_type, "CmdLine": registry.command}
+    said = [f"{name} {value or 'nothing'}" for name, value in names.items() if value is not None]
     evidence = [
         f"State.ini says {state or 'nothing'}",
         "Sysprep_succeeded.tag is there" if tag else "there is no Sysprep_succeeded.tag",
+        *([f"the registry says {', '.join(said)}"] if said else []),
+        *([registry.unread] if registry.unread else []),
     ]
-    registry, unread = Registry(), ""
-    try:
-        registry = read_registry(run, tree)
-        evidence.append(
-            f"the registry says ImageState {registry.image_state or 'nothing'}, SetupType {registry.setup_type or 'nothing'}, "
-            f"CmdLine {registry.command or 'nothing'}"
-        )
-    except (ImagingError, OSError) as error:
-        unread = str(error).rstrip(".")
-        evidence.append(f"the registry was not read: {unread}")
-    problem = _problem(state, tag, None if unread else registry)
+    problem = _problem(state, tag, registry)
+    sure = UNKNOWN if registry.unread else GENERALIZED
     return System(
         "windows",
         registry.name,
-        NOT_GENERALIZED if problem else GENERALIZED,
+        NOT_GENERALIZED if problem else sure,
         problem,
         evidence,
-        registry.edition,
-        registry.build,
-        registry.architecture,
-        registry.computer_name,
-        unread,
+        edition=registry.edition,
+        build=registry.build,
+        architecture=registry.architecture,
+        computer_name=registry.computer_name,
+        unread=registry.unread,
+        notes=list(_notes(tree, folder, others, registry)),
     )
 
 
-def _problem(state: str, tag: bool, registry: Registry | None) -> str:
-    """What speaks against a Windows being ready for its first start on another machine; nothing when all signs agree that it is."""
-    if registry is not None and registry.image_state != state and READY in (state, registry.image_state):
+def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -> Iterator[str]:
+    """What is unusual about a Windows."""
+    if folder.lower() != f"/{WINDOWS}".lower():
+        yield f"it lies in {printable(folder)}, not in /{WINDOWS}"
+    if others:
+        yield f"another one, in {printable(', '.join(others))}, was not looked into"
+    if registry.boot_execute not in ("", BOOT_EXECUTE):
+        yield f"the next start runs a check of a disk or another program first (BootExecute: {registry.boot_execute}), on all copies"
+    for answers in ANSWERS:
+        name = _computer_name(tree.read(f"{folder}/{answers}"))
+        if name and name != RANDOM_NAME:
+            yield f"its cached answer file {answers} has the ComputerName {name}, which all copies will get"
+            return
+
+
+def _computer_name(content: bytes | None) -> str:
+    """The ComputerName in an answer file (Microsoft, "ComputerName" of Microsoft-Windows-Shell-Setup); nothing when it has none."""
+    text = (content or b"").replace(b"\0", b"").decode("utf-8", "replace")
+    found = re.search(r"<ComputerName>\s*([^<]*?)\s*</ComputerName>", text)
+    return printable(found[1])[:LARGEST_VALUE] if found else ""
+
+
+def _problem(state: str, tag: bool, registry: Registry) -> str:
+    """What speaks against a Windows being ready for its first start on another machine; nothing when no sign does."""
+    known = registry.image_state
+    if known is not None and known != state and READY in (state, known):
         return "contradicts itself: its State.ini and its registry do not agree, so that sysprep failed half-way, or something was changed since"
     if not state:
         return "does not say in which state it is" + (", though sysprep has succeeded some time" if tag else "")
@@ -120,7 +166,7 @@ def _problem(state: str, tag: bool, registry: Registry | None) -> str:
         return f"is {STATES.get(state, 'in a state that is not known')}"
     if not tag:
         return "is marked as generalized, but sysprep did not say that it succeeded: it failed half-way, or the mark is of an earlier run"
-    if registry is not None and not (registry.setup_type == FIRST_START and DEPLOY in registry.command.lower()):
+    if registry.command is not None and not (registry.setup_type == FIRST_START and DEPLOY in registry.command.lower()):
         return "is marked as generalized, but its registry does not have it go through its first start: it contradicts itself"
     return ""
 
