@@ -5,6 +5,14 @@
 
 from __future__ import annotations
 
+from .printable import printable_lines
+
 
 class ImagingError(Exception):
-    """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next."""
+    """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next.
+
+    Whatever a message quotes (a program, the other end, a disk's label), it is fit to be shown.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_lines(message))

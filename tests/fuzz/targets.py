@@ -48,6 +48,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     zeros_hash,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_description,
     expect,
@@ -376,7 +377,7 @@ def run_lsblk(data: bytes) -> None:
 
     for disk in devices.list_disks(answer):
         assert disk.size >= 0
-        assert disk.model.isprintable() and disk.serial.isprintable()
+        assert printable(disk.model) == disk.model and printable(disk.serial) == disk.serial
 
 
 def lsblk_seeds() -> list[bytes]:

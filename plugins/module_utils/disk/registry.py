@@ -13,7 +13,8 @@ import tempfile
 from dataclasses import dataclass, fields
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from ..printable import printable
+from .command import RunCommand
 from .file_tree import FileTree
 
 HIVES = "/Windows/System32/config"
