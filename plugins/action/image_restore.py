@@ -28,6 +28,16 @@ class StoredSource:
         self._frames_sent = 0
         self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
 
+    @property
+    def chunk_count(self) -> int:
+        """Of the whole image."""
+        return self._image.header.geometry.chunk_count
+
+    @property
+    def largest_known(self) -> int:
+        """Nothing is heard of what the laptop has."""
+        return 0
+
     def header(self) -> bytes:
         """The header as the image has it."""
         return self._image.packed_header

@@ -35,7 +35,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, largest_index
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
@@ -50,8 +50,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
-    ask_description,
+    ask_header,
     expect,
+    receive_index,
     receive_record,
     serve,
 )
@@ -254,6 +255,9 @@ REPORT = Status(STREAMING, 1, 2, 1, 2, 1.5, {"read": {"busy": 1.0, "wait": 0.5, 
 class Answers:
     """A source that has little to say (``stream.conversation.Source``)."""
 
+    chunk_count = 10
+    largest_known = 1 << 20
+
     def header(self) -> bytes:
         """Something."""
         return b"header"
@@ -277,12 +281,13 @@ class Answers:
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """A few, whatever is asked for."""
+        assert 0 <= start <= end <= self.chunk_count
         for chunk in range(start, min(end, start + 2)):
             yield b"record", b"frame" if chunk % 2 else None
 
     def check(self, chunk: int) -> None:
-        """A number that fits."""
-        assert 0 <= chunk < 1 << 32
+        """One of the disk's."""
+        assert 0 <= chunk < self.chunk_count
 
 
 def linked(data: bytes) -> Link:
@@ -321,8 +326,9 @@ def run_sink(data: bytes) -> None:
         RecordHeader.unpack(payload, GEOMETRY, STREAM, framed=False)
 
     try:
-        packed, index = ask_description(link)
+        packed = ask_header(link)
         found = ImageHeader.unpack(packed)
+        index = receive_index(link, largest_index(found.geometry))
         if index:
             Index.unpack(index, packed, found.geometry)
         while receive_record(link, unpack, room, kept, Status.unpack) is not None:

@@ -18,8 +18,8 @@ from .record import STREAM_SIZE
 
 FORMAT = "fleet.imaging"
 VERSION = 1
-LARGEST_HEADER = 16 << 20
-"""Bytes. A partition table of 128 entries takes about 30 KiB."""
+LARGEST_HEADER = 1 << 20
+"""Bytes. A partition table of 128 entries takes about 30 KiB. As JSON it may take a hundred times as much memory when it is read."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,19 @@ class ImageHeader:
             },
             indent=1,
         ).encode()
+        if len(packed) > LARGEST_HEADER:
+            raise ImagingError(
+                f"The header of this disk's image takes {len(packed)} bytes, and may take {LARGEST_HEADER}: its partition table has too many entries."
+            )
         return packed.ljust(room)
 
     @classmethod
     def unpack(cls, data: bytes) -> ImageHeader:
         """Read :meth:`pack`'s form, trusting none of it; raises ImagingError."""
+        if len(data) > LARGEST_HEADER:
+            raise ImagingError(
+                f"An image's header of {len(data)} bytes is too long: expected at most {LARGEST_HEADER}."
+            )
         try:
             value = json.loads(data.decode())
         except (ValueError, RecursionError) as error:

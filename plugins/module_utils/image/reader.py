@@ -18,7 +18,7 @@ from typing import Iterator, Protocol
 from ..errors import ImagingError
 from ..zstd import Codec
 from .header import LARGEST_HEADER, ImageHeader
-from .index import Index, Row
+from .index import Index, Row, largest_index
 from .record import (
     FIELDS,
     HEADER_MAGIC,
@@ -166,7 +166,7 @@ class ImageReader(StoredRecords):
             if length != geometry.length(chunk):
                 raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
         index_offset = self.source.size - table_size - stored[-1]
-        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, stored[-1])
+        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, largest_index(geometry))
         self._read_index(stored)
         self.stored_bytes = self.source.size
 

@@ -14,6 +14,7 @@ import sys
 from array import array
 
 from ..errors import ImagingError
+from .geometry import MOST_CHUNKS
 from .record import SEEK_TABLE_MAGIC, SKIPPABLE
 
 FOOTER = struct.Struct("<IBI")
@@ -21,8 +22,8 @@ FOOTER = struct.Struct("<IBI")
 
 FOOTER_MAGIC = 0x8F92EAB1
 ROW_SIZE = 8
-LARGEST_ROWS = (1 << 27) - 1
-"""The format's own bound on the number of frames (ZSTD_SEEKABLE_MAXFRAMES)."""
+LARGEST_ROWS = 2 + 2 * MOST_CHUNKS
+"""Header, index, and two frames for each chunk; fewer than the format's own bound (ZSTD_SEEKABLE_MAXFRAMES, 2^27)."""
 
 
 class SeekTable:

@@ -26,13 +26,15 @@ from ..engine.stopwatch import Stopwatches
 from ..engine.unused import Discarding
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.index import Index, Row
+from ..image.index import Index, Row, largest_index
 from ..image.record import RecordHeader
 from ..stream.conversation import (
-    ask_description,
+    MOST_WANTS,
+    ask_header,
     damaged,
     finish,
     raise_end,
+    receive_index,
     receive_record,
     tell_progress,
     want,
@@ -167,8 +169,9 @@ class RestoreSink:
             self._discarding.finish(0.0)
 
     def _learn(self, link: Link) -> None:
-        packed_header, packed_index = ask_description(link)
+        packed_header = ask_header(link)
         header = ImageHeader.unpack(packed_header)
+        packed_index = receive_index(link, largest_index(header.geometry))
         index = Index.unpack(packed_index, packed_header, header.geometry)
         found = index.root_digest()
         if found != self._request.root_digest:
@@ -316,7 +319,8 @@ class RestoreSink:
             nonlocal requests
             while True:
                 last = self._look.finished or self._looking is None
-                requests += self._ask(link)
+                if requests < MOST_WANTS:
+                    requests += self._ask(link)
                 if requests:
                     self._tell_progress(link)
                     header = receive_record(link, unpack, room)
