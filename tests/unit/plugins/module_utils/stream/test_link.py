@@ -166,21 +166,19 @@ def dial(server: Listener, secret: bytes = SECRET) -> Link:
     return Link(channel, connect_handshake(channel, secret))
 
 
-def test_of_many_links_only_the_newest_is_kept(listener: Listener) -> None:
-    links = []
-    for _one in range(20):
-        channel = SocketChannel(socket.create_connection(("127.0.0.1", listener.port)))
-        links.append(Link(channel, connect_handshake(channel, SECRET)))
+def test_of_many_links_only_the_newest_is_kept() -> None:
+    server = listener()
+    links = [dial(server) for dummy in range(20)]
     deadline = time.monotonic() + 5
     kept = links
     while len(kept) > 1 and time.monotonic() < deadline:
         kept = [link for link in kept if not _is_closed(link)]
         time.sleep(0.05)
     assert kept == links[-1:]
-    first = listener.next_link(1)
-    assert not listener.link_waits
-    for link in (*links, first):
-        link.close()
+    server.next_link(1).close()
+    assert not server.link_waits
+    server.close()
+    links[-1].close()
 
 
 def _is_closed(link: Link) -> bool:
