@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
     CONNECTED,
     FOLDER_SCRIPT,
     LISTENING,
+    PAYLOAD,
     WAITING,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
@@ -255,8 +256,11 @@ WORKS = (
 """For a shell: says "alive", or "starting" while async_wrapper's file of the job says that there is no result yet, or nothing."""
 
 BURY = (
-    LIVES + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\([^"]*\\)".*/\\1/p\' "$f"); '
-    'case "$d" in */ansible_*_payload_*) rm -rf -- "$d";; esac; rm -f -- "$f"; fi'
+    LIVES
+    + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\('
+    + PAYLOAD
+    + '\\)".*/\\1/p\' "$f"); '
+    't="${{TMPDIR:-/tmp}}/$d"; if [ -n "$d" ] && [ -d "$t" ] && [ ! -L "$t" ] && [ -O "$t" ]; then rm -rf -- "$t"; fi; rm -f -- "$f"; fi'
 )
 """For a shell: removes what a killed module could not remove itself (``laptop.run_folder``)."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import filecmp
 import os
 import re
-import tempfile
 from abc import ABC, abstractmethod
 
 from ..errors import ImagingError
+from ..private_files import scratch_folder
 from .command import RunCommand
 
 LISTED, NO_FOLDER, LISTED_ROOT = 0, 1, 3
@@ -220,7 +220,7 @@ class FatTree(FileTree):
                     raise ImagingError(f"{folder}/{name} can't be made: {result.complaint()}")
             folder += f"/{name}"
         self._copy(source, f"::{path}", path)
-        with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
+        with scratch_folder() as scratch:
             copy = os.path.join(scratch, "copy")
             self.save(path, copy)
             if not filecmp.cmp(source, copy, shallow=False):

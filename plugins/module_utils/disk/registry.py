@@ -9,11 +9,11 @@ What Windows keeps in its logs of a hive and has not written into it is not seen
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, fields
 
 from ..errors import ImagingError
 from ..printable import printable
+from ..private_files import scratch_folder
 from .command import RunCommand
 from .file_tree import FileTree
 
@@ -58,7 +58,7 @@ class Registry:
 def read_registry(run: RunCommand, tree: FileTree) -> Registry:
     """The registry of the Windows in a file system; raises NoRegistry, MissingTool."""
     found = {}
-    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
+    with scratch_folder() as folder:
         software = _Hive(run, tree, "SOFTWARE", folder)
         current = r"\Microsoft\Windows NT\CurrentVersion"
         found["product"] = software.value(current, "ProductName")

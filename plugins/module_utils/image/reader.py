@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import stat
 from array import array
 from dataclasses import dataclass
 from typing import Iterator, Protocol
@@ -52,10 +53,16 @@ class FileSource:
     """The byte ranges of a file."""
 
     def __init__(self, path: str) -> None:
-        """Open ``path``; raises OSError."""
+        """Open ``path``; raises OSError, and BadImage when it is no regular file."""
         self.name = path
-        self._file = open(path, "rb", buffering=0)
-        self.size = os.fstat(self._file.fileno()).st_size
+        # Opening a FIFO or a device must neither wait nor do anything.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        self._file = open(descriptor, "rb", buffering=0)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            self._file.close()
+            raise BadImage(f"{path} is no regular file, and so it is no image.")
+        self.size = found.st_size
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``."""
