@@ -325,6 +325,7 @@ class RestoreSink:
                     self._tell_progress(link)
                     header = receive_record(link, unpack, room)
                     if header is not None:
+                        self._check_asked(header.chunk)
                         return header
                     requests -= 1
                 elif last:
@@ -341,6 +342,11 @@ class RestoreSink:
         row = next(self._look.rows(REQUESTED), None)
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
+
+    def _check_asked(self, chunk: int) -> None:
+        """Raise ImagingError for a record that nobody asked for: what it would overwrite is right, or beyond the end of this disk."""
+        if chunk >= len(self._look.states) or self._look.states[chunk] not in (REQUESTED, WRITTEN):
+            raise ImagingError(f"The controller sent chunk {chunk}, which this laptop did not ask for. Run again.")
 
     def _count_damaged(self, error: DamagedFrame) -> NoReturn:
         times = self._damaged[error.chunk] = self._damaged.get(error.chunk, 0) + 1
