@@ -160,15 +160,20 @@ class ImageReader(StoredRecords):
             raise BadImage(f"{source.name}: {error}") from error
 
     def _open(self) -> None:
-        table, table_size = self._read_seek_table()
-        stored, content = table.stored, table.content
-        if len(stored) < 2 or sum(stored) + table_size != self.source.size:
-            raise BadImage(f"{self.source.name} is not as long as its seek table says: it was cut short or damaged.")
-        self.packed_header = self._skippable(0, stored[0], HEADER_MAGIC, LARGEST_HEADER)
+        table_size = self._seek_table_size()
+        header_size = SKIPPABLE.size + self._skippable_size(0)
+        self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, LARGEST_HEADER)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
-        if len(stored) != 2 + 2 * geometry.chunk_count or content[0] or any(content[1::2]):
+        # Before the table is read, because only the header bounds it.
+        if table_size != SeekTable.size_of(2 + 2 * geometry.chunk_count):
             raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")
+        table = SeekTable.unpack(self.source.read_range(self.source.size - table_size, table_size))
+        stored, content = table.stored, table.content
+        if sum(stored) + table_size != self.source.size or stored[0] != header_size:
+            raise BadImage(f"{self.source.name} is not as long as its seek table says: it was cut short or damaged.")
+        if content[0] or any(content[1::2]):
+            raise BadImage(f"{self.source.name}: the seek table gives content to frames that have none.")
         for chunk, length in enumerate(content[2::2]):
             if length != geometry.length(chunk):
                 raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
@@ -177,12 +182,11 @@ class ImageReader(StoredRecords):
         self._read_index(stored)
         self.stored_bytes = self.source.size
 
-    def _read_seek_table(self) -> tuple[SeekTable, int]:
+    def _seek_table_size(self) -> int:
         size = self.source.size
         if size < FOOTER.size:
             raise BadImage(f"{self.source.name} has only {size} bytes: it is no image.")
-        table_size = SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
-        return SeekTable.unpack(self.source.read_range(size - table_size, table_size)), table_size
+        return SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
 
     def _read_index(self, stored: array[int]) -> None:
         """Unpack the index and hold each of its rows against the seek table."""

@@ -49,12 +49,18 @@ class SeekTable:
 
     def pack(self) -> bytes:
         """The table as the last skippable frame of a file."""
-        rows = array("I", self._sizes)
+        rows = self._sizes
         if sys.byteorder == "big":
+            rows = array("I", rows)
             rows.byteswap()
         count = len(rows) // 2
-        body = rows.tobytes() + FOOTER.pack(count, 0, FOOTER_MAGIC)
-        return SKIPPABLE.pack(SEEK_TABLE_MAGIC, len(body)) + body
+        head = SKIPPABLE.pack(SEEK_TABLE_MAGIC, self.size_of(count) - SKIPPABLE.size)
+        return b"".join((head, memoryview(rows).cast("B"), FOOTER.pack(count, 0, FOOTER_MAGIC)))
+
+    @staticmethod
+    def size_of(rows: int) -> int:
+        """The size of the whole skippable frame of a table with so many rows."""
+        return SKIPPABLE.size + rows * ROW_SIZE + FOOTER.size
 
     @staticmethod
     def packed_size(footer: bytes, file_size: int) -> int:
@@ -64,12 +70,12 @@ class SeekTable:
             raise ImagingError(
                 "The file does not end with a seek table: it is cut short, or no image of this collection."
             )
-        size = SKIPPABLE.size + count * ROW_SIZE + FOOTER.size
+        size = SeekTable.size_of(count)
         if descriptor or count > LARGEST_ROWS or size > file_size:
             raise ImagingError(
                 f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be."
             )
-        return int(size)
+        return size
 
     @classmethod
     def unpack(cls, data: bytes) -> SeekTable:
