@@ -27,6 +27,7 @@ from unittest.mock import patch
 
 import zstandard
 
+from ansible_collections.fleet.imaging.plugins.action.image_info import describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
@@ -48,7 +49,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     zeros_hash,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,
@@ -203,8 +204,9 @@ def run_index(data: bytes) -> None:
 
 
 def run_reader(data: bytes) -> None:
-    """An image is read as a whole; a record that is believed decodes to what its hash says."""
+    """An image is read as a whole, and listed; a record that is believed decodes to what its hash says."""
     reader = ImageReader(Bytes(data))
+    json.dumps(printable_all(describe_image(reader)))
     codec, room = find_zstd().codec(), memoryview(bytearray(reader.header.geometry.chunk_size))
     for record in reader.all_records():
         check_record(reader, record, codec, room)
