@@ -146,7 +146,7 @@ def _bad_ranges(value: Any, geometry: Geometry) -> list[dict[str, Any]]:
     ranges = []
     for each in value if isinstance(value, list) else [value]:
         entry = each if isinstance(each, dict) else {}
-        start, end, partition = entry.get("start"), entry.get("end"), entry.get("partition", "")
+        start, end, partition = entry.get("start", -1), entry.get("end", -1), entry.get("partition", "")
         right = is_whole(start) and is_whole(end) and isinstance(partition, str)
         if not right or not 0 <= start < end <= geometry.disk_size:
             raise ImagingError(

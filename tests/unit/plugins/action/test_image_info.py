@@ -122,9 +122,9 @@ def odd_image(path: Path, change: dict[str, Any]) -> None:
     """An image whose header has odd values, and which is sound otherwise."""
     header = json.loads(ImageHeader(geometry(CHUNK), STREAM, "2026-01-02T03:04:05Z").pack())
     for name, value in change.items():
-        place, _dot, field = name.rpartition(".")
-        if place:
-            header[place] = {**(header[place] or {}), field: value}
+        parent, _dot, field = name.rpartition(".")
+        if parent:
+            header[parent] = {**(header[parent] or {}), field: value}
         else:
             header[field] = value
     packed = json.dumps(header).encode()

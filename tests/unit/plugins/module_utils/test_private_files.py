@@ -68,11 +68,9 @@ def test_a_file_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "file"
     path.write_text("theirs")
     folder = os.stat(tmp_path).st_uid
-    monkeypatch.setattr(private_files.os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     os.close(open_own(str(path)))  # a file system without owners: all is the folder's owner's
-    monkeypatch.setattr(
-        private_files.os, "stat", lambda name: os.stat_result([0o40700, 1, 1, 2, folder + 1, 0, 0, 0, 0, 0])
-    )
+    monkeypatch.setattr(os, "stat", lambda name: os.stat_result([0o40700, 1, 1, 2, folder + 1, 0, 0, 0, 0, 0]))
     with pytest.raises(ImagingError, match="somebody else"):
         open_own(str(path))
 
@@ -83,7 +81,7 @@ def test_only_an_own_folder_is_removed(tmp_path: Path, monkeypatch: pytest.Monke
     link = tmp_path / "link"
     link.symlink_to(victim)
     remove_own_folder(str(link))
-    monkeypatch.setattr(private_files.os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     remove_own_folder(str(victim))
     assert (victim / "inside").exists()
     monkeypatch.undo()
@@ -141,9 +139,9 @@ def test_only_what_is_of_its_own_kind_is_cleared(temporary: Path, monkeypatch: p
     clear_scratch()
     assert young.exists()
     monkeypatch.setattr(private_files, "SETTLED", 0.0)
-    monkeypatch.setattr(private_files.os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     clear_scratch()
     assert young.exists()
-    monkeypatch.setattr(private_files.os, "geteuid", lambda: os.stat(temporary).st_uid)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(temporary).st_uid)
     clear_scratch()
     assert not young.exists() and victim.exists() and all((temporary / name).exists() for name in kept)

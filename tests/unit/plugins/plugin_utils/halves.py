@@ -226,10 +226,17 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     return dict(result, sent=ends.sent), ends
 
 
-def capture(laptop: SimpleNamespace, *, used: Used = USED, zero_bad: bool = False, **spoil: Any) -> Any:
+def capture(
+    laptop: SimpleNamespace,
+    *,
+    used: Used = USED,
+    zero_bad: bool = False,
+    sink_type: type[CaptureSink] = CaptureSink,
+    **spoil: Any,
+) -> Any:
     """Capture the disk, or bring its image up to date."""
     store = laptop.store
-    sink = CaptureSink(store, store.place("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
+    sink = sink_type(store, store.place("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
     sent = 0
 
     def work(session: Session) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import HEAD, Index
@@ -110,7 +111,7 @@ def test_what_the_controller_says_in_the_end_is_fit_to_be_shown(laptop: SimpleNa
 
 
 def test_a_captured_laptop_reads_no_chunks_that_it_does_not_have(laptop: SimpleNamespace) -> None:
-    class Wanting(halves.CaptureSink):
+    class Wanting(CaptureSink):
         """Wants more than there is."""
 
         def converse(self, link: Link) -> None:
@@ -118,9 +119,5 @@ def test_a_captured_laptop_reads_no_chunks_that_it_does_not_have(laptop: SimpleN
             link.send(Kind.WANT, struct.pack("<II", 0, 1 << 31))
             raise_what_it_says(link)
 
-    original, halves.CaptureSink = halves.CaptureSink, Wanting  # type: ignore[misc]
-    try:
-        result, _ends = halves.capture(laptop)
-    finally:
-        halves.CaptureSink = original  # type: ignore[misc]
+    result, _ends = halves.capture(laptop, sink_type=Wanting)
     assert result["failed"] and "asked for chunks" in result["msg"]
