@@ -209,7 +209,7 @@ def fixture_shared() -> Iterator[Path]:
 
 def shell_folder(shared: Path) -> str:
     def become_nobody() -> None:
-        if os.geteuid() == 0:
+        if os.getuid() == 0:
             os.setuid(NOBODY)
 
     environment = {**os.environ, "TMPDIR": str(shared)}
