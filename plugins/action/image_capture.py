@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
@@ -22,10 +23,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
-    ask_description,
+    ask_header,
     damaged,
     describe,
     finish,
+    receive_index,
     receive_record,
     want,
 )
@@ -52,8 +54,14 @@ class CaptureSink:
         place: Place,
         old: ImageReader | None = None,
         warn: Callable[[str], object] = lambda _said: None,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        expect: Mapping[str, Any] | None = None,
     ) -> None:
-        """``warn`` is told at once what a person should know before the laptop has worked for long."""
+        """``warn`` is told at once what a person should know before the laptop has worked for long. ``expect`` is what the selection knew of the
+        disk; of that, its size and its sectors' are held against what the laptop says.
+        """
+        self._chunk_size = chunk_size
+        self._expect = expect or {}
         self._store = store
         self._warn = warn
         self._place = place
@@ -119,8 +127,11 @@ class CaptureSink:
         self._syncing.wrote(writer.stored_bytes)
 
     def _learn(self, link: Link) -> None:
-        packed, _index = ask_description(link)
-        self.header = header = ImageHeader.unpack(packed)
+        packed = ask_header(link)
+        header = ImageHeader.unpack(packed)
+        receive_index(link, 0)  # it comes into being with the records
+        self._check_expected(header.geometry)
+        self.header = header
         self._header_size = len(packed)
         self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
         left = self._left()
@@ -138,6 +149,19 @@ class CaptureSink:
         )
         if warning:
             self._warn(warning)
+
+    def _check_expected(self, geometry: Geometry) -> None:
+        """Raise ImagingError when the laptop describes another disk than it was asked for."""
+        for name, found, expected in (
+            ("chunk size", geometry.chunk_size, self._chunk_size),
+            ("size", geometry.disk_size, self._expect.get("size")),
+            ("logical sector size", geometry.logical_sector_size, self._expect.get("logical_sector_size")),
+        ):
+            if expected is not None and found != expected:
+                raise ImagingError(
+                    f"This laptop describes another disk than it was asked for: its {name} was to be {expected} bytes and is {found}. Nothing "
+                    "was stored. Disks may have been plugged in or swapped: run again."
+                )
 
     def _left(self) -> list[PartialImage]:
         """What captures that broke off have stored."""
@@ -261,7 +285,7 @@ class ActionModule(TransferAction):
         if self._task.check_mode:
             checked: dict[str, Any] = self._execute_module(self._task.action, arguments, task_vars=task_vars)
             return dict(checked, image=name)
-        sink = CaptureSink(store, store.place(name), old, self._display.warning)
+        sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
         try:
             result, transfer = self.run_transfer(
                 arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress, sink.meter

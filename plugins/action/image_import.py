@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, FIRST, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
     Imported,
@@ -59,6 +60,6 @@ def _describe(done: Imported) -> dict[str, Any]:
         "used_bytes": image.index.used_bytes(),
         "stored_bytes": image.stored_bytes,
         "root_digest": image.root_digest.hex(),
-        "partitions": used.partitions_json() if used else list(image.header.source.get("partitions") or []),
-        "warnings": done.warnings,
+        "partitions": printable_all(used.partitions_json() if used else image.header.source.get("partitions", [])),
+        "warnings": printable_all(done.warnings),
     }

@@ -13,6 +13,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
@@ -77,7 +78,7 @@ def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
     try:
         row["path"] = store.image_path(name)
         image = store.open(name)
-        row.update(describe_image(image))
+        row.update(printable_all(describe_image(image)))
         if verify:
             verify_image(image)
             row["intact"] = True

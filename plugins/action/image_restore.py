@@ -32,6 +32,16 @@ class StoredSource:
         """Whether the laptop was told of the content, without which it writes nothing."""
         self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
 
+    @property
+    def chunk_count(self) -> int:
+        """Of the whole image."""
+        return self._image.header.geometry.chunk_count
+
+    @property
+    def largest_known(self) -> int:
+        """Nothing is heard of what the laptop has."""
+        return 0
+
     def header(self) -> bytes:
         """The header as the image has it."""
         return self._image.packed_header

@@ -25,16 +25,15 @@ requirements:
 
 import atexit
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 
 from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.private_files import Scratch
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.board import Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import LARGEST_NEWS, News, plain_line
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.screen import Screen
@@ -57,7 +56,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = ""
+        self._folder: Scratch | None = None
         self._socket: socket.socket | None = None
         self._process = os.getpid()
         self._board = Board()
@@ -68,8 +67,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: object) -> None:
         """Have the socket ready before the first worker is forked, which inherits its path."""
-        self._folder = tempfile.mkdtemp(prefix="fleet-imaging-")
-        path = os.path.join(self._folder, "progress")
+        self._folder = Scratch()
+        path = os.path.join(self._folder.path, "progress")
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(path)
@@ -138,9 +137,9 @@ class CallbackModule(CallbackBase):
             self._socket.close()
             self._socket = None
         self._clear()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = ""
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
 
 def _is_terminal() -> bool:

@@ -39,6 +39,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import (
     CAPTURE,
@@ -148,18 +149,18 @@ class CallbackModule(CallbackBase):
         if self._run is None:
             return
         if action == DISK_INFO:
-            self._run.learn_disks(name, result.result.get("disks"))
+            self._run.learn_disks(name, _said(result).get("disks"))
         if (kind := KINDS.get(action)) is not None:
             check_mode = bool(result.task_fields.get("check_mode"))
             if check_mode and kind == RESTORE:
                 kind = COMPARE
             arguments = result.task_fields.get("args")
             given = dict(arguments) if isinstance(arguments, Mapping) else {}
-            self._run.end(name, kind, given, dict(result.result), failed, datetime.now(UTC))
+            self._run.end(name, kind, given, _said(result), failed, datetime.now(UTC))
 
     def _fail(self, result: Any, unreachable: bool = False) -> None:
         if self._run is not None:
-            failure = Failure(result.task_name, failure_message(result.result), unreachable)
+            failure = Failure(result.task_name, failure_message(_said(result)), unreachable)
             self._run.fail(result.host.get_name(), failure, for_all=bool(result.task.run_once))
 
     def _finish(self, interrupted: bool) -> None:
@@ -194,6 +195,12 @@ def _versions() -> dict[str, str]:
 def _action(task: Any) -> str:
     """The full name of what a task runs."""
     return str(getattr(task, "resolved_action", None) or task.action)
+
+
+def _said(result: Any) -> dict[str, Any]:
+    """What a task's result says, fit to be shown, and no deeper than can be gone through."""
+    said: dict[str, Any] = printable_all(dict(result.result))
+    return said
 
 
 def _user() -> str:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .printable import printable_lines
+
 
 class ImagingError(Exception):
     """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next.
 
-    ``facts`` become fields of the failed result, for whoever has to decide by them.
+    Whatever a message quotes (a program, the other end, a disk's label), it is fit to be shown. ``facts`` become fields of the failed result, for
+    whoever has to decide by them.
     """
 
     def __init__(self, message: str = "", **facts: Any) -> None:
-        super().__init__(message)
+        super().__init__(printable_lines(message))
         self.facts: dict[str, Any] = facts

@@ -28,6 +28,9 @@ FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 RUN_LENGTH_BLOCK = 1
 CHECKSUM_SIZE = 4
 
+LARGEST_WINDOW = 128 << 20
+"""Bytes. What zstd's own decoders take without being asked (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and as much as its highest level wants."""
+
 NO_ZSTD = (
     "This machine has no zstd that Python can use: neither the standard library's compression.zstd (Python 3.14), nor the "
     "package zstandard, nor the shared library libzstd.so.1. Install one of them (Debian, Ubuntu: apt install libzstd1; Fedora: "
@@ -56,6 +59,17 @@ def _check_size(found: int, expected: int) -> None:
         raise FrameError(f"A zstd frame declares {found} bytes of content where its record declares {expected}.")
 
 
+def _check_window(descriptor: int) -> None:
+    """Raise FrameError when a window descriptor (RFC 8878, section 3.1.1.1.2) asks for more memory than a decoder may take.
+
+    Some decoders have no such bound when they are given a whole frame.
+    """
+    base = 1 << (10 + (descriptor >> 3))
+    window = base + (base >> 3) * (descriptor & 7)
+    if window > LARGEST_WINDOW:
+        raise FrameError(f"A zstd frame wants a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
+
+
 def _check_extent(frame: Frame) -> None:
     """Raise FrameError unless ``frame`` is one frame with nothing behind it, by its block headers (RFC 8878, section 3.1.1).
 
@@ -68,6 +82,8 @@ def _check_extent(frame: Frame) -> None:
     single_segment = descriptor >> 5 & 1
     content_size_field = (single_segment, 2, 4, 8)[descriptor >> 6]
     position = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3] + content_size_field
+    if not single_segment:  # else the window is the content, whose size is checked
+        _check_window(frame[5])
     last = 0
     while not last and position + 3 <= size:
         block = int.from_bytes(frame[position : position + 3], "little")

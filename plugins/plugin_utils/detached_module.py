@@ -21,15 +21,16 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
     CONNECTED,
     FOLDER_SCRIPT,
     LISTENING,
+    PAYLOAD,
     WAITING,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
@@ -307,8 +308,11 @@ STATE = (
 """For a shell: says that the module lives, or else what async_wrapper has stored: that it started, or its result."""
 
 BURY = (
-    LIVES + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\([^"]*\\)".*/\\1/p\' "$f"); '
-    'case "$d" in */ansible_*_payload_*) rm -rf -- "$d";; esac; rm -f -- "$f"; fi'
+    LIVES
+    + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\('
+    + PAYLOAD
+    + '\\)".*/\\1/p\' "$f"); '
+    't="${{TMPDIR:-/tmp}}/$d"; if [ -n "$d" ] && [ -d "$t" ] && [ ! -L "$t" ] && [ -O "$t" ]; then rm -rf -- "$t"; fi; rm -f -- "$f"; fi'
 )
 """For a shell: removes what a killed module could not remove itself (``laptop.run_folder``)."""
 

@@ -19,7 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
     UNVERIFIED,
     VERIFIED,
 )
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import plain
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
 CAPTURE = "capture"
 RESTORE = "restore"
@@ -137,7 +137,7 @@ class Outcome:
         if RESTORE in kinds:
             for state, sentence in SENTENCES.items():
                 named = [
-                    plain(name) + (" (not reached)" if each.unreachable else "")
+                    printable(name) + (" (not reached)" if each.unreachable else "")
                     for name, each in concerned.items()
                     if each.state == state
                 ]
@@ -154,7 +154,7 @@ class Outcome:
     def _hints(concerned: Mapping[str, _Laptop]) -> list[str]:
         lines = []
         for words, hint in HINTS:
-            named = [plain(name) for name, each in concerned.items() if each.failed and words.search(each.said)]
+            named = [printable(name) for name, each in concerned.items() if each.failed and words.search(each.said)]
             lines += [f"{', '.join(named)}: {hint}."] if named else []
         return lines
 
@@ -170,4 +170,4 @@ def command(argv: Sequence[str], limit: Sequence[str] | None) -> str:
                 next(arguments, None)
         elif limit is None or not re.match(r"-l[^-]", word):
             words.append(SECRET.sub(r"\1...", word))
-    return plain(shlex.join([*words, *(["-l", ",".join(limit)] if limit is not None else [])]))
+    return printable(shlex.join([*words, *(["-l", ",".join(limit)] if limit is not None else [])]))

@@ -19,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 
 from .detached_module import DetachedModule
@@ -74,7 +75,7 @@ class TransferAction(ActionBase):
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
             check_bounds(arguments)
-            result.update(self.transfer(arguments, task_vars or {}))
+            result.update(printable_all(self.transfer(arguments, task_vars or {})))
         except ImagingError as error:
             result.update({**self.FACTS_OF_FAILURE, **error.facts}, failed=True, msg=str(error))
         return result

@@ -27,6 +27,7 @@ from unittest.mock import patch
 
 import zstandard
 
+from ansible_collections.fleet.imaging.plugins.action.image_info import describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices, hive_log
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fat import Fat
@@ -37,7 +38,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, largest_index
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
@@ -51,9 +52,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
-    ask_description,
+    ask_header,
     expect,
+    receive_index,
     receive_record,
     serve,
 )
@@ -221,8 +224,9 @@ def run_index(data: bytes) -> None:
 
 
 def run_reader(data: bytes) -> None:
-    """An image is read as a whole; a record that is believed decodes to what its hash says."""
+    """An image is read as a whole, and listed; a record that is believed decodes to what its hash says."""
     reader = ImageReader(Bytes(data))
+    json.dumps(printable_all(describe_image(reader)))
     codec, room = find_zstd().codec(), memoryview(bytearray(reader.header.geometry.chunk_size))
     for record in reader.all_records():
         check_record(reader, record, codec, room)
@@ -273,6 +277,9 @@ REPORT = Status(STREAMING, 1, 2, 1, 2, 1.5, {"read": {"busy": 1.0, "wait": 0.5, 
 class Answers:
     """A source that has little to say (``stream.conversation.Source``)."""
 
+    chunk_count = 10
+    largest_known = 1 << 20
+
     def header(self) -> bytes:
         """Something."""
         return b"header"
@@ -296,12 +303,13 @@ class Answers:
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """A few, whatever is asked for."""
+        assert 0 <= start <= end <= self.chunk_count
         for chunk in range(start, min(end, start + 2)):
             yield b"record", b"frame" if chunk % 2 else None
 
     def check(self, chunk: int) -> None:
-        """A number that fits."""
-        assert 0 <= chunk < 1 << 32
+        """One of the disk's."""
+        assert 0 <= chunk < self.chunk_count
 
 
 def linked(data: bytes) -> Link:
@@ -340,8 +348,9 @@ def run_sink(data: bytes) -> None:
         RecordHeader.unpack(payload, GEOMETRY, STREAM, framed=False)
 
     try:
-        packed, index = ask_description(link)
+        packed = ask_header(link)
         found = ImageHeader.unpack(packed)
+        index = receive_index(link, largest_index(found.geometry))
         if index:
             Index.unpack(index, packed, found.geometry)
         while receive_record(link, unpack, room, kept, Status.unpack) is not None:
@@ -396,7 +405,7 @@ def run_lsblk(data: bytes) -> None:
 
     for disk in devices.list_disks(answer):
         assert disk.size >= 0
-        assert disk.model.isprintable() and disk.serial.isprintable()
+        assert printable(disk.model) == disk.model and printable(disk.serial) == disk.serial
 
 
 def lsblk_seeds() -> list[bytes]:

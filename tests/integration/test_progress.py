@@ -96,11 +96,11 @@ def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
     own = environment(TMPDIR=str(temporary))
     with Terminal(command(inventory(tmp_path, 3), 60), own, str(ROOT / "playbooks")) as terminal:
         assert terminal.watch(lambda seen: len(bars(seen)) == 3), terminal.text()
-        assert list(temporary.glob("fleet-imaging-*")), "what the bars are told by"
+        assert list(temporary.glob("fleet.imaging.scratch-*")), "what the bars are told by"
         terminal.enter("\x03")
         assert terminal.finish(30) not in (None, 0)
         assert is_clean(terminal), terminal.text()
-    assert not list(temporary.glob("fleet-imaging-*"))
+    assert not list(temporary.glob("fleet.imaging.scratch-*"))
 
 
 def test_a_terminal_that_changes_its_size(tmp_path: Path) -> None:

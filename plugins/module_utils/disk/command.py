@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple, Sequence
 
 from ..errors import ImagingError
+from ..printable import printable
 
 SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 """Where disk tools lie; not on everybody's PATH."""
@@ -32,13 +33,8 @@ class CommandResult(NamedTuple):
 
     def complaint(self) -> str:
         """What the program said against it, in one line."""
-        said = " ".join((self.err.strip() or self.out.strip()).split())
-        return f"exit status {self.rc}, {said[:400]}" if said else f"exit status {self.rc}, without a word"
-
-
-def printable(text: str) -> str:
-    """A text that comes from a disk, without what a terminal would take for a command."""
-    return "".join(character for character in text if character.isprintable()).strip()
+        said = printable(" ".join((self.err.strip() or self.out.strip()).split())[:400])
+        return f"exit status {self.rc}, {said}" if said else f"exit status {self.rc}, without a word"
 
 
 RunCommand = Callable[[Sequence[str]], CommandResult]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from ..printable import printable
+from .command import RunCommand
 from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table

@@ -13,12 +13,13 @@ import contextlib
 import filecmp
 import os
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from typing import Iterator
 
 from ..errors import ImagingError
-from .command import CommandResult, RunCommand, printable
+from ..printable import printable
+from ..private_files import scratch_folder
+from .command import CommandResult, RunCommand
 from .fat import BadFat, Entry, Fat
 
 LARGEST_SAVED = 1 << 29
@@ -320,7 +321,7 @@ class FatTree(FileTree):
                 fat.write(folder, name, content)
         except Unreadable as error:
             raise ImagingError(f"{path} can't be copied: {error.__cause__}") from error
-        with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
+        with scratch_folder() as scratch:
             copy = os.path.join(scratch, "copy")
             self.save(path, copy)
             if not filecmp.cmp(source, copy, shallow=False):

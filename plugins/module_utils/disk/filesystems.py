@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from ..printable import printable
+from .command import RunCommand
 from .gpt import Read
 
 NOTHING_FOUND = 2

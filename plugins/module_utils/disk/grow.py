@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from ..printable import printable
+from .command import RunCommand
 from .devices import describe
 from .filesystems import CHECKS, detect, distrust_node
 from .partition_node import flush, partition_node

@@ -12,10 +12,10 @@ import hashlib
 import os
 import re
 import struct
-import tempfile
 from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
+from ..private_files import scratch_folder
 from .file_tree import FileTree
 
 MACHINES = {
@@ -125,7 +125,7 @@ def fallback_name(machine: str) -> str:
 
 def read_loaders(tree: FileTree, chosen: Sequence[str] = ()) -> Loaders:
     """Read the loaders of an EFI system partition; ``chosen`` are paths of others to look for. Raises ImagingError, MissingTool."""
-    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
+    with scratch_folder() as folder:
         scratch = os.path.join(folder, "loader")
 
         def read(paths: Iterator[str]) -> tuple[Loader, ...]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from typing import Iterable, Iterator
 
 from ..errors import ImagingError
+from ..private_files import scratch_folder
 from .command import RunCommand
 
 PROGRAMS = {
@@ -41,7 +41,7 @@ def used_blocks(run: RunCommand, filesystem: str, node: str, size: int) -> Itera
 
     What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
     """
-    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
+    with scratch_folder() as folder:
         path = os.path.join(folder, "map")
         # Without a log of its own partclone writes below /var/log, or fails. Never --force: it makes errors out to be warnings.
         log = os.path.join(folder, "log")

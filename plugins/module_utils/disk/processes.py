@@ -13,7 +13,7 @@ import re
 import stat
 from typing import Callable, Iterator, Sequence
 
-from .command import printable
+from ..printable import printable
 
 MOST_NAMED = 5
 

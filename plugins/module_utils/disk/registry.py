@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from typing import Callable, Iterator
 
 from ..errors import ImagingError
-from .command import MissingTool, printable
+from ..printable import printable
+from ..private_files import scratch_folder
+from .command import MissingTool
 from .file_tree import FileTree
 from .hive import BadHive, Hive
 
@@ -81,7 +82,7 @@ def _with_hive(tree: FileTree, path: str, read: Callable[[Hive, Registry], Regis
     place = tree.find(path)
     if place is None:
         raise BadHive(f"there is no {path}")
-    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, "hive")
         tree.save(place, copy)
         with open(copy, "r+b") as file:

@@ -12,7 +12,8 @@ import re
 from typing import Any, Mapping
 
 from ..errors import ImagingError
-from .command import RunCommand, printable
+from ..printable import printable
+from .command import RunCommand
 from .filesystems import Content
 
 TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE", "stray": "beside"}

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Iterator
 
-from .command import printable
+from ..printable import printable
 from .file_tree import FileTree
 from .registry import CONFIG, LARGEST_VALUE, Registry, read_registry
 

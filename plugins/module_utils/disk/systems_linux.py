@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Iterator
 
-from .command import printable
+from ..printable import printable
 from .file_tree import FileTree
 from .systems import UNKNOWN, Shared, System
 

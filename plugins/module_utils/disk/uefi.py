@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import Sequence
 
 from ..errors import ImagingError
+from ..private_files import scratch_folder
 from .command import MissingTool, RunCommand
 from .devices import describe
 from .file_tree import FatTree
@@ -160,7 +160,7 @@ def _make_fallback(tree: FatTree, boot: Boot) -> None:
     if file.lower().startswith("shim"):  # it starts what lies beside it
         copies = {f"{folder}/{each}": each for each in tree.names(folder) if each.lower().endswith(".efi")}
     copies[boot.made_from] = os.path.basename(boot.fallback)
-    with tempfile.TemporaryDirectory(prefix="fleet.imaging-") as scratch:
+    with scratch_folder() as scratch:
         for source, target in copies.items():
             local = os.path.join(scratch, "loader")
             tree.save(source, local)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping
 
-from ..disk.command import printable
+from ..printable import printable
 
 MOST_RANGES = 100
 """How many ranges are told apart in a result; the rest is counted."""

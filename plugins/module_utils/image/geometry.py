@@ -17,6 +17,9 @@ DEFAULT_CHUNK_SIZE = 4 << 20
 SMALLEST_CHUNK_SIZE = 64 << 10
 LARGEST_CHUNK_SIZE = 16 << 20
 LARGEST_DISK = 1 << 50
+MOST_CHUNKS = 1 << 23
+"""A disk of 32 TiB in chunks of 4 MiB. Each takes about 200 bytes of an image, also when it is not used."""
+
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 
 
@@ -79,4 +82,8 @@ class Geometry:
             raise ImagingError(
                 f"A chunk size of {chunk} bytes is out of bounds: expected a power of two from "
                 f"{SMALLEST_CHUNK_SIZE} to {LARGEST_CHUNK_SIZE}."
+            )
+        if self.chunk_count > MOST_CHUNKS:
+            raise ImagingError(
+                f"A disk of {self.disk_size} bytes is too large: expected at most {MOST_CHUNKS * chunk}, in chunks of {chunk} bytes."
             )

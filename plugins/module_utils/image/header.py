@@ -18,8 +18,31 @@ from .record import STREAM_SIZE
 
 FORMAT = "fleet.imaging"
 VERSION = 1
-LARGEST_HEADER = 16 << 20
-"""Bytes. A partition table of 128 entries takes about 30 KiB."""
+LARGEST_HEADER = 1 << 20
+"""Bytes. A partition table of 128 entries takes about 30 KiB. As JSON it may take a hundred times as much memory when it is read."""
+
+
+SHOWN = 80
+"""Characters that are shown of a value which can't be right."""
+
+EXPECTED = {str: "a text", int: "a whole number, within the disk", list: "a list of objects"}
+
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    "": dict.fromkeys(("created", "collection_version"), str),
+    "partition_table": {"label": str, "partitions": list},
+    "partition_table.partitions": {},
+    "source": {
+        **dict.fromkeys(("host", "node", "device", "model", "serial", "wwn", "used_map", "generalization"), str),
+        **dict.fromkeys(("partitions", "systems", "findings"), list),
+    },
+    "source.partitions": {
+        **dict.fromkeys(("number", "start", "size"), int),
+        **dict.fromkeys(("content", "label"), str),
+    },
+    "source.systems": dict.fromkeys(("name", "edition", "build", "architecture", "computer_name"), str),
+    "source.findings": {},
+}
+"""What is read of a header's objects, and its types. What else there is, is kept as it is."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +77,19 @@ class ImageHeader:
             },
             indent=1,
         ).encode()
+        if len(packed) > LARGEST_HEADER:
+            raise ImagingError(
+                f"The header of this disk's image takes {len(packed)} bytes, and may take {LARGEST_HEADER}: its partition table has too many entries."
+            )
         return packed.ljust(room)
 
     @classmethod
     def unpack(cls, data: bytes) -> ImageHeader:
         """Read :meth:`pack`'s form, trusting none of it; raises ImagingError."""
+        if len(data) > LARGEST_HEADER:
+            raise ImagingError(
+                f"An image's header of {len(data)} bytes is too long: expected at most {LARGEST_HEADER}."
+            )
         try:
             value = json.loads(data.decode())
         except (ValueError, RecursionError) as error:
@@ -73,25 +104,55 @@ class ImageHeader:
         disk, table, source = value.get("disk"), value.get("partition_table"), value.get("source")
         if not isinstance(disk, dict) or not isinstance(source, dict) or not (table is None or isinstance(table, dict)):
             raise ImagingError("The image's header lacks its disk, partition table or source.")
+        geometry = Geometry.from_json(disk)
+        for place, entry in (("", value), ("partition_table", table or {}), ("source", source)):
+            _check_fields(entry, place, geometry)
         return cls(
-            Geometry.from_json(disk),
+            geometry,
             _stream(value.get("stream")),
-            str(value.get("created", "")),
+            value.get("created") or "",
             table,
             source,
-            str(value.get("collection_version", "")),
-            _bad_ranges(value.get("bad_ranges", [])),
+            value.get("collection_version") or "",
+            _bad_ranges(value.get("bad_ranges", []), geometry),
         )
 
 
-def _bad_ranges(value: Any) -> list[dict[str, Any]]:
+def _check_fields(entry: Mapping[str, Any], place: str, geometry: Geometry) -> None:
+    """Raise ImagingError when a known field has a value of another type than it should; a field may be missing, or null."""
+    for name, kind in FIELDS[place].items():
+        value = entry.get(name)
+        if value is None:
+            continue
+        if kind is int:
+            right = is_whole(value) and 0 <= value <= geometry.disk_size
+        elif kind is list:
+            right = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+        else:
+            right = isinstance(value, kind)
+        if not right:
+            shown = repr(value)[:SHOWN] if isinstance(value, (str, float)) else f"a {type(value).__name__}"
+            raise ImagingError(f"The image's header gives {shown} as {name}: expected {EXPECTED[kind]}.")
+        for each in value if kind is list else ():
+            _check_fields(each, f"{place}.{name}", geometry)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value from outside is a whole number; JSON's true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _bad_ranges(value: Any, geometry: Geometry) -> list[dict[str, Any]]:
     ranges = []
     for each in value if isinstance(value, list) else [value]:
         entry = each if isinstance(each, dict) else {}
-        start, end = entry.get("start"), entry.get("end")
-        if not all(isinstance(number, int) and not isinstance(number, bool) for number in (start, end)):
-            raise ImagingError(f"The image's header gives {each!r} as a range that could not be read.")
-        ranges.append({"start": start, "end": end, "partition": str(entry.get("partition", ""))})
+        start, end, partition = entry.get("start", -1), entry.get("end", -1), entry.get("partition", "")
+        right = is_whole(start) and is_whole(end) and isinstance(partition, str)
+        if not right or not 0 <= start < end <= geometry.disk_size:
+            raise ImagingError(
+                "The image's header names a range that could not be read, which can't be one of this disk."
+            )
+        ranges.append({"start": start, "end": end, "partition": partition})
     return ranges
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Union
 
 from ..errors import ImagingError
-from .geometry import Geometry
+from .geometry import UNIT, Geometry
 from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
 
 MAGIC = b"FLIMIDX1"
@@ -27,6 +27,10 @@ ROW = struct.Struct("<IBBHIQI32s")
 """Chunk, flags, a reserved zero, count of used ranges, where they begin (in ranges), frame offset in the file, frame size, SHA-256 of the content."""
 
 LARGEST_TOTALS = 1 << 20
+
+LARGEST_INDEX = 512 << 20
+"""Bytes; that of a disk of 8 TiB with a hundred used ranges in every chunk of 4 MiB is as large. Both ends have it in memory."""
+
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -99,6 +103,10 @@ class Index:
             row.frame_size,
             row.content_hash,
         )
+        if len(self._rows) + len(self._ranges) + ROW.size + len(row.ranges) > LARGEST_INDEX:
+            raise BadIndex(
+                f"The index of this disk takes more than {LARGEST_INDEX} bytes: what is used of it is too scattered."
+            )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]
 
@@ -230,6 +238,12 @@ class Index:
         if digest.digest() != root:
             raise BadIndex("The index does not match its own root digest.")
         self._checked_root = root
+
+
+def largest_index(geometry: Geometry) -> int:
+    """The most bytes that the packed index of a disk may have."""
+    most_ranges = geometry.chunk_size // UNIT // 2
+    return min(LARGEST_INDEX, geometry.chunk_count * (ROW.size + most_ranges * RANGE.size)) + HEAD.size + LARGEST_TOTALS
 
 
 class _Chunks:

@@ -15,6 +15,7 @@ import os
 from typing import BinaryIO
 
 from ..errors import ImagingError
+from ..private_files import open_own
 
 BUFFER = 1 << 20
 
@@ -23,7 +24,7 @@ class Place:
     """The right to write the image of one path, for as long as this process holds the lock on the partial file (mode 0600)."""
 
     def __init__(self, path: str) -> None:
-        """Take the place; raises ImagingError when another capture has it, and OSError."""
+        """Take the place; raises ImagingError when another capture has it, or what is there is not this user's, and OSError."""
         self.path = path
         self.partial = path + ".partial"
         self.left = self.partial + ".old"
@@ -36,10 +37,10 @@ class Place:
             raise
 
     def _open_alone(self) -> BinaryIO:
-        descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(self.partial)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(descriptor), os.stat(self.partial)):
+            if not os.path.samestat(os.fstat(descriptor), os.lstat(self.partial)):
                 raise FileNotFoundError
         except (BlockingIOError, FileNotFoundError):
             os.close(descriptor)
@@ -131,7 +132,7 @@ def name_file(partial: str, path: str) -> None:
 
 def _size(path: str) -> int:
     try:
-        return os.path.getsize(path)
+        return os.lstat(path).st_size
     except FileNotFoundError:
         return 0
 

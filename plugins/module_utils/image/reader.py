@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import stat
 from array import array
 from dataclasses import dataclass
 from typing import Iterator, Protocol
@@ -18,7 +19,7 @@ from typing import Iterator, Protocol
 from ..errors import ImagingError
 from ..zstd import Codec
 from .header import LARGEST_HEADER, ImageHeader
-from .index import Index, Row
+from .index import Index, Row, largest_index
 from .record import (
     FIELDS,
     HEADER_MAGIC,
@@ -52,10 +53,16 @@ class FileSource:
     """The byte ranges of a file."""
 
     def __init__(self, path: str) -> None:
-        """Open ``path``; raises OSError."""
+        """Open ``path``; raises OSError, and BadImage when it is no regular file."""
         self.name = path
-        self._file = open(path, "rb", buffering=0)
-        self.size = os.fstat(self._file.fileno()).st_size
+        # Opening a FIFO or a device must neither wait nor do anything.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        self._file = open(descriptor, "rb", buffering=0)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            self._file.close()
+            raise BadImage(f"{path} is no regular file, and so it is no image.")
+        self.size = found.st_size
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``."""
@@ -153,29 +160,33 @@ class ImageReader(StoredRecords):
             raise BadImage(f"{source.name}: {error}") from error
 
     def _open(self) -> None:
-        table, table_size = self._read_seek_table()
-        stored, content = table.stored, table.content
-        if len(stored) < 2 or sum(stored) + table_size != self.source.size:
-            raise BadImage(f"{self.source.name} is not as long as its seek table says: it was cut short or damaged.")
-        self.packed_header = self._skippable(0, stored[0], HEADER_MAGIC, LARGEST_HEADER)
+        table_size = self._seek_table_size()
+        header_size = SKIPPABLE.size + self._skippable_size(0)
+        self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, LARGEST_HEADER)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
-        if len(stored) != 2 + 2 * geometry.chunk_count or content[0] or any(content[1::2]):
+        # Before the table is read, because only the header bounds it.
+        if table_size != SeekTable.size_of(2 + 2 * geometry.chunk_count):
             raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")
+        table = SeekTable.unpack(self.source.read_range(self.source.size - table_size, table_size))
+        stored, content = table.stored, table.content
+        if sum(stored) + table_size != self.source.size or stored[0] != header_size:
+            raise BadImage(f"{self.source.name} is not as long as its seek table says: it was cut short or damaged.")
+        if content[0] or any(content[1::2]):
+            raise BadImage(f"{self.source.name}: the seek table gives content to frames that have none.")
         for chunk, length in enumerate(content[2::2]):
             if length != geometry.length(chunk):
                 raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
         index_offset = self.source.size - table_size - stored[-1]
-        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, stored[-1])
+        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, largest_index(geometry))
         self._read_index(stored)
         self.stored_bytes = self.source.size
 
-    def _read_seek_table(self) -> tuple[SeekTable, int]:
+    def _seek_table_size(self) -> int:
         size = self.source.size
         if size < FOOTER.size:
             raise BadImage(f"{self.source.name} has only {size} bytes: it is no image.")
-        table_size = SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
-        return SeekTable.unpack(self.source.read_range(size - table_size, table_size)), table_size
+        return SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
 
     def _read_index(self, stored: array[int]) -> None:
         """Unpack the index and hold each of its rows against the seek table."""

@@ -14,6 +14,7 @@ import sys
 from array import array
 
 from ..errors import ImagingError
+from .geometry import MOST_CHUNKS
 from .record import SEEK_TABLE_MAGIC, SKIPPABLE
 
 FOOTER = struct.Struct("<IBI")
@@ -21,8 +22,8 @@ FOOTER = struct.Struct("<IBI")
 
 FOOTER_MAGIC = 0x8F92EAB1
 ROW_SIZE = 8
-LARGEST_ROWS = (1 << 27) - 1
-"""The format's own bound on the number of frames (ZSTD_SEEKABLE_MAXFRAMES)."""
+LARGEST_ROWS = 2 + 2 * MOST_CHUNKS
+"""Header, index, and two frames for each chunk; fewer than the format's own bound (ZSTD_SEEKABLE_MAXFRAMES, 2^27)."""
 
 
 class SeekTable:
@@ -48,12 +49,18 @@ class SeekTable:
 
     def pack(self) -> bytes:
         """The table as the last skippable frame of a file."""
-        rows = array("I", self._sizes)
+        rows = self._sizes
         if sys.byteorder == "big":
+            rows = array("I", rows)
             rows.byteswap()
         count = len(rows) // 2
-        body = rows.tobytes() + FOOTER.pack(count, 0, FOOTER_MAGIC)
-        return SKIPPABLE.pack(SEEK_TABLE_MAGIC, len(body)) + body
+        head = SKIPPABLE.pack(SEEK_TABLE_MAGIC, self.size_of(count) - SKIPPABLE.size)
+        return b"".join((head, memoryview(rows).cast("B"), FOOTER.pack(count, 0, FOOTER_MAGIC)))
+
+    @staticmethod
+    def size_of(rows: int) -> int:
+        """The size of the whole skippable frame of a table with so many rows."""
+        return SKIPPABLE.size + rows * ROW_SIZE + FOOTER.size
 
     @staticmethod
     def packed_size(footer: bytes, file_size: int) -> int:
@@ -63,12 +70,12 @@ class SeekTable:
             raise ImagingError(
                 "The file does not end with a seek table: it is cut short, or no image of this collection."
             )
-        size = SKIPPABLE.size + count * ROW_SIZE + FOOTER.size
+        size = SeekTable.size_of(count)
         if descriptor or count > LARGEST_ROWS or size > file_size:
             raise ImagingError(
                 f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be."
             )
-        return int(size)
+        return size
 
     @classmethod
     def unpack(cls, data: bytes) -> SeekTable:

@@ -24,7 +24,7 @@ from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
-from ..image.index import Index
+from ..image.index import Index, largest_index
 from ..image.record import STREAM_SIZE
 from ..stream.conversation import serve
 from ..stream.link import Link
@@ -119,6 +119,16 @@ class CaptureSource:
         self.capture: Capture | None = None
         self._header = b""
         self._reporter = Reporter()
+
+    @property
+    def chunk_count(self) -> int:
+        """Of the whole disk."""
+        return self._disk.geometry.chunk_count
+
+    @property
+    def largest_known(self) -> int:
+        """That of this disk."""
+        return largest_index(self._disk.geometry)
 
     def header(self) -> bytes:
         """Map what is used on the first call, and say what the image is of."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
+
+from ..private_files import remove_own_folder
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -27,7 +28,14 @@ def forget_job(run_id: str) -> None:
     """Have this process's run leave no result."""
     path = job_folder(run_id)
     if path is not None:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_own_folder(path)
+
+
+def forget_other_job(run_id: str) -> None:
+    """Remove the result of another run, which lies beside this process's own."""
+    own, name = os.path.split(os.path.expanduser(os.environ.get("ANSIBLE_ASYNC_DIR", "")))
+    if RUN_ID.fullmatch(name) and RUN_ID.fullmatch(run_id):
+        remove_own_folder(os.path.join(own, run_id))
 
 
 def forget_uncollected(run_id: str, age: float) -> None:
@@ -41,12 +49,16 @@ def forget_uncollected(run_id: str, age: float) -> None:
         return
     for other in others:
         if other.name != run_id and _ended_before(other.path, time.time() - age):
-            shutil.rmtree(other.path, ignore_errors=True)
+            remove_own_folder(other.path)
 
 
 def _ended_before(folder: str, moment: float) -> bool:
     try:
         for entry in os.scandir(folder):
+            if not entry.is_file(
+                follow_symlinks=False
+            ):  # nothing of async_wrapper's; to open a FIFO could take for ever
+                return False
             with open(entry.path, encoding="utf-8") as file:
                 job = json.load(file)
             # async_status: what says "started" and not "finished" still runs.

@@ -27,13 +27,15 @@ from ..engine.stopwatch import Stopwatches
 from ..engine.unused import Discarding
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.index import Index, Row
+from ..image.index import Index, Row, largest_index
 from ..image.record import RecordHeader
 from ..stream.conversation import (
-    ask_description,
+    MOST_WANTS,
+    ask_header,
     damaged,
     finish,
     raise_end,
+    receive_index,
     receive_record,
     tell_progress,
     want,
@@ -175,8 +177,9 @@ class RestoreSink:
             self._discarding.finish(0.0)
 
     def _learn(self, link: Link) -> None:
-        packed_header, packed_index = ask_description(link)
+        packed_header = ask_header(link)
         header = ImageHeader.unpack(packed_header)
+        packed_index = receive_index(link, largest_index(header.geometry))
         index = Index.unpack(packed_index, packed_header, header.geometry)
         found = index.root_digest()
         if found != self._request.root_digest:
@@ -326,11 +329,13 @@ class RestoreSink:
             nonlocal requests
             while True:
                 last = self._look.finished or self._looking is None
-                requests += self._ask(link)
+                if requests < MOST_WANTS:
+                    requests += self._ask(link)
                 if requests:
                     self._tell_progress(link)
                     header = receive_record(link, unpack, room)
                     if header is not None:
+                        self._check_asked(header.chunk)
                         return header
                     requests -= 1
                 elif last:
@@ -347,6 +352,11 @@ class RestoreSink:
         row = next(self._look.rows(REQUESTED), None)
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
+
+    def _check_asked(self, chunk: int) -> None:
+        """Raise ImagingError for a record that nobody asked for: what it would overwrite is right, or beyond the end of this disk."""
+        if chunk >= len(self._look.states) or self._look.states[chunk] not in (REQUESTED, WRITTEN):
+            raise ImagingError(f"The controller sent chunk {chunk}, which this laptop did not ask for. Run again.")
 
     def _count_damaged(self, error: DamagedFrame) -> NoReturn:
         times = self._damaged[error.chunk] = self._damaged.get(error.chunk, 0) + 1

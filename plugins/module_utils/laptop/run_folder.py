@@ -14,15 +14,17 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterator
 
 from ..errors import ImagingError
+from ..private_files import open_new, open_own, remove_own_folder
+from .job import forget_other_job
 
 STARTING = "starting"
 LISTENING = "listening"
@@ -30,11 +32,13 @@ CONNECTED = "connected"
 WAITING = "waiting"
 
 FOLDER_SCRIPT = (
-    'if [ "$(id -u)" = 0 ]; then echo /run/fleet.imaging; else echo "${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi'
+    'if [ "$(id -u)" = 0 ]; then d=/run/fleet.imaging; else d="${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi; '
+    'if [ -d "$d" ] && [ ! -L "$d" ] && [ -O "$d" ]; then echo "$d"; else echo /dev/null; fi'
 )
-"""The same choice as :func:`folder_path`, for a shell."""
+"""The same choice as :func:`folder_path`, for a shell; what has no files where there is no such folder, or it is somebody else's."""
 
-PAYLOAD = re.compile(r"(/.*/ansible_[^/]*_payload_[^/]+)(/.*)?")
+PAYLOAD = "ansible_[A-Za-z0-9_.]*_payload_[A-Za-z0-9_]*"
+"""The names of the folders that Ansible's wrapper makes for modules, in the folder for temporary files; for sed, too."""
 
 STARTING_GRACE = 30.0
 """Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
@@ -56,8 +60,8 @@ def folder_path() -> str:
 class Run:
     """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
 
-    ``since`` is when that last changed (:func:`clock`). ``payload`` is the folder that Ansible's wrapper has made for the module, and
-    removes again unless it is killed; ``job`` the one for its result (``laptop.job``).
+    ``since`` is when that last changed (:func:`clock`). ``payload`` is the name of the folder that Ansible's wrapper has made for the module,
+    and removes again unless it is killed. No file has a path that anything is removed by.
     """
 
     run_id: str
@@ -68,12 +72,21 @@ class Run:
     state: str
     since: float
     payload: str = ""
-    job: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value of another type than it should have: a run may have been read from a file."""
+        for names, kind in ((TEXTS, str), (NUMBERS, int), (("since",), (int, float))):
+            if not all(isinstance(getattr(self, name), kind) for name in names):
+                raise ValueError("no run")
+
+
+TEXTS = ("run_id", "device", "state", "payload")
+NUMBERS = ("pid", "started", "port")
 
 
 def payload_folder() -> str:
-    """The folder that Ansible's wrapper has unpacked this process's module into; "" when there is none."""
-    found = PAYLOAD.match(str(getattr(sys.modules.get("ansible"), "__file__", "")))
+    """The name of the folder that Ansible's wrapper has unpacked this process's module into; "" when there is none."""
+    found = re.search(f"/({PAYLOAD})(/|$)", str(getattr(sys.modules.get("ansible"), "__file__", "")))
     return found[1] if found else ""
 
 
@@ -111,7 +124,9 @@ class RunFolder:
     def write(self, run: Run) -> None:
         """Publish a run, whole or not at all."""
         path = self._file(run.run_id)
-        with open(path + ".new", "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ".new")
+        with open(open_new(path + ".new"), "w", encoding="utf-8") as file:
             json.dump(asdict(run), file)
         os.replace(path + ".new", path)
 
@@ -128,17 +143,18 @@ class RunFolder:
         try:
             with open(os.path.join(self.path, name), encoding="utf-8") as file:
                 value: Any = json.load(file)
-            return Run(**value)
+            run = Run(**value)
+            return run if f"{run.run_id}.json" == name else None
         except (OSError, ValueError, TypeError):
             return None
 
     def _bury(self, name: str) -> None:
         """Remove what a run whose process is dead has left."""
         run = self._load(name)
-        if run is not None and PAYLOAD.fullmatch(run.payload):
-            shutil.rmtree(run.payload, ignore_errors=True)
-        if run is not None and run.run_id and os.path.basename(run.job) == run.run_id:
-            shutil.rmtree(run.job, ignore_errors=True)
+        if run is not None:
+            if re.fullmatch(PAYLOAD, run.payload):
+                remove_own_folder(os.path.join(tempfile.gettempdir(), run.payload))
+            forget_other_job(run.run_id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, name))
 
@@ -155,7 +171,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        with open(os.path.join(self.path, "lock"), "w", encoding="ascii") as file:
+        with open(open_own(os.path.join(self.path, "lock")), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -13,7 +13,7 @@ from typing import Any, Callable
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import ControllerGone, Listener
-from .job import forget_job, forget_uncollected, job_folder
+from .job import forget_job, forget_uncollected
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
 
@@ -52,7 +52,6 @@ class Session:
             STARTING,
             clock(),
             payload_folder(),
-            job_folder(run_id) or "",
         )
         forget_uncollected(run_id, link_timeout)
         self.notes = self._folder.enter(self._run)

@@ -12,13 +12,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 
-from ..disk.command import MissingTool, RunCommand, printable
+from ..disk.command import MissingTool, RunCommand
 from ..disk.filesystems import Content, detect
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
 from ..engine.places import known_partitions
 from ..errors import ImagingError
 from ..image.header import ImageHeader
+from ..printable import printable
 
 Entries = Mapping[str, Mapping[str, str]]
 """What a partition table says: of the table itself, and of each partition by its number."""

@@ -17,17 +17,25 @@ A broken link is made again and the sink asks for what it still lacks: nobody ha
 from __future__ import annotations
 
 import contextlib
-import queue
 import struct
 import threading
+from collections import deque
 from typing import Callable, Generator, Iterable, NoReturn, Protocol, TypeVar
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
 
 RANGE = struct.Struct("<II")
-LARGEST_INDEX = 1 << 30
 CHUNK = struct.Struct("<I")
+
+MOST_WANTS = 64
+"""How many of its requests a sink has under way. More would only wait in the source's memory."""
+
+MOST_WAITING = 4 << 20
+"""Bytes of messages that a source keeps until it comes to them; from then on the other end has to wait. Sixty-four requests take less."""
+
+MESSAGE_OVERHEAD = 256
+"""Bytes that a message takes beside its payload, roughly."""
 
 
 class PeerEnded(ImagingError):
@@ -36,6 +44,14 @@ class PeerEnded(ImagingError):
 
 class Source(Protocol):
     """The end that has the content."""
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks there are to be asked for."""
+
+    @property
+    def largest_known(self) -> int:
+        """Bytes that the index may have which :meth:`known` hears; 0 where nothing is to be heard."""
 
     def header(self) -> bytes:
         """The packed image header."""
@@ -60,14 +76,19 @@ class Source(Protocol):
 
 
 class _Inbox:
-    """Reads a link in a thread of its own, so that a source hears its sink while it sends. Reports of progress are passed on at once."""
+    """Reads a link in a thread of its own, so that a source hears its sink while it sends. Reports of progress are passed on at once.
+
+    What the source has not come to yet is kept, up to ``MOST_WAITING`` bytes; then the link is not read any further.
+    """
 
     def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
         self._link = link
         self._heard = heard
         self._error: ImagingError | None = None
         self._end: Message | None = None
-        self._messages: queue.SimpleQueue[Message | ImagingError] = queue.SimpleQueue()
+        self._messages: deque[Message | ImagingError] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def _read(self) -> None:
@@ -80,20 +101,33 @@ class _Inbox:
                 if message.kind == Kind.END:
                     self._end = message
                     self._link.close()  # wakes whoever is blocked in sending
-                self._messages.put(message)
+                self._put(message, len(message.payload) + MESSAGE_OVERHEAD)
                 if message.kind in (Kind.END, Kind.DONE):
                     return
         except LinkError as error:
-            self._messages.put(error)
+            self._put(error)
         except ImagingError as error:
             self._error = error
             self._link.close()
-            self._messages.put(error)
+            self._put(error)
+
+    def _put(self, message: Message | ImagingError, size: int = 0) -> None:
+        with self._changed:
+            while size and self._waiting and self._waiting + size > MOST_WAITING and not self._link.closed:
+                self._changed.wait(1.0)
+            self._messages.append(message)
+            self._waiting += size
+            self._changed.notify_all()
 
     def next(self) -> Message:
-        message = self._messages.get()
-        if isinstance(message, ImagingError):
-            raise message
+        with self._changed:
+            while not self._messages:
+                self._changed.wait()
+            message = self._messages.popleft()
+            if isinstance(message, ImagingError):
+                raise message
+            self._waiting -= len(message.payload) + MESSAGE_OVERHEAD
+            self._changed.notify_all()
         return message
 
     def raise_if_ended(self) -> None:
@@ -112,11 +146,11 @@ def serve(link: Link, source: Source) -> None:
         if message.kind == Kind.DESCRIBE:
             describe(link, source.header(), source.index())
         elif message.kind == Kind.HEADER:
-            source.known(message.payload, _index_pieces(inbox.next))
+            source.known(message.payload, _index_pieces(inbox.next, source.largest_known))
         elif message.kind == Kind.WANT:
             _serve_records(link, inbox, source, message.payload)
         elif message.kind == Kind.DAMAGED:
-            source.check(*_unpack(CHUNK, message.payload))
+            source.check(_unpack_damaged(message.payload, source.chunk_count))
         elif message.kind == Kind.DONE:
             link.send(Kind.DONE)
             return
@@ -125,7 +159,7 @@ def serve(link: Link, source: Source) -> None:
 
 
 def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) -> None:
-    for start, end in _unpack_want(payload):
+    for start, end in _unpack_want(payload, source.chunk_count):
         with contextlib.closing(source.records(start, end)) as records:
             for header, frame in records:
                 try:
@@ -148,13 +182,18 @@ def describe(link: Link, header: bytes, index: bytes) -> None:
     link.send(Kind.INDEX)
 
 
-def ask_description(link: Link) -> tuple[bytes, bytes]:
-    """The sink's first question: the source's packed header and index (empty when there is none yet)."""
+def ask_header(link: Link) -> bytes:
+    """The sink's first question: the source's packed header, which its index follows (:func:`receive_index`)."""
     link.send(Kind.DESCRIBE)
-    return expect(link, Kind.HEADER).payload, _index_pieces(link.receive)
+    return expect(link, Kind.HEADER).payload
 
 
-def _index_pieces(receive: Callable[[], Message]) -> bytes:
+def receive_index(link: Link, most: int) -> bytes:
+    """The source's packed index, empty when there is none yet; raises ImagingError when it has more than ``most`` bytes."""
+    return _index_pieces(link.receive, most)
+
+
+def _index_pieces(receive: Callable[[], Message], most: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -165,8 +204,8 @@ def _index_pieces(receive: Callable[[], Message]) -> bytes:
         if not piece:
             return b"".join(pieces)
         size += len(piece)
-        if size > LARGEST_INDEX:
-            raise ImagingError(f"The other end sends an index of more than {LARGEST_INDEX} bytes, which no disk has.")
+        if size > most:
+            raise ImagingError(f"The other end sends an index of more than {most} bytes, which this disk can't have.")
         pieces.append(piece)
 
 
@@ -246,14 +285,23 @@ def raise_end(message: Message) -> NoReturn:
     raise LinkError(f"The other end said {message.kind.name} out of turn.")
 
 
-def _unpack_want(payload: bytes) -> list[tuple[int, int]]:
+def _unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
+    """Ranges in ascending order of a disk with so many chunks; raises ImagingError."""
     if len(payload) % RANGE.size:
-        raise LinkError("The other end asked for chunks in a form that can't be read.")
-    return [(int(start), int(end)) for start, end in RANGE.iter_unpack(payload)]
+        raise ImagingError("The other end asked for chunks in a form that can't be read.")
+    ranges, before = [], 0
+    for start, end in RANGE.iter_unpack(payload):
+        if not before <= start <= end <= chunks:
+            raise ImagingError(
+                f"The other end asked for chunks {start} to {end}, out of order or beyond the {chunks} that the disk has."
+            )
+        ranges.append((start, end))
+        before = end
+    return ranges
 
 
-def _unpack(form: struct.Struct, payload: bytes) -> tuple[int, ...]:
-    if len(payload) != form.size:
-        raise LinkError("The other end named chunks in a form that can't be read.")
-    numbers: tuple[int, ...] = form.unpack(payload)
-    return numbers
+def _unpack_damaged(payload: bytes, chunks: int) -> int:
+    chunk: int = CHUNK.unpack(payload)[0] if len(payload) == CHUNK.size else chunks
+    if chunk >= chunks:
+        raise ImagingError("The other end asked for chunks again that the disk does not have.")
+    return chunk

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import socket
@@ -88,10 +89,13 @@ class Listener:
             if channel not in self._unproven:
                 return
             self._unproven.remove(channel)
-            superseded = self._current
-        self._links.put(Link(channel, keys, self._silence))
-        if superseded is not None:
-            superseded.close()
+            superseded = [self._current] if self._current is not None else []
+            with contextlib.suppress(queue.Empty):
+                while True:  # nobody has taken them yet, and only the newest counts
+                    superseded.append(self._links.get_nowait())
+            self._links.put(Link(channel, keys, self._silence))
+        for link in superseded:
+            link.close()
 
     def next_link(self, timeout: float) -> Link:
         """The newest link to the controller, which closes the ones before; raises ControllerGone after ``timeout`` seconds without one."""
@@ -101,9 +105,6 @@ class Listener:
             raise ControllerGone(
                 f"No controller connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
             ) from None
-        while not self._links.empty():
-            link.close()
-            link = self._links.get()
         with self._lock:
             self._current = link
         return link

@@ -22,8 +22,9 @@ import time
 from dataclasses import dataclass
 from typing import Iterator, Protocol, Sequence
 
+from ..errors import ImagingError
 from .conversation import expect, finish, raise_end
-from .link import Kind, Link, LinkError, Message
+from .link import LARGEST_BODY, Kind, Link, LinkError, Message
 
 AMOUNT = struct.Struct("<II")
 HEAD = struct.Struct("<I32s")
@@ -101,7 +102,7 @@ def serve_probe(link: Link, probed: Probed) -> None:
                 raise LinkError(f"The other end asked for {kib} KiB in {milliseconds} ms, which no probe needs.")
             probed.carried(send_pieces(link, random_pieces(), kib << 10, milliseconds / 1000), None)
         elif message.kind == Kind.RECORD:
-            received = _receive(link, message, probed)
+            received = _receive(link, message, probed, (MOST_KIB << 10) + LARGEST_BODY)
             probed.carried(None, received)
             link.send(Kind.PROGRESS, AMOUNT.pack(received.size >> 10, min(int(received.seconds * 1e6), (1 << 32) - 1)))
         elif message.kind == Kind.DONE:
@@ -120,7 +121,7 @@ def ask_to_measure(link: Link) -> None:
 def measure_from_laptop(link: Link, size: int, seconds: float) -> Carried:
     """Have the laptop send for so many bytes or seconds, whichever comes first; raises LinkError, PeerEnded."""
     link.send(Kind.WANT, AMOUNT.pack(size >> 10, int(seconds * 1000)))
-    return _receive(link, link.receive(), None)
+    return _receive(link, link.receive(), None, size + LARGEST_BODY)
 
 
 def measure_to_laptop(link: Link, pieces: Sequence[Piece], size: int, seconds: float) -> Carried:
@@ -155,8 +156,8 @@ def _over_and_over(ready: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes
         yield from ready
 
 
-def _receive(link: Link, message: Message, probed: Probed | None) -> Carried:
-    """Take pieces, from the one that ``message`` announces to SERVED.
+def _receive(link: Link, message: Message, probed: Probed | None, most: int) -> Carried:
+    """Take pieces of ``most`` bytes in all, from the one that ``message`` announces to SERVED.
 
     Time counts from the end of the first piece, so that it is the link's alone, unless there is only one.
     """
@@ -169,6 +170,8 @@ def _receive(link: Link, message: Message, probed: Probed | None) -> Carried:
         content_size, digest = _unpack_head(message.payload)
         if message.body_size > len(room):
             room = memoryview(bytearray(message.body_size))  # the link has checked that it is not too large
+        if size + message.body_size > most:
+            raise ImagingError(f"The other end sent more than the {most} bytes that a probe asks for at the most.")
         body = room[: message.body_size]
         link.receive_body(body)
         if hashlib.sha256(body).digest() != digest:

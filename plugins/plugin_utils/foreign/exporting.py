@@ -18,6 +18,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import name_file, sync_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
+from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
 
 from .holes import write_with_holes
@@ -81,7 +82,7 @@ def export_image(image: ImageReader, path: str, kind: str) -> int:
 
 def _open_new(partial: str) -> BinaryIO:
     try:
-        return open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+        return open(open_new(partial), "wb")
     except FileExistsError as error:
         raise ImagingError(
             f"{partial} exists: another export to that file is running, or was killed. See that none is, and remove it."
@@ -139,18 +140,20 @@ COMPRESS: dict[str, Callable[[bytes | memoryview], bytes]] = {
 
 def _convert(partial: str) -> None:
     """Turn a raw file into qcow2, in its place, and compare the two."""
-    raw = partial + ".raw"
-    os.replace(partial, raw)
+    converted = partial + "." + QCOW2
+    _open_new(converted).close()  # so that nobody else can put a link there
     try:
         for command in (
-            [QEMU_IMG, "convert", "-f", "raw", "-O", "qcow2", raw, partial],
-            [QEMU_IMG, "compare", "-f", "raw", "-F", "qcow2", raw, partial],
+            [QEMU_IMG, "convert", "-f", "raw", "-O", "qcow2", partial, converted],
+            [QEMU_IMG, "compare", "-f", "raw", "-F", "qcow2", partial, converted],
         ):
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ImagingError(f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()}.")
+        os.replace(converted, partial)
     finally:
-        os.unlink(raw)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(converted)
 
 
 def check_tools(kind: str) -> None:

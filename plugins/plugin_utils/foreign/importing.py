@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.place import P
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import store_error
@@ -154,7 +155,9 @@ class _Import:
         unpacked = self._place.partial + UNPACKED
         try:
             if self._source.format != RAW:
-                with open(unpacked, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(unpacked)  # of an import that was killed
+                with open(open_new(unpacked), "wb") as file:
                     self.unpacked_by = unpack(self._source, file)
                 path = unpacked
             with contextlib.closing(FileDisk(path)) as disk:

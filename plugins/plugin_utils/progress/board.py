@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate
 
-from .line import News, limited, plain, rows
+from .line import News, limited, rows
 
 GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 RECONNECTING = "reconnecting"
@@ -85,7 +86,7 @@ def _commonest(going: Iterable[News]) -> str:
 
 
 def _coloured(news: News, line: str) -> str:
-    host = plain(news.host)
+    host = printable(news.host)
     rest = line[len(host) :]
     if news.state.startswith(RECONNECTING):
         return f"{host}{YELLOW}{rest}{PLAIN}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
 
 BAR = 24
@@ -63,11 +63,6 @@ class News:
         return max(0.0, min(1.0, self.done / self.total)) if self.total > 0 else 0.0
 
 
-def plain(text: str) -> str:
-    """A text from outside without what could move a terminal's cursor or turn its writing round."""
-    return "".join("?" if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp", "Cs") else letter for letter in text)
-
-
 def drawn_bar(share: float, width: int) -> str:
     """A bar of that many characters, all of them ASCII."""
     full = int(share * width)
@@ -94,14 +89,14 @@ SACRIFICES = ("mean", "limit", "size", "now", "state", "short", "eta", "bar")
 def _cells(news: News) -> dict[str, str]:
     known = news.total > 0
     return {
-        "host": plain(news.host),
+        "host": printable(news.host),
         "bar": "",
         "percent": f"{int(100 * news.share_done):3d} %" if known else "",
         "size": size(news.done, news.total) if known else "",
         "now": rate(news.now) if known and news.now is not None else "",
         "mean": f"mean {rate(news.mean)}" if known and news.mean is not None else "",
         "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
-        "state": plain(news.state),
+        "state": printable(news.state),
         "limit": limited(news),
         "short": f"{news.limit.split(' (', 1)[0]} {news.share:.0%}" if news.limit else "",
     }

@@ -46,6 +46,9 @@ SETTLED = 30.0
 ENOUGH_SCANNED = 32 << 20
 """Bytes that must have been read for comparison, that the read-back's rate is told from them."""
 
+MOST_RECENT = 64
+"""How many reports the current rate is taken from at the most; an honest laptop makes one a second."""
+
 MOST_POINTS = 120
 """How many points a timeline has at the most."""
 
@@ -107,7 +110,7 @@ class Meter:
         """When it began."""
         self.status: Status | None = None
         self._points: list[_Point] = []
-        self._recent: deque[_Point] = deque()
+        self._recent: deque[_Point] = deque(maxlen=MOST_RECENT)
         self._base: _Point | None = None
         self._limited: dict[str, float] = {}
         self._busy: dict[str, dict[str, float]] = {}
@@ -158,7 +161,9 @@ class Meter:
         self._tell_limit(point)
         self.timeline.append((status.seconds, status.done, status.phase))
         if len(self.timeline) >= 2 * MOST_POINTS:
-            self.timeline = _thinned(self.timeline)
+            thinned = _thinned(self.timeline)
+            # A laptop that says again and again that it has begun something else gets no longer a timeline by that.
+            self.timeline = thinned if len(thinned) < 2 * MOST_POINTS else thinned[::2]
 
     def _tell_limit(self, point: _Point) -> None:
         """Charge the time since the last one to what limited it."""

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
+
 from .rates import POINTS, Span, samples, shifted, spans, summed
 from .run import parse_time
 from .svg import highest, limit_class, limits_bar, scale, style_of, throughput_plot
-from .text import NOTHING, SPACE, clean, duration, laptops, percent, rate, size
+from .text import NOTHING, SPACE, duration, laptops, percent, rate, size
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
 
@@ -37,7 +39,7 @@ def render(report: Mapping[str, Any]) -> str:
         """What becomes of everything that the template puts out, before it is escaped."""
         if isinstance(value, markupsafe.Markup):
             return value
-        return NOTHING if value is None else clean(str(value))
+        return NOTHING if value is None else printable_lines(str(value))
 
     known = list(report["limits"])
     environment = jinja2.Environment(

@@ -12,9 +12,10 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, VERIFYING
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
 
 from .rates import Span
-from .text import clean, percent, rate
+from .text import percent, rate
 
 WIDTH, HEIGHT = 1000, 500
 """The size of a curve in its own units."""
@@ -32,7 +33,7 @@ STYLES = {STREAMING: "streaming", VERIFYING: "verifying", COMPARING: "verifying"
 
 def escape(text: str) -> str:
     """A text from anywhere as the content of an element or of an attribute."""
-    return html.escape(clean(text))
+    return html.escape(printable_lines(text))
 
 
 def style_of(phase: str) -> str:

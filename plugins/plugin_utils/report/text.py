@@ -6,30 +6,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils import quantities
 
 SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
-
-HARMFUL = re.compile(
-    # Control characters but for tab and line feed; those that change the direction of text; invisible ones and line separators.
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff0-\uffff"
-    # Halves of characters, which no XML may hold; tags that nobody sees.
-    "\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-
-
-def clean(text: str) -> str:
-    """The text with all that would not be seen, or would change how the rest is seen, as the code that it has."""
-    return HARMFUL.sub(_code, text.replace("\r\n", "\n"))
-
-
-def _code(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def number(value: Any) -> float | None:

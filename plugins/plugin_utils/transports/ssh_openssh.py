@@ -8,11 +8,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.private_files import scratch_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, SocketChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
 
@@ -78,7 +78,7 @@ def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
     if not settings.password and not settings.passphrase:
         yield dict(os.environ)
         return
-    with tempfile.TemporaryDirectory(prefix="fleet-imaging-") as folder:
+    with scratch_folder() as folder:
         script = os.path.join(folder, "askpass")
         with open(script, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o700)) as file:
             file.write(ASKPASS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from ansible.playbook.task import Task
 from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule, describe_image
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
-from ..module_utils.samples import CHUNK, Used, make_image, noise
+from ..module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
 
 
 @pytest.fixture
@@ -111,3 +116,71 @@ def test_a_name_that_can_not_be_one_is_refused(store: Path, name: str) -> None:
 
 def test_only_the_images_asked_for_are_listed_once(store: Path) -> None:
     assert [image["name"] for image in run(store, names=["second", "second"])["images"]] == ["second"]
+
+
+def odd_image(path: Path, change: dict[str, Any]) -> None:
+    """An image whose header has odd values, and which is sound otherwise."""
+    header = json.loads(ImageHeader(geometry(CHUNK), STREAM, "2026-01-02T03:04:05Z").pack())
+    for name, value in change.items():
+        parent, _dot, field = name.rpartition(".")
+        if parent:
+            header[parent] = {**(header[parent] or {}), field: value}
+        else:
+            header[field] = value
+    packed = json.dumps(header).encode()
+
+    class Odd(ImageHeader):
+        """Packs what it is told."""
+
+        def pack(self, room: int = 0) -> bytes:
+            return packed
+
+    place = Place(str(path))
+    writer = ImageWriter(place, Odd(geometry(CHUNK), STREAM, "now"), find_zstd().codec())
+    writer.finish({"used_bytes": 0})
+    place.commit(None)
+
+
+PARTITION = {"number": 1, "start": 0, "size": CHUNK}
+ODD: list[dict[str, Any]] = [
+    {"created": 5},
+    {"created": {"a": []}},
+    {"collection_version": [1]},
+    {"source.systems": 5},
+    {"source.systems": ["Windows"]},
+    {"source.systems": [{"name": {"a": 1}}]},
+    {"source.systems": [{"edition": [[]]}]},
+    {"source.host": ["a"]},
+    {"source.model": {"b": 1}},
+    {"source.serial": True},
+    {"source.generalization": 1.5},
+    {"source.partitions": {"a": 1}},
+    {"source.partitions": [PARTITION, "b"]},
+    {"source.partitions": [dict(PARTITION, size=int("9" * 4200))], "partition_table.label": "gpt"},
+    {"source.partitions": [dict(PARTITION, number="1")]},
+    {"source.partitions": [dict(PARTITION, start=-5)]},
+    {"source.partitions": [dict(PARTITION, content=["ntfs"], label={})]},
+    {"partition_table.label": ["gpt"]},
+    {"partition_table.partitions": "none"},
+    {"partition_table.partitions": [5]},
+    {"bad_ranges": [{"start": 0, "end": 512, "partition": [1]}]},
+    {"bad_ranges": [{"start": 512, "end": 0}]},
+    {"bad_ranges": [{"start": 0, "end": 1 << 60}]},
+    {"bad_ranges": None},
+    {"source": []},
+    {"disk": 5},
+]
+
+
+@pytest.mark.parametrize("change", ODD, ids=str)
+def test_an_odd_header_is_one_bad_row(store: Path, change: dict[str, Any]) -> None:
+    odd_image(store / "odd.img.zst", change)
+    rows = {row["name"]: row for row in run(store)["images"]}
+    assert "header" in rows["odd"]["error"] or "geometry" in rows["odd"]["error"]
+    assert rows["first"]["error"] is None and rows["second"]["error"] is None
+
+
+def test_what_a_header_says_is_fit_to_be_shown(store: Path) -> None:
+    odd_image(store / "odd.img.zst", {"source.host": "\x1b[2J\u202e", "source.systems": [{"name": "W\u200b"}]})
+    odd = next(row for row in run(store)["images"] if row["name"] == "odd")
+    assert (odd["source_host"], odd["systems"]) == ("\\x1b[2J\\u202e", ["W\\u200b"])

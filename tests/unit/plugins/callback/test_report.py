@@ -181,3 +181,92 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     told.end()
     assert told.warnings() == [f"No report was written to {tmp_path}/reports: {reason}."]
     told.callback._display.display.assert_not_called()
+
+
+DEEP: list[Any] = []
+for _level in range(3000):
+    DEEP = [DEEP]
+FIELDS = (
+    *(
+        "changed",
+        "verified",
+        "device",
+        "image",
+        "model",
+        "serial",
+        "wwn",
+        "disk_size",
+        "used_bytes",
+        "bytes_written",
+        "sent_bytes",
+    ),
+    *(
+        "seconds",
+        "write_seconds",
+        "compare_seconds",
+        "throughput",
+        "ratio",
+        "limits",
+        "limited_by",
+        "stages",
+        "timeline",
+        "started",
+    ),
+    *(
+        "warnings",
+        "changes",
+        "differing_chunks",
+        "used_chunks",
+        "links_made",
+        "workers",
+        "zstd",
+        "msg",
+        "results",
+        "stderr",
+        "disks",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        5,
+        -1,
+        1 << 70,
+        float("nan"),
+        float("inf"),
+        True,
+        "\x1b[2J\u202e",
+        [],
+        [[]],
+        [{}],
+        {},
+        {"\u200b": [1]},
+        [5, "a", None],
+        DEEP,
+    ],
+    ids=lambda value: repr(value)[:20] if value is not DEEP else "deep",
+)
+def test_an_odd_result_is_one_odd_row_of_the_report(tmp_path: Path, odd: Any) -> None:
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback.v2_runner_on_ok(result("a", "fleet.imaging.disk_info", disks=odd))
+    told.callback.v2_runner_on_ok(result("a", RESTORE, **dict.fromkeys(FIELDS, odd)))
+    told.callback.v2_runner_on_ok(result("b", RESTORE, changed=True, verified=True))
+    told.end()
+    assert states(tmp_path)["b"] == "restored and verified"
+    assert told.warnings() == []
+
+
+def test_a_failure_of_any_depth_is_reported(tmp_path: Path) -> None:
+    nested: dict[str, Any] = {"failed": True, "msg": "the innermost"}
+    for _one in range(3000):
+        nested = {"failed": True, "msg": "", "results": [nested]}
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback.v2_runner_on_failed(result("a", RESTORE, **nested))
+    told.callback.v2_runner_on_ok(result("b", RESTORE, changed=True, verified=True))
+    told.end()
+    assert states(tmp_path) == {"a": "failed", "b": "restored and verified"}

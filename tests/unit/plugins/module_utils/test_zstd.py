@@ -115,6 +115,23 @@ def test_a_frame_that_holds_more_than_it_declares_takes_no_memory(way: zstd.Zstd
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize(
+    ("descriptor", "taken"), [(17 << 3, True), (17 << 3 | 1, False), (21 << 3, False), (31 << 3 | 7, False)]
+)
+def test_a_window_is_bounded_alike_everywhere(way: zstd.Zstd, descriptor: int, taken: bool) -> None:
+    content = noise(600)
+    frame = struct.pack("<IBBH", 0xFD2FB528, 1 << 6, descriptor, 600 - 256)
+    frame += struct.pack("<I", 600 << 3 | 1)[:3] + content
+    out = memoryview(bytearray(600))
+    if taken:
+        way.codec().decompress_into(frame, out)
+        assert out == content
+    else:
+        with pytest.raises(zstd.FrameError, match="window"):
+            way.codec().decompress_into(frame, out)
+
+
 def test_no_zstd_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zstd, "_module", lambda name: None)
     monkeypatch.setattr(zstd, "_shared_library", lambda: None)

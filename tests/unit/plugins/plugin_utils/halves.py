@@ -213,10 +213,11 @@ def no_programs(command: Sequence[str]) -> CommandResult:
 
 
 def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) -> Any:
-    """Restore the image; options are a request's, or what the man in the middle does."""
+    """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's."""
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
     image = laptop.store.open("image")
-    source = StoredSource(image)
+    source = options.pop("source", StoredSource)(image)
+    conversation = options.pop("conversation", lambda link: serve(link, source))
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 
     def work(session: Session) -> dict[str, Any]:
@@ -229,14 +230,21 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
                 session.converse(sink.converse)
                 return dict(sink.result(), diff=sink.diff())
 
-    result, ends = laptop.run(work, lambda link: serve(link, source), lambda: source.meter.mark, **spoil)
+    result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
 
 
-def capture(laptop: SimpleNamespace, *, used: Used = USED, zero_bad: bool = False, **spoil: Any) -> Any:
+def capture(
+    laptop: SimpleNamespace,
+    *,
+    used: Used = USED,
+    zero_bad: bool = False,
+    sink_type: type[CaptureSink] = CaptureSink,
+    **spoil: Any,
+) -> Any:
     """Capture the disk, or bring its image up to date."""
     store = laptop.store
-    sink = CaptureSink(store, store.place("captured"), store.existing("captured", update=True))
+    sink = sink_type(store, store.place("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
     sent = 0
 
     def work(session: Session) -> dict[str, Any]:

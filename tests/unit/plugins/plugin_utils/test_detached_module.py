@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -164,3 +165,20 @@ def test_a_laptop_that_is_off_in_the_end_holds_nobody_up(
     began = time.monotonic()
     module.clean_up()
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "payload", ["ansible_a_payload_b", "../victim/ansible_a_payload_b", "{victim}/ansible_a_payload_b", ""]
+)
+def test_what_a_killed_module_has_left_is_found_by_its_name_alone(
+    module: DetachedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: str
+) -> None:
+    temporary, victim = tmp_path / "tmp", tmp_path / "victim"
+    for folder in (temporary, victim):
+        (folder / "ansible_a_payload_b").mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    run = tmp_path / f"{RUN_ID}.json"
+    run.write_text(json.dumps({"pid": 1 << 22, "payload": payload.format(victim=victim)}))
+    module.clean_up()
+    assert not run.exists() and (victim / "ansible_a_payload_b").exists()
+    assert (temporary / "ansible_a_payload_b").exists() == (payload != "ansible_a_payload_b")

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -82,3 +83,27 @@ def test_a_store_that_can_not_be_written_names_itself(tmp_path: Path) -> None:
     store = ImageStore(str(tmp_path / "file" / "store"))
     with pytest.raises(ImagingError, match=r"file/store failed"):
         store.place("a")
+
+
+@pytest.mark.parametrize("name", ["a.img.zst.partial", "a.img.zst.partial.old"])
+def test_nothing_is_written_through_a_link_in_the_store(tmp_path: Path, name: str) -> None:
+    store, victim = ImageStore(str(tmp_path / "store")), tmp_path / "victim"
+    os.mkdir(store.path)
+    victim.write_text("precious")
+    for target in (victim, tmp_path / "not there"):
+        link = Path(store.path) / name
+        link.symlink_to(target)
+        with contextlib.suppress(ImagingError):
+            store.place("a").leave(keep=True)
+        link.unlink(missing_ok=True)
+    assert victim.read_text() == "precious" and not (tmp_path / "not there").exists()
+
+
+def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    os.mkfifo(store.image_path("fifo"))
+    os.mkdir(store.image_path("folder"))
+    os.symlink("/dev/zero", store.image_path("device"))
+    for name in ("fifo", "folder", "device"):
+        with pytest.raises(ImagingError, match=r"no regular file|can.t be read"):
+            store.open(name)

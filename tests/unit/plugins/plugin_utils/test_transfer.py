@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_description, serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header, serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
@@ -248,7 +248,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
         session.converse(give_up)
         return {}
 
-    result, ends = laptop.run(work, ask_description, lambda: 0)
+    result, ends = laptop.run(work, ask_header, lambda: 0)
     assert (result["msg"], ends.condition, ends.over) == ("the disk is failing", "failed", False)
 
 

@@ -51,7 +51,7 @@ def test_every_field_of_a_new_lsblk_is_taken() -> None:
 
 
 def test_a_label_is_no_command_to_a_terminal() -> None:
-    assert disk_of(model="Fast\x1b[2J\n One \udcff").model == "Fast[2J One"
+    assert disk_of(model="Fast\x1b[2J\n One \udcff").model == "Fast\\x1b[2J\\x0a One \\udcff"
 
 
 def test_an_old_lsblk_that_writes_everything_as_text_says_the_same() -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import struct
 import subprocess
+import tracemalloc
 from typing import Callable
 
 import pytest
@@ -23,7 +24,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
     ImageReader,
     check_record,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import SKIPPABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
+    HEADER_MAGIC,
+    SEEK_TABLE_MAGIC,
+    SKIPPABLE,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, FOOTER_MAGIC, SeekTable
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 
 from ..samples import CHUNK, STREAM, Used, geometry, make_image, noise
@@ -223,3 +229,50 @@ def test_without_hard_links_the_image_still_gets_its_name(tmp_path: object, monk
     make_image(path, bytes(DISK), USED)
     read_everything(path)
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
+
+
+@pytest.mark.parametrize("rows", [2, 24, 1 << 24, (1 << 27) - 1])
+def test_a_file_that_only_says_that_it_is_large_takes_no_memory(tmp_path: object, rows: int) -> None:
+    path = os.path.join(str(tmp_path), "sparse.img.zst")
+    with open(path, "wb") as file:
+        header = ImageHeader(geometry(SIZE), STREAM, "now").pack()
+        file.write(SKIPPABLE.pack(HEADER_MAGIC, len(header)) + header)
+        file.truncate(6 << 30)
+        file.seek((6 << 30) - SeekTable.size_of(rows))
+        stored = [SKIPPABLE.size + len(header), *[1] * 21, *[(3 << 30) - 1, (3 << 30) - 1]]
+        table = SKIPPABLE.pack(SEEK_TABLE_MAGIC, SeekTable.size_of(rows) - SKIPPABLE.size)
+        file.write(table + (b"".join(struct.pack("<II", size, 0) for size in stored) if rows == 24 else b""))
+        file.seek((6 << 30) - FOOTER.size)
+        file.write(FOOTER.pack(rows, 0, FOOTER_MAGIC))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadImage):
+            ImageReader(FileSource(path))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_image_that_changes_while_it_is_read_is_noticed(image: str) -> None:
+    source = FileSource(image)
+    reader = ImageReader(source)
+    row = reader.index.row_at(0)
+    with open(image, "r+b") as file:
+        file.seek(row.frame_offset + 20)
+        file.write(b"changed")
+    with pytest.raises(BadImage, match="damaged"):
+        reader.check_frame(reader.record(row))
+    os.truncate(image, row.frame_offset + 10)
+    with pytest.raises(BadImage, match="became shorter"):
+        reader.record(row)
+    source.close()
+
+
+def test_an_image_that_is_replaced_while_it_is_read_stays_what_it_was(image: str) -> None:
+    source = FileSource(image)
+    reader = ImageReader(source)
+    os.rename(image, image + ".old")
+    make_image(image, noise(SIZE, 9), USED)
+    for row in reader.index:
+        reader.check_frame(reader.record(row))
+    source.close()

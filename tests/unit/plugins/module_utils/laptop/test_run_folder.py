@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from dataclasses import asdict
+from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -30,6 +34,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 )
 
 from ..samples import scratch_name
+
+NOBODY = 65534
 
 
 @pytest.fixture(name="process")
@@ -143,8 +149,102 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path: object) -> None:
         RunFolder(path)
 
 
-def test_the_shell_finds_the_same_folder() -> None:
-    assert (
-        subprocess.run(["sh", "-c", FOLDER_SCRIPT], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
-        == folder_path()
+def write_run(folder: RunFolder, name: str, **values: object) -> None:
+    value = dict(asdict(mine()), **{"run_id": "0123456789abcdef", "pid": 1 << 22, **values})
+    with open(os.path.join(folder.path, name), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+@pytest.mark.parametrize(
+    "there", ["ansible_a_payload_b", "../victim/ansible_a_payload_b", "/{victim}/ansible_a_payload_b", ""]
+)
+def test_what_a_dead_run_has_left_is_found_by_its_name_alone(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    temporary, victim, jobs = tmp_path / "tmp", tmp_path / "victim", tmp_path / "jobs"
+    for made in (temporary / "ansible_a_payload_b", victim / "ansible_a_payload_b", victim / "0123456789abcdef"):
+        made.mkdir(parents=True)
+    for run_id in ("0123456789abcdef", "fedcba9876543210"):
+        (jobs / run_id).mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(jobs / "fedcba9876543210"))
+    write_run(folder, "0123456789abcdef.json", payload=there.format(victim=victim))
+    assert list(folder.alive()) == []
+    assert sorted(os.listdir(jobs)) == ["fedcba9876543210"]
+    assert (temporary / "ansible_a_payload_b").exists() == (there != "ansible_a_payload_b")
+    assert sorted(os.listdir(victim)) == ["0123456789abcdef", "ansible_a_payload_b"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"run_id": "../../victim"},
+        {"run_id": "fedcba9876543210"},
+        {"pid": "1"},
+        {"since": None},
+        {"device": 5},
+        {"port": []},
+    ],
+)
+def test_a_run_file_that_says_what_none_says_is_no_run(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, object]
+) -> None:
+    victim, jobs = tmp_path / "victim", tmp_path / "jobs"
+    monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(jobs / "0000000000000000"))
+    for made in (victim, jobs / "fedcba9876543210"):
+        made.mkdir(parents=True)
+    write_run(folder, "0123456789abcdef.json", **values)
+    assert list(folder.alive()) == []
+    assert os.listdir(jobs) == ["fedcba9876543210"] and victim.exists()
+    assert "0123456789abcdef.json" not in os.listdir(folder.path)
+
+
+@pytest.fixture(name="shared")
+def fixture_shared() -> Iterator[Path]:
+    """A folder for temporary files that another user of this machine has, too."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o1777)
+        yield Path(path)
+
+
+def shell_folder(shared: Path) -> str:
+    def become_nobody() -> None:
+        if os.getuid() == 0:
+            os.setuid(NOBODY)
+
+    environment = {**os.environ, "TMPDIR": str(shared)}
+    return (
+        subprocess.run(
+            ["sh", "-c", FOLDER_SCRIPT], stdout=subprocess.PIPE, check=True, env=environment, preexec_fn=become_nobody
+        )
+        .stdout.decode()
+        .strip()
     )
+
+
+def test_the_shell_finds_the_same_folder(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = os.geteuid() or NOBODY
+    monkeypatch.setenv("TMPDIR", str(shared))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    path = folder_path()
+    assert shell_folder(shared) == "/dev/null"
+    os.mkdir(path, 0o700)
+    monkeypatch.undo()
+    os.chown(path, user, -1)
+    assert shell_folder(shared) == path
+
+
+def test_the_shell_does_not_use_a_folder_that_is_not_the_users(shared: Path) -> None:
+    user = os.geteuid() or NOBODY
+    path, target = shared / f"fleet.imaging-{user}", shared / "target"
+    target.mkdir()
+    os.chown(target, user, -1)
+    path.symlink_to(target)
+    assert shell_folder(shared) == "/dev/null"
+    path.unlink()
+    path.write_text("")
+    assert shell_folder(shared) == "/dev/null"
+    path.unlink()
+    path.mkdir(0o777)
+    if os.geteuid() == 0:
+        assert shell_folder(shared) == "/dev/null", "it is root's"

@@ -166,6 +166,29 @@ def dial(server: Listener, secret: bytes = SECRET) -> Link:
     return Link(channel, connect_handshake(channel, secret))
 
 
+def test_of_many_links_only_the_newest_is_kept() -> None:
+    server = listener()
+    links = [dial(server) for dummy in range(20)]
+    deadline = time.monotonic() + 5
+    kept = links
+    while len(kept) > 1 and time.monotonic() < deadline:
+        kept = [link for link in kept if not _is_closed(link)]
+        time.sleep(0.05)
+    assert kept == links[-1:]
+    server.next_link(1).close()
+    assert not server.link_waits
+    server.close()
+    links[-1].close()
+
+
+def _is_closed(link: Link) -> bool:
+    try:
+        link.poll()
+    except LinkError:
+        return True
+    return False
+
+
 def test_who_knows_the_secret_gets_a_link() -> None:
     server = listener()
     mine = dial(server)

@@ -62,7 +62,7 @@ def test_lines_fit_any_width_and_stay_aligned(width: int) -> None:
 
 def test_names_can_not_write_to_the_terminal() -> None:
     wild = replace(NEWS, host="a\x1b[2Jb\u202ec\r\n")
-    assert plain_line(wild).startswith("a?[2Jb?c??  ")
+    assert plain_line(wild).startswith("a\\x1b[2Jb\\u202ec  ")
     assert "\x1b" not in rows([wild], 100)[0]
 
 
