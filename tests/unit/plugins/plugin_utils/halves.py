@@ -233,8 +233,15 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     return dict(result, sent=ends.sent), ends
 
 
-def capture(laptop: SimpleNamespace, *, used: Used = USED, zero_bad: bool = False, **spoil: Any) -> Any:
-    """Capture the disk, or bring its image up to date."""
+def capture(
+    laptop: SimpleNamespace,
+    *,
+    used: Used = USED,
+    zero_bad: bool = False,
+    doubt: Callable[[SimpleNamespace], bool] = lambda disk: False,
+    **spoil: Any,
+) -> Any:
+    """Capture the disk, or bring its image up to date. ``doubt`` is asked for doubts about what is used, which it may change."""
     store = laptop.store
     sink = CaptureSink(store, store.place("captured"), store.existing("captured", update=True))
     sent = 0
@@ -254,8 +261,10 @@ def capture(laptop: SimpleNamespace, *, used: Used = USED, zero_bad: bool = Fals
                 geometry=measures,
                 used=SimpleNamespace(ranges=used, partitions_json=lambda: PARTITIONS),
                 map_used=lambda: None,
+                checked=lambda seconds: True,
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
             )
+            disk.take_doubts = lambda: doubt(disk)
             source = CaptureSource(disk, None, find_zstd(), 3, zero_bad)  # type: ignore[arg-type]
             session.converse(conversation)
             assert source.capture is not None
