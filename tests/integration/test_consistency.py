@@ -69,6 +69,9 @@ pytestmark = pytest.mark.skipif(
 CONTENT = b"".join(b"%015d\n" % number for number in range(4096))
 """64 KiB, in which every sector is another one."""
 
+ALWAYS_KEPT = 6 * MIB
+"""Bytes at the start of a partition of which some are captured whether they are in use or not."""
+
 SIZE = 64 * MIB
 XFS_SIZE = 320 * MIB
 PATIENT = Bounds(60.0, 1 << 30)
@@ -84,6 +87,7 @@ def place_of(disk: Path) -> int:
 def write_by_mounting(*options: str) -> Callable[[Path, int], None]:
     def write(disk: Path, size: int) -> None:
         with mounted(disk, size, disk.parent / "mount", *options) as folder:
+            (folder / "what comes first").write_bytes(os.urandom(ALWAYS_KEPT))
             for number in range(5):
                 (folder / f"file {number}").write_bytes(os.urandom(9000 * number))
             (folder / "forgotten").write_bytes(CONTENT)
@@ -96,6 +100,9 @@ def write_fat(disk: Path, size: int) -> None:
     source.write_bytes(CONTENT)
     with attached(disk, *part(START, size)) as device:
         tool("mmd", "-i", device, "::/folder")
+        first = disk.parent / "first"
+        first.write_bytes(os.urandom(ALWAYS_KEPT))
+        tool("mcopy", "-i", device, first, "::/what comes first")
         tool("mcopy", "-i", device, source, "::/folder/forgotten")
         tool("mcopy", "-i", device, source, "::/folder/a second file")
 
@@ -434,7 +441,8 @@ def test_what_a_capture_would_find_is_found_without_one(tmp_path: Path) -> None:
     assert examine(RUN, request_for(disk))["partitions"][0]["method"] == "partclone"
     forget_in_ntfs(disk, SIZE)
     found = examine(RUN, request_for(disk))
-    assert (found["partitions"][0]["method"], found["used_bytes"]) == ("whole", SIZE + START + MIB)
+    assert found["partitions"][0]["method"] == "whole"
+    assert found["used_bytes"] > SIZE + START
     assert "count as free" in found["warnings"][0]
 
 
