@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+    Changed,
     ask_header,
     damaged,
     describe,
@@ -39,6 +40,9 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
+
+MOST_CHANGES = 256
+"""How often a laptop may take back what it said of its disk: once for each file system that turns out to be inconsistent."""
 
 
 class CaptureSink:
@@ -76,6 +80,7 @@ class CaptureSink:
         self.header: ImageHeader | None = None
         self.writer: ImageWriter | None = None
         self.kept = 0
+        self._changes = 0
         self.changed = True
         self.watches = Stopwatches()
         self._received = 0
@@ -95,6 +100,14 @@ class CaptureSink:
 
     def converse(self, link: Link) -> None:
         """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
+        while True:
+            try:
+                self._converse(link)
+                return
+            except Changed:
+                self._restart()
+
+    def _converse(self, link: Link) -> None:
         if self.header is None:
             self._learn(link)
         header = self._known_header()
@@ -119,6 +132,20 @@ class CaptureSink:
             raise store_error(self._store.path, error) from error
         finish(link)
 
+    def _restart(self) -> None:
+        """Forget what the laptop said of its disk. What it sent is kept, as if the capture had broken off."""
+        self._changes += 1
+        if self._changes > MOST_CHANGES:
+            raise ImagingError(f"The laptop took back more than {MOST_CHANGES} times what it said of its disk.")
+        self.close()
+        if self.writer is not None:
+            try:
+                self._place.restart()
+            except OSError as error:
+                raise store_error(self._store.path, error) from error
+        self.header = self.writer = None
+        self._rows_equal = self.kept = 0
+
     def _sync(self) -> None:
         """Have what was written go to the medium meanwhile."""
         writer = self._begun()
@@ -135,7 +162,11 @@ class CaptureSink:
         self._header_size = len(packed)
         self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
         left = self._left()
-        self._basis = Basis([*left, *([self._old] if self._old else [])], header.geometry)
+        files = [*left, *([self._old] if self._old else [])]
+        if self._changes:
+            # The old image is more likely to have these partitions as they are captured now than what was begun with another map.
+            files.reverse()
+        self._basis = Basis(files, header.geometry)
         self._check_room(sum(each.source.size for each in left))
         if self._old is None or self._old.header.geometry != header.geometry:
             self._begun()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
@@ -72,6 +72,10 @@ class StoredSource:
             yield record.header.pack(), record.frame
             self._frames_sent += len(record.frame)
             watch.busy("send")
+
+    def conclude(self) -> Iterator[bytes]:
+        """Nothing: an image is what it is."""
+        return iter(())
 
     def check(self, chunk: int) -> None:
         """Raise BadImage when the image's own copy of a chunk is damaged."""

@@ -23,7 +23,7 @@ description:
 attributes:
   check_mode:
     support: full
-    description: In check mode, the disk is examined and the amount that would be captured is reported; nothing is stored.
+    description: In check mode, the disk is examined, its file systems are checked, and what would be captured is reported; nothing is stored.
   diff_mode:
     support: none
     description: There is nothing before an image.
@@ -43,7 +43,10 @@ options:
     default: auto
   used_map:
     description:
-      - V(auto) reads the used parts of file systems that C(partclone) can map and that their own flags prove clean, and all of everything else.
+      - V(auto) reads the used parts of file systems that C(partclone) can map, that are flagged clean and that are proven consistent by a check
+        without writing, and all of everything else.
+      - The checks (C(e2fsck), C(xfs_repair), for FAT, exFAT and NTFS readings of their directories or of the MFT) go on beside the capture, which
+        is not finished before they are. A file system that one of them finds inconsistent, or can't check, is read whole.
       - V(all) reads the whole disk. Zeros are left out in any case.
     type: str
     choices: [auto, all]

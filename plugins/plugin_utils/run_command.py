@@ -5,22 +5,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import (
-    SYSTEM_FOLDERS,
     CommandResult,
     MissingTool,
+    english,
+    find_program,
 )
 
 
 def run_command(command: Sequence[str]) -> CommandResult:
     """A ``RunCommand`` (``disk.command``). Programs speak English and are found in the system folders, too."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
-    program = shutil.which(command[0], path=path)
+    program = find_program(command[0])
     if program is None:
         raise MissingTool(command[0])
     done = subprocess.run(
@@ -30,6 +28,6 @@ def run_command(command: Sequence[str]) -> CommandResult:
         text=True,
         errors="replace",
         check=False,
-        env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
+        env=english(),
     )
     return CommandResult(done.returncode, done.stdout, done.stderr)

@@ -18,7 +18,7 @@ import lzma
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -300,6 +300,9 @@ class Answers:
     def report(self) -> bytes:
         """Nothing."""
         return b""
+
+    def conclude(self) -> Iterator[bytes]:
+        return iter(())
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """A few, whatever is asked for."""

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool, RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import PartitionUse, UsedMap, read_used_map
@@ -114,3 +116,12 @@ def copy_used(disk: Path, used: UsedMap, target: Path, noise: bool = False) -> P
             copy.seek(start)
             copy.write(source.read(end - start))
     return target
+
+
+def doubts_about(disk: Path | str, used: UsedMap, run: BoundedRun | None = None) -> dict[int, str]:
+    """What the checks of the mapped file systems find against them, by partition."""
+    checks = ConsistencyChecks(str(disk), used.partitions, run or BoundedRun(Bounds(60.0, 1 << 30)))
+    checks.start()
+    assert checks.wait(120)
+    checks.close()
+    return checks.doubts()

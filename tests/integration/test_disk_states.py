@@ -24,6 +24,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     copy_used,
+    doubts_about,
     needs,
     old_disk,
     only,
@@ -225,6 +226,7 @@ def test_an_ext4_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path:
         tool("sh", "-c", 'e2fsck -fy "$0" || [ $? = 1 ]', device)  # what mkfs leaves of quotas
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     assert used.ranges.total() < 0.8 * size
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     for path, folder in ((disk, "here"), (copy, "there")):
@@ -265,6 +267,7 @@ def test_an_xfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: 
         (folder / "gone").unlink()
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     assert used.ranges.total() < 0.6 * size
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
@@ -290,6 +293,7 @@ def test_an_ntfs_with_clusters_of_any_size_is_mapped_rightly(cluster: str, files
             tool("ntfscp", "-q", device, path, path.name)
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
         tool("ntfsfix", "--no-action", device)
@@ -307,6 +311,7 @@ def test_an_exfat_of_any_make_is_mapped_rightly(options: Sequence[str], files: P
             shutil.copyfile(path, folder / path.name)
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
         tool("fsck.exfat", "-n", device)
@@ -340,6 +345,7 @@ def test_an_odd_fat_is_mapped_rightly_or_whole(kind: str, files: Path, tmp_path:
         write(disk, START + offset, content)
     used = used_map(disk)
     assert only(used).content == "vfat"
+    assert doubts_about(disk, used) == {}
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     there = ensured(tmp_path / "there")
     with attached(copy, "--read-only", *part(START, size)) as device:

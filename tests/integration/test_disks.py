@@ -38,6 +38,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     copy_used,
+    doubts_about,
     needs,
     old_disk,
     only,
@@ -151,6 +152,7 @@ def test_the_used_ranges_of_an_aged_file_system_hold_all_of_it(kind: str, tmp_pa
         fill_and_age(folder, 0.4)
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     assert not used.warnings
     assert used.ranges.total() < 0.75 * size
     around = START + TAIL + len(FURTHER) * BLOCK
@@ -182,6 +184,7 @@ def test_the_used_ranges_of_an_aged_fat_hold_all_of_it(bits: str, tmp_path: Path
         tool("mdel", "-i", device, *(f"::/{path.relative_to(here)}" for path in sorted(here.rglob("file*"))[::3]))
     used = used_map(disk)
     assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
     copy = copy_used(disk, used, tmp_path / "copy")
     for image, folder in ((disk, one), (copy, other)):
         with attached(image, "--read-only", *part(START, size)) as device:

@@ -231,6 +231,23 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
     assert_holds(store / "half.img.zst", Path(lab.reference.disk))
 
 
+def test_ctrl_c_while_a_capture_waits_for_the_checker_of_a_file_system(lab: Lab, store: Path, tmp_path: Path) -> None:
+    checker = tmp_path / "e2fsck"
+    checker.write_text("#!/bin/sh\nexec sleep 98765\n")
+    checker.chmod(0o755)
+    lab.reference.run(["mount", "--bind", checker, "/usr/sbin/e2fsck"])
+    try:
+        running = start_playbook(lab, "capture", "-l", "reference", *where(store / "waits.img.zst"))
+        wait_until(lambda: "checking file systems" in running.stdout(), "a capture that waits for a checker")
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait().status != 0
+        assert_nothing_remains(lab)
+        assert subprocess.run(["pgrep", "-f", "sleep 98765"], stdout=subprocess.DEVNULL, check=False).returncode == 1
+        assert stored(store) == ["waits.img.zst.partial"]
+    finally:
+        lab.reference.run(["umount", "/usr/sbin/e2fsck"])
+
+
 def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
     arguments = where(store / "same.img.zst")
     first = start_playbook(lab, "capture", "-l", "reference", *arguments, *PATIENT)

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the system's programs through a callable that is handed in, so that this package needs neither a module nor a subprocess."""
+"""Runs the system's programs through a callable that is handed in, so that this package needs no module."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any, Callable, NamedTuple, Sequence
 
 from ..errors import ImagingError
@@ -15,11 +17,13 @@ SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 
 PACKAGES = {
     "blkid": "util-linux",
+    "e2fsck": "e2fsprogs",
     "losetup": "util-linux (mount on Debian and Ubuntu)",
     "lsblk": "util-linux",
     "ntfs-3g.probe": "ntfs-3g",
     "sfdisk": "fdisk on Debian and Ubuntu, util-linux elsewhere",
     "xfs_logprint": "xfsprogs",
+    "xfs_repair": "xfsprogs",
 }
 """Which package usually has a program. All of partclone's programs are in the package of that name."""
 
@@ -48,6 +52,16 @@ class MissingTool(ImagingError):
         self.program = program
         self.package = "partclone" if program.startswith("partclone.") else PACKAGES.get(program, program)
         super().__init__(f"The program {program} is not installed on this machine (package {self.package}).")
+
+
+def find_program(name: str) -> str | None:
+    """Where a program lies: on the PATH, or in the system folders."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS]))
+
+
+def english() -> dict[str, str]:
+    """This process's environment, for a program that is to speak English."""
+    return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
 def module_runner(module: Any) -> RunCommand:

@@ -9,8 +9,8 @@ Everything that is not proven to be free is used. Only a file system that is pro
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
-from typing import Any, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
@@ -27,6 +27,9 @@ from .signatures import probed_ranges
 from .sizes import file_system_size
 
 ALL = "all"
+
+MAPPED_BY = "partclone"
+"""The method of a partition of which a map was made."""
 
 SWAP = "swap"
 SWAP_HEADER = 64 << 10
@@ -104,6 +107,28 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
     backup = table.backup_ranges if table else ()
     seen = _note(content, unknown)
     return UsedMap(ranges, partitions, mapper.warnings, reason, backup, seen, blkid_version(run))
+
+
+def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedMap:
+    """The map, with the partitions of these numbers counted as used wholly, for the reasons that are given; these become warnings."""
+    warnings = list(used.warnings)
+    partitions, ranges = [], [used.ranges]
+    for each in used.partitions:
+        doubt = doubts.get(each.number)
+        if doubt is None or each.method != MAPPED_BY:
+            partitions.append(each)
+            continue
+        if isinstance(doubt, MissingTool):
+            reason = f"{doubt.program} is not installed"
+            text = f"{doubt} What it would check is captured whole, which takes longer. Install it."
+        else:
+            reason = doubt
+            text = f"Partition {each.number} ({each.content}) is captured whole: {doubt}."
+        if text not in warnings:
+            warnings.append(text)
+        partitions.append(replace(each, used=each.size, method="whole", reason=reason))
+        ranges.append(ByteRanges([(each.start, each.start + each.size)]))
+    return replace(used, ranges=ByteRanges.union(ranges), partitions=partitions, warnings=warnings)
 
 
 def _note(content: Content, unknown: str) -> dict[str, Any] | None:
@@ -192,7 +217,7 @@ class _Mapper:
             ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
         elif content.type in MAPPED:
             ranges, reason = self._map(partition, content)
-            method = "whole" if reason else "partclone"
+            method = "whole" if reason else MAPPED_BY
         else:
             reason = f"no map is made of {content.type}" if content.type else "its content is unknown"
         if method == "whole":

@@ -18,8 +18,9 @@ from .stopwatch import BUSY, CPU, WAIT
 Stages = Mapping[str, Mapping[str, float]]
 
 COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING = "comparing", "streaming", "zeroing", "flushing", "verifying"
-PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING)
-"""What a laptop is at. ``done`` and ``total`` are of the phase."""
+CHECKING = "checking file systems"
+PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, CHECKING)
+"""What a laptop is at. ``done`` and ``total`` are of the phase; while file systems are checked, of the streaming before it."""
 
 STAGE_NAME = re.compile(r"[a-z ]{1,32}")
 MOST_STAGES = 32

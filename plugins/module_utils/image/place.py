@@ -58,6 +58,12 @@ class Place:
         else:
             self.file.truncate(0)
 
+    def restart(self) -> None:
+        """Set aside what was written, as what an earlier capture has left, and begin with an empty file; raises OSError."""
+        self.file.flush()
+        self.file.seek(0)
+        self._set_aside()
+
     def commit(self, replaced: os.stat_result | None) -> None:
         """Give the finished file its final name, durably; raises ImagingError when something else has come into being there.
 

@@ -10,23 +10,24 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generator, Mapping
+from typing import Any, Generator, Iterator, Mapping
 
 from ..disk.command import RunCommand
+from ..disk.consistency import ConsistencyChecks
 from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
-from ..disk.used_map import UsedMap, read_used_map
+from ..disk.used_map import UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, UnreadableSectors
 from ..engine.pipeline import processors
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
-from ..engine.status import STREAMING, Reporter, Status
+from ..engine.status import CHECKING, STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, largest_index
 from ..image.record import STREAM_SIZE
-from ..stream.conversation import serve
+from ..stream.conversation import Changed, serve
 from ..stream.link import Link
 from ..zstd import Zstd
 from .held_disk import HeldDisk
@@ -71,12 +72,31 @@ class SourceDisk(HeldDisk):
         )
         self.table: PartitionTable | None = None
         self.used: UsedMap
+        self.checks: ConsistencyChecks | None = None
+        """Whether the mapped file systems are consistent; begins with :meth:`map_used`."""
+        self._doubted: set[int] = set()
 
     def map_used(self) -> None:
-        """Find out what of the disk is used; takes as long as partclone takes."""
+        """Find out what of the disk is used, which takes as long as partclone takes, and begin to check whether that can be believed."""
         self.geometry.check()
         self.table = read_partition_table(self._run, self.raw.path)
-        self.used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
+        used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
+        self.checks = ConsistencyChecks(self.raw.path, used.partitions)
+        self.used = wholly_used(used, self.checks.missing())
+        self.checks.start()
+
+    def checked(self, seconds: float | None = None) -> bool:
+        """Whether all checks are over within so many seconds (None: for as long as it takes)."""
+        return self.checks is not None and self.checks.wait(seconds)
+
+    def take_doubts(self) -> bool:
+        """Have what was found inconsistent meanwhile count as used wholly; returns whether that changed anything."""
+        doubts = self.checks.doubts() if self.checks else {}
+        if doubts.keys() <= self._doubted:
+            return False
+        self._doubted.update(doubts)
+        before, self.used = self.used, wholly_used(self.used, doubts)
+        return before.partitions != self.used.partitions
 
     def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
         """The header of the image that this disk becomes."""
@@ -102,6 +122,11 @@ class SourceDisk(HeldDisk):
     def __enter__(self) -> SourceDisk:
         return self
 
+    def __exit__(self, *exception: object) -> None:
+        if self.checks is not None:
+            self.checks.close()
+        super().__exit__(*exception)
+
 
 class CaptureSource:
     """Answers the controller's questions (``stream.conversation.Source``)."""
@@ -114,7 +139,12 @@ class CaptureSource:
         self._zstd = zstd
         self._level = level
         self._zero_bad_sectors = zero_bad_sectors
-        self._stream = os.urandom(STREAM_SIZE)
+        self._read_before = 0
+        self._changed = False
+        """Whether the controller has to ask for the header anew."""
+        self._checking = False
+        self.confirmed = False
+        """Whether all was served, and what was left out is proven to be free."""
         self.watches = Stopwatches()
         self.capture: Capture | None = None
         self._header = b""
@@ -135,21 +165,29 @@ class CaptureSource:
         if self.capture is None:
             mapping = self.watches.new()
             self._disk.map_used()
-            header = self._disk.header(self._stream, self._ticket)
-            self._header = header.pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
             mapping.busy("map")
-            disk = self._disk
-            self.capture = Capture(
-                disk.raw,
-                disk.geometry,
-                disk.used.ranges,
-                self._zstd,
-                self._level,
-                self._stream,
-                self.watches,
-                self._zero_bad_sectors,
-            )
+            self._begin()
+        elif self._changed:
+            self._read_before += self.capture.bytes_read
+            self._begin()
         return self._header
+
+    def _begin(self) -> None:
+        disk = self._disk
+        # What is captured anew is another image, with which records of the first attempt can't be mixed up.
+        stream = os.urandom(STREAM_SIZE)
+        self._header = disk.header(stream, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
+        self.capture = Capture(
+            disk.raw,
+            disk.geometry,
+            disk.used.ranges,
+            self._zstd,
+            self._level,
+            stream,
+            self.watches,
+            self._zero_bad_sectors,
+        )
+        self._changed = self._checking = self.confirmed = False
 
     def index(self) -> bytes:
         """Nothing: the index comes into being with the records."""
@@ -173,7 +211,7 @@ class CaptureSource:
         capture, total = self._asked(), self._disk.used.ranges.total()
         done = capture.bytes_done
         return Status(
-            phase=STREAMING,
+            phase=CHECKING if self._checking else STREAMING,
             done=done,
             total=total,
             data_done=done,
@@ -190,10 +228,27 @@ class CaptureSource:
         """The records of [start, end), read from the disk now."""
         try:
             with contextlib.closing(self._asked().records(start, end)) as records:
+                self._raise_if_changed()
                 for header, frame in records:
                     yield header.pack(), frame
+                    self._raise_if_changed()
         except UnreadableSectors as error:
             raise self._unreadable(error) from error
+
+    def conclude(self) -> Iterator[bytes]:
+        """Wait until what was left out is proven to be free; reports meanwhile. Raises Changed when it is not."""
+        while not self._disk.checked(Reporter.EVERY if self._checking else 0):
+            self._checking = True
+            self._raise_if_changed()
+            yield self.status().pack()
+        self._raise_if_changed()
+        self._checking = False
+        self.confirmed = True
+
+    def _raise_if_changed(self) -> None:
+        self._changed = self._disk.take_doubts() or self._changed
+        if self._changed:
+            raise Changed("More of the disk is used than was said.")
 
     def _asked(self) -> Capture:
         if self.capture is None:
@@ -213,6 +268,11 @@ class CaptureSource:
         """What could not be read and counts as zeros, and where that lies."""
         found = merge(sorted(self._asked().bad_ranges))
         return name_ranges(found, self._disk.used.partitions_json())
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read of the disk's content."""
+        return self._read_before + self._asked().bytes_read
 
     def check(self, chunk: int) -> None:
         """What the controller has of a chunk is damaged. Frames are made from the disk each time they are asked for."""
@@ -238,13 +298,15 @@ def run_capture(
         capture = source.capture
         if capture is None:
             raise ImagingError("The controller ended the transfer before it asked for anything.")
+        if not source.confirmed:
+            raise ImagingError("The controller ended the transfer before the file systems of the disk were checked.")
         found, bad = facts(disk), source.bad_ranges()
         return dict(
             found,
             warnings=[*found["warnings"], *_zeroed(disk.raw.path, bad)],
             root_digest=capture.index.root_digest().hex(),
             bad_ranges=bad,
-            bytes_read=capture.bytes_read,
+            bytes_read=source.bytes_read,
             used_chunks=len(capture.index),
             sent_bytes=sent,
             links_made=session.links_made,
@@ -266,9 +328,11 @@ def _zeroed(device: str, bad: list[dict[str, Any]]) -> list[str]:
 
 
 def examine(run: RunCommand, request: CaptureRequest) -> dict[str, Any]:
-    """What a capture would find; reads no more than the used maps need, and stores nothing."""
+    """What a capture would find; reads no more than the used maps and the checks of file systems need, and stores nothing."""
     with SourceDisk(run, request) as disk:
         disk.map_used()
+        disk.checked()
+        disk.take_doubts()
         return facts(disk)
 
 

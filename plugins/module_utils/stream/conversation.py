@@ -5,7 +5,7 @@
 
 sink   -> DESCRIBE                        source -> HEADER INDEX ... INDEX(empty)
 sink   -> HEADER INDEX ... INDEX(empty)   what the sink has of an older image; not answered
-sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED
+sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED, or CHANGED: the sink begins with DESCRIBE again
 laptop -> PROGRESS(report)                at any time that it is the one to speak; not answered
 sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so; not answered
 sink   -> DONE                            source -> DONE
@@ -20,7 +20,7 @@ import contextlib
 import struct
 import threading
 from collections import deque
-from typing import Callable, Generator, Iterable, NoReturn, Protocol, TypeVar
+from typing import Callable, Generator, Iterable, Iterator, NoReturn, Protocol, TypeVar
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
@@ -40,6 +40,10 @@ MESSAGE_OVERHEAD = 256
 
 class PeerEnded(ImagingError):
     """The other end gave up and said why."""
+
+
+class Changed(LinkError):
+    """What a source said of itself no longer holds. Whoever does not expect that makes a new link, as after any other message out of turn."""
 
 
 class Source(Protocol):
@@ -69,7 +73,13 @@ class Source(Protocol):
         """What the sink is to hear of how this end gets on; empty when nothing is due."""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview | None], None, None]:
-        """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has."""
+        """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has.
+
+        Raises Changed.
+        """
+
+    def conclude(self) -> Iterator[bytes]:
+        """Make sure of what was served, before the sink hears that it was all; yields reports meanwhile. Raises Changed."""
 
     def check(self, chunk: int) -> None:
         """Raise ImagingError when the source's own copy of a chunk's frame is damaged."""
@@ -148,7 +158,10 @@ def serve(link: Link, source: Source) -> None:
         elif message.kind == Kind.HEADER:
             source.known(message.payload, _index_pieces(inbox.next, source.largest_known))
         elif message.kind == Kind.WANT:
-            _serve_records(link, inbox, source, message.payload)
+            try:
+                _serve_records(link, inbox, source, message.payload)
+            except Changed:
+                link.send(Kind.CHANGED)
         elif message.kind == Kind.DAMAGED:
             source.check(_unpack_damaged(message.payload, source.chunk_count))
         elif message.kind == Kind.DONE:
@@ -170,6 +183,12 @@ def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) ->
                 except LinkError:
                     inbox.raise_if_ended()
                     raise
+    for report in source.conclude():
+        try:
+            tell_progress(link, report)
+        except LinkError:
+            inbox.raise_if_ended()
+            raise
     link.send(Kind.SERVED)
 
 
@@ -244,7 +263,7 @@ def receive_record(
 
     The frame is not hashed yet. ``kept`` is called with the header of each record before it that comes without a frame; who
     says nothing of what it has is sent none. ``heard`` is called with what the source reports of itself, if it is a laptop. Raises
-    PeerEnded, LinkError, and what ``unpack``, ``kept`` and ``heard`` raise.
+    PeerEnded, LinkError, Changed, and what ``unpack``, ``kept`` and ``heard`` raise.
     """
     also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, heard)) if call is not None}
     message = link.receive()
@@ -253,6 +272,8 @@ def receive_record(
         message = link.receive()
     if message.kind == Kind.SERVED:
         return None
+    if message.kind == Kind.CHANGED:
+        raise Changed("The other end is to be asked anew.")
     if message.kind != Kind.RECORD:
         raise_end(message)
     header = unpack(message.payload)

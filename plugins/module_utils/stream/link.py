@@ -74,6 +74,8 @@ class Kind(IntEnum):
     """A record header without a frame: the chunk still has the content that the sink said it has."""
     PROGRESS = 12
     """Laptop to controller: how it gets on."""
+    CHANGED = 13
+    """Source to sink, in place of SERVED: what it said of itself no longer holds. The sink asks anew, beginning with DESCRIBE."""
 
 
 INDEX_PIECE = 1 << 20

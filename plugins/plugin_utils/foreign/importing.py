@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map, wholly_used
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
@@ -197,7 +198,6 @@ class _Import:
             self._check_end(disk, partition.end, f"partition {partition.number}")
         if known.source_refusals:
             raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
-        self.warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
         if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
             self.warnings.append(
                 "Only root can have file systems mapped: run this as root to leave out what they do not use."
@@ -208,7 +208,23 @@ class _Import:
         self.warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
 
     def _write(self, disk: FileDisk) -> UsedMap:
+        """Write what is used; all of a file system as well that meanwhile turns out to be inconsistent."""
         table, used = self._map(disk)
+        checks = ConsistencyChecks(disk.path, used.partitions)
+        with contextlib.closing(checks):
+            used = wholly_used(used, checks.missing())
+            checks.start()
+            self._write_used(disk, table, used)
+            checks.wait()
+            believed, used = used, wholly_used(used, checks.doubts())
+            if used.partitions != believed.partitions:
+                self._place.restart()
+                self._write_used(disk, table, used)
+        self._check_unchanged()
+        self.warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
+        return used
+
+    def _write_used(self, disk: FileDisk, table: dict[str, Any] | None, used: UsedMap) -> None:
         geometry = Geometry(disk.size, disk.logical_sector_size, disk.logical_sector_size, DEFAULT_CHUNK_SIZE)
         geometry.check()
         source = {
@@ -236,8 +252,6 @@ class _Import:
             raise ImagingError(
                 f"What was stored of {self._source.path} is not what was read. Memory of this machine may be failing."
             )
-        self._check_unchanged()
-        return used
 
     def _check_unchanged(self) -> None:
         if look_at(self._source.path) != self._source:

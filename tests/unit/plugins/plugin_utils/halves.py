@@ -240,9 +240,10 @@ def capture(
     used: Used = USED,
     zero_bad: bool = False,
     sink_type: type[CaptureSink] = CaptureSink,
+    doubt: Callable[[SimpleNamespace], bool] = lambda disk: False,
     **spoil: Any,
 ) -> Any:
-    """Capture the disk, or bring its image up to date."""
+    """Capture the disk, or bring its image up to date. ``doubt`` is asked for doubts about what is used, which it may change."""
     store = laptop.store
     sink = sink_type(store, store.place("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
     sent = 0
@@ -262,8 +263,10 @@ def capture(
                 geometry=measures,
                 used=SimpleNamespace(ranges=used, partitions_json=lambda: PARTITIONS),
                 map_used=lambda: None,
+                checked=lambda seconds: True,
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
             )
+            disk.take_doubts = lambda: doubt(disk)
             source = CaptureSource(disk, None, find_zstd(), 3, zero_bad)  # type: ignore[arg-type]
             session.converse(conversation)
             assert source.capture is not None

@@ -399,3 +399,34 @@ def test_bad_sectors_can_count_as_zeros_and_are_in_the_header(
     content[8192:16384] = bytes(8192)
     find_zstd().codec().decompress_into(image.record(row).frame, room)
     assert room == content
+
+
+def test_a_disk_of_which_more_is_used_than_was_said_is_captured_anew_and_little_is_sent_twice(
+    laptop: SimpleNamespace,
+) -> None:
+    asked = 0
+
+    def doubt(disk: SimpleNamespace) -> bool:
+        """In the middle of the transfer, and again once all was sent."""
+        nonlocal asked
+        asked += 1
+        if asked not in (10, 40):
+            return False
+        more = (26 * CHUNK, 27 * CHUNK) if asked == 10 else (28 * CHUNK, 29 * CHUNK)
+        disk.used.ranges = Used(*sorted([*disk.used.ranges.ranges, more]))
+        return True
+
+    result, ends = capture(laptop, doubt=doubt)
+    assert not result.get("failed"), result
+    assert ends.links == 1
+    image = laptop.store.open("captured")
+    assert [row.chunk for row in image.index] == [*range(25), 26, 28, 30, 39]
+    verify_image(image)
+    assert result["kept"] > 20
+    assert sorted(os.listdir(laptop.store.path)) == ["captured.img.zst", "image.img.zst"]
+
+
+def test_a_laptop_that_keeps_taking_back_what_it_said_is_given_up(laptop: SimpleNamespace) -> None:
+    with pytest.raises(ImagingError, match="took back more than 256 times"):
+        capture(laptop, doubt=lambda disk: True)
+    assert "captured.img.zst" not in os.listdir(laptop.store.path)

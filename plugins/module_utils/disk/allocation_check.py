@@ -1,0 +1,90 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the programs share that look for clusters in use which a file system takes for free.
+
+They are programs of their own, run by the Python that runs this, because they compute for as long as they run. Clusters that are only allocated,
+and in nobody's use, are not looked for: they cost space and lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Callable
+
+from ..errors import ImagingError
+from .gpt import Read
+
+PROVEN, LACKING, UNREADABLE = 0, 4, 8
+"""Exit statuses: no cluster in use is free, some are, or that can't be said. As fsck(8) has them."""
+
+
+COMPARED = 1 << 20
+"""Bytes of bitmaps that are compared at a time."""
+
+
+class Damaged(ImagingError):
+    """A structure that must be there is not, or says what can't be."""
+
+
+class Clusters:
+    """Clusters that something claims, a bit for each."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._bits = bytearray(-(-count // 8))
+
+    def has(self, cluster: int) -> int:
+        """Whether a cluster is claimed (not 0)."""
+        return self._bits[cluster >> 3] >> (cluster & 7) & 1
+
+    def claim(self, first: int, end: int) -> None:
+        """Claim the clusters of [first, end), of which there must be one; raises Damaged when there are not so many."""
+        if not 0 <= first < end <= self._count:
+            raise Damaged(f"something lies in clusters {first} to {end}, and there are {self._count}")
+        bits = self._bits
+        low, high = first >> 3, end >> 3
+        if low == high:
+            bits[low] |= ((1 << (end - first)) - 1) << (first & 7)
+            return
+        bits[low] |= 0xFF & (0xFF << (first & 7))
+        if high > low + 1:
+            bits[low + 1 : high] = b"\xff" * (high - low - 1)
+        if end & 7:
+            bits[high] |= (1 << (end & 7)) - 1
+
+    def lacking(self, bitmap: bytes) -> int:
+        """How many claimed clusters a file system's bitmap does not have; what it is too short for it does not have."""
+        bitmap = bitmap[: len(self._bits)].ljust(len(self._bits), b"\0")
+        count = 0
+        for at in range(0, len(self._bits), COMPARED):
+            claimed = int.from_bytes(self._bits[at : at + COMPARED], "little")
+            count += bin(claimed & ~int.from_bytes(bitmap[at : at + COMPARED], "little")).count("1")
+        return count
+
+
+def report(lacking: Callable[[Read, int], int]) -> None:
+    """Check the block device that is named as argument, say what was found, and end the process.
+
+    ``lacking`` gets what reads at an offset, and the size of the device in bytes, and returns how many clusters in use are free; it may raise
+    Damaged, OSError.
+    """
+    status = UNREADABLE
+    try:
+        descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_CLOEXEC)
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+
+        def read(offset: int, length: int) -> bytes:
+            data = os.pread(descriptor, length, offset)
+            if len(data) != length:
+                raise Damaged("it ends before what belongs to it does")
+            return data
+
+        count = lacking(read, size)
+        status = LACKING if count else PROVEN
+        said = f"{count} clusters that are in use count as free" if count else ""
+    except (Damaged, OSError, MemoryError) as error:
+        said = str(error) or type(error).__name__
+    print(said)
+    sys.exit(status)

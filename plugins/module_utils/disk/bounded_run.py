@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a program beside other work: within bounds of time and memory, and so that it can be stopped at any moment."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Callable, Sequence
+
+from ..errors import ImagingError
+from .command import CommandResult, MissingTool, english, find_program
+
+TICK = 0.2
+"""Seconds between two looks at the bounds."""
+
+KEPT = 64 << 10
+"""Bytes that are kept of each of a program's outputs; the rest is read and dropped."""
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a program may take: seconds on the clock, and bytes of memory (resident)."""
+
+    seconds: float
+    memory: int
+
+
+class OutOfBounds(ImagingError):
+    """A program took too long or too much memory, and was ended."""
+
+
+class Stopped(Exception):
+    """The program was ended, because nobody wants its answer any more."""
+
+
+class BoundedRun:
+    """A ``RunCommand`` for a thread of its own, of one program at a time."""
+
+    def __init__(self, bounds: Bounds, find: Callable[[str], str | None] = find_program) -> None:
+        self.bounds = bounds
+        self._find = find
+        self._stop = threading.Event()
+
+    def finds(self, program: str) -> bool:
+        """Whether a program is installed."""
+        return self._find(program) is not None
+
+    def stop(self) -> None:
+        """End the program that runs, if one does, and start no other. From any thread; the end comes within a tick."""
+        self._stop.set()
+
+    def __call__(self, command: Sequence[str]) -> CommandResult:
+        """Run a program to its end; raises MissingTool, OutOfBounds, Stopped, OSError."""
+        program = self._find(command[0])
+        if program is None:
+            raise MissingTool(command[0])
+        if self._stop.is_set():
+            raise Stopped
+        process = subprocess.Popen(
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=english(),
+        )
+        with process:
+            try:
+                _first_to_be_ended(process.pid)
+                return self._follow(process, command[0])
+            finally:
+                process.kill()
+
+    def _follow(self, process: subprocess.Popen[bytes], name: str) -> CommandResult:
+        deadline = time.monotonic() + self.bounds.seconds
+        outputs = [bytearray(), bytearray()]
+        with selectors.DefaultSelector() as selector:
+            for pipe, kept in zip((process.stdout, process.stderr), outputs):
+                if pipe is not None:
+                    selector.register(pipe, selectors.EVENT_READ, kept)
+            while selector.get_map():
+                for key, _events in selector.select(TICK):
+                    data = os.read(key.fd, KEPT)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    key.data.extend(data[: KEPT - len(key.data)])
+                self._check(process.pid, name, deadline)
+        while process.poll() is None:
+            self._check(process.pid, name, deadline)
+            time.sleep(TICK / 10)
+        out, err = (kept.decode(errors="replace") for kept in outputs)
+        return CommandResult(process.returncode, out, err)
+
+    def _check(self, pid: int, name: str, deadline: float) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        if time.monotonic() > deadline:
+            raise OutOfBounds(f"{name} had no answer within {self.bounds.seconds:.0f} seconds.")
+        if _resident(pid) > self.bounds.memory:
+            raise OutOfBounds(f"{name} took more than {self.bounds.memory >> 20} MiB of memory.")
+
+
+def _first_to_be_ended(pid: int) -> None:
+    """Have the kernel end this process before any other when memory runs out."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")
+    except OSError:
+        pass  # it has ended already, or this is no Linux
+
+
+def _resident(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return 0

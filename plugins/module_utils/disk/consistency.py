@@ -1,0 +1,175 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether mapped file systems are consistent: whether everything that their files use is in the account they give of their free space.
+
+That a file system is flagged clean is no proof of it. Each is checked by a program that only reads, on a read-only loop device, beside whatever
+else goes on. What can't be checked is not proven.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Sequence
+
+from ..errors import ImagingError
+from ..printable import printable
+from . import exfat_allocation, fat_allocation, ntfs_allocation
+from .allocation_check import LACKING
+from .bounded_run import BoundedRun, Bounds, Stopped
+from .command import CommandResult, MissingTool
+from .partition_node import loop_device
+from .used_map import MAPPED_BY, PartitionUse
+
+CHECK_SECONDS = 3600.0
+"""Most seconds for one file system. A million files take a few on a solid-state disk; one that rotates has to seek for them."""
+
+LEAST_MEMORY = 256 << 20
+"""Bytes that a checker may always take."""
+
+SETUP = Bounds(60.0, LEAST_MEMORY)
+"""For making a loop device."""
+
+CLOSING = 10.0
+"""Seconds to wait for a check that was stopped."""
+
+
+@dataclass(frozen=True)
+class Checker:
+    """How a kind of file system is checked. Exit status 0 alone proves it; by those in ``errors`` the program has found it inconsistent.
+
+    ``command`` is followed by the device. ``by_memory`` is what says to the program how many MiB it may take.
+    """
+
+    name: str
+    command: Sequence[str]
+    errors: Sequence[int]
+    by_memory: str = ""
+
+    def arguments(self, node: str, memory: int) -> list[str]:
+        """The whole command."""
+        memory_option = [self.by_memory, str(memory >> 20)] if self.by_memory else []
+        return [*self.command, *memory_option, node]
+
+    def doubt(self, result: CommandResult) -> str:
+        """Why the file system is not proven consistent, or nothing."""
+        if result.rc == 0:
+            return ""
+        if result.rc in self.errors:
+            return f"{self.name} finds it inconsistent: {_said(result)}"
+        return f"{self.name} can't check it: exit status {result.rc}, {_said(result)}"
+
+
+def _said(result: CommandResult) -> str:
+    """The first line that tells something, or the first one."""
+    lines = [line for line in map(printable, (result.out + "\n" + result.err).splitlines()) if line]
+    telling = [line for line in lines if any(word in line for word in TELLING)] or lines or ["it gave no reason"]
+    return telling[0][:160].rstrip(".")
+
+
+TELLING = ("rror", "ERROR", "ifferences", "wrong", "free", "not ", "can't")
+"""What is in a line that tells more than which version of a program does what."""
+
+
+def _own(module: ModuleType) -> list[str]:
+    """The command that runs a module of this collection, which lies in a folder or in the zip file of an Ansible module."""
+    folder = os.path.abspath(str(module.__file__))
+    for dummy in module.__name__.split("."):
+        folder = os.path.dirname(folder)
+    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; main()"
+    return [sys.executable or "python3", "-I", "-c", launch, folder]
+
+
+E2FSCK = Checker("e2fsck", ["e2fsck", "-f", "-n"], [4, 12])
+"""e2fsck(8): 4 are errors that were left uncorrected, which without writing all are; 8 more is an operational error."""
+
+CHECKERS = {
+    "ext2": E2FSCK,
+    "ext3": E2FSCK,
+    "ext4": E2FSCK,
+    # xfs_repair(8): 1 when something was found. It plans its memory by half of what it is told, and takes a little more.
+    "xfs": Checker("xfs_repair", ["xfs_repair", "-n"], [1], "-m"),
+    "vfat": Checker("a reading of its directories", _own(fat_allocation), [LACKING]),
+    "exfat": Checker("a reading of its directories", _own(exfat_allocation), [LACKING]),
+    "ntfs": Checker("a reading of its MFT", _own(ntfs_allocation), [LACKING]),
+}
+"""By blkid's names of file systems."""
+
+
+class ConsistencyChecks:
+    """Checks the mapped file systems of a disk one after the other, in disk order, in a thread."""
+
+    def __init__(self, disk: str, partitions: Sequence[PartitionUse], run: BoundedRun | None = None) -> None:
+        """``disk`` is a block device or a regular file. Nothing runs before :meth:`start`."""
+        self._disk = disk
+        self._run = run or BoundedRun(Bounds(CHECK_SECONDS, most_memory()))
+        self._partitions = sorted(
+            (each for each in partitions if each.method == MAPPED_BY), key=lambda partition: partition.start
+        )
+        self._proven: set[int] = set()
+        self._doubts: dict[int, str] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._check_all, name="consistency", daemon=True)
+
+    def missing(self) -> dict[int, MissingTool]:
+        """The partitions, by number, whose checker is not installed."""
+        programs = {each.number: CHECKERS[each.content].command[0] for each in self._partitions}
+        return {number: MissingTool(program) for number, program in programs.items() if not self._run.finds(program)}
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether all checks are over within so many seconds (None: for as long as it takes)."""
+        return self._over.wait(seconds)
+
+    def doubts(self) -> dict[int, str]:
+        """The partitions, by number, that are known not to be proven consistent, and why. All of them are known once the checks are over."""
+        if self._over.is_set() and len(self._proven) + len(self._doubts) < len(self._partitions):
+            for each in self._partitions:
+                if each.number not in self._proven:
+                    self._doubts.setdefault(each.number, "its check ended without an answer")
+        return dict(self._doubts)
+
+    def close(self) -> None:
+        """End what still runs."""
+        self._run.stop()
+        if self._thread.ident is not None:
+            self._thread.join(CLOSING)
+
+    def _check_all(self) -> None:
+        try:
+            for each in self._partitions:
+                doubt = self._check(each)
+                if doubt:
+                    self._doubts[each.number] = doubt
+                else:
+                    self._proven.add(each.number)
+        except Stopped:
+            pass
+        finally:
+            self._over.set()
+
+    def _check(self, partition: PartitionUse) -> str:
+        checker = CHECKERS[partition.content]
+        try:
+            with loop_device(BoundedRun(SETUP), self._disk, partition.start, partition.size) as node:
+                return checker.doubt(self._run(checker.arguments(node, self._run.bounds.memory // 2)))
+        except (ImagingError, OSError) as error:
+            return str(error).rstrip(".")
+
+
+def most_memory() -> int:
+    """Bytes that a checker may take of this machine: half of what can be had now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            sizes = dict(line.split(":", 1) for line in file)
+        available = int(sizes["MemAvailable"].split()[0]) << 10
+    except (OSError, ValueError, KeyError):
+        available = 0
+    return max(LEAST_MEMORY, available // 2)

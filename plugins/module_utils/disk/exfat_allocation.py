@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that the allocation bitmap of an exFAT has every cluster that its directories give to something.
+
+``fsck.exfat -n`` (exfatprogs 1.2.0) ends with 0 where the bitmap lacks the clusters of the root directory, or its own; some versions look up only
+files that are in one piece.
+
+Source of the format: Microsoft, exFAT file system specification 1.00, sections 3.1, 4.1, 6 and 7.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import Iterator, Tuple
+
+from .allocation_check import Clusters, Damaged, report
+from .gpt import Read
+
+BOOT = struct.Struct("<I4xIII8xBB")
+"""At byte 80: start of the allocation table and of the clusters (sectors), number of clusters, first of the root, two binary logarithms."""
+
+ENTRY_SIZE = 32
+STREAM = struct.Struct("<I Q")
+"""At byte 20 of an entry that has clusters: the first one, and the size in bytes."""
+
+END, BITMAP, UPCASE, FILE, DATA, VENDOR = 0x00, 0x81, 0x82, 0x85, 0xC0, 0xE1
+"""Types of entries. One without the bit 0x80 is not in use."""
+
+FOLDER = 0x10
+IN_ONE_PIECE = 0x02
+"""Of a file's attributes, and of the flags of an entry that has clusters."""
+
+FIRST = 2
+"""The number of the first cluster."""
+
+CHAIN_END = 0xFFFFFFFF
+READ_SIZE = 1 << 20
+
+LARGEST_CLUSTER = 25
+"""Bits of the largest cluster's size, 32 MiB."""
+
+
+Extent = Tuple[int, int]
+"""Some clusters in a row: the place of the first one (that of cluster 2 is 0), and how many."""
+
+
+class Allocation:
+    """What the directories of a volume claim, and what its bitmap has."""
+
+    def __init__(self, read: Read, size: int) -> None:
+        """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
+        self._read = read
+        boot = read(0, 512)
+        table, heap, self._count, self._root, sector, cluster = BOOT.unpack_from(boot, 80)
+        if boot[3:11] != b"EXFAT   " or not 9 <= sector <= 12 or sector + cluster > LARGEST_CLUSTER:
+            raise Damaged("its boot sector is damaged")
+        self._heap = heap << sector
+        self._cluster_size = 1 << (sector + cluster)
+        if not self._count or self._heap + self._count * self._cluster_size > size:
+            raise Damaged("it is larger than its partition")
+        self._table = array("I")
+        self._table.frombytes(read(table << sector, (self._count + FIRST) * 4))
+        if sys.byteorder != "little":
+            self._table.byteswap()
+        self._claimed = Clusters(self._count)
+        self._bitmap: bytes | None = None
+
+    def lacking(self) -> int:
+        """How many clusters are in use and not in the bitmap; raises Damaged, OSError."""
+        folders = [self._chain(self._root)]
+        while folders:
+            self._claim_entries(self._content(folders.pop()), folders)
+        if self._bitmap is None:
+            raise Damaged("it has no allocation bitmap")
+        return self._claimed.lacking(self._bitmap)
+
+    def _claim_entries(self, content: Iterator[bytes], folders: list[list[Extent]]) -> None:
+        """Claim what the entries of a directory have; adds the directories among them to ``folders``."""
+        attributes = 0
+        for piece in content:
+            for at in range(0, len(piece), ENTRY_SIZE):
+                kind = piece[at]
+                if kind == END:
+                    return
+                if kind == FILE:
+                    (attributes,) = struct.unpack_from("<H", piece, at + 4)
+                elif kind in (BITMAP, UPCASE, DATA, VENDOR):
+                    first, size = STREAM.unpack_from(piece, at + 20)
+                    if not size:
+                        continue
+                    row = kind in (DATA, VENDOR) and piece[at + 1] & IN_ONE_PIECE
+                    extents = self._row(first, size) if row else self._chain(first)
+                    if kind == DATA and attributes & FOLDER:
+                        folders.append(extents)
+                    elif kind == BITMAP:
+                        self._bitmap = b"".join(self._content(extents))[:size]
+
+    def _row(self, first: int, size: int) -> list[Extent]:
+        """Claim and return the clusters of what lies in one piece."""
+        extent = (first - FIRST, -(-size // self._cluster_size))
+        self._claim(*extent)
+        return [extent]
+
+    def _chain(self, cluster: int) -> list[Extent]:
+        """Claim and return the clusters that the table lists from this one on."""
+        extents: list[Extent] = []
+        while cluster != CHAIN_END:
+            if not FIRST <= cluster < self._count + FIRST:
+                raise Damaged(f"something lies in cluster {cluster}, which there is not")
+            first = cluster
+            following = self._table[cluster]
+            while following == cluster + 1 < self._count + FIRST:
+                cluster, following = following, self._table[following]
+            extents.append((first - FIRST, cluster + 1 - first))
+            self._claim(*extents[-1])
+            cluster = following
+        return extents
+
+    def _claim(self, first: int, count: int) -> None:
+        if 0 <= first < self._count and self._claimed.has(first):
+            raise Damaged(f"cluster {first + FIRST} is in use twice")
+        self._claimed.claim(first, first + count)
+
+    def _content(self, extents: list[Extent]) -> Iterator[bytes]:
+        for first, count in extents:
+            start, end = first * self._cluster_size, (first + count) * self._cluster_size
+            for at in range(start, end, READ_SIZE):
+                yield self._read(self._heap + at, min(READ_SIZE, end - at))
+
+
+def main() -> None:
+    """Check the volume on the block device that is named as argument."""
+    report(lambda read, size: Allocation(read, size).lacking())

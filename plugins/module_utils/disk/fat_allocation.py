@@ -1,0 +1,120 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that the allocation table of a FAT16 or FAT32 has every cluster that its directories give to something.
+
+``fsck.fat -n`` says the same (1) of a lost file, of a wrong count of free clusters and of two tables that differ, which lose nothing; and it knows
+no more than two tables.
+
+Source of the format: Microsoft, FAT32 File System Specification 1.03.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import Iterator
+
+from .allocation_check import Damaged, report
+from .gpt import Read
+
+ENTRY = struct.Struct("<11sB8xH4xH4x")
+"""Of a directory: name, attributes, the first cluster's upper and lower half."""
+
+ENTRY_SIZE = 32
+LABEL, FOLDER = 0x08, 0x10
+"""Attributes. The parts of a long name have that of a label, too."""
+
+LAST, DELETED, DOT = 0x00, 0xE5, 0x2E
+"""First bytes of a name: of what is behind the last entry, of one that was deleted, and of "." and ".."."""
+
+SECTOR_SIZES = (512, 1024, 2048, 4096)
+FIRST = 2
+"""The number of the first cluster."""
+
+READ_SIZE = 1 << 20
+
+
+class Allocation:
+    """What the directories of a volume claim, and what its table has."""
+
+    def __init__(self, read: Read, size: int) -> None:
+        """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
+        self._read = read
+        boot = read(0, 512)
+        sector_size, per_cluster, reserved, tables, root_entries, small_total, small_table = struct.unpack_from(
+            "<HBHBHHxH", boot, 11
+        )
+        large_total, large_table = struct.unpack_from("<I I", boot, 32)
+        table_size = (small_table or large_table) * sector_size
+        total = small_total or large_total
+        if sector_size not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
+            raise Damaged("its boot sector is damaged")
+        if total * sector_size > size:
+            raise Damaged("it is larger than its partition")
+        self._root_start = reserved * sector_size + tables * table_size
+        self._root_size = root_entries * ENTRY_SIZE
+        self._data = self._root_start + -(-self._root_size // sector_size) * sector_size
+        self._cluster_size = per_cluster * sector_size
+        clusters = max(0, (total * sector_size - self._data) // self._cluster_size)
+        self._large = not small_table
+        (self._root,) = struct.unpack_from("<I", boot, 44)
+        self._mask, self._chain_end = (0x0FFFFFFF, 0x0FFFFFF8) if self._large else (0xFFFF, 0xFFF8)
+        self._table = array("I" if self._large else "H")
+        entries = min(clusters + FIRST, table_size // self._table.itemsize)
+        self._table.frombytes(read(reserved * sector_size, entries * self._table.itemsize))
+        if sys.byteorder != "little":
+            self._table.byteswap()
+        self._claimed = bytearray(entries)
+        self._lacking = 0
+
+    def lacking(self) -> int:
+        """How many clusters are in use and free in the table; raises Damaged, OSError."""
+        folders = [self._chain(self._root)] if self._large else []
+        if not self._large:
+            self._claim_entries([self._read(self._root_start, self._root_size)], folders)
+        while folders:
+            self._claim_entries(self._content(folders.pop()), folders)
+        return self._lacking
+
+    def _claim_entries(self, content: Iterator[bytes] | list[bytes], folders: list[list[int]]) -> None:
+        """Claim what the entries of a directory have; adds the clusters of the directories among them to ``folders``."""
+        for piece in content:
+            for name, attributes, high, low in ENTRY.iter_unpack(piece):
+                if name[0] == LAST:
+                    return
+                if name[0] in (DELETED, DOT) or attributes & LABEL:
+                    continue
+                first = low | high << 16 if self._large else low
+                chain = self._chain(first) if first else []
+                if attributes & FOLDER:
+                    folders.append(chain)
+
+    def _chain(self, cluster: int) -> list[int]:
+        """Claim and return the clusters that follow one another from this one on."""
+        chain = []
+        table, claimed, mask = self._table, self._claimed, self._mask
+        while True:
+            if not FIRST <= cluster < len(table):
+                raise Damaged(f"something lies in cluster {cluster}, which there is not")
+            if claimed[cluster]:
+                raise Damaged(f"cluster {cluster} is in use twice")
+            claimed[cluster] = 1
+            chain.append(cluster)
+            following = table[cluster] & mask
+            if not following:
+                self._lacking += 1
+                return chain
+            if following >= self._chain_end:
+                return chain
+            cluster = following
+
+    def _content(self, chain: list[int]) -> Iterator[bytes]:
+        for cluster in chain:
+            yield self._read(self._data + (cluster - FIRST) * self._cluster_size, self._cluster_size)
+
+
+def main() -> None:
+    """Check the volume on the block device that is named as argument."""
+    report(lambda read, size: Allocation(read, size).lacking())
