@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
-from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..disk.image_fit import reasons_against
+from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.another_size import image_facts, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
