@@ -39,7 +39,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, SAID, TransferAction
 
 MOST_CHANGES = 256
 """How often a laptop may take back what it said of its disk: once for each file system that turns out to be inconsistent."""
@@ -307,6 +307,20 @@ class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_capture)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = CAPTURE_ARGUMENTS
+    ADDED: ClassVar[frozenset[str]] = MEASURED | {
+        "image",
+        "path",
+        "kept_bytes",
+        "kept_chunks",
+        "stored_bytes",
+        "ratio",
+        "seconds",
+        "throughput",
+    }
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {
+        name: dict(field, returned="success, not in check mode")
+        for name, field in {**SAID, "bytes_read": {"type": "int"}}.items()
+    }
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Capture; raises ImagingError."""
@@ -314,7 +328,7 @@ class ActionModule(TransferAction):
         name = arguments["image"]
         old = store.existing(name, arguments["update"])
         if self._task.check_mode:
-            checked: dict[str, Any] = self._execute_module(self._task.action, arguments, task_vars=task_vars)
+            checked = self.believed(self._execute_module(self._task.action, arguments, task_vars=task_vars))
             return dict(checked, image=name)
         sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
         try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import image_facts
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
@@ -49,17 +50,11 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
     """What an opened image says of itself."""
     source, geometry = image.header.source, image.header.geometry
     used = image.index.used_bytes()
-    reach = extent(image.header, image.index)
     return {
+        **{key: value for key, value in asdict(image_facts(image.header, image.index)).items() if key != "name"},
         "created": image.header.created,
-        "source_host": str(source.get("host") or ""),
         "source_model": str(source.get("model") or ""),
-        "source_serial": str(source.get("serial") or ""),
-        "source_wwn": str(source.get("wwn") or ""),
         "disk_size": geometry.disk_size,
-        "minimum_size": reach.least,
-        "minimum_reason": reach.last,
-        "logical_sector_size": geometry.logical_sector_size,
         "used_bytes": used,
         "used_chunks": len(image.index),
         "stored_bytes": image.stored_bytes,

@@ -21,7 +21,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import FIELDS, ZERO, unpack_ranges
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import CAPTURE, PROBE_ARGUMENTS, RESTORE
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
+    CAPTURE,
+    PROBE_ARGUMENTS,
+    RESTORE,
+    ZONES,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, TAG_SIZE, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.probe import (
     Carried,
@@ -61,6 +66,28 @@ MOST_LINKS = 3
 
 NOTHING_COMPRESSED: dict[str, Any] = {"level": None, "chunks": 0, "frame_bytes": 0, "rate": 0.0}
 """As the laptop says it of each level."""
+
+MEASURED_BY_LAPTOP: dict[str, Any] = {
+    "used_by": {"type": "str"},
+    **{name: {"type": "int"} for name in ("used_chunks", "chunk_size", "processors", "read_bytes")},
+    **{name: {"type": "float"} for name in ("map_seconds", "hash_rate", "send_cpu", "receive_cpu", "read_cpu")},
+    **{name: {"type": "float", "returned": "where it was measured"} for name in ("read_rate", "decompress_rate")},
+    "read_rates": {
+        "type": "dict",
+        "contains": {zone: {"type": "float", "returned": "where it was measured"} for zone in ZONES},
+    },
+    "compressed": {
+        "type": "list",
+        "elements": "dict",
+        "contains": {
+            "level": {"type": "int"},
+            "chunks": {"type": "int"},
+            "frame_bytes": {"type": "int"},
+            "rate": {"type": "float"},
+        },
+    },
+}
+"""What the module says, in the form of its RETURN (``laptop.probe.LaptopProbe.result``)."""
 
 RECORD_OVERHEAD = HEAD.size + FIELDS.size + TAG_SIZE
 GUARD_CHUNKS = 2
@@ -156,6 +183,10 @@ class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_probe)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = PROBE_ARGUMENTS
+    ADDED: ClassVar[frozenset[str]] = frozenset(
+        ("purpose", "image", "sent_bytes", "rates", "ratio", "level", "alone", "together", "all_seconds", "notes")
+    )
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = MEASURED_BY_LAPTOP
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Measure and forecast; raises ImagingError."""
@@ -273,7 +304,7 @@ def _described(
         "store_write": store.write,
         "store_read": store.read,
     }
-    kept = ("device", "disk_size", "used_bytes", "warnings", "deprecations", "ansible_facts")
+    kept = ("device", "disk_size", "used_bytes", "warnings")
     return {
         **{name: found[name] for name in kept if name in found},
         "rotational": found["rotational"],

@@ -17,7 +17,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, SAID, TransferAction
+
+DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
+"""What Ansible shows with ``--diff``."""
 
 
 class StoredSource:
@@ -89,12 +92,27 @@ class ActionModule(TransferAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = RESTORE_ARGUMENTS
     FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {"disk_state": UNTOUCHED}
+    ADDED: ClassVar[frozenset[str]] = MEASURED | {
+        "image",
+        "sent_bytes",
+        "stored_bytes",
+        "ratio",
+        "seconds",
+        "throughput",
+    }
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {**SAID, "diff": DIFF}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
         image = ImageStore(arguments["store"]).open(arguments["image"])
+        wanted, found = arguments["root_digest"], image.root_digest.hex()
+        if wanted not in ("", found):
+            raise ImagingError(
+                f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
+                "Nothing was written. Run again, so that all laptops get the same image."
+            )
         source = StoredSource(image)
-        ticket = self.ticket(task_vars, image.root_digest.hex())
+        ticket = self.ticket(task_vars, found)
 
         def conversation(link: Link) -> None:
             serve(link, source)

@@ -32,6 +32,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, Outcome
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import failure_message
 
+SETTINGS = "fleet.imaging.settings"
 KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": RESTORE}
 
 
@@ -62,7 +63,8 @@ class CallbackModule(CallbackBase):
         """A task begins on a host."""
         if self._outcome is None:
             return
-        if self._play is not None:
+        # The settings are checked for all hosts of the inventory, of which not all take part.
+        if self._play is not None and _action(task) != SETTINGS:
             play, self._play = self._play, None
             variables = play.get_variable_manager().get_vars(play=play, host=host)
             self._outcome.expect(variables.get("ansible_play_hosts_all", []))
@@ -108,6 +110,8 @@ class CallbackModule(CallbackBase):
             self._outcome.end(result.host.get_name(), kind, result.result)
 
     def _fail(self, result: Any, unreachable: bool = False) -> None:
+        if _action(result.task) == SETTINGS:
+            self._outcome = None  # nothing has begun, and the message says what to mend
         if self._outcome is not None:
             self._outcome.fail(result.host.get_name(), failure_message(result.result), unreachable)
 
@@ -117,9 +121,14 @@ class CallbackModule(CallbackBase):
             self._display.display(line)
 
 
+def _action(task: Any) -> str:
+    """The full name of the module or action plugin of a task."""
+    return str(getattr(task, "resolved_action", None) or task.action)
+
+
 def _kind(task: Any, check_mode: Any) -> str:
     """What kind of transfer a task is; empty when it is none that is to be said something of."""
-    kind = KINDS.get(str(getattr(task, "resolved_action", None) or task.action), "")
+    kind = KINDS.get(_action(task), "")
     if check_mode:
         return COMPARE if kind == RESTORE else ""
     return kind

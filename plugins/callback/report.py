@@ -56,6 +56,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action impo
 
 KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": RESTORE}
 DISK_INFO = "fleet.imaging.disk_info"
+SETTINGS = "fleet.imaging.settings"
 
 DEFAULTS = {"imaging_store": "~/fleet-images", "imaging_report": True}
 
@@ -90,7 +91,8 @@ class CallbackModule(CallbackBase):
         """A task begins on a host."""
         if self._run is None:
             return
-        if self._play is not None:
+        # The settings are checked for all hosts of the inventory, of which not all take part.
+        if self._play is not None and _action(task) != SETTINGS:
             self._learn_play(host)
         if (kind := KINDS.get(_action(task))) is not None:
             self._run.begin(host.get_name(), kind, datetime.now(UTC))
@@ -159,6 +161,8 @@ class CallbackModule(CallbackBase):
             self._run.end(name, kind, given, _said(result), failed, datetime.now(UTC))
 
     def _fail(self, result: Any, unreachable: bool = False) -> None:
+        if _action(result.task) == SETTINGS:
+            self._run = None  # nothing has begun, and where a report would go is not known either
         if self._run is not None:
             failure = Failure(result.task_name, failure_message(_said(result)), unreachable)
             self._run.fail(result.host.get_name(), failure, for_all=bool(result.task.run_once))

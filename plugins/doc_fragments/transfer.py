@@ -69,4 +69,13 @@ options:
       logical_sector_size:
         description: Size of a logical sector in bytes.
         type: int
+      diskseq:
+        description: The kernel's number of the disk, which no other disk gets until the next boot; of a regular file the number of its inode.
+        type: int
+      boot_id:
+        description: The kernel's name of the time since the machine was booted.
+        type: str
+      table:
+        description: Kind and id of the partition table, empty when there is none.
+        type: str
 """

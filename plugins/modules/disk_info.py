@@ -66,6 +66,16 @@ options:
       - Whether a disk that is in use, in ways that M(fleet.imaging.disk_release) can put an end to, may be selected.
     type: bool
     default: false
+  image:
+    description:
+      - The image that the selected disk is to hold, as M(fleet.imaging.image_info) describes it. A disk that it does not fit is refused and, with
+        O(purpose=target), the disk that it was captured from.
+    type: dict
+  host:
+    description:
+      - The name by which the controller knows this machine. With O(image), it tells the reference where disks have neither serial number nor WWN.
+    type: str
+    default: ""
 seealso:
   - module: fleet.imaging.image_capture
   - module: fleet.imaging.image_restore
@@ -201,16 +211,47 @@ selected:
   returned: success, with O(purpose)
   type: dict
   contains: *disk
+expect:
+  description: What the selected disk is recognised by, for the option C(expect) of M(fleet.imaging.image_capture) and M(fleet.imaging.image_restore).
+  returned: success, with O(purpose)
+  type: dict
+  contains:
+    size:
+      description: Size in bytes.
+      type: int
+    serial:
+      description: Serial number, or nothing when it is not known.
+      type: str
+    wwn:
+      description: World wide name, or nothing when it is not known.
+      type: str
+    logical_sector_size:
+      description: Size of a logical sector in bytes.
+      type: int
+    diskseq:
+      description:
+        - The kernel's number of the disk, which no other disk gets until the next boot; 0 before Linux 5.15.
+        - Of a regular file the number of its inode.
+      type: int
+    boot_id:
+      description: The kernel's name of the time since the machine was booted.
+      type: str
+    table:
+      description: Kind and id of the partition table, or nothing when there is none.
+      type: str
 """
 
 from dataclasses import asdict
+from typing import Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import human_to_bytes
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe, list_disks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted, select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk, describe, list_disks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.image_fit import ImageFacts, reasons_against
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import TARGET, Wanted, select_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
@@ -233,8 +274,22 @@ def disk_info(module: AnsibleModule) -> dict[str, object]:
     disks = [describe(run, device)] if device else list_disks(run)
     result: dict[str, object] = {"disks": [asdict(disk) for disk in disks]}
     if purpose:
-        result["selected"] = asdict(select_disk(disks, disks[0].path if device else None, purpose, release, wanted))
+        selected = select_disk(disks, disks[0].path if device else None, purpose, release, wanted)
+        result["selected"] = asdict(selected)
+        result["expect"] = look_at(selected)
+        if module.params["image"]:
+            check_image(selected, module.params["image"], module.params["host"], purpose)
     return result
+
+
+def check_image(disk: Disk, image: Mapping[str, object], host: str, purpose: str) -> None:
+    """Raise ImagingError when a disk can't hold an image, or must not."""
+    size, sector_size, serial, wwn = disk.size, disk.logical_sector_size, disk.serial, disk.wwn
+    facts = ImageFacts.of(image)
+    reasons = reasons_against(facts, disk.path, size, sector_size, serial, wwn, host, erase=purpose == TARGET)
+    said = " ".join(reasons)
+    if said:
+        raise ImagingError(said)
 
 
 def main() -> None:
@@ -244,6 +299,8 @@ def main() -> None:
             "device": {"type": "path"},
             "purpose": {"type": "str", "choices": ["source", "target"]},
             "release": {"type": "bool", "default": False},
+            "image": {"type": "dict"},
+            "host": {"type": "str", "default": ""},
             "match": {
                 "type": "dict",
                 "options": {

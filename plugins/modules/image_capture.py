@@ -191,6 +191,10 @@ timeline:
   returned: success, not in check mode
   type: list
   elements: list
+past_cache:
+  description: Whether the disk was read past the page cache, so that the medium itself answered.
+  returned: success
+  type: bool
 model:
   description: The disk's model.
   returned: success

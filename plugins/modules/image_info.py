@@ -101,6 +101,10 @@ images:
       description: Serial number of that disk.
       returned: when the image can be opened
       type: str
+    source_device:
+      description: That disk's path on the host.
+      returned: when the image can be opened
+      type: str
     source_wwn:
       description: World wide name of that disk.
       returned: when the image can be opened

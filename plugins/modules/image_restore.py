@@ -56,6 +56,12 @@ options:
     type: str
     choices: [discard, leave, zero]
     default: discard
+  root_digest:
+    description:
+      - The root digest that the image must have, as M(fleet.imaging.image_info) returns it. An image that was replaced since is refused. Empty takes
+        any.
+    type: str
+    default: ""
   rewrite:
     description:
       - Whether to write what the disk holds already, too. Without this nothing is sent or written that is equal.
@@ -233,6 +239,10 @@ timeline:
   returned: success
   type: list
   elements: list
+past_cache:
+  description: Whether the disk was read past the page cache, so that the medium itself answered.
+  returned: success
+  type: bool
 model:
   description: The disk's model.
   returned: success

@@ -66,8 +66,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 esp:
-  description: Number of the EFI system partition, null when there is none.
-  returned: success
+  description: Number of the EFI system partition.
+  returned: when there is one
   type: int
 fallback:
   description: Path of the fallback loader on it, empty when there is none.

@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
+from .refusal import refuse
 from .transfer import Interrupted, interruptible
 
 
@@ -26,14 +27,17 @@ class ControllerAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point, called by Ansible."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
         _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
             with interruptible():
                 result.update(self.work(arguments))
         except ImagingError as error:
-            result.update(failed=True, msg=str(error))
+            refuse(str(error))
         except Interrupted as error:
-            result.update(failed=True, msg=f"Nothing was kept: {error}.")
+            refuse(f"Nothing was kept: {error}.")
+        if result.get("failed"):
+            refuse(result.pop("msg"), result)
         return result
 
     @abstractmethod

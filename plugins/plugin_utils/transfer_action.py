@@ -23,10 +23,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import pri
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 
 from .detached_module import DetachedModule
+from .laptop_answer import checked_answer, documented_fields
 from .progress.limits import Circumstances
 from .progress.line import News
 from .progress.meter import Meter
 from .progress.teller import Teller
+from .refusal import refuse
 from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
 from .transports.choose import choose_transport
@@ -46,6 +48,12 @@ def collection_version() -> str:
             continue
     return "unknown"
 
+
+MEASURED = frozenset(("started", "limited_by", "limits", "stages", "timeline"))
+"""The fields of a result that ``TransferAction.findings`` makes."""
+
+SAID = {"status": {"type": "str"}, "workers": {"type": "int"}, "links_made": {"type": "int"}, "zstd": {"type": "str"}}
+"""What the modules of both transfers say beside what they document."""
 
 BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
 
@@ -68,6 +76,10 @@ class TransferAction(ActionBase):
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
     FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {}
     """Fields of a failed result, unless the error says otherwise."""
+    ADDED: ClassVar[frozenset[str]] = frozenset()
+    """The documented fields of the result that this end adds."""
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {}
+    """What the module says beside the documented fields, in the form of RETURN."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point, called by Ansible in a worker process of this host's own."""
@@ -77,8 +89,15 @@ class TransferAction(ActionBase):
             check_bounds(arguments)
             result.update(printable_all(self.transfer(arguments, task_vars or {})))
         except ImagingError as error:
-            result.update({**self.FACTS_OF_FAILURE, **error.facts}, failed=True, msg=str(error))
+            refuse(str(error), {**self.FACTS_OF_FAILURE, **error.facts})
+        if result.get("failed"):
+            refuse(result.pop("msg"), result)
         return result
+
+    def believed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """What of the module's answer is believed; raises ImagingError."""
+        name = self._task.action.rpartition(".")[2]
+        return checked_answer(answer, {**documented_fields(name), **self.UNDOCUMENTED}, name, self.ADDED)
 
     @abstractmethod
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +149,7 @@ class TransferAction(ActionBase):
         with interruptible(), telling:
             try:
                 module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})
-                return transfer.converse(conversation), transfer
+                return self.believed(transfer.converse(conversation)), transfer
             except BaseException:
                 module.stop()
                 raise

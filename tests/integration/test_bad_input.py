@@ -237,6 +237,12 @@ def test_a_disk_that_changed_since_it_was_selected_is_refused(lab: Lab, image: P
     assert "not the disk that was selected" in text
 
 
+def test_an_image_that_was_replaced_since_it_was_chosen_is_refused(lab: Lab, image: Path) -> None:
+    with untouched(lab.targets[0]):
+        text = message(restore_one(lab, "lab-01", image.parent, "sound", "-e", f"root_digest={'0' * 64}"), "lab-01")
+    assert "was replaced since it was chosen" in text and "Run again" in text
+
+
 def test_a_full_store_is_said_and_what_there_is_of_the_image_is_kept(lab: Lab, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can mount a small file system")

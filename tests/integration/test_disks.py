@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import filecmp
 import os
 import random
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk, describe, list_disks
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import relocate
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import loop_device
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
@@ -438,6 +441,35 @@ def test_a_disk_with_large_sectors_is_mapped_and_its_gpt_moves(tmp_path: Path) -
             assert "No problems found" in tool("sgdisk", "-v", device)
             table = read_partition_table(RUN, device)
             assert table and (table.sector_size, table.partitions[0].end) == (4096, 33 * MIB)
+
+
+def change_medium(device: str, path: Path) -> None:
+    """Put another file of the same size behind a read-only loop device (loop.h, LOOP_CHANGE_FD)."""
+    with open(device, "rb") as loop, open(path, "rb") as file:
+        fcntl.ioctl(loop, 0x4C06, file.fileno())
+
+
+def test_a_disk_that_was_replaced_while_the_question_was_open_is_refused(tmp_path: Path) -> None:
+    """Loop devices have neither serial number nor WWN, and these two are equal in everything but what the kernel counts."""
+    for name in ("selected", "other"):
+        (tmp_path / name).write_bytes(bytes(16 * MIB))
+    with attached(tmp_path / "selected", "--read-only") as device:
+        selected = look_at(describe(RUN, device))
+        assert (selected["serial"], selected["wwn"], selected["table"]) == ("", "", "")
+        request = RestoreRequest(device, bytes(32), selected, False, True, "lab-01")
+        TargetDisk(RUN, request).raw.close()
+        with pytest.raises(ImagingError, match="This machine was restarted"):
+            TargetDisk(RUN, replace(request, expect=dict(selected, boot_id="before")))
+        if not selected["diskseq"]:
+            pytest.skip("this kernel counts no disks, which Linux does since 5.15")
+        change_medium(device, tmp_path / "other")
+        try:
+            with pytest.raises(
+                ImagingError, match=r"not the disk that was selected: its diskseq was .*Nothing was written"
+            ):
+                TargetDisk(RUN, request)
+        finally:
+            change_medium(device, tmp_path / "selected")
 
 
 def test_an_image_of_small_sectors_is_refused_by_a_disk_of_large_ones(tmp_path: Path) -> None:

@@ -508,7 +508,7 @@ def test_a_laptop_goes_down_only_after_its_disk_is_verified(plan: Plan, store: P
         time.sleep(7)
         assert not said.exists()
         checked = playbook(lab, "restore", *where, "-e", "imaging_finish=poweroff", "--check")
-        assert not checked.of("shell")
+        assert not checked.of("raw")
         outcome = playbook(lab, "restore", *where, "-e", "imaging_finish=poweroff")
         assert outcome.status == 0, outcome.stdout
         assert "Pull the USB sticks before they are switched on" in outcome.stdout

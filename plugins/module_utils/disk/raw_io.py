@@ -140,6 +140,10 @@ class RawDisk:
         except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
             return -1
 
+    def fileno(self) -> int:
+        """The descriptor of the opened disk."""
+        return self._buffered
+
     @property
     def past_cache(self) -> bool:
         """Whether reads and writes go past the page cache."""

@@ -69,11 +69,18 @@ def select_disk(
         return _requested(disks, requested, purpose, release)
     against = [_against(disk, purpose, release, wanted or Wanted()) for disk in disks]
     usable = [disk for disk, reasons in zip(disks, against) if not reasons]
-    if len(usable) == 1:
+    # Of two that are described, the one that is free need not be the one that is meant.
+    described = [disk for disk in disks if wanted and _is_meant(disk, wanted)]
+    if len(usable) == 1 and len(described) <= 1:
         return usable[0]
-    if usable:
+    if len(described) > 1:
+        names = ", ".join(disk.path for disk in described)
+        problem = (
+            f"Several disks are like the one that imaging_disk describes ({names}): say more there, such as serial."
+        )
+    elif usable:
         names = ", ".join(disk.path for disk in usable)
-        problem = f"Several disks could be {PURPOSES[purpose]} ({names}): name the one that is meant."
+        problem = f"Several disks could be {PURPOSES[purpose]} ({names}): set imaging_disk to the one that is meant."
     elif wanted:
         problem = f"No disk that can be {PURPOSES[purpose]} is like the one that imaging_disk describes."
     else:
@@ -92,6 +99,11 @@ def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: boo
             return disk
     against = [_against(disk, purpose, release, Wanted()) for disk in disks]
     raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}")
+
+
+def _is_meant(disk: Disk, wanted: Wanted) -> bool:
+    """Whether a description is of this disk, be it free or not."""
+    return not wanted.mismatch(disk) and not disk.live_medium and (wanted.names or not disk.not_default)
 
 
 def _against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:

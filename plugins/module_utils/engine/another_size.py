@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping
 
 from ..disk.gpt import ENTRIES_LIMIT, SMALLEST_ENTRY, USUAL_ENTRIES, Read, relocate, reserve, unannounced_partitions
+from ..disk.image_fit import ImageFacts
 from ..disk.ranges import ByteRanges
 from ..disk.signatures import TAIL
 from ..errors import ImagingError
@@ -41,13 +42,6 @@ class Extent:
     end: int
     last: str
 
-    def too_small(self, path: str, size: int) -> str:
-        """Why a disk is too small, and what to do."""
-        return (
-            f"{path} has {size} bytes and the image needs {self.least}: {self.least - size} bytes too few, because of {self.last}. "
-            "Use a larger disk, or shrink that on the reference and capture again."
-        )
-
 
 def extent(header: ImageHeader, index: Index) -> Extent:
     """How far the content of an image reaches."""
@@ -66,6 +60,22 @@ def extent(header: ImageHeader, index: Index) -> Extent:
     entries = _count(header.partition_table, "table-length", USUAL_ENTRIES)
     least = -(-end // sector_size) * sector_size + (reserve(sector_size, entries) if label == "gpt" else 0)
     return Extent(min(least, size), end, last)
+
+
+def image_facts(header: ImageHeader, index: Index, name: str = "") -> ImageFacts:
+    """What of an image decides whether a disk can hold it."""
+    reach = extent(header, index)
+    serial, wwn, host, device = (str(header.source.get(each) or "") for each in ("serial", "wwn", "host", "device"))
+    return ImageFacts(
+        name,
+        reach.least,
+        reach.last,
+        header.geometry.logical_sector_size,
+        serial,
+        wwn,
+        source_host=host,
+        source_device=device,
+    )
 
 
 def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) -> dict[int, OwnChunk]:

@@ -9,6 +9,7 @@ from typing import Any, Mapping
 
 from ..disk.command import RunCommand
 from ..disk.devices import describe
+from ..disk.identity import check_same, identify
 from ..disk.raw_io import RawDisk
 from ..errors import ImagingError
 
@@ -21,7 +22,7 @@ class HeldDisk:
     ) -> None:
         """Hold a disk for reading, or for writing; raises ImagingError with every reason against it.
 
-        ``expect`` is what the selection knew of it: size, serial, wwn, logical_sector_size; what is missing there is not compared.
+        ``expect`` is what the selection knew of it (``disk.identity``); what is missing there is not compared.
         With ``may_be_in_use`` what could be released is no reason; the disk is then shared with whoever has it.
         """
         disk = describe(run, device)
@@ -35,24 +36,10 @@ class HeldDisk:
         self.raw = RawDisk(disk.path, writable, shared=bool(self.in_use))
         try:
             self.disk = describe(run, self.raw.path)
-            self._confirm(expect)
+            check_same(self.raw.path, expect, identify(self.disk, self.raw.fileno()))
         except BaseException:
             self.raw.close()
             raise
-
-    def _confirm(self, expect: Mapping[str, Any]) -> None:
-        found = {
-            "size": self.raw.size,
-            "serial": self.disk.serial,
-            "wwn": self.disk.wwn,
-            "logical_sector_size": self.raw.logical_sector_size,
-        }
-        for name, value in expect.items():
-            if value is not None and found.get(name) != value:
-                raise ImagingError(
-                    f"{self.raw.path} is not the disk that was selected: its {name} was {value!r} and is now {found.get(name)!r}. "
-                    "Nothing was written. Disks may have been plugged in or swapped: run again."
-                )
 
     def identity(self) -> dict[str, Any]:
         """What tells this disk from others, for a result."""

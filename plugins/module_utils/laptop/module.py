@@ -9,6 +9,7 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
+from ..disk.identity import IDENTITY
 from ..engine.goal import DISCARD, UNUSED
 from ..engine.level import AUTO
 from ..errors import ImagingError
@@ -33,12 +34,7 @@ COMMON_ARGUMENTS: dict[str, Any] = {
     "expect": {
         "type": "dict",
         "default": {},
-        "options": {
-            "size": {"type": "int"},
-            "serial": {"type": "str"},
-            "wwn": {"type": "str"},
-            "logical_sector_size": {"type": "int"},
-        },
+        "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
     },
     "ticket": {"type": "path"},
 }
@@ -59,6 +55,7 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
     read_back={"type": "bool", "default": True},
     unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
     rewrite={"type": "bool", "default": False},
+    root_digest={"type": "str", "default": ""},
 )
 
 

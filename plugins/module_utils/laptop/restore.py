@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
+from ..disk.image_fit import reasons_against
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
-from ..engine.another_size import extent, own_chunks
+from ..engine.another_size import image_facts, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
 from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
@@ -86,27 +87,20 @@ class TargetDisk(HeldDisk):
 
     def check_fits(self, header: ImageHeader, index: Index) -> None:
         """Raise ImagingError when the image can't be this disk's content, or was taken from this very disk."""
-        geometry, source, path = header.geometry, header.source, self.raw.path
-        needed = extent(header, index)
-        if self.raw.size < needed.least:
-            raise ImagingError(f"Nothing was written. {needed.too_small(path, self.raw.size)}")
-        if self.raw.logical_sector_size != geometry.logical_sector_size:
-            raise ImagingError(
-                f"{path} has sectors of {self.raw.logical_sector_size} bytes and the image's disk has {geometry.logical_sector_size}: partition "
-                "tables and file systems count in sectors, so it would not boot. Nothing was written. Use a disk with the same sector size."
+        reasons = list(
+            reasons_against(
+                image_facts(header, index),
+                self.raw.path,
+                self.raw.size,
+                self.raw.logical_sector_size,
+                self.disk.serial,
+                self.disk.wwn,
+                host=self._request.host,
+                erase=self._request.write,
             )
-        known = [(name, getattr(self.disk, name), source.get(name)) for name in ("serial", "wwn")]
-        if not any(found or was for _name, found, was in known):
-            known = [("host and device", (self._request.host, path), (source.get("host"), source.get("device")))]
-        # Cheap disks share serial numbers; a world wide name that differs is then the better witness.
-        if all(known[-1][1:]) and known[-1][1] != known[-1][2]:
-            return
-        for name, found, was in known:
-            if found and found == was and self._request.write:
-                raise ImagingError(
-                    f"{path} is the disk that the image was captured from (the same {name}, {found}): the reference is never "
-                    "restored. Nothing was written. Check which laptop this is."
-                )
+        )
+        if reasons:
+            raise ImagingError(f"Nothing was written. {' '.join(reasons)}")
 
     def __enter__(self) -> TargetDisk:
         return self

@@ -21,6 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.place import P
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.refusal import Refusal
 
 from ..module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
 
@@ -37,7 +38,11 @@ def run(store: Path, **arguments: Any) -> dict[str, Any]:
     """Run the action plugin. Ansible's own parts are stood in for where it only passes them on."""
     task = Task.load({"action": "fleet.imaging.image_info", "args": {"store": str(store), **arguments}})
     plugin = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
-    return plugin.run(task_vars={})
+    try:
+        result: dict[str, Any] = plugin.run(task_vars={})
+    except Refusal as failure:
+        result = failure.result
+    return result
 
 
 def flip_last_frame_byte(path: Path) -> None:

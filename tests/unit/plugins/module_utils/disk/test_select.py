@@ -125,13 +125,21 @@ def test_a_disk_can_be_described(wanted: Wanted) -> None:
 
 
 def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reasons() -> None:
-    with pytest.raises(ImagingError, match="Several disks"):
+    with pytest.raises(ImagingError, match="Several disks are like the one that imaging_disk describes"):
         select_disk([NVME, SECOND], None, "target", wanted=Wanted(model="fast*"))
     with pytest.raises(ImagingError, match="imaging_disk describes") as refusal:
         select_disk([NVME, READ_ONLY], None, "target", wanted=Wanted(serial="S1", min_size=1 << 40))
     assert f"It has {512 << 30} bytes, less than {1 << 40}." in str(refusal.value)
     with pytest.raises(ImagingError, match="Its serial is S1, not other"):
         select_disk([NVME], None, "target", wanted=Wanted(serial="other"))
+
+
+def test_a_description_that_fits_two_disks_is_refused_although_one_is_in_use() -> None:
+    busy = replace(SECOND, model="Fast Two", target_refusals=("It is mounted.",), releasable=("It is mounted.",))
+    for release in (False, True):
+        with pytest.raises(ImagingError, match=r"\(/dev/nvme0n1, /dev/nvme1n1\): say more there"):
+            select_disk([NVME, busy], None, "target", release, Wanted(model="fast*"))
+    assert select_disk([NVME, LIVE], None, "target", wanted=Wanted(min_size=1)) == NVME
 
 
 def test_a_stick_is_described_only_by_what_is_its_own() -> None:

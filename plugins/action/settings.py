@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads and checks all variables of a run on the controller. No host is contacted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from ansible.errors import AnsibleError
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import PREFIX, read_settings
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
+
+CAPTURE = "capture"
+
+REQUIRED = {
+    "import": (
+        "imaging_source",
+        "Say which file is imported: ansible-playbook import.yml -e imaging_source=/path/to/disk.img.gz.",
+    ),
+    "export": (
+        "imaging_export",
+        "Say which file is written: ansible-playbook export.yml -e imaging_export=/path/to/disk.img, or .img.gz, .img.xz, .qcow2.",
+    ),
+}
+"""The setting that a playbook can't do without, and what to say when it is empty."""
+
+SHOWN = 3
+"""So many problems are shown at once: all of them would not be read."""
+
+
+class ActionModule(ControllerAction):
+    """Action plugin of M(fleet.imaging.settings)."""
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "pattern": {"type": "str"},
+        "purpose": {"type": "str", "choices": [CAPTURE, "restore", "images", *REQUIRED], "required": True},
+    }
+
+    def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Read the settings of every host; raises ImagingError with what is wrong."""
+        variables = self.task_vars
+        hosts = matching_hosts(arguments["pattern"], variables) if arguments["pattern"] else [self._host(variables)]
+        if not hosts:
+            limit = variables.get("ansible_limit")
+            raise ImagingError(
+                f"No host is left to work on: expected at least one of {arguments['pattern']}, and "
+                + (f"none of them is in -l {limit}." if limit else "the inventory has none of them.")
+                + " Nothing was done."
+            )
+        settings: dict[str, dict[str, Any]] = {}
+        problems: dict[str, list[str]] = {}
+        for host in hosts:
+            settings[host], found = read_settings(given_variables(variables["hostvars"][host], host))
+            for problem in found:
+                problems.setdefault(problem, []).append(host)
+        said = [
+            problem if len(names) == len(hosts) else f"For {', '.join(names)}: {problem}"
+            for problem, names in problems.items()
+        ]
+        said = said or list(combinations(settings, arguments["purpose"]))
+        if said:
+            more = f" {len(said) - SHOWN} more are wrong." if len(said) > SHOWN else ""
+            raise ImagingError(f"{' '.join(said[:SHOWN])}{more} No host was contacted.")
+        return {"changed": False, "hosts": settings}
+
+    def _host(self, variables: Mapping[str, Any]) -> str:
+        return str(variables["inventory_hostname"])
+
+
+def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
+    """The hosts of a play with this pattern (groups, and ``!`` before those to leave out) that the limit leaves."""
+    groups: Mapping[str, list[str]] = variables["groups"]
+    wanted: set[str] = set()
+    unwanted: set[str] = set()
+    for name in pattern.split(":"):
+        target = unwanted if name.startswith("!") else wanted
+        target.update(groups.get(name.lstrip("!"), ()))
+    return [host for host in variables["ansible_play_hosts_all"] if host in wanted - unwanted]
+
+
+def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """What an inventory, its group_vars and -e say of a host; raises ImagingError when it can't be read, or is not from there."""
+    names = [name for name in variables if name.startswith(PREFIX)]
+    facts = [name for name in variables.get("ansible_facts") or {} if name.startswith(PREFIX)]
+    if facts:
+        raise ImagingError(
+            f"The facts of {host} hold {', '.join(facts)}: facts are what a laptop says, and nothing is taken from there. Run without "
+            "gathering facts before, and with --flush-cache where facts are cached. No host was contacted."
+        )
+    given = {}
+    for name in names:
+        try:
+            given[name] = variables[name]
+        except AnsibleError as error:
+            raise ImagingError(f"{name} of {host} can't be read: {error} No host was contacted.") from error
+    return given
+
+
+def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[str]:
+    """What is wrong with settings that are right one by one, in sentences; names the images of captures."""
+    if purpose == CAPTURE:
+        return _captures(settings)
+    if purpose in REQUIRED:
+        name, words = REQUIRED[purpose]
+        return [words] if any(not values[name] for values in settings.values()) else []
+    return [
+        f"{name} must be the same for all hosts of a run, and is "
+        + ", ".join(f"{host}: {values[name]!r}" for host, values in list(settings.items())[:SHOWN])
+        + ". Run once for each, with -l."
+        for name in ("imaging_store", "imaging_image")
+        if len({values[name] for values in settings.values()}) > 1
+    ]
+
+
+def _captures(settings: Mapping[str, dict[str, Any]]) -> list[str]:
+    problems: list[str] = []
+    hosts: dict[str, str] = {}
+    for host, values in settings.items():
+        name = values["imaging_image"] = values["imaging_image"] or f"{host}-{datetime.now(UTC):%Y-%m-%d}"
+        if name in hosts:
+            problems.append(
+                f"{hosts[name]} and {host} would both be captured as {name}: set imaging_image for each of them, or capture one (-l {host})."
+            )
+        hosts[name] = host
+        try:
+            check_name(name)
+            ImageStore(values["imaging_store"]).existing(name, values["imaging_update"])
+        except ImagingError as error:
+            problems.append(str(error))
+    return problems

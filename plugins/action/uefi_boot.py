@@ -1,0 +1,12 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the module on the laptop, and takes over what it documents of its result."""
+
+from __future__ import annotations
+
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction
+
+
+class ActionModule(LaptopAction):
+    """Action plugin of M(fleet.imaging.uefi_boot)."""

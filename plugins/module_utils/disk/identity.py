@@ -1,0 +1,118 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tells a disk from every other one, also where it has neither serial number nor WWN, and from one that has taken its place."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+import uuid
+from typing import Any, Mapping
+
+from ..errors import ImagingError
+from .devices import Disk
+from .raw_io import logical_sector_size
+
+IDENTITY = {
+    "size": "int",
+    "serial": "str",
+    "wwn": "str",
+    "logical_sector_size": "int",
+    "diskseq": "int",
+    "boot_id": "str",
+    "table": "str",
+}
+"""What a disk is recognised by, and the type of each. What is not known of a disk is empty, or 0, and compared as that."""
+
+BLKGETDISKSEQ = 0x80081280
+"""Of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+GPT_SIGNATURE = b"EFI PART"
+"""UEFI specification, table 5-5; the disk's GUID is at byte 56 of the header."""
+
+MBR_SIGNATURE = b"\x55\xaa"
+"""At byte 510; the disk's signature is at byte 440 (UEFI specification, table 5-1)."""
+
+UNREADABLE = "unreadable"
+
+
+def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
+    """What an opened disk is recognised by, with the names of IDENTITY. Serial number and WWN are from ``disk``, all else from the descriptor."""
+    sector_size = logical_sector_size(descriptor)
+    return {
+        "size": os.lseek(descriptor, 0, os.SEEK_END),
+        "serial": disk.serial,
+        "wwn": disk.wwn,
+        "logical_sector_size": sector_size,
+        "diskseq": _sequence_number(descriptor),
+        "boot_id": _boot_id(),
+        "table": _table(descriptor, sector_size),
+    }
+
+
+def look_at(disk: Disk) -> dict[str, Any]:
+    """What a disk is recognised by that nobody holds yet; raises ImagingError when it can't be opened."""
+    try:
+        descriptor = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ImagingError(f"{disk.path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
+    try:
+        return identify(disk, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise ImagingError unless a disk is the one that was selected; what is None or missing in ``expected`` is not compared."""
+    for name in sorted(IDENTITY, key=lambda name: name != "boot_id"):
+        was, now = expected.get(name), found[name]
+        if was is None or was == now:
+            continue
+        if name == "boot_id":
+            raise ImagingError(
+                f"This machine was restarted since {path} was selected, so that another disk may have that name now. Nothing was written. "
+                "Run again, and look at the disks once more."
+            )
+        raise ImagingError(
+            f"{path} is not the disk that was selected: its {name} was {was!r} and is now {now!r}. "
+            "Nothing was written. Disks may have been plugged in or swapped: run again."
+        )
+
+
+def _sequence_number(descriptor: int) -> int:
+    """The kernel's number of a disk, 0 before Linux 5.15; of a regular file the number of its inode."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISBLK(status.st_mode):
+        return status.st_ino
+    try:
+        answer = fcntl.ioctl(descriptor, BLKGETDISKSEQ, bytes(8))
+    except OSError:
+        return 0
+    number: int = struct.unpack("=Q", answer)[0]
+    return number
+
+
+def _boot_id() -> str:
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _table(descriptor: int, sector_size: int) -> str:
+    """Kind and id of the partition table, empty when there is none."""
+    try:
+        first, second = (os.pread(descriptor, sector_size, place * sector_size) for place in (0, 1))
+    except OSError:
+        return UNREADABLE
+    if second[:8] == GPT_SIGNATURE:
+        return f"gpt {uuid.UUID(bytes_le=second[56:72])}"
+    if first[510:512] == MBR_SIGNATURE:
+        return f"dos {struct.unpack_from('<I', first, 440)[0]:08x}"
+    return ""

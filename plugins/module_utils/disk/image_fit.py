@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a disk can hold an image, and whether it is the very disk that the image was captured from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Iterator, Mapping
+
+from ..errors import ImagingError
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What of an image decides that. Sizes in bytes; ``source_*`` is the disk that it was captured from, empty where that is not known.
+
+    ``minimum_reason`` says in words what needs the least size that a disk must have.
+    """
+
+    name: str
+    minimum_size: int
+    minimum_reason: str
+    logical_sector_size: int
+    source_serial: str
+    source_wwn: str
+    source_host: str
+    source_device: str
+
+    @classmethod
+    def of(cls, image: Mapping[str, Any]) -> ImageFacts:
+        """From what M(fleet.imaging.image_info) says of an image; raises ImagingError when something of it is missing."""
+        values = {field.name: image.get(field.name) for field in fields(cls)}
+        for name, value in values.items():
+            kind = int if name.endswith("_size") else str
+            if not isinstance(value, kind):
+                raise ImagingError(f"{name} of an image is {value!r}, expected what image_info says of it.")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def reasons_against(
+    image: ImageFacts,
+    path: str,
+    size: int,
+    logical_sector_size: int,
+    serial: str,
+    wwn: str,
+    host: str,
+    erase: bool,
+) -> Iterator[str]:
+    """What speaks against a disk for an image, in sentences that say the way out.
+
+    ``host`` is the name by which the controller knows this machine. With ``erase`` false the disk is only compared, which the disk that the
+    image was captured from may be as well.
+    """
+    called = f"the image {image.name}" if image.name else "the image"
+    if size < image.minimum_size:
+        yield (
+            f"{path} has {size} bytes and {called} needs {image.minimum_size}: {image.minimum_size - size} bytes too few, because of "
+            f"{image.minimum_reason}. Use a larger disk, or shrink that on the reference and capture again."
+        )
+    if logical_sector_size != image.logical_sector_size:
+        yield (
+            f"{path} has sectors of {logical_sector_size} bytes and {called}'s disk has {image.logical_sector_size}: partition tables and file "
+            "systems count in sectors, so it would not boot. Use a disk with the same sector size."
+        )
+    same = _same_disk(image, path, serial, wwn, host) if erase else ""
+    if same:
+        yield (
+            f"{path} is the disk that {called} was captured from (the same {same}): the reference is never restored. "
+            "Check which laptop this is."
+        )
+
+
+def _same_disk(image: ImageFacts, path: str, serial: str, wwn: str, host: str) -> str:
+    """By what a disk is the one that the image was captured from, or nothing.
+
+    Cheap disks share serial numbers: where both have a world wide name, that alone decides. Where neither the disk nor the image has
+    anything of its own, it is the same path on the same host.
+    """
+    if wwn and image.source_wwn:
+        return f"WWN, {wwn}" if wwn == image.source_wwn else ""
+    if serial and serial == image.source_serial:
+        return f"serial number, {serial}"
+    known = serial or wwn or image.source_serial or image.source_wwn
+    if not known and host and (host, path) == (image.source_host, image.source_device):
+        return f"host and device, {host} {path}"
+    return ""

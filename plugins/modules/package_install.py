@@ -1,0 +1,47 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module package_install: documentation only, its action plugin runs M(ansible.builtin.package)."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: package_install
+short_description: Install packages, and believe nothing else of the answer
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Installs packages with M(ansible.builtin.package), and returns nothing but whether that changed anything. Facts and whatever else a laptop adds to
+    the answer are dropped, so that it can't change what is done on other laptops.
+  - C(module_defaults) of the package manager's own module apply.
+attributes:
+  check_mode:
+    support: full
+    description: Installs nothing, and says whether it would.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+options:
+  name:
+    description:
+      - Names of the packages.
+    type: list
+    elements: str
+    required: true
+seealso:
+  - module: ansible.builtin.package
+"""
+
+EXAMPLES = r"""
+---
+- name: Install partclone
+  fleet.imaging.package_install:
+    name: [partclone]
+  become: true
+"""
+
+RETURN = r"""
+{}
+"""

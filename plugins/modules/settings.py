@@ -1,0 +1,60 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module settings: documentation only, its action plugin does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: settings
+short_description: Check the variables of all hosts before any host is contacted
+version_added: 0.1.0
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
+description:
+  - Reads all variables that begin with C(imaging_), for every host of the play that follows, from inventory, group_vars and C(-e), and fails when
+    one is unknown, has a value that it can't have, or does not go with the others.
+  - Returns their values. Playbooks use these from then on, so that nothing that a host says later can change them.
+  - Run it with C(run_once). No host is contacted.
+attributes:
+  check_mode:
+    support: full
+    description: The module changes nothing.
+  diff_mode:
+    support: none
+    description: The module changes nothing.
+options:
+  pattern:
+    description:
+      - The pattern of the play that follows, made of groups, separated by colons, with C(!) before those that are left out.
+      - Fails when no host is left of it. Without it, the settings of the task's own host are read.
+    type: str
+  purpose:
+    description:
+      - What the settings are for. It says which of them must go together, and which can't be empty.
+    type: str
+    choices: [capture, restore, images, import, export]
+    required: true
+seealso:
+  - module: fleet.imaging.confirm
+"""
+
+EXAMPLES = r"""
+---
+- name: Check all variables before a laptop is contacted
+  fleet.imaging.settings:
+    pattern: lab_laptops:!reference
+    purpose: restore
+  register: checked_settings
+  run_once: true
+"""
+
+RETURN = r"""
+hosts:
+  description:
+    - For each host the values of all settings by their names. One that is not set has its default.
+    - For O(purpose=capture), C(imaging_image) is the name that the image will have.
+  returned: success
+  type: dict
+"""

@@ -1,0 +1,229 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables of the playbooks: the one list of their names, defaults and what each may be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.module_utils.common.text.formatters import human_to_bytes
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
+    PARAMIKO,
+    SSH_CLIENTS,
+    TCP,
+    TRANSPORTS,
+)
+
+from .foreign.exporting import FORMATS
+from .transfer_action import BOUNDS
+
+PREFIX = "imaging_"
+
+
+class BadValue(Exception):
+    """A value that a variable can't have; says what was expected, and what was likely meant."""
+
+    def __init__(self, expected: str, meant: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.meant = meant
+
+
+Read = Callable[[Any], Any]
+"""Takes a value as an inventory or ``-e`` gives it, which makes text of everything; returns it as it is used. Raises BadValue."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable: its default, and how a value of it is read."""
+
+    default: Any
+    read: Read
+
+
+def read_boolean(value: Any) -> bool:
+    """A truth value in any of Ansible's spellings."""
+    try:
+        return bool(boolean(value, strict=True))
+    except TypeError as error:
+        raise BadValue("true or false", _closest(value, ("true", "false"))) from error
+
+
+def read_text(value: Any) -> str:
+    """Text; also a name that YAML takes for a number."""
+    if isinstance(value, (list, dict, bool)):
+        raise BadValue("text")
+    return str(value)
+
+
+def read_folder(value: Any) -> str:
+    """The path of a folder, which can't be empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadValue("the path of a folder")
+    return str(value)
+
+
+def one_of(*choices: str) -> Read:
+    """One of some words."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise BadValue(_alternatives(choices), _closest(value, choices))
+        return str(value)
+
+    return read
+
+
+def number_in(least: int, most: int) -> Read:
+    """A whole number between two bounds, both included."""
+
+    def read(value: Any) -> int:
+        try:
+            number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else least - 1
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise BadValue(f"a whole number from {least} to {most}")
+        return number
+
+    return read
+
+
+def read_release(value: Any) -> str | bool:
+    """For which transfers what holds a disk is ended."""
+    if value == "capture":
+        return "capture"
+    try:
+        return read_boolean(value)
+    except BadValue:
+        choices = ("capture", "true", "false")
+        raise BadValue(_alternatives(choices), _closest(value, choices)) from None
+
+
+def read_level(value: Any) -> str:
+    """A level of zstd."""
+    try:
+        parse_level(str(value))
+    except ImagingError as error:
+        raise BadValue("auto, or a whole number from -7 to 19") from error
+    return str(value)
+
+
+def read_disk(value: Any) -> str | dict[str, str]:
+    """A path, or what a disk is like."""
+    if isinstance(value, str) and (not value or value.startswith("/")):
+        return str(value)
+    names = tuple(Wanted.__dataclass_fields__)
+    expected = f"an absolute path such as /dev/nvme0n1, or a mapping with some of {', '.join(names)}"
+    if not isinstance(value, Mapping) or not value:
+        raise BadValue(expected)
+    for name, wanted in value.items():
+        if name not in names:
+            raise BadValue(expected, _closest(name, names))
+        if not isinstance(wanted, (str, int)) or isinstance(wanted, bool) or wanted == "":
+            raise BadValue(f"{expected}; {name} is text")
+        if name.endswith("_size") and not _is_size(str(wanted)):
+            raise BadValue(f"{expected}; sizes as 200GB or 1TB")
+    return {str(name): str(wanted) for name, wanted in value.items()}
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return bool(human_to_bytes(text))
+    except ValueError:
+        return False
+
+
+def list_of(choices: tuple[str, ...] = ()) -> Read:
+    """A list of texts, or the same separated by commas."""
+
+    def read(value: Any) -> list[str]:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise BadValue("a list, or text that is separated by commas")
+        names = [item.strip() for item in items if item.strip()]
+        for name in names:
+            if choices and name not in choices:
+                raise BadValue(f"a list of any of {', '.join(choices)}", _closest(name, choices))
+        return names
+
+    return read
+
+
+SETTINGS: dict[str, Setting] = {
+    "imaging_store": Setting("~/fleet-images", read_folder),
+    "imaging_image": Setting("", read_text),
+    "imaging_disk": Setting("", read_disk),
+    "imaging_release": Setting("capture", read_release),
+    "imaging_allow": Setting([], list_of(tuple(WAYS_OUT))),
+    "imaging_unused": Setting(DISCARD, one_of(*UNUSED)),
+    "imaging_grow": Setting("none", read_text),
+    "imaging_finish": Setting("none", one_of("none", "reboot", "poweroff")),
+    "imaging_rewrite": Setting(False, read_boolean),
+    "imaging_report": Setting(True, read_boolean),
+    "imaging_confirm_erase": Setting(False, read_boolean),
+    "imaging_transport": Setting(TCP, one_of(*TRANSPORTS)),
+    "imaging_ssh_client": Setting(PARAMIKO, one_of(*SSH_CLIENTS)),
+    "imaging_port": Setting(19000, number_in(*BOUNDS["port"])),
+    "imaging_link_timeout": Setting(120, number_in(*BOUNDS["link_timeout"])),
+    "imaging_compression_level": Setting(AUTO, read_level),
+    "imaging_update": Setting(False, read_boolean),
+    "imaging_bad_sectors": Setting("fail", one_of("fail", "zero")),
+    "imaging_used_map": Setting("auto", one_of("auto", "all")),
+    "imaging_install": Setting(False, read_boolean),
+    "imaging_become": Setting(True, read_boolean),
+    "imaging_source": Setting("", read_text),
+    "imaging_export": Setting("", read_text),
+    "imaging_export_format": Setting("", one_of("", *FORMATS)),
+    "imaging_verify_images": Setting(False, read_boolean),
+    "imaging_remove_images": Setting([], list_of()),
+}
+"""By name, in the order of inventory/group_vars/all.yml, which explains each."""
+
+
+def read_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Every setting's value by its name, and what is wrong with the variables that were given, in sentences.
+
+    ``given`` are a host's variables that begin with the prefix. One without a value has its default.
+    """
+    values = {name: setting.default for name, setting in SETTINGS.items()}
+    problems = []
+    for variable, value in sorted(given.items()):
+        if variable not in SETTINGS:
+            closest = _closest(variable[len(PREFIX) :], (name[len(PREFIX) :] for name in SETTINGS))
+            problems.append(
+                f"There is no variable {variable}{f': did you mean {PREFIX}{closest}?' if closest else '.'}"
+            )
+        elif value is not None:
+            try:
+                values[variable] = SETTINGS[variable].read(value)
+            except BadValue as error:
+                meant = f" (did you mean {error.meant}?)" if error.meant else ""
+                problems.append(f"{variable} is {_shown(value)}, expected {error.expected}{meant}.")
+    return values, problems
+
+
+def _shown(value: Any) -> str:
+    text = repr(str(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _closest(value: Any, choices: Iterable[str]) -> str:
+    found = difflib.get_close_matches(str(value).lower(), list(choices), 1)
+    return found[0] if found else ""
+
+
+def _alternatives(choices: Iterable[str]) -> str:
+    *others, last = (choice for choice in choices if choice)
+    return f"{', '.join(others)} or {last}"

@@ -1,0 +1,283 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What decides about erasing: read once from what the administrator said, asked for, and out of reach of every laptop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    BIN,
+    ROOT,
+    Outcome,
+    RunningPlaybook,
+    ansible_environment,
+    playbook,
+    stored,
+)
+from ansible_collections.fleet.imaging.tests.integration.terminal import Terminal
+from ansible_collections.fleet.imaging.tests.integration.test_bad_input import untouched
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+
+SIZE = 128 << 20
+YES = ("-e", "imaging_confirm_erase=true")
+TRUSTING = {"ANSIBLE_INJECT_FACT_VARS": "true"}
+"""As where the collection is used with another ansible.cfg than its own."""
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab() -> Iterator[Lab]:
+    with running_lab(Plan(2, SIZE, SIZE, isolated(), blank=True)) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module", name="image")
+def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """An image of the reference, as arguments for a playbook."""
+    where = ("-e", f"imaging_store={tmp_path_factory.mktemp('store')}", "-e", "imaging_image=sound")
+    outcome = playbook(lab, "capture", *where)
+    assert outcome.status == 0, outcome.stdout
+    return where
+
+
+LIAR = """#!/usr/bin/python3
+import json, subprocess, sys
+done = subprocess.run(["/usr/bin/python3", *sys.argv[1:]], stdout=subprocess.PIPE)
+try:
+    answer = dict(json.loads(done.stdout), **json.loads({lies!r}))
+except ValueError:
+    sys.stdout.buffer.write(done.stdout)
+else:
+    print(json.dumps(answer))
+sys.exit(done.returncode)
+"""
+
+
+@contextmanager
+def lying(lab: Lab, laptop: Laptop, lies: object, folder: Path) -> Iterator[Path]:
+    """An inventory with a laptop whose Python adds something to the answer of every module."""
+    python = laptop.folder / "liar"
+    python.write_text(LIAR.format(lies=json.dumps(lies)))
+    python.chmod(0o755)
+    group = "reference" if laptop == lab.reference else "lab_laptops"
+    inventory = folder / "liar.json"
+    inventory.write_text(json.dumps({group: {"hosts": {laptop.name: {"ansible_python_interpreter": str(python)}}}}))
+    yield inventory
+    python.unlink()
+
+
+def test_what_a_laptop_adds_to_its_answers_changes_nothing(
+    lab: Lab, image: tuple[str, ...], store: Path, tmp_path: Path
+) -> None:
+    """Each key of these has a meaning for Ansible in the answer of some module."""
+    variables = {
+        "imaging_confirm_erase": True,
+        "imaging_store": str(tmp_path / "elsewhere"),
+        "imaging_disk": "/dev/null",
+        "imaging_become": True,
+        "checked_settings": {},
+        "confirmation": {"confirmed": {}},
+        "ansible_connection": "local",
+        "ansible_host": "192.0.2.99",
+        "ansible_become": True,
+        "ansible_python_interpreter": "/bin/false",
+    }
+    other = lab.targets[1]
+    lies = {
+        "ansible_facts": variables,
+        "add_host": {"host_name": other.name, "groups": ["reference"], "host_vars": variables},
+        "add_group": "reference",
+        "parent_groups": ["all"],
+        "ansible_stats": {"data": 5},
+        "_ansible_notify": ["nobody"],
+        "skipped": True,
+        "unreachable": True,
+        "warnings": [{"msg": 5}],
+        "deprecations": 5,
+        "exception": 5,
+        "invocation": 5,
+        "changed": "no",
+        "results": 5,
+    }
+    with lying(lab, lab.targets[0], lies, tmp_path) as inventory, untouched(*lab.targets):
+        asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING)
+    assert asked.status != 0 and not asked.of("image_restore")
+    assert "imaging_confirm_erase: true" in str(asked.failures()) and "lab-01, lab-02" in str(asked.failures())
+    del lies["unreachable"]  # whoever says so is waited for, until the link timeout
+    with lying(lab, lab.targets[0], lies, tmp_path) as inventory:
+        done = playbook(lab, "restore", "-i", inventory, *image, *YES, environment=TRUSTING)
+    assert done.status == 0, done.stdout
+    assert {result.host for result in done.of("image_restore") if result.result["verified"]} == {"lab-01", "lab-02"}
+    with lying(lab, lab.reference, lies, tmp_path) as inventory:
+        captured = playbook(
+            lab,
+            "capture",
+            "-i",
+            inventory,
+            "-e",
+            "imaging_image=new",
+            # Not by -e, which stands above all facts.
+            environment={**TRUSTING, "HOME": str(store)},
+        )
+    assert captured.status == 0, captured.stdout
+    assert stored(store / "fleet-images") == ["new.img.zst"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_one_laptop_with_an_odd_answer_fails_alone(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:
+    lies = {"selected": {"path": 5, "partitions": None}, "disks": "none", "expect": 7}
+    with lying(lab, lab.targets[0], lies, tmp_path) as inventory:
+        outcome = playbook(lab, "restore", "-i", inventory, *image, *YES)
+    assert list(outcome.failures()) == ["lab-01"]
+    assert "answer can't be right" in outcome.failures()["lab-01"]
+    assert outcome.of("image_restore", "lab-02")[0].result["verified"]
+
+
+def confirmed_for(folder: Path, *hosts: str) -> Path:
+    """An inventory in which the erasure is confirmed for some laptops only."""
+    inventory = folder / "confirmed.json"
+    values = {host: {"imaging_confirm_erase": True} for host in hosts}
+    inventory.write_text(json.dumps({"lab_laptops": {"hosts": values}}))
+    return inventory
+
+
+def shows(words: str, times: int = 1) -> Callable[[Terminal], bool]:
+    """Whether a terminal shows or has shown some words so many times."""
+    return lambda terminal: terminal.text().count(words) >= times
+
+
+def asked(lab: Lab, arguments: Sequence[str | Path], answers: Sequence[tuple[str, str]]) -> Terminal:
+    """Run restore.yml in a terminal and answer what it asks; returns the terminal, in which it has ended."""
+    command = [str(BIN / "ansible-playbook"), "restore.yml", "-i", str(lab.inventory), *map(str, arguments)]
+    with Terminal(command, ansible_environment(), str(ROOT / "playbooks"), 160, 50) as terminal:
+        for question, answer in answers:
+            assert terminal.watch(shows(question)), terminal.text()
+            terminal.enter(answer + "\r")
+        terminal.finish()
+    return terminal
+
+
+def test_the_question_is_asked_unless_every_laptop_is_confirmed(
+    lab: Lab, image: tuple[str, ...], tmp_path: Path
+) -> None:
+    some: list[str | Path] = ["-i", confirmed_for(tmp_path, "lab-01"), *image]
+    with untouched(*lab.targets):
+        refused = playbook(lab, "restore", *some)
+        wrong = asked(lab, some, [("Type 'erase 2' to go on", "erase 1")])
+    assert "not set for lab-02)" in str(refused.failures())
+    assert wrong.status not in (0, None)
+    text = wrong.text()
+    assert "imaging_confirm_erase is not set for lab-02." in text
+    last = text[text.index("anything else to stop") :]
+    assert "expected 'erase 2'" in last and "'erase 1' was typed" in last
+    assert "restore.yml" not in last and "Origin" not in last
+    right = asked(lab, some, [("Type 'erase 2' to go on", "erase 2")])
+    assert right.status == 0, right.text()
+    all_of_them: list[str | Path] = ["-i", confirmed_for(tmp_path, "lab-01", "lab-02"), *image]
+    assert playbook(lab, "restore", *all_of_them).status == 0
+
+
+def asks_for_a_step(terminal: Terminal) -> bool:
+    """Whether --step waits for an answer; once that is typed, it stands behind the question."""
+    return terminal.text().rstrip().endswith("(N)o/(y)es/(c)ontinue:")
+
+
+def test_steps_that_skip_the_question_do_not_get_to_write(lab: Lab, image: tuple[str, ...]) -> None:
+    command = [str(BIN / "ansible-playbook"), "restore.yml", "-i", str(lab.inventory), "--step", *image]
+    with untouched(*lab.targets):
+        with Terminal(command, ansible_environment(), str(ROOT / "playbooks"), 300, 50) as terminal:
+            while terminal.watch(asks_for_a_step, 30):
+                question = terminal.text().rpartition("Perform task:")[2]
+                terminal.enter("n\r" if "Confirm that the disks are erased" in question else "y\r")
+                terminal.watch(lambda seen: not asks_for_a_step(seen), 10)
+            terminal.finish(10)
+        text = terminal.text()
+    assert terminal.status not in (0, None)
+    assert "the erasure of this disk was not confirmed" in " ".join(text.split())
+
+
+def test_a_start_in_the_middle_writes_nothing(lab: Lab, image: tuple[str, ...]) -> None:
+    with untouched(*lab.targets):
+        for start in ("Confirm that the disks are erased", "Release the disk", "Make the disk equal to*"):
+            outcome = playbook(lab, "restore", *image, *YES, "--start-at-task", start)
+            assert outcome.status != 0
+            assert not any(result.status == "ok" for result in outcome.of("image_restore"))
+
+
+def run_on_nothing(tmp_path: Path, name: str, *arguments: str) -> Outcome:
+    """Run a playbook on laptops that do not exist, of which one has a wrong port."""
+    hosts = {"lab-01": {"ansible_host": "192.0.2.1"}, "lab-02": {"ansible_host": "192.0.2.2", "imaging_port": "190000"}}
+    groups = {"reference": {"hosts": {"reference-01": {}}}, "lab_laptops": {"hosts": hosts}}
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps(groups))
+    command: list[str | Path] = [BIN / "ansible-playbook", f"{name}.yml", "-i", inventory, *arguments]
+    return RunningPlaybook(command, ROOT / "playbooks", {}).wait(60)
+
+
+def test_variables_are_checked_for_every_host_before_any_is_contacted(tmp_path: Path) -> None:
+    outcome = run_on_nothing(
+        tmp_path, "restore", "-e", "imaging_compresion_level=19", "-e", "imaging_finish=rebot", *YES
+    )
+    assert outcome.status != 0
+    ((_host, said),) = outcome.failures().items()
+    for words in (
+        "For lab-02: imaging_port is '190000', expected a whole number from 0 to 65535.",
+        "did you mean imaging_compression_level?",
+        "imaging_finish is 'rebot', expected none, reboot or poweroff (did you mean reboot?).",
+        "No host was contacted.",
+    ):
+        assert words in said
+    task = outcome.stdout[outcome.stdout.index("TASK") : outcome.stdout.index("PLAY RECAP")]
+    assert len(task.strip().splitlines()) <= 5
+    assert not outcome.of("disk_info") and not outcome.of("image_info")
+
+
+def test_a_limit_that_leaves_no_laptop_is_an_error(tmp_path: Path) -> None:
+    for name in ("restore", "verify"):
+        outcome = run_on_nothing(tmp_path, name, "-l", "reference")
+        assert outcome.status != 0
+        assert "expected at least one of lab_laptops:!reference, and none of them is in -l reference" in str(
+            outcome.failures()
+        )
+
+
+def test_a_password_that_is_missing_is_said_with_the_way_out(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    sudo.chmod(0o755)
+    missing = playbook(
+        lab,
+        "verify",
+        "-l",
+        "lab-01",
+        *image,
+        "-e",
+        "imaging_become=true",
+        "-e",
+        f"ansible_become_exe={sudo}",
+        "-e",
+        "ansible_become_user=nobody",
+    )
+    assert "run again with -K" in missing.failures()["lab-01"]
+    denied = playbook(lab, "verify", "-l", "lab-01", *image, "-e", "ansible_user=nobody")
+    assert "run again with -k" in denied.failures()["lab-01"]
+
+
+def test_a_laptop_may_restore_itself(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:
+    """As with ansible-pull: the controller is the laptop."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(SIZE))
+    this = {"ansible_connection": "local", "imaging_disk": str(disk), "imaging_become": False, "imaging_port": 0}
+    inventory = tmp_path / "local.json"
+    inventory.write_text(json.dumps({"lab_laptops": {"hosts": {"this-one": this}}}))
+    outcome = playbook(lab, "restore", "-i", inventory, "-l", "this-one", *image, *YES)
+    assert outcome.status == 0, outcome.stdout
+    assert outcome.of("image_restore", "this-one")[0].result["verified"]

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables of the playbooks: one list of them, and what is said of a wrong value."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, read_settings
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def problem(**given: Any) -> str:
+    (said,) = read_settings({f"imaging_{name}": value for name, value in given.items()})[1]
+    return said
+
+
+def value(**given: Any) -> Any:
+    values, problems = read_settings({f"imaging_{name}": value for name, value in given.items()})
+    assert problems == []
+    return values[f"imaging_{next(iter(given))}"]
+
+
+def test_the_inventory_names_every_variable_with_its_default_in_the_same_order() -> None:
+    inventory = yaml.safe_load((ROOT / "inventory/group_vars/all.yml").read_text())
+    assert list(inventory.items()) == [(name, setting.default) for name, setting in SETTINGS.items()]
+
+
+def test_the_readme_names_every_variable() -> None:
+    named = set(re.findall(r"^\| `(imaging_[a-z_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert named == set(SETTINGS)
+
+
+def test_the_playbooks_use_checked_values_alone_and_all_of_them() -> None:
+    used = set()
+    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("playbooks/tasks/*.yml")]:
+        for before, name in re.findall(r"(.{0,8})\b(imaging_[a-z_]+)", path.read_text()):
+            assert before.endswith(("checked.", "value.")), f"{path}: {before}{name}"
+            used.add(name)
+    assert used | {"imaging_report", "imaging_confirm_erase"} == set(SETTINGS)
+
+
+@pytest.mark.parametrize("role", ["prepare_source", "select_disk", "stream_image", "verify_target"])
+def test_the_roles_take_the_same_choices_and_defaults(role: str) -> None:
+    specs = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    names = {f"imaging_{name[len(role) + 1 :]}": option for name, option in specs["options"].items()}
+    compared = [name for name in names if name in SETTINGS and name not in ("imaging_release", "imaging_image")]
+    for name in compared:
+        assert names[name].get("default") == SETTINGS[name].default
+        for choice in names[name].get("choices", ()):
+            assert SETTINGS[name].read(choice) in (choice, [choice])
+    assert compared or role == "select_disk"
+
+
+def test_defaults_stand_where_nothing_is_given_or_a_value_is_empty() -> None:
+    assert value(port=None) == 19000
+    assert read_settings({}) == ({name: setting.default for name, setting in SETTINGS.items()}, [])
+
+
+def test_an_unknown_name_is_named_with_the_closest_one() -> None:
+    assert problem(compresion_level=19).endswith("did you mean imaging_compression_level?")
+    assert problem(qqq=1) == "There is no variable imaging_qqq."
+
+
+@pytest.mark.parametrize(("given", "meant"), [("flase", "false"), ("ture", "true"), ("maybe", "")])
+def test_a_truth_value_that_is_none_is_an_error_and_never_false(given: str, meant: str) -> None:
+    said = problem(confirm_erase=given)
+    assert f"imaging_confirm_erase is {given!r}, expected true or false" in said
+    assert ("did you mean" in said) is bool(meant) and meant in said
+    assert "capture, true or false" in problem(release=given)
+
+
+def test_what_comes_as_text_is_read_as_what_it_is() -> None:
+    assert value(confirm_erase="yes") is True and value(rewrite="0") is False
+    assert value(port="0") == 0 and value(grow=3) == "3" and value(compression_level=-7) == "-7"
+    assert value(release="true") is True and value(release="capture") == "capture" and value(release=False) is False
+    assert value(allow="dirty, encrypted") == ["dirty", "encrypted"] and value(allow=["dirty"]) == ["dirty"]
+    assert value(disk={"model": "samsung*", "min_size": "200GB"}) == {"model": "samsung*", "min_size": "200GB"}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "expected"),
+    [
+        ("finish", "rebot", "none, reboot or poweroff (did you mean reboot?)"),
+        ("unused", "dicard", "discard, leave or zero (did you mean discard?)"),
+        ("transport", "shh", "tcp or ssh (did you mean ssh?)"),
+        ("port", "70000", "from 0 to 65535"),
+        ("port", True, "from 0 to 65535"),
+        ("port", "many", "from 0 to 65535"),
+        ("link_timeout", 1, "from 5 to 86400"),
+        ("compression_level", "20", "auto, or a whole number from -7 to 19"),
+        ("disk", "nvme0n1", "an absolute path"),
+        ("disk", {"seral": "1"}, "did you mean serial?"),
+        ("disk", {"min_size": "big"}, "200GB"),
+        ("disk", {"serial": ""}, "serial is text"),
+        ("disk", ["/dev/sda"], "an absolute path"),
+        ("allow", "dirt", "did you mean dirty?"),
+        ("remove_images", 5, "a list"),
+        ("store", "", "the path of a folder"),
+        ("image", ["a"], "text"),
+    ],
+)
+def test_a_wrong_value_is_said_with_what_was_expected(name: str, wrong: Any, expected: str) -> None:
+    said = problem(**{name: wrong})
+    assert said.startswith(f"imaging_{name} is ") and expected in said
+    assert "\n" not in said
+
+
+def test_a_long_value_is_cut() -> None:
+    assert len(problem(finish="x" * 9999)) < 200
+
+
+def test_a_problem_is_never_an_exception_of_another_kind() -> None:
+    for name in SETTINGS:
+        for odd in (object(), {"a": [1]}, [None], 1.5, "\x00", b"x"):
+            try:
+                read_settings({name: odd})
+            except ImagingError:  # pragma: no cover
+                pytest.fail(name)
