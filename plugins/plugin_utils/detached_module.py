@@ -342,7 +342,8 @@ def _shown(text: str) -> str:
     said = printable(
         " | ".join(line for line in lines if line and not re.match(r"Shared connection to .* closed\.$", line))
     )
-    return repr(said if len(said) <= SHOWN else f"{said[:SHOWN]}...") if said else "nothing."
+    short = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+    return f"'{short}'" if said else "nothing."
 
 
 def _own_words(result: dict[str, Any]) -> dict[str, Any]:

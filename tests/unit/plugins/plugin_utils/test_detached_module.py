@@ -124,7 +124,7 @@ def test_what_can_not_be_understood_is_shown(
     connection.noise = ["printf 'live is not in the \033[31msudoers file.\n'; exit 1; {}"]
     with pytest.raises(ImagingError) as caught:
         module.published()
-    assert "'live is not in the [31msudoers file.'" in str(caught.value) and "exit status 1" in str(caught.value)
+    assert "'live is not in the \\x1b[31msudoers file.'" in str(caught.value) and "exit status 1" in str(caught.value)
     assert connection.asked == detached_module.TRIES
     connection.noise = ["yes 'so much' | head -9999; exit 1; {}"]
     with pytest.raises(ImagingError) as caught:

@@ -52,7 +52,7 @@ def test_what_is_no_note_is_refused(value: Any) -> None:
 
 
 def test_what_is_read_can_be_shown() -> None:
-    assert read_note({**NOTE, "label": "a\x1b[31m\u202eb"}).label == "a[31mb"
+    assert read_note({**NOTE, "label": "a\x1b[31m\u202eb"}).label == "a\\x1b[31m\\u202eb"
 
 
 @pytest.mark.parametrize(
