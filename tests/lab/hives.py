@@ -9,8 +9,8 @@ Source of the formats: M. Suhanov, "Windows registry file format specification" 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
+from typing import List, Mapping, Sequence, Union
 
 BASE = 4096
 PAGE = 4096
@@ -23,7 +23,7 @@ DESCRIPTOR = bytes.fromhex("0100048000000000000000000000000000000000")
 HASHED, HINTED, PLAIN = b"lh", b"lf", b"li"
 """Kinds of lists of keys."""
 
-Data = str | int | bytes | list[str]
+Data = Union[str, int, bytes, List[str]]
 Values = Mapping[str, Mapping[str, Data]]
 """Keys, with backslashes between their parts, and their values by name: text, a number of 32 bits, bytes, or several texts."""
 
@@ -216,7 +216,7 @@ def new_log(states: Sequence[bytes], first: int) -> bytes:
     """Return a log in the new format, whose entries are numbered from ``first`` and bring a hive from each state to the next."""
     entries = [
         entry(first + number, len(new) - BASE, dirty_pages(old, new))
-        for number, (old, new) in enumerate(pairwise(states))
+        for number, (old, new) in enumerate(zip(states, states[1:]))
     ]
     return changed(states[0], primary=first, secondary=first, kind=6)[:SECTOR] + b"".join(entries)
 

@@ -64,8 +64,8 @@ class Clusters:
         return count
 
 
-def report(lacking: Callable[[Read, int], int]) -> None:
-    """Check the block device that is named as argument, say what was found, and end the process.
+def report(lacking: Callable[[Read, int], int]) -> int:
+    """Check the block device that is named as argument, write what was found to standard output, and return the exit status.
 
     ``lacking`` gets what reads at an offset, and the size of the device in bytes, and returns how many clusters in use are free; it may raise
     Damaged, OSError.
@@ -86,5 +86,5 @@ def report(lacking: Callable[[Read, int], int]) -> None:
         said = f"{count} clusters that are in use count as free" if count else ""
     except (Damaged, OSError, MemoryError) as error:
         said = str(error) or type(error).__name__
-    print(said)
-    sys.exit(status)
+    sys.stdout.write(f"{said}\n")
+    return status

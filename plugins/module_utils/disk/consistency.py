@@ -80,7 +80,7 @@ def _own(module: ModuleType) -> list[str]:
     folder = os.path.abspath(str(module.__file__))
     for dummy in module.__name__.split("."):
         folder = os.path.dirname(folder)
-    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; main()"
+    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; sys.exit(main())"
     return [sys.executable or "python3", "-I", "-c", launch, folder]
 
 

@@ -115,6 +115,6 @@ class Allocation:
             yield self._read(self._data + (cluster - FIRST) * self._cluster_size, self._cluster_size)
 
 
-def main() -> None:
-    """Check the volume on the block device that is named as argument."""
-    report(lambda read, size: Allocation(read, size).lacking())
+def main() -> int:
+    """Check the volume on the block device that is named as argument; returns the exit status."""
+    return report(lambda read, size: Allocation(read, size).lacking())

@@ -320,7 +320,7 @@ class FatTree(FileTree):
                     folder = there[0].cluster if there else fat.make_folder(folder, step)
                 fat.write(folder, name, content)
         except Unreadable as error:
-            raise ImagingError(f"{path} can't be copied: {error.__cause__}") from error
+            raise Unreadable(f"{path} can't be copied: {error.__cause__ or error}") from error.__cause__
         with scratch_folder() as scratch:
             copy = os.path.join(scratch, "copy")
             self.save(path, copy)

@@ -173,6 +173,6 @@ class Allocation:
         return runs
 
 
-def main() -> None:
-    """Check the volume on the block device that is named as argument."""
-    report(lambda read, size: Allocation(read, size).lacking())
+def main() -> int:
+    """Check the volume on the block device that is named as argument; returns the exit status."""
+    return report(lambda read, size: Allocation(read, size).lacking())

@@ -170,7 +170,11 @@ def _backup_ranges(header: ImageHeader) -> Iterator[tuple[int, int]]:
         (each["start"] + each["size"] for each in known_partitions(header.source.get("partitions"))), default=0
     )
     for each in noted if isinstance(noted, list) else ():
-        if isinstance(each, list) and len(each) == 2 and all(type(place) is int for place in each):
+        if (
+            isinstance(each, list)
+            and len(each) == 2
+            and all(isinstance(place, int) and not isinstance(place, bool) for place in each)
+        ):
             start, end = each
             if behind <= start < end <= header.geometry.disk_size:
                 yield start, end
@@ -195,4 +199,4 @@ def _count(value: Mapping[str, Any] | None, name: str, default: int) -> int:
     found = (value or {}).get(name)
     if isinstance(found, str) and re.fullmatch("[0-9]{1,9}", found):
         found = int(found)
-    return found if type(found) is int and 0 < found <= MOST_ENTRIES else default
+    return found if isinstance(found, int) and found is not True and 0 < found <= MOST_ENTRIES else default
