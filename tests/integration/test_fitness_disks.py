@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import struct
 import subprocess
@@ -228,7 +227,9 @@ def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureF
     assert "no EFI system partition (ESP)" in without.boot_problem and "partition 2" in without.boot_problem
     with patch_module_args({"device": str(tmp_path / "disk")}), pytest.raises(SystemExit):
         source_info.main()
-    assert without.boot_problem in str(json.loads(capsys.readouterr().out)["warnings"])
+    said = capsys.readouterr()
+    # In a process that has loaded Ansible's controller a module's warnings go to the terminal.
+    assert "no EFI system partition (ESP)" in " ".join((said.out + said.err).split())
     for others in ([(ESP, fat)], [(ESP, fat), (ESP, fat)]):
         fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, (BASIC_DATA, system))))
         assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
