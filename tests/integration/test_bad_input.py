@@ -249,7 +249,7 @@ def test_a_full_store_is_said_and_what_there_is_of_the_image_is_kept(lab: Lab, i
     small = tmp_path / "small"
     small.mkdir()
     # Less is refused before anything is stored.
-    half = image.stat().st_size * 6 // 10
+    half = image.stat().st_size * 3 // 4
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", small], check=True)
     try:
         text = message(capture_one(lab, "reference-01", small), "reference-01")

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,14 @@ def test_bars_at_the_bottom_of_a_terminal(tmp_path: Path, laptops: int) -> None:
         assert text.index("Transfer nothing") < text.index("Say something after") < text.index("PLAY RECAP")
 
 
-def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+@pytest.fixture(name="temporary")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is so short that a socket can lie below it."""
+    with tempfile.TemporaryDirectory(prefix="fleet-", dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path, temporary: Path) -> None:
     own = environment(TMPDIR=str(temporary))
     with Terminal(command(inventory(tmp_path, 3), 60), own, str(ROOT / "playbooks")) as terminal:
         assert terminal.watch(lambda seen: len(bars(seen)) == 3), terminal.text()

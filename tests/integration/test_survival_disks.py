@@ -83,7 +83,7 @@ def test_the_stores_file_system_is_full_half_way(lab: Lab, image: Path, tmp_path
     small = tmp_path / "small"
     small.mkdir()
     # Less is refused before anything is stored.
-    half = image.stat().st_size * 6 // 10
+    half = image.stat().st_size * 3 // 4
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", small], check=True)
     try:
         arguments = ("-l", "reference", *where(small / "new.img.zst"))

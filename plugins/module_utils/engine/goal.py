@@ -22,8 +22,9 @@ ZERO_UNUSED = "zero"
 UNUSED = (DISCARD, LEAVE, ZERO_UNUSED)
 """What becomes of the bytes of a target that the image does not use: given back to the device, left alone, or made zeros."""
 
-WORTH_DISCARDING = 1 << 20
-"""Bytes. A smaller gap costs more to name than it is worth to the device."""
+WORTH_DISCARDING = 512 << 10
+"""Bytes. A smaller gap costs more to name than it is worth to the device. The gaps between the places where signatures are looked for at the
+start of a partition are almost 1 MiB."""
 
 
 @dataclass(frozen=True)
