@@ -213,7 +213,9 @@ def test_encryption_by_the_controller_limits_a_restore(lab: Lab, store: Path, tm
             subprocess.run(["losetup", "--detach", source, target], check=True)
     sending = result["stages"]["controller send"]
     if sending["cpu"] < 0.6 * sending["busy"]:
-        pytest.skip(f"on this machine the SSH client mostly waits for the SSH server, so it is not the limit: {sending}")
+        pytest.skip(
+            f"on this machine the SSH client mostly waits for the SSH server, so it is not the limit: {sending}"
+        )
     limit, advice = streaming(result)
     assert limit == "controller cpu", result["limits"]
     assert "imaging_transport: tcp needs far less" in advice
