@@ -25,8 +25,8 @@ description:
     is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
   - A disk that holds a mounted file system, active swap, a RAID, LVM or crypt holder or the live medium is refused, and so is a partition,
     a disk that is too small, one with another sector size, and the disk that the image was captured from.
-  - The module listens on the machine and its action plugin connects to it, over TCP. Both prove to one another that they know a secret made
-    for this one run, and every message is authenticated. The data is not encrypted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both prove to one another that they know a secret
+    made for this one run, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
     support: full

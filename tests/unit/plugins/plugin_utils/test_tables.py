@@ -94,7 +94,7 @@ def odd_values(good: Any) -> list[Any]:
     ("template", "variable", "left_out", "check_mode"),
     [
         ("erase.j2", "select_disk_selected", False, False),
-        ("erase.j2", "select_disk_fit", True, False),
+        ("erase.j2", "select_disk_found", True, False),
         ("restored.j2", "stream_image_result", False, False),
         ("restored.j2", "stream_image_result", False, True),
         ("restored.j2", "stream_image_result", True, False),
