@@ -355,9 +355,10 @@ class RestoreSink:
     def _count_damaged(self, error: DamagedFrame) -> NoReturn:
         times = self._damaged[error.chunk] = self._damaged.get(error.chunk, 0) + 1
         if times >= DAMAGED_LIMIT:
+            state = "The disk is not restored and does not boot" if self._touched else "Nothing was written"
             raise ImagingError(
                 f"The frame of chunk {error.chunk} arrived damaged {times} times: something between the image and this laptop changes data "
-                "(network hardware, memory, or somebody in between). The disk is not restored and does not boot; run again when that is mended."
+                f"(network hardware, memory, or somebody in between). {state}; run again when that is mended."
             ) from error
         raise LinkError(str(error)) from error
 

@@ -114,6 +114,17 @@ def test_a_frame_that_is_damaged_each_time_ends_the_restore_and_the_disk_does_no
     assert not any(laptop.disk.read_bytes()[:512])
 
 
+def test_a_frame_that_is_damaged_before_anything_is_written_leaves_the_disk_alone(laptop: SimpleNamespace) -> None:
+    with laptop.disk.open("ab") as file:
+        file.write(bytes(CHUNK))  # of another size than the image, which is looked into first
+    before = laptop.disk.read_bytes()
+    result, _ends = restore(laptop, to_laptop=lambda: flip_at(9000))
+    assert "chunk 0 arrived damaged 3 times" in result["msg"]
+    assert "Nothing was written" in result["msg"]
+    assert "does not boot" not in result["msg"]
+    assert laptop.disk.read_bytes() == before
+
+
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.97, 0.999])
 def test_cut_anywhere_the_disk_does_not_boot_and_the_next_link_finishes(laptop: SimpleNamespace, share: float) -> None:
     size = os.path.getsize(laptop.store.image_path("image"))
