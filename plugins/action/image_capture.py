@@ -339,7 +339,7 @@ class ActionModule(TransferAction):
                 sink.conclude(result)
         except ImagingError as error:
             left = sink.leave()
-            raise ImagingError(f"{error}{_kept(left, name)}", kept_bytes=left) from error
+            raise ImagingError(f"{error}{_kept(left, name)}", **{**error.facts, "kept_bytes": left}) from error
         finally:
             left = sink.leave()
         if result.get("failed"):
