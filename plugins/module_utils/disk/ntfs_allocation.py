@@ -4,7 +4,7 @@
 """Checks that the allocation bitmap of an NTFS has every cluster that the records of its MFT give to something.
 
 ``ntfsresize --info`` fails (1) alike when the bitmap has clusters that nothing uses, which lose nothing: Windows leaves some, and no chkdsk
-clears them (tuxera/ntfs-3g issue 204).
+clears them (tuxera/ntfs-3g#204).
 
 Source of the format: ntfs-3g, include/ntfs-3g/layout.h: NTFS_BOOT_SECTOR, MFT_RECORD, ATTR_RECORD.
 """
