@@ -125,3 +125,17 @@ def doubts_about(disk: Path | str, used: UsedMap, run: BoundedRun | None = None)
     assert checks.wait(120)
     checks.close()
     return checks.doubts()
+
+
+def write(disk: Path, offset: int, content: bytes) -> None:
+    """Put bytes at an offset of a disk."""
+    with open(disk, "r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+def read(disk: Path, offset: int, length: int) -> bytes:
+    """What lies at an offset of a disk."""
+    with open(disk, "rb") as file:
+        file.seek(offset)
+        return file.read(length)

@@ -30,8 +30,10 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     only,
     part,
     partitioned,
+    read,
     single,
     used_map,
+    write,
 )
 from ansible_collections.fleet.imaging.tests.integration.test_disks import mounted, same_tree
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError
@@ -56,18 +58,6 @@ def some_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / f"file-{number}").write_bytes(generator.randbytes(size))
     (folder / "link").symlink_to("d0/file-0")
     return folder
-
-
-def write(disk: Path, offset: int, content: bytes) -> None:
-    with open(disk, "r+b") as file:
-        file.seek(offset)
-        file.write(content)
-
-
-def read(disk: Path, offset: int, length: int) -> bytes:
-    with open(disk, "rb") as file:
-        file.seek(offset)
-        return file.read(length)
 
 
 def is_whole(used: UsedMap, start: int, size: int) -> bool:

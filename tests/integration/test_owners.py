@@ -25,8 +25,10 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     only,
     part,
     partitioned,
+    read,
     single,
     used_map,
+    write,
 )
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
@@ -47,18 +49,6 @@ def dos_entry(kind: int, start: int, count: int) -> bytes:
 def boot_record(*entries: bytes) -> bytes:
     """The end of a sector with a DOS table, from its first entry on."""
     return b"".join(entries).ljust(64, b"\0") + b"\x55\xaa"
-
-
-def write(disk: Path, offset: int, content: bytes) -> None:
-    with open(disk, "r+b") as file:
-        file.seek(offset)
-        file.write(content)
-
-
-def read(disk: Path, offset: int, length: int) -> bytes:
-    with open(disk, "rb") as file:
-        file.seek(offset)
-        return file.read(length)
 
 
 @pytest.mark.parametrize("make", [EXT4, ["mkswap", "-q"], ["mkfs.xfs", "-q", "-f", "-K"]])
