@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Mapping, NoReturn
+from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, NoReturn
 
 from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
@@ -46,7 +46,7 @@ from ..zstd import Zstd
 from .fetched import Fetched
 from .held_disk import HeldDisk
 from .session import Attendance, Session
-from .view import ExpectedView, in_words
+from .view import Comparison, ExpectedView, comparing, in_words
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
@@ -219,7 +219,9 @@ class RestoreSink:
             self._look.advance(len(self._look.states), lambda: self._attend(attendance))
         self.differing = [row.chunk for row in self._look.rows(WANTED)]
         self._compared = True
-        self._compare_views(attendance)
+        if not self.differing:
+            with self._views() as wait:
+                self._take_views(wait(lambda: self._attend(attendance)))
         return attendance.link
 
     def _make_equal(self, link: Link) -> Link:
@@ -239,9 +241,11 @@ class RestoreSink:
         attendance = self._session.attend(link)
         if self._write_seconds is None:
             self._complete(attendance)
-        if self._touched and self._request.read_back and not self._compared:
-            self._read_back(attendance)
-        self._compare_views(attendance)
+        with self._views() as wait:  # beside the read-back: each waits for the disk most of the time
+            if self._touched and self._request.read_back and not self._compared:
+                self._read_back(attendance)
+            if not self.differing:
+                self._take_views(wait(lambda: self._attend(attendance)))
         self._conclude()
         return attendance.link
 
@@ -414,7 +418,6 @@ class RestoreSink:
 
     def _read_back(self, attendance: Attendance) -> None:
         """Compare what was written; what was not has been compared before."""
-        self._disk.raw.flush()
         self.differing = []
         done, total = 0, self._bytes_of(self._look.rows(WRITTEN))
         self._own_count = done, total
@@ -433,12 +436,12 @@ class RestoreSink:
         """Whether the disk, as far as it was compared last, is not what it should be."""
         return bool(self.differing or self.unlike)
 
-    def _compare_views(self, attendance: Attendance) -> None:
-        """Compare what a system sees on a disk that holds its goal; the guards are up."""
-        if self.differing:
-            return
-        self._disk.raw.flush()  # programs read by way of the page cache
-        found = self._view.compare(self._disk.run, self._disk.raw.path, lambda: self._attend(attendance))
+    def _views(self) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:
+        """Compare what a system sees on a disk that holds its goal, the guards too."""
+        self._disk.raw.flush()  # the page cache must not answer for the medium
+        return comparing(self._view, self._disk.run, self._disk.raw.path)
+
+    def _take_views(self, found: Comparison) -> None:
         self.unlike = found.differences
         if found.doubts:
             self._warn(
