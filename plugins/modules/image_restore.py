@@ -68,6 +68,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -79,6 +80,13 @@ EXAMPLES = r"""
   fleet.imaging.image_restore:
     device: /dev/nvme0n1
     image: win11-lab
+  become: true
+  register: restored
+
+- name: Have the firmware of the same disk find what was restored
+  fleet.imaging.uefi_boot:
+    device: "{{ restored.device }}"
+    expect: "{{ {'serial': restored.serial, 'wwn': restored.wwn, 'table': restored.table} }}"
   become: true
 
 - name: Compare a laptop's disk with an image, writing nothing
@@ -255,6 +263,12 @@ wwn:
   description: The disk's world wide name.
   returned: success
   type: str
+table:
+  description:
+    - Kind and id of the partition table that the disk has now, empty when there is none.
+    - A restore changes it. The modules that come next recognise the disk by O(expect), with this table in it.
+  returned: success
+  type: str
 stages:
   description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
   returned: success
@@ -314,7 +328,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
     ) as sink:
         sinks.append(sink)
         session.converse(sink.converse)
-        result = sink.result()
+        result = dict(sink.result(), diff=sink.diff())
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
     if request.write and sink.unlike:
@@ -330,7 +344,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
             f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name, diff=sink.diff())
+    return dict(result, zstd=zstd.name)
 
 
 def main() -> None:

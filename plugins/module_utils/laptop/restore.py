@@ -477,6 +477,7 @@ class RestoreSink:
             "disk_state": VERIFIED if verified else self.disk_state,
             "device": self._disk.raw.path,
             **self._disk.identity(),
+            "table": self._disk.table_id(),
             "disk_size": self._disk.raw.size,
             "larger_by": self._disk.raw.size - self._index.geometry.disk_size,
             "root_digest": self._request.root_digest.hex(),

@@ -224,7 +224,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
             target = SimpleNamespace(
-                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict
+                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict, table_id=str
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
