@@ -20,6 +20,8 @@ description:
   - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
     partition table. The disk is held exclusively meanwhile.
   - Compared is what file systems use. What lies in free space is no difference.
+  - When the kernel goes on with another partition table than the disk has, because a program has a partition open, the module fails and says so. The
+    disk is verified all the same, and RV(disk_state) says so.
   - In check mode the disk is only read and compared, which is how an earlier restore is verified.
   - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last 2 MiB is made zeros. That
     is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
@@ -276,6 +278,7 @@ stages:
 """
 
 import contextlib
+from typing import Any, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -289,6 +292,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
+    RESTART,
     RestoreRequest,
     RestoreSink,
     TargetDisk,
@@ -331,6 +335,12 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         result = dict(sink.result(), diff=sink.diff())
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
+    check_end(sink, request, result)
+    return dict(result, zstd=zstd.name)
+
+
+def check_end(sink: RestoreSink, request: RestoreRequest, result: Mapping[str, Any]) -> None:
+    """Raise ImagingError when a disk that was written, or was to be, can't be used as it should."""
     if request.write and sink.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
@@ -344,7 +354,11 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
             f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name)
+    if sink.stale:
+        raise ImagingError(
+            f"{result['device']} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(sink.stale)}. "
+            f"{RESTART}, and run again: what is equal is neither sent nor written."
+        )
 
 
 def main() -> None:
