@@ -72,6 +72,7 @@ options:
     choices: [fail, zero]
     default: fail
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_restore

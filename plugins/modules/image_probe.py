@@ -64,6 +64,7 @@ options:
     choices: [auto, all]
     default: auto
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture

@@ -29,12 +29,8 @@ attributes:
   diff_mode:
     support: none
     description: Changes nothing.
-options:
-  device:
-    description:
-      - The whole disk, as a path of the machine, or a regular file that stands for one.
-    type: path
-    required: true
+extends_documentation_fragment:
+  - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_capture
 """
@@ -111,15 +107,16 @@ findings:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
 def source_info(module: AnsibleModule) -> dict[str, object]:
     """Look at the disk; raises ImagingError."""
     run = module_runner(module)
-    fitness = examine_disk(run, describe(run, module.params["device"]).path)
+    with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
+        fitness = examine_disk(run, disk.path)
     for warning in [*fitness.warnings, fitness.boot_problem]:
         if warning:
             module.warn(warning)
@@ -128,7 +125,7 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     try:
         result = source_info(module)
     except ImagingError as error:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
-from .devices import describe
+from .devices import Disk
 from .filesystems import CHECKS, detect, distrust_node
+from .identity import selected_disk
 from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
@@ -63,13 +65,25 @@ class Growth:
     changed: bool
 
 
-def grow(run: RunCommand, device: str, which: str, write: bool, patience: float = PATIENCE) -> Growth:
+def grow(
+    run: RunCommand,
+    device: str,
+    which: str,
+    write: bool,
+    expect: Mapping[str, Any] | None = None,
+    patience: float = PATIENCE,
+) -> Growth:
     """Have a partition and its file system reach as far as the disk allows; raises ImagingError, with nothing changed if that can be.
 
-    ``which`` is "last", or the name or number of a partition. What another program holds is waited for, for ``patience`` seconds each time.
+    ``which`` is "last", or the name or number of a partition, ``expect`` what the disk is recognised by (``identity.selected_disk``). What
+    another program holds is waited for, for ``patience`` seconds each time.
     """
     settle(run, patience)
-    disk = describe(run, device)
+    with selected_disk(run, device, expect or {}) as disk:
+        return _grow(run, disk, which, write, patience)
+
+
+def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float) -> Growth:
     if disk.target_refusals:
         raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
     table = read_partition_table(run, disk.path)

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
-from ..disk.identity import IDENTITY
+from ..disk.identity import DISK_ARGUMENTS
 from ..engine.goal import DISCARD, UNUSED
 from ..engine.level import AUTO
 from ..errors import ImagingError
@@ -25,17 +25,12 @@ OPENSSH = "openssh"
 SSH_CLIENTS = (PARAMIKO, OPENSSH)
 
 COMMON_ARGUMENTS: dict[str, Any] = {
-    "device": {"type": "path", "required": True},
+    **DISK_ARGUMENTS,
     "store": {"type": "path", "default": "~/fleet-images"},
     "port": {"type": "int", "default": 19000},
     "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
     "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
     "link_timeout": {"type": "int", "default": 120},
-    "expect": {
-        "type": "dict",
-        "default": {},
-        "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
-    },
     "ticket": {"type": "path"},
 }
 

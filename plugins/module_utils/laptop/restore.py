@@ -14,6 +14,7 @@ from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, N
 
 from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
+from ..disk.kernel_partitions import compare_with_kernel, have_table_read
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.another_size import image_facts, own_chunks
 from ..engine.goal import DISCARD, Goal
@@ -55,6 +56,9 @@ CHUNKS_PER_REQUEST = 4096
 
 STRETCH = 64
 """How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
+
+RESTART = "Restart the laptop before anything else uses the disk"
+"""What to do about a kernel that goes by another partition table than the disk has."""
 
 LOOK_PAUSE = 0.2
 """Seconds for which one who has nothing to write waits before it listens to the controller again."""
@@ -140,6 +144,8 @@ class RestoreSink:
         """Chunks that differ: in a comparison from the goal, after writing from what was written."""
         self.unlike: list[str] = []
         """What a system sees on the disk that is not what it saw on the reference, although no chunk differs."""
+        self.stale: list[str] = []
+        """Why this laptop's kernel goes on with another partition table than the disk has, and in what."""
         self.watches = Stopwatches()
         self.warnings: list[str] = []
 
@@ -222,6 +228,7 @@ class RestoreSink:
         if not self.differing:
             with self._views() as wait:
                 self._take_views(wait(lambda: self._attend(attendance)))
+        self._compare_with_kernel()
         return attendance.link
 
     def _make_equal(self, link: Link) -> Link:
@@ -448,6 +455,20 @@ class RestoreSink:
                 f"Whether a system sees the same on {self._disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
             )
 
+    def _compare_with_kernel(self) -> None:
+        """Warn when the kernel goes by another partition table than a disk has that is what it should be: that is no fault of the disk."""
+        if self.differs:
+            return
+        try:
+            wrong = compare_with_kernel(self._disk.run, self._disk.raw.path)
+        except ImagingError as error:
+            self._warn(str(error))
+            return
+        if wrong:
+            self._warn(
+                f"The kernel of this laptop goes by another partition table than {self._disk.raw.path} has: {in_words(wrong)}. {RESTART}."
+            )
+
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:
             self.warnings.append(warning)
@@ -459,13 +480,12 @@ class RestoreSink:
             self._guards.lower()
             self.disk_state = INCOMPLETE
             return
-        if not self._touched:
-            return
-        if self._compared:
+        if self._touched and self._compared:
             self.disk_state = VERIFIED
-        warning = self._disk.raw.reread_partition_table()
-        if warning:
-            self._warn(warning)
+        view = have_table_read(self._disk.run, self._disk.raw, self._touched)
+        self.stale = view.stale
+        if view.warning:
+            self._warn(view.warning)
 
     def result(self) -> dict[str, Any]:
         """The module's result, once the conversation is over."""
@@ -480,6 +500,7 @@ class RestoreSink:
             "disk_state": VERIFIED if verified else self.disk_state,
             "device": self._disk.raw.path,
             **self._disk.identity(),
+            "table": self._disk.table_id(),
             "disk_size": self._disk.raw.size,
             "larger_by": self._disk.raw.size - self._index.geometry.disk_size,
             "root_digest": self._request.root_digest.hex(),

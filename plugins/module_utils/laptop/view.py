@@ -185,7 +185,8 @@ def _entries(table: Mapping[str, Any]) -> Entries:
                 f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
             )
         row = _texts(each, "start", "size", "type", "uuid")
-        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
+        name = printable(str(each.get("name", "")))[:80]
+        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0"), "name": name}
     return entries
 
 
