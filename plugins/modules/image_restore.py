@@ -262,6 +262,7 @@ stages:
 """
 
 import contextlib
+from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -320,17 +321,17 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
     if request.write and sink.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
+            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
             f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and sink.differs:
         first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
         raise ImagingError(
-            f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
+            f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name, diff=sink.diff())
+    return asdict(result)
 
 
 def main() -> None:

@@ -438,12 +438,12 @@ def test_a_capture_that_ends_takes_its_checker_along(ext4: Path, stand_in: Calla
 def test_what_a_capture_would_find_is_found_without_one(tmp_path: Path) -> None:
     disk = single(tmp_path, SIZE, NTFS)
     write_by_mounting("-t", "ntfs-3g")(disk, SIZE)
-    assert examine(RUN, request_for(disk))["partitions"][0]["method"] == "partclone"
+    assert examine(RUN, request_for(disk))[0].partitions[0].method == "partclone"
     forget_in_ntfs(disk, SIZE)
-    found = examine(RUN, request_for(disk))
-    assert found["partitions"][0]["method"] == "whole"
-    assert found["used_bytes"] > SIZE + START
-    assert "count as free" in found["warnings"][0]
+    found, warnings = examine(RUN, request_for(disk))
+    assert found.partitions[0].method == "whole"
+    assert found.used_bytes > SIZE + START
+    assert "count as free" in warnings[0]
 
 
 def test_an_import_of_an_inconsistent_file_system_has_all_of_it(store: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,8 @@ DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 SECRET = os.urandom(32)
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
+
+NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 
 Spoil = Callable[[int, bytes], bytes]
 """What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
@@ -224,11 +227,11 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
             target = SimpleNamespace(
-                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict
+                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=lambda: NO_IDENTITY
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                return dict(sink.result(), diff=sink.diff())
+                return asdict(sink.result())
 
     result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
