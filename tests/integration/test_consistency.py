@@ -26,8 +26,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk import (
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.allocation_check import Damaged
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import find_program
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import CHECKERS, ConsistencyChecks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import MAPPED
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import wholly_used
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, SourceDisk, examine
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
@@ -204,10 +203,6 @@ KINDS = {
     "exfat": (["mkfs.exfat"], SIZE, write_by_mounting("-t", "exfat-fuse"), forget_in_exfat),
     "ntfs": (NTFS, SIZE, write_by_mounting("-t", "ntfs-3g"), forget_in_ntfs),
 }
-
-
-def test_every_file_system_that_is_mapped_is_doubts_about() -> None:
-    assert set(CHECKERS) == MAPPED
 
 
 @pytest.mark.parametrize("kind", KINDS)
