@@ -60,6 +60,9 @@ steps:
       elements: str
 """
 
+from dataclasses import asdict, dataclass
+from typing import TypedDict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -69,7 +72,23 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
-def disk_release(module: AnsibleModule) -> dict[str, object]:
+class Ended(TypedDict):
+    """One step, in words and as a command."""
+
+    words: str
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class Released:
+    """The result."""
+
+    changed: bool
+    device: str
+    steps: list[Ended]
+
+
+def disk_release(module: AnsibleModule) -> Released:
     """Do it, or say what would be done; raises ImagingError."""
     run = module_runner(module)
     with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
@@ -79,8 +98,7 @@ def disk_release(module: AnsibleModule) -> dict[str, object]:
             raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
         if not module.check_mode:
             steps = release_disk(run, disk.path)
-    said = [{"words": step.words, "command": list(step.command)} for step in steps]
-    return {"changed": bool(steps), "device": disk.path, "steps": said}
+    return Released(bool(steps), disk.path, [Ended(words=step.words, command=list(step.command)) for step in steps])
 
 
 def main() -> None:
@@ -90,7 +108,7 @@ def main() -> None:
         result = disk_release(module)
     except ImagingError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    module.exit_json(**asdict(result))
 
 
 if __name__ == "__main__":

@@ -278,7 +278,7 @@ stages:
 """
 
 import contextlib
-from typing import Any, Mapping
+from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -293,6 +293,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
     RESTART,
+    Restored,
     RestoreRequest,
     RestoreSink,
     TargetDisk,
@@ -332,31 +333,31 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
     ) as sink:
         sinks.append(sink)
         session.converse(sink.converse)
-        result = dict(sink.result(), diff=sink.diff())
+        result = sink.result()
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
     check_end(sink, request, result)
-    return dict(result, zstd=zstd.name)
+    return asdict(result)
 
 
-def check_end(sink: RestoreSink, request: RestoreRequest, result: Mapping[str, Any]) -> None:
+def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> None:
     """Raise ImagingError when a disk that was written, or was to be, can't be used as it should."""
     if request.write and sink.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
+            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
             f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and sink.differs:
         first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
         raise ImagingError(
-            f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
+            f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
     if sink.stale:
         raise ImagingError(
-            f"{result['device']} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(sink.stale)}. "
+            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(sink.stale)}. "
             f"{RESTART}, and run again: what is equal is neither sent nor written."
         )
 

@@ -66,6 +66,8 @@ new_size:
   type: int
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -84,13 +86,7 @@ def main() -> None:
         growth = grow(module_runner(module), device, which, not module.check_mode, expect)
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=growth.changed,
-        partition=growth.number,
-        content=growth.content,
-        old_size=growth.old_size,
-        new_size=growth.new_size,
-    )
+    module.exit_json(**asdict(growth))
 
 
 if __name__ == "__main__":

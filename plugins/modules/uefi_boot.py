@@ -93,6 +93,8 @@ removed:
   elements: str
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool, module_runner
@@ -122,18 +124,10 @@ def main() -> None:
         )
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
-    for warning in boot.warnings:
+    result = asdict(boot)
+    for warning in result.pop("warnings"):
         module.warn(warning)
-    module.exit_json(
-        changed=boot.changed,
-        esp=boot.esp,
-        fallback=boot.fallback,
-        made_from=boot.made_from,
-        entry=boot.entry,
-        entry_made=boot.entry_made,
-        entry_put_first=boot.entry_put_first,
-        removed=boot.removed,
-    )
+    module.exit_json(changed=boot.changed, **result)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     needs,
+    only,
     part,
     runner,
     single,
+    used_map,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
@@ -215,6 +217,23 @@ def test_an_ntfs_that_was_not_dismounted_is_hibernated_only_with_the_file_for_th
     assert names(fitness) == [name]
     assert words in fitness.findings[0].sentence()
     assert ("is hibernated (" in fitness.findings[0].sentence()) == (name == "hibernated")
+    # A capture does not look for that file.
+    assert "it is hibernated, was shut down with fast startup, or was cut off" in only(used_map(disk)).reason
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "byte"),
+    [(["-F", "12", "-s", "32"], 0, b"\xeb"), (["-F", "32", "-s", "1"], 40, b"\x81")],
+    ids=["FAT12", "one table in use"],
+)
+def test_a_file_system_of_which_no_map_is_made_is_not_dirty(
+    tmp_path: Path, make: list[str], place: int, byte: bytes
+) -> None:
+    disk = write(single(tmp_path, 40 * MIB, ["mkfs.fat", *make]), START + place, byte)
+    fitness = examine_disk(RUN, str(disk))
+    assert fitness.findings == []
+    assert (fitness.partitions[0].clean, fitness.partitions[0].distrust) == (None, "unmappable")
+    assert fitness.partitions[0].reason == only(used_map(disk)).reason
 
 
 # --- what will not start ---

@@ -17,15 +17,28 @@ SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 
 PACKAGES = {
     "blkid": "util-linux",
+    "btrfs": "btrfs-progs",
+    "debugfs": "e2fsprogs",
+    "dmsetup": "dmsetup on Debian and Ubuntu, device-mapper elsewhere",
     "e2fsck": "e2fsprogs",
     "losetup": "util-linux (mount on Debian and Ubuntu)",
     "lsblk": "util-linux",
+    "lvchange": "lvm2",
     "ntfs-3g.probe": "ntfs-3g",
+    "ntfscat": "ntfs-3g",
+    "ntfsls": "ntfs-3g",
+    "ntfsresize": "ntfs-3g",
+    "resize2fs": "e2fsprogs",
     "sfdisk": "fdisk on Debian and Ubuntu, util-linux elsewhere",
+    "swapoff": "util-linux (mount on Debian and Ubuntu)",
+    "udevadm": "udev",
+    "umount": "util-linux (mount on Debian and Ubuntu)",
+    "unshare": "util-linux",
+    "xfs_growfs": "xfsprogs",
     "xfs_logprint": "xfsprogs",
     "xfs_repair": "xfsprogs",
 }
-"""Which package usually has a program. All of partclone's programs are in the package of that name."""
+"""Which package usually has a program, where the package's name is another. All of partclone's programs are in the package of that name."""
 
 
 class CommandResult(NamedTuple):

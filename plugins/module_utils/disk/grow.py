@@ -58,7 +58,7 @@ GROWERS = {
 class Growth:
     """What was, or would be, done. Sizes in bytes."""
 
-    number: int
+    partition: int
     content: str
     old_size: int
     new_size: int
@@ -110,10 +110,10 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
         return Growth(partition.number, content.type, partition.size, partition.size, False)
     if content.type in CHECKS:
         with partition_node(run, disk.path, partition) as node:
-            reason = distrust_node(run, content, node, partition.size)
-        if reason:
+            doubt = distrust_node(run, content, node, partition.size)
+        if doubt:
             raise ImagingError(
-                f"Partition {partition.number} of {disk.path} can't be grown: {reason}. Nothing was changed."
+                f"Partition {partition.number} of {disk.path} can't be grown: {doubt.reason}. Nothing was changed."
             )
     for program in ("sfdisk", *grower.programs):
         run([program, "-V"])  # raises when it is missing, before anything is changed

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,8 @@ DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 SECRET = os.urandom(32)
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
+
+NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 
 Spoil = Callable[[int, bytes], bytes]
 """What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
@@ -229,12 +232,17 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
             target = SimpleNamespace(
-                raw=raw, disk=disk, run=run, check_fits=lambda header, index: None, identity=dict, table_id=str
+                raw=raw,
+                disk=disk,
+                run=run,
+                check_fits=lambda header, index: None,
+                identity=lambda: NO_IDENTITY,
+                table_id=str,
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                result = dict(sink.result(), diff=sink.diff())
-                return dict(result, end=partial(check_end, sink, request, result))
+                result = sink.result()
+                return dict(asdict(result), end=partial(check_end, sink, request, result))
 
     result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
