@@ -166,6 +166,19 @@ def test_a_mark_of_the_whole_disk_beside_its_partitions_is_said(tmp_path: Path) 
     assert "as a whole looks like linux_raid_member" in fitness.warnings[0]
 
 
+@pytest.mark.parametrize("make", [("mkfs.fat", "-F", "16"), ("mkfs.exfat",), ("mkntfs", "-Q", "-q", "-F")])
+def test_partitions_are_looked_into_on_a_disk_that_was_one_file_system_before(
+    make: Sequence[str], tmp_path: Path
+) -> None:
+    """Its boot sector still describes that, and the programs that write a table and boot code keep the description."""
+    disk = made(tmp_path / "disk", 32 * MIB, *make)
+    tool("sfdisk", "--quiet", "--wipe", "never", disk, stdin=f"label: dos\nsize={16 * MIB // 512}, type=7, bootable\n")
+    write(disk, MIB, windows(tmp_path / "windows").read_bytes())
+    fitness = examine_disk(RUN, str(disk))
+    assert [(facts.number, facts.content) for facts in fitness.partitions] == [(1, "ntfs")]
+    assert "not_generalized" in names(fitness)
+
+
 # --- hibernation ---
 
 SIGNATURES = {"S1SUSPEND": 4086, "S2SUSPEND": 4086, "ULSUSPEND": 4086, "LINHIB0001": 4086, "TuxOnIce": 0}

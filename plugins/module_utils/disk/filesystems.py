@@ -18,7 +18,7 @@ from typing import Callable
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
-from .gpt import Read
+from .gpt import SMALLEST_SECTOR, Read, names_partitions
 
 NOTHING_FOUND = 2
 AMBIVALENT = 8
@@ -81,19 +81,40 @@ LUKS_MAGIC = b"LUKS\xba\xbe"
 Format Specification, section 2.1): in a file of a file system it says nothing of the partition."""
 
 
+HIDING_AN_MBR = ("vfat", "ntfs", "exfat")
+"""File systems in whose boot sector blkid, by version, looks for no MBR (libblkid, partitions/dos.c). A kernel does, and one may have come later."""
+
+SLICES = {
+    "bsd": (512, bytes.fromhex("57455682")),
+    "solaris": (512 + 12, bytes.fromhex("eeed0d60")),
+}
+"""Tables that divide a partition, and that blkid looks for only when it is asked for their entries: where their mark is, and what it is (Linux,
+block/partitions/msdos.h: BSD_DISKMAGIC, SOLARIS_X86_VTOC_SANE)."""
+
+
 def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
     """What lies in ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
     content = _probe(run, path, offset, size)
-    if content.type != LUKS or _begins_with(path, offset, LUKS_MAGIC):
+    if content.type and not content.partition_table:
+        content = replace(content, partition_table=_hidden_table(path, offset, content.type))
+    if content.type != LUKS or _read(path, offset, len(LUKS_MAGIC)) == LUKS_MAGIC:
         return content
     beside = _probe(run, path, offset, size, "--match-types", f"no{LUKS}")
     return replace(beside, stray=LUKS) if beside.type else content
 
 
-def _begins_with(path: str, offset: int, magic: bytes) -> bool:
+def _hidden_table(path: str, offset: int, kind: str) -> str:
+    """The type of a partition table that blkid did not look for beside a content of this kind, or nothing."""
+    head = _read(path, offset, 2 * SMALLEST_SECTOR)
+    if kind in HIDING_AN_MBR and names_partitions(head[:SMALLEST_SECTOR]):
+        return "dos"
+    return next((name for name, (place, mark) in SLICES.items() if head.startswith(mark, place)), "")
+
+
+def _read(path: str, offset: int, length: int) -> bytes:
     try:
         with open(path, "rb", buffering=0) as device:
-            return os.pread(device.fileno(), len(magic), offset) == magic
+            return os.pread(device.fileno(), length, offset)
     except OSError as error:
         raise ImagingError(f"{path} can't be read at byte {offset}: {error.strerror}.") from error
 

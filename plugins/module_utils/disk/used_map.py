@@ -214,7 +214,7 @@ class _Mapper:
             self._warn_whole(partition, content, reason)
         elif content.type == SWAP:
             method = "swap header"
-            ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
+            ranges = self._swap_ranges(partition)
         elif content.type in MAPPED:
             ranges, reason = self._map(partition, content)
             method = "whole" if reason else MAPPED_BY
@@ -237,6 +237,12 @@ class _Mapper:
                 return b""  # what can't be read ends the capture itself, with all that is to be said of it
 
         return read
+
+    def _swap_ranges(self, partition: Partition) -> ByteRanges:
+        """The header of a swap area, and what lies behind the area: that is not its own."""
+        size = file_system_size(self._disk, partition.start, SWAP) or 0
+        header = (partition.start, min(partition.start + SWAP_HEADER, partition.end))
+        return ByteRanges([header, (min(partition.start + size, partition.end), partition.end)])
 
     def _map(self, partition: Partition, content: Content) -> tuple[ByteRanges, str]:
         """The used ranges of a file system, or why there is no telling."""
