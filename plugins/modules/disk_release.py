@@ -75,7 +75,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 
 def disk_release(module: AnsibleModule) -> dict[str, object]:
     """Do it, or say what would be done; raises ImagingError."""
-    run = module_runner(module)
+    run = module_runner(module, writes=True)
     disk = describe(run, module.params["device"])
     left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
     steps = release_steps(BlockDevices(), disk.path)

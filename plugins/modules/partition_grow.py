@@ -86,7 +86,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        growth = grow(module_runner(module), module.params["device"], module.params["partition"], not module.check_mode)
+        growth = grow(
+            module_runner(module, writes=True),
+            module.params["device"],
+            module.params["partition"],
+            not module.check_mode,
+        )
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

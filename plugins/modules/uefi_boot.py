@@ -117,7 +117,9 @@ def main() -> None:
     )
     choices = boot_choices(module.params["boot_order"])
     try:
-        boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode, choices)
+        boot = make_bootable(
+            module_runner(module, writes=True), module.params["device"], not module.check_mode, choices
+        )
     except (MissingTool, NoNode) as error:
         boot = Boot(
             warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]
