@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import Any, Callable, NamedTuple, Sequence
 
 from ..errors import ImagingError
@@ -77,16 +78,44 @@ def english() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
-def module_runner(module: Any) -> RunCommand:
-    """A RunCommand on top of ``run_command`` of an AnsibleModule. Programs speak English and are found in the system folders, too."""
+END_WITH_PARENT = """
+import os, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+except (ImportError, OSError, AttributeError):
+    pass
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the program that its arguments name, which the kernel then ends by SIGKILL (9) when the thread that started it ends; prctl(2),
+PR_SET_PDEATHSIG (1). A Python without ctypes goes without. Between fork and exec, threads may hold locks, so this is not done there."""
+
+
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """A command, its program given by its path, that does not outlive the thread that runs it, even if that is killed; on Linux only."""
+    if sys.platform != "linux" or not sys.executable:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid()), *command]
+
+
+def module_runner(module: Any, writes: bool = False) -> RunCommand:
+    """A RunCommand on top of ``run_command`` of an AnsibleModule. Programs speak English and are found in the system folders, too.
+
+    They end with the module, also if that is killed. Where one of them ``writes``, all are left to come to their end: a file system that is
+    half enlarged is a broken one.
+    """
 
     def run(command: Sequence[str]) -> CommandResult:
         program = module.get_bin_path(command[0], opt_dirs=SYSTEM_FOLDERS)
         if program is None:
             raise MissingTool(command[0])
+        whole = [program, *command[1:]]
         return CommandResult(
             *module.run_command(
-                [program, *command[1:]], handle_exceptions=False, environ_update={"LC_ALL": "C", "LANGUAGE": "C"}
+                whole if writes else ending_with_parent(whole),
+                handle_exceptions=False,
+                environ_update={"LC_ALL": "C", "LANGUAGE": "C"},
             )
         )
 
