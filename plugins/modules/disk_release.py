@@ -90,7 +90,7 @@ class Released:
 
 def disk_release(module: AnsibleModule) -> Released:
     """Do it, or say what would be done; raises ImagingError."""
-    run = module_runner(module, writes=True)
+    run = module_runner(module)
     with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
         left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
         steps = release_steps(BlockDevices(), disk.path)

@@ -83,7 +83,7 @@ def main() -> None:
     )
     device, expect, which = (module.params[name] for name in ("device", "expect", "partition"))
     try:
-        growth = grow(module_runner(module, writes=True), device, which, not module.check_mode, expect)
+        growth = grow(module_runner(module), device, which, not module.check_mode, expect)
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**asdict(growth))

@@ -117,7 +117,7 @@ def main() -> None:
     device, expect = module.params["device"], module.params["expect"]
     choices = boot_choices(module.params["boot_order"])
     try:
-        boot = make_bootable(module_runner(module, writes=True), device, not module.check_mode, choices, expect)
+        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
     except (MissingTool, NoNode) as error:
         boot = Boot(
             warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]

@@ -99,23 +99,19 @@ def ending_with_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid()), *command]
 
 
-def module_runner(module: Any, writes: bool = False) -> RunCommand:
+def module_runner(module: Any) -> RunCommand:
     """A RunCommand on top of ``run_command`` of an AnsibleModule. Programs speak English and are found in the system folders, too.
 
-    They end with the module, also if that is killed. Where one of them ``writes``, all are left to come to their end: a file system that is
-    half enlarged is a broken one.
+    They do not end with the module when that is killed: most take moments, and a file system that is half enlarged is a broken one.
     """
 
     def run(command: Sequence[str]) -> CommandResult:
         program = module.get_bin_path(command[0], opt_dirs=SYSTEM_FOLDERS)
         if program is None:
             raise MissingTool(command[0])
-        whole = [program, *command[1:]]
         return CommandResult(
             *module.run_command(
-                whole if writes else ending_with_parent(whole),
-                handle_exceptions=False,
-                environ_update={"LC_ALL": "C", "LANGUAGE": "C"},
+                [program, *command[1:]], handle_exceptions=False, environ_update={"LC_ALL": "C", "LANGUAGE": "C"}
             )
         )
 

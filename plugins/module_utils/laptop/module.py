@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any, Callable, NoReturn, Protocol
 
 from ..disk.identity import DISK_ARGUMENTS
@@ -74,6 +75,18 @@ class Module(Protocol):
         """End the module with a result."""
 
 
+def end_children() -> None:
+    """End the programs that this process has started (partclone, say), which would otherwise go on without it."""
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+            if parent == os.getpid():
+                os.kill(int(name), signal.SIGKILL)
+        except (OSError, ValueError, IndexError):
+            continue  # no process, or one that has ended
+
+
 def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
     """Run ``work`` and end the module with its result, or with the message of what went wrong."""
     arm_termination()
@@ -82,6 +95,7 @@ def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
     except ImagingError as error:
         module.fail_json(msg=str(error), **error.facts)
     except Terminated as error:
+        end_children()
         module.fail_json(
             msg=f"The module was {error}. What it had not finished is finished by running again.", **error.facts
         )
