@@ -26,6 +26,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     copy_used,
     doubts_about,
     needs,
+    needs_loop_devices,
     old_disk,
     only,
     part,
@@ -39,10 +40,7 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import mount
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 SIZE = 24 * MIB
 

@@ -22,18 +22,18 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     needs,
+    needs_loop_devices,
     only,
     part,
     runner,
     single,
     used_map,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 ESP, LINUX, BASIC_DATA = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "linux", "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
 MSR, BIOS_BOOT = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "21686148-6449-6E6F-744E-656564454649"

@@ -18,11 +18,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree import mounted_tree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs, needs_loop_devices
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 RELEASE = 'NAME="Some Linux"\nPRETTY_NAME="Some Linux 12 (name)"\n'
 PLAIN = {"usr/lib/os-release": RELEASE, "etc/passwd": "root:x:0:0::/:/bin/sh\n"}

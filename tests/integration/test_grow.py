@@ -26,16 +26,16 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     RUN,
     attached,
     needs,
+    needs_loop_devices,
     part,
     partitioned,
     runner,
     single,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_dirty
 from ansible_collections.fleet.imaging.tests.lab import udev_stand_in
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 OLD, NEW = 400 * MIB, 600 * MIB
 FIRST = 20 * MIB

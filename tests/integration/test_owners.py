@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from pathlib import Path
@@ -21,6 +20,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     attached,
     copy_used,
     needs,
+    needs_loop_devices,
     old_disk,
     only,
     part,
@@ -32,10 +32,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 )
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 SIZE = 32 * MIB
 EXT4 = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"]

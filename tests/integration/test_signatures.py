@@ -29,6 +29,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     RUN,
     attached,
     needs,
+    needs_loop_devices,
     part,
     partitioned,
     runner,
@@ -47,10 +48,7 @@ MAKE = (
     ["mkfs.fat", "-F", "32", "-s", "1", "-n", "BOOT"],
 )
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 
 @pytest.fixture(scope="module", name="source")
