@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import GptHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, ZERO_UNUSED
 from ansible_collections.fleet.imaging.tests.integration.copies import captured, restore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
@@ -33,6 +34,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import wait_for_end_of_fuse
 from ansible_collections.fleet.imaging.tests.integration.test_owners import BOOT_CODE, boot_record, dos_entry
+from ansible_collections.fleet.imaging.tests.integration.test_signatures import blkid, md_090, zfs
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
@@ -144,7 +146,7 @@ KEPT: dict[str, tuple[Make, Sequence[int]]] = {
     "GPT whose entries lie elsewhere": (gpt(more=sgdisk("-j", "4000")), [MIB, -8 * MIB]),
     "GPT whose backup lies apart": (gpt(more=move_backup_entries), [MIB, -8 * MIB]),
     "GPT with an older backup": (stale_backup, [0, MIB]),
-    "GPT whose backup is not at the end": (backup_not_at_the_end, [0, MIB]),
+    "GPT whose backup is not at the end": (backup_not_at_the_end, [0, MIB, -4 * MIB]),
     "hybrid MBR, EE last": (gpt(more=sgdisk("-h", "1:EE")), [MIB, -8 * MIB]),
     "hybrid MBR, EE first": (gpt(more=sgdisk("-h", "EE:1")), [MIB, -8 * MIB]),
     "hybrid MBR with two EE": (
@@ -227,6 +229,11 @@ REFUSED: dict[str, tuple[Make, Sequence[int], str]] = {
         [512, -512],
         "dynamic disk of Windows",
     ),
+    "GPT of 256 entries": (
+        gpt("table-length: 256", NUMBER_1),
+        [8 * MIB + 64 * 512 - SIZE],
+        "512 bytes too few, because of the end of partition 1 (ext4)",
+    ),
     "up to the very end": (up_to_the_end, [-512], "512 bytes too few, because of the end of partition 2"),
     "no table": (whole_ext4, [-512], "512 bytes too few"),
     "an empty table": (lambda disk: mbr()(disk), [-512], "512 bytes too few"),
@@ -302,6 +309,33 @@ def test_a_disk_whose_table_is_odd_or_missing_is_kept_with_all_that_it_names(kin
         assert kind == "a GPT of a larger disk" or layout(target) == layout(disk)
         for start, end in named or [(0, SIZE)]:
             assert read(target, start, end - start) == read(disk, start, end - start)
+
+
+@pytest.mark.parametrize("unused", [ZERO_UNUSED, DISCARD])
+def test_of_former_owners_nothing_is_left_where_unused_space_is_cleared(unused: str, tmp_path: Path) -> None:
+    """Not even the copy of the superblock that a btrfs has at 64 MiB, for which nobody looks by itself."""
+    needs("mkfs.btrfs")
+    size, place = 132 * MIB, (MIB, 128 * MIB)
+    disk, target = tmp_path / "disk", tmp_path / "target"
+    for path in (disk, target):
+        path.touch()
+        os.truncate(path, size)
+    partitioned(disk, f"label: gpt\nstart=2048, size={place[1] // 512}\n")
+    with attached(disk, *part(*place)) as device:
+        tool("mkswap", "-q", device)
+    with attached(target, *part(*place)) as device:
+        tool("mkfs.btrfs", "-q", "-f", "-M", "-m", "single", device)
+    zfs(target, *place)
+    md_090(target, 0, size)
+    copy = MIB + (64 << 20) + 64
+    assert read(target, copy, 8) == b"_BHRfS_M"
+    with attached(target) as device:
+        if unused == DISCARD and not int(Path("/sys/block", Path(device).name, "queue/discard_max_bytes").read_text()):
+            pytest.skip("loop devices take no discards here")
+        assert restore(captured(disk, tmp_path), device, tmp_path, unused=unused)["verified"] is True
+    assert not any(read(target, copy, 8))
+    for where in (place, (0, size)):
+        assert blkid(target, *where) == blkid(disk, *where)
 
 
 SECTOR_4K = {

@@ -287,6 +287,16 @@ class Firmware(efibootmgr_stand_in.Firmware):
 
 
 OTHER = "11111111-2222-3333-4444-555555555555"
+FEDORA = {
+    "EFI/fedora/BOOTX64.CSV": "shimx64.efi,Fedora,,This is the boot entry for Fedora\n".encode("utf-16-le"),
+    "EFI/fedora/grubx64.efi": program("grub"),
+    "EFI/fedora/mmx64.efi": program("mm"),
+    "EFI/fedora/shim.efi": program("shim"),
+    "EFI/fedora/shimx64.efi": program("shim"),
+    "EFI/BOOT/fbx64.efi": program("fallback"),
+    FALLBACK: program("shim"),
+}
+"""What the packages shim-x64 and grub2-efi-x64 of Fedora put there."""
 
 
 @pytest.fixture(name="firmware", params=[17, 18])
@@ -382,6 +392,15 @@ def test_with_two_systems_what_the_reference_started_comes_first(
     assert done.entry == ("0001" if first == BOOTMGR else "0002")
     assert firmware.order[0] == done.entry and sorted(firmware.order) == ["0000", "0001", "0002"]
     assert content(disk, FALLBACK) == program(fallback or "shim")
+
+
+def test_an_esp_as_fedora_makes_it_needs_no_more_than_an_entry(tmp_path: Path, firmware: Firmware) -> None:
+    disk = esp_disk(tmp_path, FEDORA)
+    before = disk.read_bytes()
+    done = boot(disk, run=firmware, firmware=firmware.folder)
+    assert (done.made_from, done.entry, done.warnings) == ("", "0001", [])
+    assert firmware.entries["0001"] == ("fedora", guid(disk), "\\EFI\\fedora\\shimx64.efi")
+    assert disk.read_bytes() == before
 
 
 def test_a_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
