@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.tests.integration.copies import captured,
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
+    TARGET,
     attached,
     needs,
     old_disk,
@@ -198,7 +199,7 @@ def test_it_is_equal_on_disks_of_other_sizes_and_a_second_restore_changes_nothin
     image = captured(disk, tmp_path)
     target = tmp_path / "target"
     for more in sizes:
-        os.truncate(old_disk(target, SIZE + 3 * MIB), SIZE + more)
+        old_disk(target, SIZE + more, TARGET)
         restored = restore(image, target, tmp_path)
         assert (restored.get("msg"), restored.get("verified")) == (None, True)
         assert layout(target) == layout(disk) != []
@@ -248,8 +249,7 @@ def test_a_disk_of_another_size_is_refused_with_the_reason_and_left_alone(kind: 
     make(disk)
     image = captured(disk, tmp_path)
     for more in sizes:
-        target = old_disk(tmp_path / "target", SIZE + 3 * MIB)
-        os.truncate(target, SIZE + more)
+        target = old_disk(tmp_path / "target", SIZE + more, TARGET)
         before = target.read_bytes()
         assert words in restore(image, target, tmp_path)["msg"]
         assert target.read_bytes() == before
@@ -302,8 +302,7 @@ def test_a_disk_whose_table_is_odd_or_missing_is_kept_with_all_that_it_names(kin
     partitions = image.header.source["partitions"]
     named = [(each["start"], min(SIZE, each["start"] + each["size"])) for each in partitions if each["start"] < SIZE]
     for more in (0, MIB):
-        target = old_disk(tmp_path / "target", SIZE + MIB)
-        os.truncate(target, SIZE + more)
+        target = old_disk(tmp_path / "target", SIZE + more, TARGET)
         restored = restore(image, target, tmp_path)
         assert (restored.get("msg"), restored.get("verified"), restored["seen_differences"]) == (None, True, [])
         assert kind == "a GPT of a larger disk" or layout(target) == layout(disk)

@@ -126,7 +126,11 @@ def test_a_windows_that_sysprep_made_ready_is_fit(tmp_path: Path, encoding: str)
         (state_ini("IMAGE_STATE_COMPLETE"), True, "sysprep was not run, or it was started since"),
         (state_ini("IMAGE_STATE_UNDEPLOYABLE"), False, "can't be deployed"),
         (state_ini("IMAGE_STATE_GENERALIZE_RESEAL_TO_AUDIT"), True, "audit mode"),
-        (state_ini("IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE"), True, "its first start"),
+        (
+            state_ini("IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE"),
+            True,
+            "sysprep was run without /generalize, or its first start",
+        ),
         (state_ini("IMAGE_STATE_OF_THE_ART"), True, "not known"),
         (state_ini(READY), False, "did not say that it succeeded"),
         (None, False, "does not say in which state"),
