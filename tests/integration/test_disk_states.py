@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +64,17 @@ def some_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def is_whole(used: UsedMap, start: int, size: int) -> bool:
     return used.ranges.within(start, start + size) == [(start, start + size)]
+
+
+def test_the_table_of_states_names_tests_that_there_are() -> None:
+    folder = Path(__file__).resolve().parents[1]
+    text = (folder.parent / "docs/disk-states.md").read_text()
+    place = {"": folder / "integration", "unit: ": folder / "unit/plugins/module_utils"}
+    file, named = Path(), re.findall(r"`(unit: )?(test_\w+\.py)?::(test_\w+)`", text)
+    assert len(named) > 100
+    for kind, name, function in named:
+        file = next(place[kind].rglob(name)) if name else file
+        assert f"\ndef {function}(" in file.read_text(), f"{name}::{function}"
 
 
 # --- partition tables -------------------------------------------------------------------------------------------------
