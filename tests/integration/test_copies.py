@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import GptHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, ZERO_UNUSED
 from ansible_collections.fleet.imaging.tests.integration.copies import captured, restore
@@ -298,6 +299,7 @@ ODD: dict[str, Make] = {
 def test_a_disk_whose_table_is_odd_or_missing_is_kept_with_all_that_it_names(kind: str, tmp_path: Path) -> None:
     disk = old_disk(tmp_path / "disk", SIZE)
     ODD[kind](disk)
+    assert examine_disk(RUN, str(disk)).findings == []
     image = captured(disk, tmp_path)
     partitions = image.header.source["partitions"]
     named = [(each["start"], min(SIZE, each["start"] + each["size"])) for each in partitions if each["start"] < SIZE]
