@@ -9,8 +9,11 @@ Equal bytes are not enough for that. What lies in space that the image does not 
 from __future__ import annotations
 
 import re
+import threading
+from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from ..disk.command import MissingTool, RunCommand
 from ..disk.filesystems import Content, detect
@@ -28,6 +31,9 @@ Entries = Mapping[str, Mapping[str, str]]
 
 SHOWN = 4
 """How many differences a message shows."""
+
+PAUSE = 0.02
+"""Seconds for which one who waits for a comparison does not listen to anything else."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,32 @@ class ExpectedView:
             result.doubts.append(f"{sentence}, by another version of blkid ({version or 'unknown'}, then {known})")
 
 
+@contextmanager
+def comparing(view: ExpectedView, run: RunCommand, disk: str) -> Iterator[Callable[[Callable[[], None]], Comparison]]:
+    """Compare in a thread of its own; yields what waits for the result, and calls its argument meanwhile, which may raise to end the wait.
+
+    Nobody else may use ``run`` until the context ends.
+    """
+    ended = threading.Event()
+
+    def attend() -> None:
+        if ended.is_set():
+            raise ImagingError("Nobody waits for the comparison any more.")
+
+    def wait(meanwhile: Callable[[], None]) -> Comparison:
+        while not result.done():
+            futures.wait([result], PAUSE)
+            meanwhile()
+        return result.result()
+
+    with futures.ThreadPoolExecutor(1, thread_name_prefix="view") as pool:
+        result: futures.Future[Comparison] = pool.submit(view.compare, run, disk, attend)
+        try:
+            yield wait
+        finally:
+            ended.set()
+
+
 def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
     """Whether there is all of a partition; tables name others, too, and nothing can be seen in those."""
     start, size = partition["start"], partition["size"]
@@ -157,7 +189,8 @@ def _entries(table: Mapping[str, Any]) -> Entries:
         row = _texts(each, "start", "size", "type", "uuid")
         if row["type"] == f"{PROTECTIVE_TYPE:x}":
             row["size"] = ""  # sfdisk has it end with the disk, of whichever size that is
-        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
+        name = printable(str(each.get("name", "")))[:80]
+        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0"), "name": name}
     return entries
 
 
