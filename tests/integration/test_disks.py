@@ -491,12 +491,6 @@ def test_an_image_of_small_sectors_is_refused_by_a_disk_of_large_ones(tmp_path: 
     assert "Nothing was written" in str(refusal.value)
 
 
-def test_a_partition_of_a_dynamic_disk_is_wholly_used_although_it_looks_like_ntfs(tmp_path: Path) -> None:
-    needs("mkntfs")
-    used = used_map(single(tmp_path, 16 * MIB, NTFS, kind="AF9B60A0-1431-4F62-BC68-3311714A69AD"))
-    assert "dynamic disk" in only(used).reason
-
-
 def test_everything_is_used_when_that_is_asked_for(tmp_path: Path) -> None:
     disk = single(tmp_path, 16 * MIB, EXT)
     used = used_map(disk, mode="all")

@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     used_map,
 )
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
+from ansible_collections.fleet.imaging.tests.integration.test_fitness import READY, hives, state_ini, write_windows
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
@@ -247,6 +248,46 @@ def test_a_file_system_of_which_no_map_is_made_is_not_dirty(
     assert fitness.findings == []
     assert (fitness.partitions[0].clean, fitness.partitions[0].distrust) == (None, "unmappable")
     assert fitness.partitions[0].reason == only(used_map(disk)).reason
+
+
+@pytest.mark.parametrize("head", [b"wake", b"RSTR", bytes(4)])
+def test_a_file_for_hibernation_that_was_used_up_is_no_hibernation(tmp_path: Path, head: bytes) -> None:
+    disk = single(tmp_path, 16 * MIB, NTFS)
+    with attached(disk, *part(START, 16 * MIB)) as node, NtfsVolume(Path(node)) as ntfs:
+        ntfs.write("hiberfil.sys", head + bytes(8188))
+    fitness = examine_disk(RUN, str(disk))
+    assert (names(fitness), fitness.partitions[0].clean) == ([], True)
+
+
+# --- several Windows ---
+
+
+def set_up(path: Path, state: str, tag: bool) -> Path:
+    """A Windows in a state."""
+    made(path, 24 * MIB, *NTFS)
+    write_windows(path, state_ini(state), tag, hives(state_ini(state)))
+    return path
+
+
+def test_of_two_windows_each_must_be_generalized(tmp_path: Path) -> None:
+    ready = set_up(tmp_path / "ready", READY, tag=True)
+    disk = tmp_path / "disk"
+    for state, expected in ((READY, []), ("IMAGE_STATE_COMPLETE", [("not_generalized", 2)])):
+        other = set_up(tmp_path / "other", state, tag=state == READY)
+        fitness = examine_disk(RUN, str(disk_of(disk, "gpt", (BASIC_DATA, ready), (BASIC_DATA, other))))
+        assert [(finding.name, finding.partition) for finding in fitness.findings] == expected
+        assert fitness.generalization == ("not generalized" if expected else "generalized")
+
+
+def test_a_former_windows_beside_one_that_is_generalized_says_nothing(tmp_path: Path) -> None:
+    volume = set_up(tmp_path / "ready", READY, tag=True)
+    old = "Windows.old/Windows"
+    with NtfsVolume(volume) as ntfs:
+        ntfs.write(f"{old}/Setup/State/State.ini", state_ini("IMAGE_STATE_COMPLETE"))
+        for path, hive in hives(state_ini("IMAGE_STATE_COMPLETE")).items():
+            ntfs.write(f"Windows.old/{path}", hive)
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (BASIC_DATA, volume))))
+    assert (fitness.findings, fitness.warnings, fitness.generalization) == ([], [], "generalized")
 
 
 # --- what will not start ---
