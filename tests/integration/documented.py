@@ -39,8 +39,11 @@ OF_A_MODULE = {
     "module_stdout",
     "module_stderr",
     "ansible_facts",
+    "cmd",
+    "data",
+    "outdata",
 }
-"""Fields of any answer that become parts of messages, or that Ansible itself adds to an answer."""
+"""Fields of any answer that become parts of messages, or that Ansible itself adds to an answer, as async_wrapper does to that of a killed module."""
 
 
 def undocumented(action: str, result: Mapping[str, Any], failed: bool, check_mode: bool) -> list[str]:
