@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
+    RESTORE_ONE,
     ROOT,
     Outcome,
     RunningPlaybook,
@@ -109,12 +110,12 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
         "results": 5,
     }
     with lying(lab, lab.targets[0], lies, tmp_path) as inventory, untouched(*lab.targets):
-        asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING)
+        asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING, lying=True)
     assert asked.status != 0 and not asked.of("image_restore")
     assert "imaging_confirm_erase: true" in str(asked.failures()) and "lab-01, lab-02" in str(asked.failures())
     del lies["unreachable"]  # whoever says so is waited for, until the link timeout
     with lying(lab, lab.targets[0], lies, tmp_path) as inventory:
-        done = playbook(lab, "restore", "-i", inventory, *image, *YES, environment=TRUSTING)
+        done = playbook(lab, "restore", "-i", inventory, *image, *YES, environment=TRUSTING, lying=True)
     assert done.status == 0, done.stdout
     assert {result.host for result in done.of("image_restore") if result.result["verified"]} == {"lab-01", "lab-02"}
     with lying(lab, lab.reference, lies, tmp_path) as inventory:
@@ -127,6 +128,7 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
             "imaging_image=new",
             # Not by -e, which stands above all facts.
             environment={**TRUSTING, "HOME": str(store)},
+            lying=True,
         )
     assert captured.status == 0, captured.stdout
     assert stored(store / "fleet-images") == ["new.img.zst"]
@@ -221,6 +223,21 @@ def run_on_nothing(tmp_path: Path, name: str, *arguments: str) -> Outcome:
     inventory.write_text(json.dumps(groups))
     command: list[str | Path] = [BIN / "ansible-playbook", f"{name}.yml", "-i", inventory, *arguments]
     return RunningPlaybook(command, ROOT / "playbooks", {}).wait(60)
+
+
+def test_a_restore_that_is_asked_for_what_it_can_not_do_says_that_nothing_was_written(tmp_path: Path) -> None:
+    values = {
+        "imaging_disk": "/dev/null",
+        "imaging_image": "x",
+        "imaging_store": str(tmp_path),
+        "imaging_unused": "dicard",
+    }
+    command: list[str | Path] = [BIN / "ansible-playbook", RESTORE_ONE, "-i", "lab-01,", "-e", json.dumps(values)]
+    outcome = RunningPlaybook(command, ROOT / "playbooks", {}).wait(60)
+    (restored,) = outcome.of("image_restore")
+    assert (restored.status, restored.result["disk_state"]) == ("failed", "untouched")
+    assert "value of unused must be one of" in restored.result["msg"]
+    assert "Nothing was written: lab-01." in outcome.stdout
 
 
 def test_variables_are_checked_for_every_host_before_any_is_contacted(tmp_path: Path) -> None:
