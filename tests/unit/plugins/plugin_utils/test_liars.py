@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A controller that says everything right but for one message, or for every few: in any order, of any content, signed as it should be.
+"""Somebody who says everything right but for one message, or for every few: in any order, of any content, signed as it should be.
 
-The laptop then has the image's bytes, or says why not, and nothing else of its disk has changed.
+A laptop then has the image's bytes, or says why not, and nothing else of its disk has changed. The store has a whole image, or none.
 """
 
 from __future__ import annotations
@@ -160,21 +160,24 @@ class Liar:
         return getattr(self._link, name)
 
 
-def restore_from_a_liar(laptop: SimpleNamespace, number: int, **options: Any) -> dict[str, Any]:
-    """Lies at one moment, or one in ten times for ever. Messages come in the same order in each run, but for reports."""
-    chance = random.Random(number)
-    moments: Iterator[bool] = itertools.chain(
-        (chance.randrange(45) == 0 for _each in range(45)), itertools.repeat(False)
-    )
+def moments(chance: random.Random, number: int) -> Iterator[bool]:
+    """When to lie: in one moment, in a few of the first, or one in ten times for ever."""
     if number % 3 == 0:
-        moments = (chance.random() < 0.1 for _each in itertools.count())
-    elif number % 3 == 1:
+        return (chance.random() < 0.1 for _each in itertools.count())
+    if number % 3 == 1:
         lie = chance.randrange(35)
-        moments = (each == lie for each in itertools.count())
+        return (each == lie for each in itertools.count())
+    return itertools.chain((chance.randrange(45) == 0 for _each in range(45)), itertools.repeat(False))
+
+
+def restore_from_a_liar(laptop: SimpleNamespace, number: int, **options: Any) -> dict[str, Any]:
+    """Messages come in the same order in each run, but for reports."""
+    chance = random.Random(number)
+    lies = moments(chance, number)
     source = StoredSource(laptop.store.open("image"))
 
     def conversation(link: Link) -> None:
-        serve(Liar(link, chance, moments), source)  # type: ignore[arg-type]
+        serve(Liar(link, chance, lies), source)  # type: ignore[arg-type]
 
     try:
         result, _ends = halves.restore(laptop, conversation=conversation, **options)
@@ -204,3 +207,24 @@ def test_a_lie_is_found_out_and_writes_nothing_elsewhere(
             left = after[position:start]
             assert left == before[position:start] or (unused == "zero" and set(left) <= {0, *before[position:start]})
             position = end
+
+
+@pytest.mark.parametrize("number", range(FIRST, LAST // 2))
+def test_a_laptop_that_lies_makes_a_whole_image_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    chance = random.Random(number)
+    lies = moments(chance, number)
+    monkeypatch.setattr(halves, "serve", lambda link, source: serve(Liar(link, chance, lies), source))  # type: ignore[arg-type]
+    with halves.made_laptop(tmp_path) as laptop:
+        try:
+            result, _ends = halves.capture(laptop)
+        except ImagingError as error:
+            result = {"failed": True, "msg": str(error)}
+        path = Path(laptop.store.image_path("captured"))
+        assert path.exists() or result["msg"]
+        assert not (path.exists() and result.get("failed"))
+        if path.exists():  # what its frames decode to is the laptop's word, until it is verified or restored
+            image = laptop.store.open("captured")
+            for row in image.index:
+                image.check_frame(image.record(row))
