@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -311,13 +314,62 @@ def test_an_image_that_is_replaced_while_laptops_are_compared_is_noticed(lab: La
     assert "The image sound was replaced since it was chosen: its root digest was" in outcome.failures()[laptop.name]
 
 
-def test_a_laptop_may_restore_itself(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:
-    """As with ansible-pull: the controller is the laptop."""
+def test_other_strategies_of_the_users_change_nothing(lab: Lab, image: tuple[str, ...]) -> None:
+    """Of themselves they would run tasks once for each laptop that are to run once for all, and before all disks are known."""
+    free = {"ANSIBLE_STRATEGY": "free"}
+    with untouched(*lab.targets):
+        refused = playbook(lab, "restore", *image, environment=free)
+    assert "'erase 2' to be typed, and there is no terminal" in str(refused.failures())
+    slowly = {**free, "ANSIBLE_PIPELINING": "0", "ANSIBLE_ANY_ERRORS_FATAL": "1"}
+    outcome = playbook(lab, "restore", *image, *YES, "-f", "1", "--diff", environment=slowly)
+    assert outcome.status == 0, outcome.stdout
+    assert [found.result["verified"] for found in outcome.of("image_restore")] == [True, True]
+
+
+@pytest.mark.parametrize("tags", [("--tags", "always"), ("--tags", "erase"), ("--skip-tags", "confirm")])
+def test_tags_leave_nothing_out(tmp_path: Path, tags: tuple[str, str]) -> None:
+    outcome = run_on_nothing(tmp_path, "restore", *tags, *YES)
+    assert outcome.status != 0
+    assert "expected neither --tags nor --skip-tags" in str(outcome.failures())
+
+
+@pytest.fixture(name="pull")
+def fixture_pull(image: tuple[str, ...], tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs ansible-pull from a repository with the playbooks, as a laptop does that restores itself."""
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "playbooks", repository / "playbooks")
+    author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "playbooks"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    command = [
+        BIN / "ansible-pull",
+        "-U",
+        f"file://{repository}",
+        "-d",
+        tmp_path / "checkout",
+        "playbooks/restore.yml",
+        *image,
+    ]
+    return lambda *arguments: RunningPlaybook([*command, *arguments], tmp_path, {}).wait(100)
+
+
+def test_a_laptop_that_pulls_the_playbook_restores_itself_and_asks_first(
+    pull: Callable[..., Outcome], tmp_path: Path
+) -> None:
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(SIZE))
-    this = {"ansible_connection": "local", "imaging_disk": str(disk), "imaging_become": False, "imaging_port": 0}
+    this = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "imaging_disk": str(disk),
+        "imaging_become": False,
+        "imaging_port": 0,
+    }
     inventory = tmp_path / "local.json"
-    inventory.write_text(json.dumps({"lab_laptops": {"hosts": {"this-one": this}}}))
-    outcome = playbook(lab, "restore", "-i", inventory, "-l", "this-one", *image, *YES)
+    inventory.write_text(json.dumps({"lab_laptops": {"hosts": {"localhost": this}}}))
+    assert "expected at least one of lab_laptops" in str(pull(*YES).failures())
+    assert "'erase 1' to be typed, and there is no terminal" in str(pull("-i", inventory).failures())
+    assert disk.read_bytes() == bytes(SIZE)
+    outcome = pull("-i", inventory, *YES)
     assert outcome.status == 0, outcome.stdout
-    assert outcome.of("image_restore", "this-one")[0].result["verified"]
+    assert outcome.of("image_restore", "localhost")[0].result["verified"]
