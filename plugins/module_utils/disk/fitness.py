@@ -182,7 +182,14 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
     except ImagingError:  # said with each partition
         beside = ""
     also = [f"Besides having partitions, {path} as a whole looks like {beside}, which was not looked into."]
-    return table, list(table.partitions), also if beside else []
+    return table, list(_on_the_disk(table)), also if beside else []
+
+
+def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
+    """Of each partition what there is: a table may name more than the disk has, and nothing can be there."""
+    for partition in table.partitions:
+        if partition.start < table.disk_size:
+            yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
 
 
 class _Look:
