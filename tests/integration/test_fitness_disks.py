@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FatTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.modules import source_info
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
@@ -85,6 +86,15 @@ def disk_of(path: Path, label: str, *partitions: tuple[str, Path], code: bytes =
         tool("dd", f"if={volume}", f"of={path}", "bs=1M", f"seek={start // MIB}", "conv=notrunc,sparse", "status=none")
         start += size
     return write(path, 0, code)
+
+
+def esp(path: Path, loader: str = "/EFI/Microsoft/Boot/bootmgfw.efi") -> Path:
+    """An EFI system partition with a loader."""
+    made(path, 8 * MIB, "mkfs.fat")
+    program = path.parent / "program"
+    program.write_bytes(b"MZ")
+    FatTree(RUN, str(path)).put(str(program), loader)
+    return path
 
 
 def names(fitness: Fitness) -> list[str]:
@@ -303,9 +313,31 @@ def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     # In a process that has loaded Ansible's controller a module's warnings go to the terminal.
     assert "no EFI system partition (ESP)" in " ".join((said.out + said.err).split())
-    for others in ([(ESP, fat)], [(ESP, fat), (ESP, fat)]):
+    full = esp(tmp_path / "full")
+    for others in ([(ESP, full)], [(ESP, fat), (ESP, full)]):
         fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, (BASIC_DATA, system))))
         assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "code", "problem"),
+    [("gpt", ESP, b"", True), ("dos", "ef", b"", True), ("dos", "ef", b"GRUB", False)],
+)
+def test_an_esp_without_a_loader_starts_nothing(
+    label: str, kind: str, code: bytes, problem: bool, tmp_path: Path
+) -> None:
+    fat, system = esp(tmp_path / "fat", "/EFI/notes/loader.efi"), linux(tmp_path / "linux")
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", label, (kind, fat), ("linux", system), code=code)))
+    assert fitness.boot_mode == "UEFI"
+    assert ("copies will not start Some Linux in partition 2" in fitness.boot_problem) == problem
+
+
+def test_nothing_is_said_of_an_esp_that_cant_be_read(tmp_path: Path) -> None:
+    unread = write(sparse(tmp_path / "esp", 2 * MIB), 0, NOISE)
+    fitness = examine_disk(
+        RUN, str(disk_of(tmp_path / "disk", "gpt", (ESP, unread), (LINUX, linux(tmp_path / "linux"))))
+    )
+    assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +353,7 @@ def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_windows_on_an_mbr_needs_an_active_partition(
     tmp_path: Path, kinds: Sequence[str], code: bytes, mode: str, problem: bool
 ) -> None:
-    system, fat = windows(tmp_path / "windows"), made(tmp_path / "fat", 8 * MIB, "mkfs.fat")
+    system, fat = windows(tmp_path / "windows"), esp(tmp_path / "fat")
     partitions = zip(kinds, [system] if len(kinds) == 1 else [fat, system], strict=True)
     fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "dos", *partitions, code=code)))
     assert (fitness.boot_mode, "marked as active" in fitness.boot_problem) == (mode, problem)

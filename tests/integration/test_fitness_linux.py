@@ -365,6 +365,24 @@ def test_what_lies_beside_the_default_subvolume_of_btrfs_is_looked_into(tmp_path
     assert [finding.name for finding in fitness.findings] == ["hibernated"]
 
 
+def test_a_linux_that_ostree_keeps_is_found(tmp_path: Path) -> None:
+    deployed = "ostree/deploy/some"
+    newer = {f"{deployed}/deploy/b.0/{path}": text for path, text in {**PLAIN, "etc/machine-id": "0123\n"}.items()}
+    older = {path.replace("/b.0/", "/a.1/"): text for path, text in newer.items()}
+    rest = {
+        f"{deployed}/deploy/a.1/etc/fstab": "/var/swap none swap sw 0 0\n",
+        f"{deployed}/deploy/a.1/var/no/more": "an empty folder in which the other one is mounted",
+        f"{deployed}/deploy/a.1.origin": "[origin]\n",
+        f"{deployed}/var/lib/dbus/machine-id": f"{LINK}/etc/machine-id",
+        f"{deployed}/var/lib/NetworkManager/secret_key": "key",
+        f"{deployed}/var/swap": "\0" * 4086 + "S1SUSPEND\0" + "\0" * 65536,
+    }
+    fitness = examined(tmp_path, {**newer, **older, **rest})
+    assert [system.name for system in fitness.systems] == ["Some Linux 12 (name)"]
+    assert what(fitness) == ["machine-id", "key of NetworkManager"]
+    assert [finding.name for finding in fitness.findings] == ["hibernated"]
+
+
 def test_what_the_kernel_does_not_mount_may_hold_a_system(tmp_path: Path) -> None:
     """A btrfs of two devices, one of which is not there."""
     volume = btrfs(tmp_path, BY_LINK)

@@ -117,6 +117,16 @@ def test_what_lies_behind_a_swap_area_is_used(tmp_path: Path) -> None:
     assert read(copy, half - 4 * MIB, MIB) != read(disk, half - 4 * MIB, MIB)
 
 
+@pytest.mark.parametrize(("label", "kind"), [("gpt", "516E7CB6-6ECF-11D6-8FF8-00022D09712B"), ("dos", "a5")])
+def test_the_mark_of_a_swap_area_in_a_partition_of_another_kind_is_old(label: str, kind: str, tmp_path: Path) -> None:
+    """FreeBSD's encryption has its metadata in the last sector, and a file system in it leaves its first sectors alone."""
+    disk = single(tmp_path, SIZE, SWAP, label=label, kind=kind)
+    write(disk, START + SIZE - 512, b"GEOM::ELI".ljust(512, b"\0"))
+    used = used_map(disk)
+    assert used.ranges.within(START, START + SIZE) == [(START, START + SIZE)]
+    assert f"its type, {kind}, is that of something else" in used.warnings[0]
+
+
 SHADOW_COPIES = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
 CATALOG = 20 * MIB
 

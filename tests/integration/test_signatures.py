@@ -287,6 +287,20 @@ def test_a_disk_is_seen_as_its_own_header_says(source: tuple[Path, UsedMap], tmp
     assert compare(header(disk, used), larger) == Comparison()
 
 
+@pytest.mark.parametrize("former", ["md 1.0", "md 1.2", "ext4"])
+def test_a_disk_without_partitions_is_seen_as_before_on_a_larger_one_or_is_not_equal(
+    former: str, tmp_path: Path
+) -> None:
+    disk = empty(tmp_path / "disk", 64 * MIB)
+    FORMER[former][0](disk, 0, 64 * MIB)
+    larger = empty(tmp_path / "larger", 70 * MIB)
+    used = used_map(disk)
+    copy_ranges(disk, used.ranges, larger)
+    differences = compare(header(disk, used), larger).differences
+    at_the_end = "the disk as a whole: expected TYPE=linux_raid_member"
+    assert [each.startswith(at_the_end) for each in differences] == ([True] if former == "md 1.0" else [])
+
+
 def test_what_is_seen_differently_is_a_difference(source: tuple[Path, UsedMap]) -> None:
     disk, used = source
     for seen, expected in (
