@@ -27,6 +27,11 @@ from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 MIB = 1 << 20
 START = MIB
 
+needs_loop_devices = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
+    reason="loop devices need root and a kernel that has them",
+)
+
 
 def runner(*hidden: str) -> RunCommand:
     """Runs programs as a module does, on a machine where ``hidden`` ones are not installed."""
