@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
     ticket = Ticket("run", SECRET.hex(), "reference", "2026-01-02T03:04:05Z", "")
 
     def work(session: Session) -> dict[str, Any]:
-        return run_capture(run, request, ticket, find_zstd(), session)
+        found, _warnings = run_capture(run, request, ticket, find_zstd(), session)
+        return asdict(found)
 
     try:
         result, _ends = hold(str(disk), folder / "run", work, sink.converse, sink.progress, timeout=PATIENCE)
@@ -67,7 +69,7 @@ def restore(
             contextlib.closing(RestoreSink(disk, request, find_zstd(), session)) as sink,
         ):
             session.converse(sink.converse)
-            return dict(sink.result(), warnings=sink.warnings)
+            return dict(asdict(sink.result()), warnings=sink.warnings)
 
     def conversation(link: Any) -> None:
         serve(link, source)
