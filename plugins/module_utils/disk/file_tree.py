@@ -14,13 +14,15 @@ import filecmp
 import os
 import re
 from abc import ABC, abstractmethod
-from typing import Iterator
+from typing import Iterator, TypeVar
 
 from ..errors import ImagingError
 from ..printable import printable
 from ..private_files import scratch_folder
 from .command import CommandResult, RunCommand
-from .fat import BadFat, Entry, Fat
+from .fat import BadFat, Entry, Fat, WritableFat
+
+AnyFat = TypeVar("AnyFat", bound=Fat)
 
 LARGEST_SAVED = 1 << 29
 """Bytes of a file that are saved; the largest that are, hives of a registry, have some 100 MiB."""
@@ -241,11 +243,11 @@ class FatTree(FileTree):
         self._node = node
 
     @contextlib.contextmanager
-    def _open(self, flags: int = os.O_RDONLY) -> Iterator[Fat]:
+    def _open(self, kind: type[AnyFat], flags: int = os.O_RDONLY) -> Iterator[AnyFat]:
         descriptor = -1
         try:
             descriptor = os.open(self._node, flags | os.O_CLOEXEC)
-            yield Fat(descriptor)
+            yield kind(descriptor)
         except (BadFat, OSError) as error:
             raise Unreadable(f"its files can't be read: {getattr(error, 'strerror', None) or error}") from error
         finally:
@@ -267,14 +269,14 @@ class FatTree(FileTree):
 
     def names(self, folder: str) -> list[str]:
         """By this package's own reader."""
-        with self._open() as fat:
+        with self._open(Fat) as fat:
             entry = self._entry(fat, folder)
             if entry is None:
                 return [] if _steps(folder) else [each.name for each in fat.entries()]
             return [each.name for each in fat.entries(entry.cluster)] if entry.folder and entry.cluster else []
 
     def _pieces(self, path: str) -> Iterator[bytes]:
-        with self._open() as fat:
+        with self._open(Fat) as fat:
             entry = self._entry(fat, path)
             if entry is None or entry.folder:
                 raise NoFile(f"there is no file {path}")
@@ -311,7 +313,7 @@ class FatTree(FileTree):
             content = file.read()
         *folders, name = _steps(path)
         try:
-            with self._open(os.O_RDWR) as fat:
+            with self._open(WritableFat, os.O_RDWR) as fat:
                 folder = Fat.ROOT
                 for step in folders:
                     there = [entry for entry in fat.entries(folder) if entry.name.lower() == step.lower()]
