@@ -13,7 +13,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import cl
 
 from .line import News, limited, rows
 
-GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+GREEN, YELLOW, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[0m"
 RECONNECTING = "reconnecting"
 
 
