@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person has to know and to do when a run did not succeed for all laptops. It is told what happens; it knows nothing of Ansible."""
+"""What a person has to know and do when a run did not succeed for all laptops. Callers report events; nothing here depends on Ansible."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ COMPARE = "compare"
 
 SENTENCES = {
     INCOMPLETE: "These disks do not boot now",
-    UNKNOWN: "These disks may not boot now, their laptops did not say how it ended",
-    UNVERIFIED: "Written, but not verified",
-    VERIFIED: "Restored and verified, but what comes after that did not succeed",
-    UNTOUCHED: "Nothing was written",
+    UNKNOWN: "These disks may not boot now, because their laptops did not report how the restore ended",
+    UNVERIFIED: "These disks were written, but not verified",
+    VERIFIED: "These disks were restored and verified, but the steps after that did not finish",
+    UNTOUCHED: "Nothing was written to these disks",
 }
-"""What is said of the disks of each state, the worst first."""
+"""What is said of the disks in each state, the worst first."""
 
 HINTS = (
     (
         re.compile(r"Missing \S+ password|password is required|privilege escalation prompt"),
-        "To become root takes a password there: run again with -K, or set ansible_become_password",
+        "Becoming root takes a password: run again with -K, or set ansible_become_password",
     ),
     (
         re.compile(r"Incorrect \S+ password"),
-        "The password for becoming root is wrong there: run again with -K, or set ansible_become_password",
+        "The password for becoming root is wrong: run again with -K, or correct ansible_become_password",
     ),
     (
         re.compile(r"Permission denied \(|Authentication fail|Invalid/incorrect (username/)?password"),
-        "SSH let nobody in there: see that ansible_user and its key are right, or run again with -k for a password",
+        "The SSH login was refused: check ansible_user and its key, or run again with -k to give a password",
     ),
     (
         re.compile(r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled"),
-        "The host key is not known, or another one than before: a live system makes a new one when it is booted, then ssh-keygen -R ADDRESS",
+        "The SSH host key is unknown or has changed, as it does when a live system is booted: remove the old one (ssh-keygen -R ADDRESS [-f FILE])",
     ),
     (
         re.compile(r"Module result deserialization failed"),
-        "A shell or sudo prints what nobody asked for there, so that Ansible can't read its results; see with: ansible HOST -b -m raw -a id",
+        "A shell or sudo prints additional text, so Ansible can't read the results. To see it: ansible HOST -b -m raw -a id",
     ),
 )
-"""What to do when Ansible itself can't work with a laptop: it has no codes for that, only these words."""
+"""What to do when Ansible itself can't work with a laptop. It has no codes for these failures, so their text is searched."""
 
 SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,}]+)", re.IGNORECASE)
 
@@ -65,7 +65,7 @@ SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'
 @dataclass
 class _Laptop:
     kind: str = ""
-    """What was begun; empty as long as nothing was."""
+    """Which kind of transfer was begun; empty when none was."""
     running: bool = False
     state: str = UNTOUCHED
     kept: bool = False
@@ -121,12 +121,12 @@ class Outcome:
         laptop.failed, laptop.unreachable, laptop.said = True, unreachable, said
 
     def forgive(self, names: Iterable[str]) -> None:
-        """Forget the failures of these laptops, which were rescued."""
+        """Forget the failures of these laptops: a rescue section has handled them."""
         for name in names:
             self._laptop(name).failed = False
 
     def lines(self, interrupted: bool, argv: Sequence[str]) -> list[str]:
-        """What to say in the end; nothing when everything went well. ``argv``: how ansible-playbook was called."""
+        """The last lines of the run; none when everything went well. ``argv``: how ansible-playbook was called."""
         concerned = {name: each for name, each in self._laptops.items() if each.failed or interrupted}
         lines = self._hints(concerned)
         kinds = {each.kind for each in self._laptops.values()}
@@ -145,9 +145,7 @@ class Outcome:
             lines.append(f"To go on with {'it' if len(concerned) == 1 else 'them'}: {again}")
         elif CAPTURE in kinds:
             kept = any(each.kept or each.running for each in concerned.values())
-            lines.append(
-                f"What was stored is kept, and this goes on from there: {again}" if kept else f"To try again: {again}"
-            )
+            lines.append(f"What was stored is kept. To go on from there: {again}" if kept else f"To try again: {again}")
         return lines
 
     @staticmethod

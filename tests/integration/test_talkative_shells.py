@@ -58,6 +58,6 @@ def test_what_sudo_and_shells_print_is_no_answer(plan: Plan, store: Path) -> Non
     # Ansible itself takes that for the path of its folder.
     failures = outcome.failures()
     assert sorted(failures) == [five.name, "no-root-password", "no-such-user"]
-    assert "no-root-password: To become root takes a password there: run again with -K" in outcome.stdout
-    assert "no-such-user: SSH let nobody in there" in outcome.stdout and " -k " in outcome.stdout
+    assert "no-root-password: Becoming root takes a password: run again with -K" in outcome.stdout
+    assert "no-such-user: The SSH login was refused" in outcome.stdout and " -k " in outcome.stdout
     assert "'see you'" in failures[five.name] and "~/.bashrc" in failures[five.name]
