@@ -67,7 +67,7 @@ def _check_window(descriptor: int) -> None:
     base = 1 << (10 + (descriptor >> 3))
     window = base + (base >> 3) * (descriptor & 7)
     if window > LARGEST_WINDOW:
-        raise FrameError(f"A zstd frame wants a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
+        raise FrameError(f"A zstd frame needs a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
 
 
 def _check_extent(frame: Frame) -> None:

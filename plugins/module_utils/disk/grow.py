@@ -110,8 +110,8 @@ def grow(run: RunCommand, device: str, which: str, write: bool, patience: float 
             _grow_content(run, disk.path, grown, content.type)
         except (ImagingError, OSError) as error:
             raise ImagingError(
-                f"{error} Partition {grown.number} is larger now and the file system in it is not: run again with the same imaging_grow, "
-                "which goes on, or restore this laptop again without it."
+                f"{error} Partition {grown.number} was enlarged and its file system was not: run again with the same imaging_grow to go on, "
+                "or restore this laptop again without it."
             ) from error
     return Growth(partition.number, content.type, partition.size, grown.size, True)
 

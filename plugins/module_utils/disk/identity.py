@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tells a disk from every other one, also where it has neither serial number nor WWN, and from one that has taken its place."""
+"""What a disk is recognised by, also without serial number and WWN, so that another disk in its place is noticed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDENTITY = {
     "boot_id": "str",
     "table": "str",
 }
-"""What a disk is recognised by, and the type of each. What is not known of a disk is empty, or 0, and compared as that."""
+"""The names and types of the values by which a disk is recognised. An unknown value is empty, or 0, and is compared like any other."""
 
 BLKGETDISKSEQ = 0x80081280
 """Of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
@@ -60,7 +60,7 @@ def look_at(disk: Disk) -> dict[str, Any]:
     try:
         descriptor = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ImagingError(f"{disk.path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
+        raise ImagingError(f"{disk.path} can't be opened: {error.strerror}. Reading a disk needs root.") from error
     try:
         return identify(disk, descriptor)
     finally:
@@ -75,8 +75,8 @@ def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any])
             continue
         if name == "boot_id":
             raise ImagingError(
-                f"This machine was restarted since {path} was selected, so that another disk may have that name now. Nothing was written. "
-                "Run again, and look at the disks once more."
+                f"This machine was restarted since {path} was selected, so another disk may have that name now. Nothing was written. "
+                "Run again, and check the disks before you confirm."
             )
         raise ImagingError(
             f"{path} is not the disk that was selected: its {name} was {was!r} and is now {now!r}. "

@@ -150,7 +150,7 @@ def _bad_ranges(value: Any, geometry: Geometry) -> list[dict[str, Any]]:
         right = is_whole(start) and is_whole(end) and isinstance(partition, str)
         if not right or not 0 <= start < end <= geometry.disk_size:
             raise ImagingError(
-                "The image's header names a range that could not be read, which can't be one of this disk."
+                "The image's header lists a range that could not be read and that does not lie on its disk."
             )
         ranges.append({"start": start, "end": end, "partition": partition})
     return ranges

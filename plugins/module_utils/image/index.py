@@ -105,7 +105,7 @@ class Index:
         )
         if len(self._rows) + len(self._ranges) + ROW.size + len(row.ranges) > LARGEST_INDEX:
             raise BadIndex(
-                f"The index of this disk takes more than {LARGEST_INDEX} bytes: what is used of it is too scattered."
+                f"The index of this disk would take more than {LARGEST_INDEX} bytes: its used space is too fragmented."
             )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]

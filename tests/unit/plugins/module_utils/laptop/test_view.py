@@ -36,9 +36,9 @@ def test_a_header_that_says_nothing_is_taken(partitions: Any) -> None:
 @pytest.mark.parametrize(
     ("partition", "words"),
     [
-        ({"start": 0, "size": 512, "seen": "ext4"}, "'ext4' says nothing"),
-        ({"start": 0, "size": 512, "seen": {**SEEN, "uuid": 3}}, "says nothing"),
-        ({"start": 0, "size": 512, "content": ["ext4"]}, "says nothing"),
+        ({"start": 0, "size": 512, "seen": "ext4"}, "'ext4' does not describe"),
+        ({"start": 0, "size": 512, "seen": {**SEEN, "uuid": 3}}, "does not describe"),
+        ({"start": 0, "size": 512, "content": ["ext4"]}, "does not describe"),
     ],
 )
 def test_a_partition_that_cant_be_is_refused_before_anything_is_written(partition: Any, words: str) -> None:
@@ -69,6 +69,6 @@ def test_nothing_is_looked_for_in_a_partition_that_is_not_inside_the_disk(start:
 
 
 def test_what_the_whole_disk_showed_counts_on_a_disk_of_the_same_size_alone() -> None:
-    with pytest.raises(ImagingError, match="says nothing"):
+    with pytest.raises(ImagingError, match="does not describe"):
         view([], seen="isw_raid_member")
     view([], seen="isw_raid_member", size=2 * SIZE)
