@@ -87,7 +87,7 @@ MEASURED_BY_LAPTOP: dict[str, Any] = {
         },
     },
 }
-"""What the module says, in the form of its RETURN (``laptop.probe.LaptopProbe.result``)."""
+"""What the laptop's module returns (``laptop.probe.LaptopProbe.result``), in the form of RETURN."""
 
 RECORD_OVERHEAD = HEAD.size + FIELDS.size + TAG_SIZE
 GUARD_CHUNKS = 2

@@ -17,10 +17,10 @@ from .laptop_answer import checked_answer, documented_fields
 from .refusal import NoAccess, refuse
 
 NO_PASSWORD = re.compile(r"(Missing|Incorrect) \S+ password")
-"""How Ansible's connection plugins say that becoming root takes a password, or another one."""
+"""In errors of Ansible's connection plugins: becoming root takes a password, or another one than was given."""
 
 NO_LOGIN = re.compile(r"Permission denied|Invalid/incorrect password")
-"""How OpenSSH and Ansible's connection plugin for it say that neither a key nor a password was accepted."""
+"""In errors of OpenSSH and of Ansible's connection plugin for it: neither a key nor a password was accepted."""
 
 
 class LaptopAction(ActionBase):
@@ -39,7 +39,7 @@ class LaptopAction(ActionBase):
         except ImagingError as error:
             refuse(str(error))
         except AnsibleAction as error:
-            refuse(str(error.message))  # and not what of the laptop's answer it carries
+            refuse(str(error.message))  # without the part of the laptop's answer that the error carries
         except AnsibleError as error:
             advice = way_out(str(error))
             if not advice:
@@ -53,17 +53,17 @@ class LaptopAction(ActionBase):
         return result
 
     def execute(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Run the module; returns its answer as it came."""
+        """Run the module; returns its answer unchecked."""
         answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
         return answer
 
 
 def way_out(failure: str) -> str:
-    """What to do about a laptop that can't be logged in to or asks for a password; empty for other failures of a connection."""
+    """What to do about a login that failed or a password that is missing; empty for other failures of a connection."""
     if NO_PASSWORD.search(failure):
         return (
-            "This user needs a password to become root there: run again with -K, which asks for it, set ansible_become_password, or log in "
-            "as root (ansible_user: root)."
+            "This user needs a password to become root: run again with -K, which asks for it, set ansible_become_password, or log in as root "
+            "(ansible_user: root)."
         )
     if NO_LOGIN.search(failure):
         return (

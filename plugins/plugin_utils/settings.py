@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The variables of the playbooks: the one list of their names, defaults and what each may be."""
+"""The variables of the playbooks: the one list of their names, defaults and valid values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     PARAMIKO,
@@ -116,7 +116,7 @@ def read_level(value: Any) -> str:
     try:
         parse_level(str(value))
     except ImagingError as error:
-        raise BadValue("auto, or a whole number from -7 to 19") from error
+        raise BadValue(f"{AUTO}, or a whole number from {LOWEST} to {HIGHEST}") from error
     return str(value)
 
 
