@@ -102,10 +102,10 @@ device:
   type: str
 disk_state:
   description:
-    - What the disk is now.
-    - V(untouched), nothing was written; V(incomplete), something was and not everything, and the disk does not boot; V(unverified), all of it
-      was, and not yet read back; V(verified), it is equal to the image; V(unknown), the laptop did not say how it ended, and the disk may
-      not boot.
+    - The state in which the disk was left.
+    - V(untouched), nothing was written. V(incomplete), it was written in part and does not boot. V(unverified), it was written completely, but not
+      found equal by reading it back. V(verified), it is equal to the image. V(unknown), the laptop did not report how the restore ended, and the
+      disk may not boot.
   returned: always
   type: str
 disk_size:
@@ -207,8 +207,8 @@ differing_bytes:
   type: int
 seen_differences:
   description:
-    - What C(sfdisk) and C(blkid) find on the disk that they did not find on the reference, although no chunk differs, as sentences. The disk is
-      not RV(verified) then.
+    - Where C(sfdisk) and C(blkid) find something else on the disk than on the reference, as sentences. If there are any, the disk is not
+      RV(verified), even if no chunk differs.
   returned: success
   type: list
   elements: str
@@ -320,9 +320,9 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
     if request.write and sink.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
-            f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
+            f"{result['device']} holds every byte that the image uses, but sfdisk and blkid do not find on it what they found on the reference: "
+            f"{in_words(sink.unlike)}. Probably the signature of a former owner is left in space that the image does not use. The disk does not "
+            f"boot. To correct that, {zero}capture the reference again: images made now include all places where such signatures lie."
         )
     if request.write and sink.differs:
         first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
