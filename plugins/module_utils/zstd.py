@@ -29,7 +29,7 @@ RUN_LENGTH_BLOCK = 1
 CHECKSUM_SIZE = 4
 
 LARGEST_WINDOW = 128 << 20
-"""Bytes. What zstd's own decoders take without being asked (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and as much as its highest level wants."""
+"""Bytes. The most that zstd's own decoders accept by default (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and what its highest level uses."""
 
 NO_ZSTD = (
     "This machine has no zstd that Python can use: neither the standard library's compression.zstd (Python 3.14), nor the "

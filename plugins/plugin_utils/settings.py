@@ -41,7 +41,7 @@ class BadValue(Exception):
 
 
 Read = Callable[[Any], Any]
-"""Takes a value as an inventory or ``-e`` gives it, which makes text of everything; returns it as it is used. Raises BadValue."""
+"""Takes a value from an inventory or from ``-e``, where everything may be text, and returns it in its own type; raises BadValue."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def number_in(least: int, most: int) -> Read:
 
 
 def read_release(value: Any) -> str | bool:
-    """For which transfers what holds a disk is ended."""
+    """When whatever holds a disk is ended: before captures, before restores as well, or never."""
     if value == "capture":
         return "capture"
     try:
@@ -121,7 +121,7 @@ def read_level(value: Any) -> str:
 
 
 def read_disk(value: Any) -> str | dict[str, str]:
-    """A path, or what a disk is like."""
+    """The path of a disk, or a description of it."""
     if isinstance(value, str) and (not value or value.startswith("/")):
         return str(value)
     names = tuple(Wanted.__dataclass_fields__)

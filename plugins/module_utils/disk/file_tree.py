@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, debugfs, or this package's own reader of FAT.
+"""Reads single files of a file system without mounting it: with ntfsls and ntfscat, debugfs, or this package's own reader of FAT.
 
-They open the file system for reading only, also one that is hibernated or dirty. That something is not there is one answer, and that it can't
-be read another: what the programs say on standard error tells them apart, since their exit statuses do not (docs/programs.md).
+They open the file system for reading only, even if it is hibernated or dirty. A missing file and one that can't be read are different answers;
+the programs' standard error tells them apart, since their exit statuses do not (docs/programs.md).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_LINKS = 40
 
 
 class Unreadable(ImagingError):
-    """A file system, or something in it, can't be read: whether something else is there can't be said."""
+    """A file system, or something in it, can't be read, so it is not known whether what was looked for is there."""
 
 
 class NoFile(ImagingError):
@@ -102,7 +102,7 @@ class FileTree(ABC):
 
 
 NTFS_IS_DIRTY = ("WARNING: Dirty volume mount was forced", "Cannot represent filename")
-"""What ntfsls and ntfscat say, and is no failure: that it is dirty; that they leave out a name that is no text."""
+"""Messages of ntfsls and ntfscat that are no failure: the file system is dirty; a name that is not valid text was left out."""
 
 NTFS_NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attribute type 0x80")
 """What ntfscat says of what is not there, and of a folder."""

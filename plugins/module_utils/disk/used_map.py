@@ -110,7 +110,7 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
 
 
 def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedMap:
-    """The map, with the partitions of these numbers counted as used wholly, for the reasons that are given; these become warnings."""
+    """Return the map with these partitions, by number, counted as completely used. The reasons become warnings."""
     warnings = list(used.warnings)
     partitions, ranges = [], [used.ranges]
     for each in used.partitions:

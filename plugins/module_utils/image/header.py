@@ -42,7 +42,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "source.systems": dict.fromkeys(("name", "edition", "build", "architecture", "computer_name"), str),
     "source.findings": {},
 }
-"""What is read of a header's objects, and its types. What else there is, is kept as it is."""
+"""The fields of a header's objects that are read, with their types. Other fields are kept unchanged."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ROW = struct.Struct("<IBBHIQI32s")
 LARGEST_TOTALS = 1 << 20
 
 LARGEST_INDEX = 512 << 20
-"""Bytes; that of a disk of 8 TiB with a hundred used ranges in every chunk of 4 MiB is as large. Both ends have it in memory."""
+"""Bytes: the index of a disk of 8 TiB with a hundred used ranges in each chunk of 4 MiB. Both ends keep it in memory."""
 
 Buffer = Union[bytes, bytearray, memoryview]
 
