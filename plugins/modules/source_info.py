@@ -19,9 +19,9 @@ description:
   - Whether a Windows was generalized by sysprep is decided by its C(State.ini), C(Sysprep_succeeded.tag) and registry, which must agree. If one of
     these can't be read, that is a finding of its own.
   - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
-    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not looked into, such as physical volumes of
-    LVM and F2FS.
-  - Another warning says why what is there will not start, such as Windows on a GPT disk without an EFI system partition.
+    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not examined, such as physical volumes of LVM
+    and F2FS.
+  - Another warning says why a system will not boot, such as Windows on a GPT disk without an EFI system partition.
   - RV(partitions) say which file systems will be captured whole because they are not flagged clean. Whether those that are flagged clean are
     consistent is not looked at, since that means reading all of their metadata. M(fleet.imaging.image_capture) looks at it beside a capture and
     in check mode, and says then what is captured whole for it.

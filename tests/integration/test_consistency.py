@@ -436,7 +436,7 @@ def test_what_a_capture_would_find_is_found_without_one(tmp_path: Path) -> None:
     found, warnings = examine(RUN, request_for(disk))
     assert found.partitions[0].method == "whole"
     assert found.used_bytes > SIZE + START
-    assert "count as free" in warnings[0]
+    assert "marked as free" in warnings[0]
 
 
 def test_an_import_of_an_inconsistent_file_system_has_all_of_it(store: Path, tmp_path: Path) -> None:

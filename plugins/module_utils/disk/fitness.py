@@ -194,7 +194,7 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
         beside = detect(run, path).type
     except ImagingError:  # said with each partition
         beside = ""
-    also = [f"Besides having partitions, {path} as a whole looks like {beside}, which was not looked into."]
+    also = [f"{path} has partitions, and the disk as a whole also looks like {beside}, which was not examined."]
     return table, list(_on_the_disk(table)), also if beside else []
 
 

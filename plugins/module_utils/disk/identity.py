@@ -95,7 +95,7 @@ def _opened(path: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ImagingError(f"{path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
+        raise ImagingError(f"{path} can't be opened: {error.strerror}. Reading a disk needs root.") from error
     try:
         yield descriptor
     finally:

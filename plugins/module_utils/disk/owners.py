@@ -104,7 +104,9 @@ SEARCHED = 1 << 20
 
 
 def inner_table(content: Content, read: Read) -> str:
-    """Why a partition is a disk of its own, as that of a virtual machine, or nothing. An empty table is none: some file systems show one."""
+    """Why a partition counts as a disk of its own, such as a virtual machine's, or nothing. An empty table does not count: some file systems
+    contain one.
+    """
     kind = content.partition_table
     if not kind or (kind == "dos" and not names_partitions(read(0, SMALLEST_SECTOR))):
         return ""
@@ -119,7 +121,7 @@ def other_than_swap(kind: str) -> str:
 
 
 def covering(content: Content, read: Read) -> str:
-    """What in this partition covers the blocks of another one, in words, or nothing."""
+    """In words, what this partition holds that covers the blocks of another one, or nothing."""
     if content.type:
         return COVERING.get(content.type, "")
     superblock = read(0, SUPERBLOCK)
