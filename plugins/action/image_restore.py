@@ -32,7 +32,7 @@ class StoredSource:
         self._watch = self.watches.new()
         self._frames_sent = 0
         self.described = False
-        """Whether the laptop was told of the content, without which it writes nothing."""
+        """Whether the laptop has the index, without which it writes nothing."""
         self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
 
     @property
@@ -42,7 +42,7 @@ class StoredSource:
 
     @property
     def largest_known(self) -> int:
-        """Nothing is heard of what the laptop has."""
+        """Zero: a laptop that is restored does not send its own index."""
         return 0
 
     def header(self) -> bytes:
@@ -77,7 +77,7 @@ class StoredSource:
             watch.busy("send")
 
     def conclude(self) -> Iterator[bytes]:
-        """Nothing: an image is what it is."""
+        """Nothing: an image does not change while it is read."""
         return iter(())
 
     def check(self, chunk: int) -> None:

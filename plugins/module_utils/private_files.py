@@ -63,8 +63,8 @@ def open_own(path: str) -> int:
 
 def _not_own(path: str) -> ImagingError:
     return ImagingError(
-        f"{path} is in the way: expected nothing there, or a plain file that belongs to this user, and found a link, a file of somebody else's "
-        "or something else. It was not touched. Look who made it, remove it, and run again."
+        f"{path} is in the way: expected no file, or a regular file of this user; found a link, another user's file or something else. It was "
+        "not touched. Find out who made it, remove it, and run again."
     )
 
 
