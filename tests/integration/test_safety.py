@@ -301,7 +301,7 @@ def fixture_pull(image: tuple[str, ...], tmp_path: Path) -> Callable[..., Outcom
     author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
     for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "playbooks"]):
         subprocess.run(["git", *command], cwd=repository, check=True)
-    command = [
+    pull: list[str | Path] = [
         BIN / "ansible-pull",
         "-U",
         f"file://{repository}",
@@ -310,7 +310,7 @@ def fixture_pull(image: tuple[str, ...], tmp_path: Path) -> Callable[..., Outcom
         "playbooks/restore.yml",
         *image,
     ]
-    return lambda *arguments: RunningPlaybook([*command, *arguments], tmp_path, {}).wait(100)
+    return lambda *arguments: RunningPlaybook([*pull, *arguments], tmp_path, {}).wait(100)
 
 
 def test_a_laptop_that_pulls_the_playbook_restores_itself_and_asks_first(
