@@ -24,8 +24,8 @@ PREFIX = "fleet.imaging.scratch-"
 SCRATCH = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
 """The names that tempfile.mkdtemp makes of the prefix."""
 
-SETTLED = 60.0
-"""Seconds after which a folder without a lock is nobody's: its owner takes the lock right after making it."""
+SETTLED = 20.0
+"""Seconds after which a folder is nobody's that is not locked, or in which nothing was started: its owner does that right after making it."""
 
 
 def open_new(path: str) -> int:
