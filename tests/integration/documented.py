@@ -86,7 +86,7 @@ def dropped_on_purpose(path: str) -> bool:
 
 
 def _faults(value: Any, field: Mapping[str, Any], where: str, may_be_null: bool = False) -> Iterator[str]:
-    kinds = TYPES[field["type"]]
+    kinds: tuple[Any, ...] = TYPES[field["type"]]
     if value is None:
         if not may_be_null:
             yield f"{where} is null"
