@@ -86,12 +86,11 @@ def dropped_on_purpose(path: str) -> bool:
 
 
 def _faults(value: Any, field: Mapping[str, Any], where: str, may_be_null: bool = False) -> Iterator[str]:
-    kinds = TYPES[field["type"]]
-    fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    kinds: tuple[Any, ...] = TYPES[field["type"]]
     if value is None:
         if not may_be_null:
             yield f"{where} is null"
-    elif not fits:
+    elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         yield f"{where} is {type(value).__name__} and not {field['type']}"
     elif field["type"] == "dict" and "contains" in field:
         yield from _faults_inside(value, field["contains"], where)
