@@ -20,6 +20,8 @@ description:
   - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
     partition table. The disk is held exclusively meanwhile.
   - Compared is what file systems use. What lies in free space is no difference.
+  - When the kernel goes on with another partition table than the disk has, because a program has a partition open, the module fails and says so. The
+    disk is verified all the same, and RV(disk_state) says so.
   - In check mode the disk is only read and compared, which is how an earlier restore is verified.
   - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last 2 MiB is made zeros. That
     is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
@@ -68,6 +70,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -79,6 +82,13 @@ EXAMPLES = r"""
   fleet.imaging.image_restore:
     device: /dev/nvme0n1
     image: win11-lab
+  become: true
+  register: restored
+
+- name: Have the firmware of the same disk find what was restored
+  fleet.imaging.uefi_boot:
+    device: "{{ restored.device }}"
+    expect: "{{ {'serial': restored.serial, 'wwn': restored.wwn, 'table': restored.table} }}"
   become: true
 
 - name: Compare a laptop's disk with an image, writing nothing
@@ -218,7 +228,7 @@ started:
   type: str
 limited_by:
   description: What limited most of the time; null when it was over before that could be told.
-  returned: success
+  returned: success, when it could be told
   type: dict
   contains:
     limit:
@@ -255,6 +265,24 @@ wwn:
   description: The disk's world wide name.
   returned: success
   type: str
+table:
+  description:
+    - Kind and id of the partition table that the disk has now, empty when there is none.
+    - A restore changes it. The modules that come next recognise the disk by O(expect), with this table in it.
+  returned: success
+  type: str
+links_made:
+  description: How many links were made; more than one when a link broke.
+  returned: success
+  type: int
+workers:
+  description: Number of threads that compressed or decompressed, and hashed.
+  returned: success
+  type: int
+zstd:
+  description: What compressed or decompressed on the laptop, and its version.
+  returned: success
+  type: str
 stages:
   description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
   returned: success
@@ -262,6 +290,7 @@ stages:
 """
 
 import contextlib
+from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -275,6 +304,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
+    RESTART,
+    Restored,
     RestoreRequest,
     RestoreSink,
     TargetDisk,
@@ -317,20 +348,30 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         result = sink.result()
     for warning in (*session.notes, *sink.warnings):
         module.warn(warning)
+    check_end(sink, request, result)
+    return asdict(result)
+
+
+def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> None:
+    """Raise ImagingError when a disk that was written, or was to be, can't be used as it should."""
     if request.write and sink.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result['device']} holds every byte that the image uses, but sfdisk and blkid do not find on it what they found on the reference: "
-            f"{in_words(sink.unlike)}. Probably the signature of a former owner is left in space that the image does not use. The disk does not "
-            f"boot. To correct that, {zero}capture the reference again: images made now include all places where such signatures lie."
+            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
+            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
+            f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and sink.differs:
         first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
         raise ImagingError(
-            f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
+            f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name, diff=sink.diff())
+    if sink.stale:
+        raise ImagingError(
+            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(sink.stale)}. "
+            f"{RESTART}, and run again: what is equal is neither sent nor written."
+        )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ This is the one file that depends on how ActionBase starts and polls asynchronou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import re
@@ -22,6 +23,7 @@ from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import TICKET
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
     CONNECTED,
     FOLDER_SCRIPT,
@@ -154,7 +156,7 @@ class DetachedModule:
             action._make_tmp_path()
         # Ansible forgets it once the module is started: the rest is async_wrapper's, which may be killed.
         self._tmpdir = shell.tmpdir
-        path: str = shell.join_path(shell.tmpdir, "ticket")
+        path: str = shell.join_path(shell.tmpdir, TICKET)
         action._transfer_data(path, ticket.pack())
         action._remote_chmod([path], "0600")
         action._fixup_perms2([shell.tmpdir, path], execute=False)
@@ -294,7 +296,9 @@ class DetachedModule:
         try:
             self._shell.ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection
-            pass
+            with contextlib.suppress(Exception):
+                # A user who could not become root has the ticket in a folder of his own.
+                self._action._remove_tmp_path(self._tmpdir, force=True)
 
 
 LIVES = (

@@ -21,6 +21,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
+from .access import OBSTACLES, obstacle_in
+
 CAPTURE = "capture"
 RESTORE = "restore"
 COMPARE = "compare"
@@ -34,30 +36,6 @@ SENTENCES = {
     UNTOUCHED: "Nothing was written to these disks",
 }
 """What is said of the disks in each state, the worst first."""
-
-HINTS = (
-    (
-        re.compile(r"Missing \S+ password|password is required|privilege escalation prompt"),
-        "Becoming root takes a password: run again with -K, or set ansible_become_password",
-    ),
-    (
-        re.compile(r"Incorrect \S+ password"),
-        "The password for becoming root is wrong: run again with -K, or correct ansible_become_password",
-    ),
-    (
-        re.compile(r"Permission denied \(|Authentication fail|Invalid/incorrect (username/)?password"),
-        "The SSH login was refused: check ansible_user and its key, or run again with -k to give a password",
-    ),
-    (
-        re.compile(r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled"),
-        "The SSH host key is unknown or has changed, as it does when a live system is booted: remove the old one (ssh-keygen -R ADDRESS [-f FILE])",
-    ),
-    (
-        re.compile(r"Module result deserialization failed"),
-        "A shell or sudo prints additional text, so Ansible can't read the results. To see it: ansible HOST -b -m raw -a id",
-    ),
-)
-"""What to do when Ansible itself can't work with a laptop. It has no codes for these failures, so their text is searched."""
 
 SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,}]+)", re.IGNORECASE)
 
@@ -150,10 +128,12 @@ class Outcome:
 
     @staticmethod
     def _hints(concerned: Mapping[str, _Laptop]) -> list[str]:
+        """What is in the way on which laptops, where Ansible itself can't work with them."""
         lines = []
-        for words, hint in HINTS:
-            named = [printable(name) for name, each in concerned.items() if each.failed and words.search(each.said)]
-            lines += [f"{', '.join(named)}: {hint}."] if named else []
+        met = {name: obstacle_in(each.said) for name, each in concerned.items() if each.failed}
+        for obstacle in OBSTACLES:
+            named = [printable(name) for name, each in met.items() if each == obstacle]
+            lines += [f"{', '.join(named)}: {obstacle.advice}."] if named else []
         return lines
 
 

@@ -27,6 +27,11 @@ from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 MIB = 1 << 20
 START = MIB
 
+needs_loop_devices = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
+    reason="loop devices need root and a kernel that has them",
+)
+
 
 def runner(*hidden: str) -> RunCommand:
     """Runs programs as a module does, on a machine where ``hidden`` ones are not installed."""
@@ -71,13 +76,18 @@ def part(start: int, size: int) -> list[str]:
     return ["--offset", str(start), "--sizelimit", str(size)]
 
 
-def old_disk(path: Path, size: int) -> Path:
-    """A disk that is full of old data, so that nothing is right by being zero."""
-    noise = random.Random(1).randbytes(MIB)
+def old_disk(path: Path, size: int, seed: int = 1) -> Path:
+    """A disk that is full of old data, so that nothing is right by being zero; of other data with another seed."""
+    noise = random.Random(seed).randbytes(MIB)
     with open(path, "wb") as disk:
-        for _megabyte in range(size // MIB):
+        for _megabyte in range(-(-size // MIB)):
             disk.write(noise)
+    os.truncate(path, size)
     return path
+
+
+TARGET = 2
+"""The seed for what is copied onto: with the same old data as the source, what was not copied would be right."""
 
 
 def partitioned(path: Path, script: str) -> Path:
@@ -109,7 +119,7 @@ def copy_used(disk: Path, used: UsedMap, target: Path, noise: bool = False) -> P
     with open(target, "wb") as copy:
         copy.truncate(disk.stat().st_size)
     if noise:
-        old_disk(target, disk.stat().st_size)
+        old_disk(target, disk.stat().st_size, TARGET)
     with open(disk, "rb") as source, open(target, "r+b") as copy:
         for start, end in used.ranges:
             source.seek(start)

@@ -18,11 +18,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree import mounted_tree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs, needs_loop_devices
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 RELEASE = 'NAME="Some Linux"\nPRETTY_NAME="Some Linux 12 (name)"\n'
 PLAIN = {"usr/lib/os-release": RELEASE, "etc/passwd": "root:x:0:0::/:/bin/sh\n"}
@@ -338,6 +337,50 @@ def test_systems_and_hibernation_in_subvolumes_of_btrfs_are_found(tmp_path: Path
     assert fitness.warnings == []
     (finding,) = fitness.findings
     assert finding.name == "hibernated" and "swap file /area" in finding.sentence()
+
+
+def test_what_lies_beside_the_default_subvolume_of_btrfs_is_looked_into(tmp_path: Path) -> None:
+    """As on a system that starts from a snapshot: a mount without options shows that alone."""
+    volume = btrfs(tmp_path, {"readme": ""})
+    top, system = tmp_path / "mount", tmp_path / "mount/@/.snapshots/1/snapshot"
+    top.mkdir()
+    fstab = "UUID=1 / btrfs defaults 0 0\nUUID=1 /var btrfs subvol=/@/var 0 0\n/swap/area none swap defaults 0 0\n"
+    with attached(volume) as node:
+        tool("mount", node, top)
+        try:
+            for subvolume in ("@", "@/.snapshots", "@/var", "@/swap"):
+                tool("btrfs", "subvolume", "create", top / subvolume)
+            for number in ("1", "2"):
+                (top / "@/.snapshots" / number).mkdir()
+                tool("btrfs", "subvolume", "create", top / "@/.snapshots" / number / "snapshot")
+                fill(top / "@/.snapshots" / number / "snapshot", {**PLAIN, "etc/fstab": fstab})
+            fill(top / "@/var", {"lib/dbus/machine-id": "0123\n", "cache/x": "", "log/x": ""})
+            (top / "@/swap/area").write_bytes(bytes(4086) + b"S1SUSPEND\0" + bytes(4096))
+            tool("btrfs", "subvolume", "set-default", system)
+        finally:
+            tool("umount", top)
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", [volume])))
+    assert ([found.name for found in fitness.systems], fitness.warnings) == (["Some Linux 12 (name)"], [])
+    assert what(fitness) == ["machine-id of D-Bus"]
+    assert [finding.name for finding in fitness.findings] == ["hibernated"]
+
+
+def test_a_linux_that_ostree_keeps_is_found(tmp_path: Path) -> None:
+    deployed = "ostree/deploy/some"
+    newer = {f"{deployed}/deploy/b.0/{path}": text for path, text in {**PLAIN, "etc/machine-id": "0123\n"}.items()}
+    older = {path.replace("/b.0/", "/a.1/"): text for path, text in newer.items()}
+    rest = {
+        f"{deployed}/deploy/a.1/etc/fstab": "/var/swap none swap sw 0 0\n",
+        f"{deployed}/deploy/a.1/var/no/more": "an empty folder in which the other one is mounted",
+        f"{deployed}/deploy/a.1.origin": "[origin]\n",
+        f"{deployed}/var/lib/dbus/machine-id": f"{LINK}/etc/machine-id",
+        f"{deployed}/var/lib/NetworkManager/secret_key": "key",
+        f"{deployed}/var/swap": "\0" * 4086 + "S1SUSPEND\0" + "\0" * 65536,
+    }
+    fitness = examined(tmp_path, {**newer, **older, **rest})
+    assert [system.name for system in fitness.systems] == ["Some Linux 12 (name)"]
+    assert what(fitness) == ["machine-id", "key of NetworkManager"]
+    assert [finding.name for finding in fitness.findings] == ["hibernated"]
 
 
 def test_what_the_kernel_does_not_mount_may_hold_a_system(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     RUN,
     attached,
     needs,
+    needs_loop_devices,
     part,
     partitioned,
     runner,
@@ -48,10 +49,7 @@ MAKE = (
     ["mkfs.fat", "-F", "32", "-s", "1", "-n", "BOOT"],
 )
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 
 @pytest.fixture(scope="module", name="source")
@@ -284,6 +282,20 @@ def test_a_disk_is_seen_as_its_own_header_says(source: tuple[Path, UsedMap], tmp
     assert compare(header(disk, used), larger) == Comparison()
 
 
+@pytest.mark.parametrize("former", ["md 1.0", "md 1.2", "ext4"])
+def test_a_disk_without_partitions_is_seen_as_before_on_a_larger_one_or_is_not_equal(
+    former: str, tmp_path: Path
+) -> None:
+    disk = empty(tmp_path / "disk", 64 * MIB)
+    FORMER[former][0](disk, 0, 64 * MIB)
+    larger = empty(tmp_path / "larger", 70 * MIB)
+    used = used_map(disk)
+    copy_ranges(disk, used.ranges, larger)
+    differences = compare(header(disk, used), larger).differences
+    at_the_end = "the disk as a whole: expected TYPE=linux_raid_member"
+    assert [each.startswith(at_the_end) for each in differences] == ([True] if former == "md 1.0" else [])
+
+
 def test_what_is_seen_differently_is_a_difference(source: tuple[Path, UsedMap]) -> None:
     disk, used = source
     for seen, expected in (
@@ -339,6 +351,9 @@ def test_a_table_that_differs_is_a_difference(source: tuple[Path, UsedMap], tmp_
     (difference,) = compare(header(disk, used), target).differences
     assert difference.startswith("partition 3 of the table: expected start=")
     assert "type=e3c9e316" in difference
+    tool("sfdisk", "--quiet", "--part-label", target, "2", "Another")
+    difference, _type = compare(header(disk, used), target).differences
+    assert difference.startswith("partition 2 of the table: expected start=") and difference.endswith("name=Another")
     put(target, 512, bytes(512))
     put(target, DISK_SIZE - 512, bytes(512))
     assert len(compare(header(disk, used), target).differences) >= 5

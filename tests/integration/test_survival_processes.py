@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     kill_on_laptop,
     make_foreign,
     published,
+    remains,
     result_of,
     start_restore,
     wait_for_share,
@@ -123,6 +124,18 @@ def test_started_again_at_once_after_everything_was_killed(lab: Lab, image: Path
     assert_nothing_remains(lab)
 
 
+def test_what_is_left_when_both_sides_are_killed_goes_with_the_next_run(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.4, "-l", laptop.name)
+    kill(*workers(running), running.process.pid)
+    kill_on_laptop(laptop, "/async_wrapper")
+    kill_on_laptop(laptop, "python3 [^ ]*AnsiballZ_image")
+    running.wait()
+    assert any("ansible-tmp-" in left for left in remains(lab))
+    assert_finished_by_running_again(lab, image, laptop, 0.3)
+    assert_nothing_remains(lab)
+
+
 @pytest.mark.parametrize(("times", "way"), [(1, "tcp"), (1, "openssh"), (2, "tcp")])
 def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> None:
     laptop = lab.targets[0]
@@ -171,6 +184,9 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
     assert_finished_by_running_again(lab, image, laptop, 0.2)
 
 
+BOOTED_IN_1970 = time.time()
+"""Seconds by which the clock of a laptop without a battery is behind."""
+
 JUMPING_CLOCK = """
 import time
 
@@ -185,17 +201,24 @@ time.time_ns = lambda: int(jumping() * 1e9)
 """
 
 
-def test_the_controllers_clock_jumps(lab: Lab, image: Path, tmp_path: Path) -> None:
-    """A day ahead, and back. This machine has one clock for everybody: what jumps is what Python's time() says to the controller."""
+@pytest.mark.parametrize(
+    ("side", "offsets"), [("controller", (0, 86400, -86400)), ("laptop", (-BOOTED_IN_1970, 0, -3600))]
+)
+def test_a_clock_jumps(lab: Lab, image: Path, tmp_path: Path, side: str, offsets: tuple[float, float, float]) -> None:
+    """This machine has one clock for everybody: what jumps is what Python's time() says on one side."""
     laptop = lab.targets[0]
-    clock = tmp_path / "clock"
-    clock.write_text("0")
+    clock, python = tmp_path / "clock", tmp_path / "python3"
+    clock.write_text(str(offsets[0]))
     (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK.format(clock=str(clock)))
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec /usr/bin/python3 "$@"\n')
+    python.chmod(0o755)
+    environment = {"PYTHONPATH": str(tmp_path)} if side == "controller" else {}
+    arguments = ["-l", laptop.name, *where(image), *YES]
+    arguments += ["-e", f"ansible_python_interpreter={python}"] if side == "laptop" else []
     make_foreign(laptop)
     before = written(laptop.disk)
-    arguments = ("-l", laptop.name, *where(image), *YES)
-    running = start_playbook(lab, "restore", *arguments, environment={"PYTHONPATH": str(tmp_path)})
-    for share, offset in ((0.3, 86400), (0.6, -86400)):
+    running = start_playbook(lab, "restore", *arguments, environment=environment)
+    for share, offset in ((0.3, offsets[1]), (0.6, offsets[2])):
         wait_for_share(laptop.disk, image, share, before, running)
         clock.write_text(str(offset))
     outcome = running.wait()
@@ -234,7 +257,8 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
     assert_holds(store / "half.img.zst", Path(lab.reference.disk))
 
 
-def test_ctrl_c_while_a_capture_waits_for_the_checker_of_a_file_system(lab: Lab, store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["Ctrl-C", "kill -9"])
+def test_a_checker_of_a_file_system_ends_with_its_capture(lab: Lab, store: Path, tmp_path: Path, way: str) -> None:
     checker = tmp_path / "e2fsck"
     checker.write_text("#!/bin/sh\nexec sleep 98765\n")
     checker.chmod(0o755)
@@ -242,7 +266,10 @@ def test_ctrl_c_while_a_capture_waits_for_the_checker_of_a_file_system(lab: Lab,
     try:
         running = start_playbook(lab, "capture", "-l", "reference", *where(store / "waits.img.zst"))
         wait_until(lambda: "checking file systems" in running.stdout(), "a capture that waits for a checker")
-        os.killpg(running.process.pid, signal.SIGINT)
+        if way == "Ctrl-C":
+            os.killpg(running.process.pid, signal.SIGINT)
+        else:
+            kill_on_laptop(lab.reference, "python3 [^ ]*AnsiballZ_image")
         assert running.wait().status != 0
         assert_nothing_remains(lab)
         assert subprocess.run(["pgrep", "-f", "sleep 98765"], stdout=subprocess.DEVNULL, check=False).returncode == 1

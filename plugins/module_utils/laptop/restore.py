@@ -10,17 +10,18 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, NoReturn
+from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, NoReturn, TypedDict
 
 from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
+from ..disk.kernel_partitions import compare_with_kernel, have_table_read
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.another_size import image_facts, own_chunks
 from ..engine.goal import DISCARD, Goal
 from ..engine.guards import Guards
 from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN, Look
 from ..engine.pipeline import processors
-from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
+from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.status import COMPARING, FLUSHING, STREAMING, VERIFYING, ZEROING, Reporter, Status
@@ -56,6 +57,9 @@ CHUNKS_PER_REQUEST = 4096
 STRETCH = 64
 """How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
 
+RESTART = "Restart the laptop before anything else uses the disk"
+"""What to do about a kernel that goes by another partition table than the disk has."""
+
 LOOK_PAUSE = 0.2
 """Seconds for which one who has nothing to write waits before it listens to the controller again."""
 
@@ -75,6 +79,49 @@ class RestoreRequest:
     host: str = ""
     unused: str = DISCARD
     rewrite: bool = False
+
+
+class Diff(TypedDict):
+    """What ``--diff`` shows."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of a restore or a comparison, for a result. Sizes in bytes; ``status`` is a packed ``engine.status.Status``."""
+
+    changed: bool
+    disk_state: str
+    device: str
+    model: str
+    serial: str
+    wwn: str
+    table: str
+    disk_size: int
+    larger_by: int
+    root_digest: str
+    used_chunks: int
+    used_bytes: int
+    equal_chunks: int
+    written_chunks: int
+    bytes_written: int
+    bytes_discarded: int
+    differing_chunks: int
+    differing_bytes: int
+    seen_differences: list[str]
+    changes: list[NamedRange]
+    more_changes: int
+    verified: bool
+    past_cache: bool
+    write_seconds: float
+    compare_seconds: float
+    links_made: int
+    workers: int
+    status: str
+    zstd: str
+    diff: Diff
 
 
 class TargetDisk(HeldDisk):
@@ -140,6 +187,8 @@ class RestoreSink:
         """Chunks that differ: in a comparison from the goal, after writing from what was written."""
         self.unlike: list[str] = []
         """What a system sees on the disk that is not what it saw on the reference, although no chunk differs."""
+        self.stale: list[str] = []
+        """Why this laptop's kernel goes on with another partition table than the disk has, and in what."""
         self.watches = Stopwatches()
         self.warnings: list[str] = []
 
@@ -222,6 +271,7 @@ class RestoreSink:
         if not self.differing:
             with self._views() as wait:
                 self._take_views(wait(lambda: self._attend(attendance)))
+        self._compare_with_kernel()
         return attendance.link
 
     def _make_equal(self, link: Link) -> Link:
@@ -448,6 +498,20 @@ class RestoreSink:
                 f"Whether a system sees the same on {self._disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
             )
 
+    def _compare_with_kernel(self) -> None:
+        """Warn when the kernel goes by another partition table than a disk has that is what it should be: that is no fault of the disk."""
+        if self.differs:
+            return
+        try:
+            wrong = compare_with_kernel(self._disk.run, self._disk.raw.path)
+        except ImagingError as error:
+            self._warn(str(error))
+            return
+        if wrong:
+            self._warn(
+                f"The kernel of this laptop goes by another partition table than {self._disk.raw.path} has: {in_words(wrong)}. {RESTART}."
+            )
+
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:
             self.warnings.append(warning)
@@ -459,49 +523,53 @@ class RestoreSink:
             self._guards.lower()
             self.disk_state = INCOMPLETE
             return
-        if not self._touched:
-            return
-        if self._compared:
+        if self._touched and self._compared:
             self.disk_state = VERIFIED
-        warning = self._disk.raw.reread_partition_table()
-        if warning:
-            self._warn(warning)
+        view = have_table_read(self._disk.run, self._disk.raw, self._touched)
+        self.stale = view.stale
+        if view.warning:
+            self._warn(view.warning)
 
-    def result(self) -> dict[str, Any]:
-        """The module's result, once the conversation is over."""
+    def result(self) -> Restored:
+        """What came of it, once the conversation is over."""
         if self._header is None or (self._request.write and self._write_seconds is None):
             raise ImagingError("The controller ended the transfer before it was done.")
         look, seconds = self._look, self.watches.seconds()
         writing = self._write_seconds if self._touched and self._write_seconds else 0.0
-        changes = list(self._changes())
+        places = list(self._changes())
+        changes = name_ranges(places[:MOST_RANGES], self._header.source.get("partitions") or ())
+        more_changes = len(places) - len(changes)
         verified = not self.differs and (self._compared or not self._touched)
-        return {
-            "changed": self._touched or self.differs,
-            "disk_state": VERIFIED if verified else self.disk_state,
-            "device": self._disk.raw.path,
+        return Restored(
+            changed=self._touched or self.differs,
+            disk_state=VERIFIED if verified else self.disk_state,
+            device=self._disk.raw.path,
             **self._disk.identity(),
-            "disk_size": self._disk.raw.size,
-            "larger_by": self._disk.raw.size - self._index.geometry.disk_size,
-            "root_digest": self._request.root_digest.hex(),
-            "used_chunks": len(self._goal),
-            "used_bytes": self._index.used_bytes(),
-            "equal_chunks": look.count(EQUAL),
-            "written_chunks": look.count(WRITTEN),
-            "bytes_written": self._engine.bytes_written,
-            "bytes_discarded": self._discarding.bytes_discarded if self._discarding else 0,
-            "differing_chunks": len(self.differing),
-            "differing_bytes": self._bytes_of(map(self._goal.row, self.differing)),
-            "seen_differences": self.unlike,
-            "changes": name_ranges(changes[:MOST_RANGES], self._header.source.get("partitions") or ()),
-            "more_changes": max(0, len(changes) - MOST_RANGES),
-            "verified": verified,
-            "past_cache": self._disk.raw.past_cache,
-            "write_seconds": round(writing, 3),
-            "compare_seconds": round(seconds - writing, 3) if self._compared or not self._touched else 0.0,
-            "links_made": self._session.links_made,
-            "workers": self._engine.workers,
-            "status": self._status().pack().decode(),
-        }
+            table=self._disk.table_id(),
+            disk_size=self._disk.raw.size,
+            larger_by=self._disk.raw.size - self._index.geometry.disk_size,
+            root_digest=self._request.root_digest.hex(),
+            used_chunks=len(self._goal),
+            used_bytes=self._index.used_bytes(),
+            equal_chunks=look.count(EQUAL),
+            written_chunks=look.count(WRITTEN),
+            bytes_written=self._engine.bytes_written,
+            bytes_discarded=self._discarding.bytes_discarded if self._discarding else 0,
+            differing_chunks=len(self.differing),
+            differing_bytes=self._bytes_of(map(self._goal.row, self.differing)),
+            seen_differences=self.unlike,
+            changes=changes,
+            more_changes=more_changes,
+            verified=verified,
+            past_cache=self._disk.raw.past_cache,
+            write_seconds=round(writing, 3),
+            compare_seconds=round(seconds - writing, 3) if self._compared or not self._touched else 0.0,
+            links_made=self._session.links_made,
+            workers=self._engine.workers,
+            status=self._status().pack().decode(),
+            zstd=self._zstd.name,
+            diff=self._diff(changes, more_changes),
+        )
 
     def _changes(self) -> Iterator[tuple[int, int]]:
         """The byte ranges of the disk that were written or, in a comparison, would be."""
@@ -514,18 +582,11 @@ class RestoreSink:
     def _bytes_of(self, rows: Iterable[Row | None]) -> int:
         return sum(self._goal.bytes_in(row) for row in rows if row is not None)
 
-    def diff(self) -> dict[str, str]:
-        """What ``--diff`` shows, from the result's numbers."""
-        result = self.result()
-        chunks = result["written_chunks"] if self._request.write else result["differing_chunks"]
-        changed = [row.chunk for row in self._look.rows(WRITTEN if self._request.write else WANTED)]
-        lines = [
-            f"{chunks} of {len(self._goal)} chunks ({self._bytes_of(map(self._goal.row, changed))} used bytes) differ"
-        ]
-        lines += [describe_range(place) for place in result["changes"]]
-        lines += [f"and {result['more_changes']} more ranges"] if result["more_changes"] else []
+    def _diff(self, changes: list[NamedRange], more: int) -> Diff:
+        chunks = [row.chunk for row in self._look.rows(WRITTEN)] if self._request.write else self.differing
+        size = self._bytes_of(map(self._goal.row, chunks))
+        lines = [f"{len(chunks)} of {len(self._goal)} chunks ({size} used bytes) differ"]
+        lines += [describe_range(place) for place in changes]
+        lines += [f"and {more} more ranges"] if more else []
         lines += self.unlike
-        return {
-            "before": "\n".join(lines) + "\n",
-            "after": f"0 of {len(self._goal)} chunks (0 used bytes) differ\n",
-        }
+        return Diff(before="\n".join(lines) + "\n", after=f"0 of {len(self._goal)} chunks (0 used bytes) differ\n")

@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from ..disk.command import MissingTool, RunCommand
 from ..disk.filesystems import Content, detect
+from ..disk.gpt import PROTECTIVE_TYPE
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
 from ..engine.places import known_partitions
@@ -79,8 +80,9 @@ class ExpectedView:
             if len(partitions) > PARTITION_LIMIT:
                 raise ImagingError(f"It has {len(partitions)} partitions; the most are {PARTITION_LIMIT}.")
             self._places = [_place(each) for each in partitions if _is_inside(each, disk_size)]
-            # On a disk of another size a RAID whose metadata was at the end is not found any more, on purpose.
-            if source.get("seen") is not None and disk_size == header.geometry.disk_size:
+            # On a disk of another size, a RAID with metadata at the end is not found any more: that is on purpose beside partitions.
+            same_end = disk_size == header.geometry.disk_size
+            if source.get("seen") is not None and (same_end or not header.partition_table):
                 self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
         except ImagingError as error:
             raise ImagingError(
@@ -185,7 +187,10 @@ def _entries(table: Mapping[str, Any]) -> Entries:
                 f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
             )
         row = _texts(each, "start", "size", "type", "uuid")
-        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
+        if row["type"] == f"{PROTECTIVE_TYPE:x}":
+            row["size"] = ""  # sfdisk has it end with the disk, of whichever size that is
+        name = printable(str(each.get("name", "")))[:80]
+        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0"), "name": name}
     return entries
 
 

@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +35,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
@@ -50,6 +53,8 @@ DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 SECRET = os.urandom(32)
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
+
+NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 
 Spoil = Callable[[int, bytes], bytes]
 """What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
@@ -167,6 +172,34 @@ def first_only(spoil: Spoil) -> Callable[[], Spoil]:
     return lambda: pending.pop() if pending else untouched()
 
 
+def hold(
+    device: str,
+    folder: Path,
+    work: Callable[[Session], dict[str, Any]],
+    conversation: Callable[[Link], None],
+    progress: Callable[[], int],
+    through: Callable[[int], int] = lambda port: port,
+    timeout: float = TIMEOUT,
+) -> tuple[dict[str, Any], Transfer]:
+    """Hold a transfer: the laptop's ``work`` on a disk, and the controller's ``conversation``, which reaches it ``through`` another port.
+
+    Returns the module's result, and the controller's end.
+    """
+    ends = Transfer(None, Tcp("127.0.0.1"), SECRET, timeout, progress)  # type: ignore[arg-type]
+    session = Session("run", device, SECRET, ("", 0), timeout, RunFolder(str(folder)))
+
+    def entered() -> dict[str, Any]:
+        with session:
+            return work(session)
+
+    module = StartedModule(entered, lambda: through(session._listener.port))
+    ends._module = module  # type: ignore[assignment]
+    try:
+        return ends.converse(conversation), ends
+    finally:
+        module.collect(3 * timeout)
+
+
 @contextlib.contextmanager
 def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
     """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
@@ -183,24 +216,11 @@ def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
         progress: Callable[[], int],
         **spoil: Any,
     ) -> Any:
-        ends = Transfer(None, Tcp("127.0.0.1"), SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
-        session = Session("run", str(disk), SECRET, ("", 0), TIMEOUT, RunFolder(str(tmp_path / "run")))
-
-        def port() -> int:
-            real = session._listener.port
-            proxies.append(Proxy(real, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
+        def through(port: int) -> int:
+            proxies.append(Proxy(port, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
             return proxies[-1].port
 
-        def entered() -> dict[str, Any]:
-            with session:
-                return work(session)
-
-        module = StartedModule(entered, port)
-        ends._module = module  # type: ignore[assignment]
-        try:
-            return ends.converse(conversation), ends
-        finally:
-            module.collect(3 * TIMEOUT)
+        return hold(str(disk), tmp_path / "run", work, conversation, progress, through)
 
     yield SimpleNamespace(run=run, store=store, root=root, disk=disk, proxies=proxies)
     for proxy in proxies:
@@ -213,22 +233,31 @@ def no_programs(command: Sequence[str]) -> CommandResult:
 
 
 def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) -> Any:
-    """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's."""
+    """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's,
+    or what runs programs on the laptop. In ``end`` of the result is what says whether the module fails.
+    """
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
     conversation = options.pop("conversation", lambda link: serve(link, source))
+    run = options.pop("run", no_programs)
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
             target = SimpleNamespace(
-                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict
+                raw=raw,
+                disk=disk,
+                run=run,
+                check_fits=lambda header, index: None,
+                identity=lambda: NO_IDENTITY,
+                table_id=str,
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                return dict(sink.result(), diff=sink.diff())
+                result = sink.result()
+                return dict(asdict(result), end=partial(check_end, sink, request, result))
 
     result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends

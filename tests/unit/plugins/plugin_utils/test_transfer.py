@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -29,10 +32,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
-from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image, noise
 
 from .halves import (
     SECRET,
+    SIZE,
     TIMEOUT,
     USED,
     Spoil,
@@ -176,6 +180,55 @@ def test_a_damaged_image_is_named_as_the_cause(laptop: SimpleNamespace) -> None:
     assert not any(laptop.disk.read_bytes()[:512])
 
 
+def replace_by_another(image: Path) -> None:
+    other = image.with_name("other")
+    make_image(str(other), noise(SIZE, 9), USED)
+    os.replace(other, image)
+
+
+def write_another_over_it(image: Path) -> None:
+    other = image.with_name("other")
+    make_image(str(other), noise(SIZE, 9), USED)
+    image.write_bytes(other.read_bytes())
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "removed": (os.unlink, True),
+    "renamed": (lambda image: image.rename(image.with_name("moved")), True),
+    "replaced": (replace_by_another, True),
+    "overwritten": (write_another_over_it, False),
+    "cut": (lambda image: os.truncate(image, image.stat().st_size // 2), False),
+    "emptied": (lambda image: os.truncate(image, 0), False),
+}
+"""What may become of an image in the midst of a restore, and whether the restore still gets what it was to get."""
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_an_image_that_changes_while_it_is_restored_is_never_mixed_with_another(
+    laptop: SimpleNamespace, change: str
+) -> None:
+    work, finishes = CHANGES[change]
+    image = Path(laptop.store.image_path("image"))
+
+    class Changing(StoredSource):
+        """Changes it once the tenth chunk is on its way."""
+
+        def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
+            for number, record in enumerate(super().records(start, end)):
+                yield record
+                if number == 10:
+                    work(image)
+
+    if finishes:
+        result, _ends = restore(laptop, source=Changing)
+        assert result["verified"] and disk_is_restored(laptop)
+    else:
+        with pytest.raises(ImagingError, match=re.escape(str(image))):
+            restore(laptop, source=Changing)
+        assert not disk_is_restored(laptop)
+        assert laptop.disk.read_bytes()[:512] == bytes(512), "it boots"
+
+
 def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_from_it(
     laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +319,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
 def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
     ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, 20, lambda: 0)  # type: ignore[arg-type]
     ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
-    assert ends.condition == "reconnecting 20/20 s"
+    assert (ends.condition, ends.waited) == ("reconnecting", "20/20 s")
 
 
 def test_a_laptop_that_was_reached_once_is_not_behind_a_firewall(
