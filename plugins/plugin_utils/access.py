@@ -56,7 +56,7 @@ UNKNOWN_HOST_KEY = Obstacle(
 
 NO_ANSWER = Obstacle(
     re.compile(r"Module result deserialization failed"),
-    "A shell or sudo prints what nobody asked for there, so that Ansible can't read its results; see with: ansible HOST -b -m raw -a id",
+    "A shell or sudo prints additional text, so Ansible can't read the results. To see it: ansible HOST -b -m raw -a id",
 )
 
 OBSTACLES = (NO_BECOME_PASSWORD, WRONG_BECOME_PASSWORD, NO_LOGIN, UNKNOWN_HOST_KEY, NO_ANSWER)
