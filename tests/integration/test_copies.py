@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[Make, Sequence[int], str]] = {
     ),
     "up to the very end": (up_to_the_end, [-512], "512 bytes too few, because of the end of partition 2"),
     "no table": (whole_ext4, [-512], "512 bytes too few"),
-    "an empty table": (lambda disk: mbr()(disk), [-512], "512 bytes too few"),
+    "an empty table": (mbr(), [-512], "512 bytes too few"),
 }
 """How the disk is made, by how many bytes those disks are larger which are refused, and why they are."""
 
