@@ -53,12 +53,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,
     receive_index,
     receive_record,
-    serve,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import (
     MAGIC,
@@ -275,7 +275,7 @@ REPORT = Status(STREAMING, 1, 2, 1, 2, 1.5, {"read": {"busy": 1.0, "wait": 0.5, 
 
 
 class Answers:
-    """A source that has little to say (``stream.conversation.Source``)."""
+    """A source that has little to say (``serving.server.LiveSource``)."""
 
     chunk_count = 10
     largest_known = 1 << 20
@@ -293,10 +293,6 @@ class Answers:
         geometry = ImageHeader.unpack(packed_header).geometry
         Index.unpack(packed_index, packed_header, geometry)
 
-    def progress(self, report: bytes) -> None:
-        """Read it, as the controller does."""
-        Status.unpack(report)
-
     def report(self) -> bytes:
         """Nothing."""
         return b""
@@ -310,7 +306,7 @@ class Answers:
         for chunk in range(start, min(end, start + 2)):
             yield b"record", b"frame" if chunk % 2 else None
 
-    def check(self, chunk: int) -> None:
+    def arrived_damaged(self, chunk: int) -> None:
         """One of the disk's."""
         assert 0 <= chunk < self.chunk_count
 
@@ -331,10 +327,19 @@ def run_link(data: bytes) -> None:
 
 
 def run_source(data: bytes) -> None:
-    """A source hears anything that its sink may say."""
+    """A controller that serves an image hears anything that a laptop may say."""
     link = linked(messages(data))
     try:
-        serve(link, Answers())
+        serve(link, Answers(), Status.unpack)
+    finally:
+        link.close()
+
+
+def run_live_source(data: bytes) -> None:
+    """A laptop that serves its disk hears anything that a controller may say."""
+    link = linked(messages(data))
+    try:
+        serve_live(link, Answers())
     finally:
         link.close()
 
@@ -546,6 +551,7 @@ TARGETS = {
     "handshake-connecting": Target(run_connect, lambda: [bytes(64), bytes(200)]),
     "link": Target(run_link, lambda: [messages(sink_seeds()[0])[:-40], bytes(100)]),
     "source": Target(run_source, source_seeds),
+    "live-source": Target(run_live_source, source_seeds),
     "sink": Target(run_sink, sink_seeds),
     "partclone-map": Target(run_map, map_seeds),
     "lsblk": Target(run_lsblk, lsblk_seeds),

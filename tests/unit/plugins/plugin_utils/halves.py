@@ -21,7 +21,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -30,9 +29,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
@@ -217,7 +218,8 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
-    conversation = options.pop("conversation", lambda link: serve(link, source))
+    meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+    conversation = options.pop("conversation", lambda link: serve(link, source, meter.hear))
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 
     def work(session: Session) -> dict[str, Any]:
@@ -230,7 +232,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
                 session.converse(sink.converse)
                 return dict(sink.result(), diff=sink.diff())
 
-    result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
+    result, ends = laptop.run(work, conversation, lambda: meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
 
 
@@ -252,7 +254,7 @@ def capture(
         def conversation(link: Link) -> None:
             nonlocal sent
             try:
-                serve(link, source)
+                serve_live(link, source)
             finally:
                 sent += link.bytes_sent
 

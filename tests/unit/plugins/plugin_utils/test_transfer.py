@@ -20,8 +20,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch imp
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header, serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
@@ -239,7 +240,7 @@ def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -
 
     def work(session: Session) -> dict[str, Any]:
         try:
-            session.converse(lambda link: serve(link, SimpleNamespace(progress=bytes)))
+            session.converse(lambda link: serve(link, SimpleNamespace()))
         except ImagingError as error:
             outcome.append(str(error))
         return {}
