@@ -274,12 +274,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
     open_session,
     run_module,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
-    RestoreRequest,
-    RestoreSink,
-    TargetDisk,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -315,22 +312,23 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         sinks.append(sink)
         session.converse(sink.converse)
         result = sink.result()
-    for warning in (*session.notes, *sink.warnings):
+    outcome = sink.outcome
+    for warning in (*session.notes, *outcome.warnings):
         module.warn(warning)
-    if request.write and sink.unlike:
+    if request.write and outcome.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
             f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
+            f"{in_words(outcome.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
-    if request.write and sink.differs:
-        first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
+    if request.write and outcome.differs:
+        first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
         raise ImagingError(
             f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name, diff=sink.diff())
+    return dict(result, zstd=zstd.name)
 
 
 def main() -> None:

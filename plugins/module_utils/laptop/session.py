@@ -58,6 +58,8 @@ class Session:
         """What had to be ended to make room."""
         self._secret = secret
         self._listener: Listener
+        self._link: Link
+        """The newest one: a conversation may attend to several."""
         self._last_heard: float | None = None
         self.links_made = 0
 
@@ -87,14 +89,14 @@ class Session:
         try:
             conversation(link)
         except LinkError:
-            self._last_heard = link.last_heard
-            link.close()
+            self._last_heard = self._link.last_heard
+            self._link.close()
             return False
         except PeerEnded:
-            link.close()
+            self._link.close()
             raise
         except BaseException as error:
-            link.end(str(error) or type(error).__name__)
+            self._link.end(str(error) or type(error).__name__)
             raise
         return True
 
@@ -106,6 +108,7 @@ class Session:
         """The controller's newest link; raises ControllerGone when none comes within the link timeout since it was last heard."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
         link = self._listener.next_link(max(1.0, self._link_timeout - silent))
+        self._link = link
         self.links_made += 1
         self.publish(CONNECTED)
         return link

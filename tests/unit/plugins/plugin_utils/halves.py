@@ -26,9 +26,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import R
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureSource
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
@@ -230,7 +231,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                return dict(sink.result(), diff=sink.diff())
+                return sink.result()
 
     result, ends = laptop.run(work, conversation, lambda: meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
