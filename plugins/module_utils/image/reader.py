@@ -18,6 +18,7 @@ from typing import Iterator, Protocol
 
 from ..errors import ImagingError
 from ..zstd import Codec
+from .geometry import Geometry
 from .header import LARGEST_HEADER, ImageHeader
 from .index import Index, Row, largest_index
 from .record import (
@@ -149,22 +150,29 @@ class StoredRecords:
 class ImageReader(StoredRecords):
     """An opened image: ``header``, ``index``, ``packed_header`` and ``packed_index`` (their bytes), ``root_digest``, and its records on request."""
 
-    def __init__(self, source: ByteSource) -> None:
-        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong."""
+    def __init__(self, source: ByteSource, geometry: Geometry | None = None) -> None:
+        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong.
+
+        ``geometry``: the only one that is taken, which bounds what is read.
+        """
         super().__init__(source)
         try:
-            self._open()
+            self._open(geometry)
         except BadImage:
             raise
         except ImagingError as error:
             raise BadImage(f"{source.name}: {error}") from error
 
-    def _open(self) -> None:
+    def _open(self, expected: Geometry | None) -> None:
         table_size = self._seek_table_size()
         header_size = SKIPPABLE.size + self._skippable_size(0)
         self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, LARGEST_HEADER)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
+        if expected is not None and expected != geometry:
+            raise BadImage(
+                f"{self.source.name} is the image of another disk: its sizes are {geometry.to_json()}, expected {expected.to_json()}."
+            )
         # Before the table is read, because only the header bounds it.
         if table_size != SeekTable.size_of(2 + 2 * geometry.chunk_count):
             raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")

@@ -28,6 +28,7 @@ from ..image.header import ImageHeader
 from ..image.index import Index, largest_index
 from ..image.record import RecordHeader
 from ..sources.content import ImageContent
+from ..sources.http import HttpImage
 from ..sources.link import LinkSource
 from ..sources.router import Router
 from ..stream.conversation import ask_header, receive_index
@@ -73,7 +74,8 @@ class Describe(Phase):
             )
         job.disk.check_fits(header, index)
         controller = LinkSource(lambda: job.link, header, job.consequence)
-        router = Router([], controller, header.geometry.chunk_count, job.outcome.warn)
+        mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn)] if job.request.mirror else []
+        router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Iterator
 from ..disk_state import VERIFIED
 from ..engine.look import EQUAL, WANTED, WRITTEN
 from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
+from ..sources.http import MIRROR
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
 
@@ -35,6 +36,7 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> dict[str, Any]:
         "equal_chunks": look.count(EQUAL),
         "written_chunks": look.count(WRITTEN),
         "bytes_written": plan.engine.bytes_written,
+        "frame_bytes": {MIRROR: 0, **image.router.frame_bytes()},
         "bytes_discarded": plan.change.bytes_discarded,
         "differing_chunks": len(outcome.differing),
         "differing_bytes": bytes_of(plan, map(plan.goal.row, outcome.differing)),

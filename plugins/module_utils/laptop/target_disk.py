@@ -23,6 +23,7 @@ class RestoreRequest:
     """What is asked of this laptop. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
 
     ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite`` everything is written, whatever the disk holds.
+    ``mirror`` is the URL of a copy of the image, empty for none.
     """
 
     device: str
@@ -33,6 +34,7 @@ class RestoreRequest:
     host: str = ""
     unused: str = DISCARD
     rewrite: bool = False
+    mirror: str = ""
 
 
 class TargetDisk(HeldDisk):

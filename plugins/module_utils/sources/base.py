@@ -46,7 +46,7 @@ class ChunkSource(Protocol):
         """
 
     def close(self) -> None:
-        """Drop all requests, and have a blocked :meth:`receive` of another thread raise. It may be asked again later."""
+        """Drop all requests, and have a call that another thread is blocked in raise. It may be asked again later, beginning with :meth:`has`."""
 
 
 class LastSource(ChunkSource, Protocol):

@@ -91,12 +91,14 @@ class Router:
             if mine:
                 lane.source.request(mine)
         except SourceFailed as error:
+            if self.interrupted:
+                raise
             self._fail(lane, str(error))
             return ()
         return mine
 
     def receive(self, room: memoryview) -> RecordHeader | None:
-        """The next record: its header, and its frame at the start of ``room``. None after which there may be room for another request.
+        """The next record: its header, and its frame at the start of ``room``. After None there may be room for another request.
 
         The last source goes first: what waits on a link that is not read from would break it. Raises what that source raises.
         """
@@ -128,7 +130,7 @@ class Router:
 
     def _fail(self, lane: _Lane, reason: str) -> None:
         lane.failure = reason
-        self._warn(f"{reason} What was still missing came from elsewhere.")
+        self._warn(f"{reason} The {self._last.name} sent what was still missing.")
 
     def reject(self, chunk: int, error: ImagingError) -> None:
         """Have a chunk whose record is not what the index says sent by the next source; raises what the last source makes of it."""
@@ -153,12 +155,15 @@ class Router:
         """Have a blocked :meth:`receive` raise: what is under way is not waited for any more."""
         self.interrupted = True
         for lane in self._lanes:
-            if lane.requests:
+            # A link on which nothing is under way can still say why all ends.
+            if lane.requests or lane.source is not self._last:
                 lane.source.close()
 
     def restart(self) -> None:
         """Ask anew: nothing is under way any more."""
         for lane in self._lanes:
-            lane.requests.clear()
+            if lane.requests:
+                lane.source.close()
+                lane.requests.clear()
         self._lost.clear()
         self.interrupted = False

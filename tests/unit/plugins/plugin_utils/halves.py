@@ -231,7 +231,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                return sink.result()
+                return dict(sink.result(), warnings=sink.outcome.warnings)
 
     result, ends = laptop.run(work, conversation, lambda: meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
