@@ -70,8 +70,11 @@ NOTHING_COMPRESSED: dict[str, Any] = {"level": None, "chunks": 0, "frame_bytes":
 MEASURED_BY_LAPTOP: dict[str, Any] = {
     "used_by": {"type": "str"},
     **{name: {"type": "int"} for name in ("used_chunks", "chunk_size", "processors", "read_bytes")},
-    **{name: {"type": "float"} for name in ("map_seconds", "hash_rate", "send_cpu", "receive_cpu", "read_cpu")},
-    **{name: {"type": "float", "returned": "where it was measured"} for name in ("read_rate", "decompress_rate")},
+    **{
+        name: {"type": "float"}
+        for name in ("map_seconds", "hash_rate", "send_cpu", "receive_cpu", "read_cpu", "read_rate")
+    },
+    "decompress_rate": {"type": "float", "returned": "where it was measured"},
     "read_rates": {
         "type": "dict",
         "contains": {zone: {"type": "float", "returned": "where it was measured"} for zone in ZONES},
@@ -87,7 +90,7 @@ MEASURED_BY_LAPTOP: dict[str, Any] = {
         },
     },
 }
-"""What the module says, in the form of its RETURN (``laptop.probe.LaptopProbe.result``)."""
+"""What the module says beside what it documents, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 RECORD_OVERHEAD = HEAD.size + FIELDS.size + TAG_SIZE
 GUARD_CHUNKS = 2

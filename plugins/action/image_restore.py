@@ -43,7 +43,7 @@ class ActionModule(TransferAction):
         if wanted not in ("", found):
             raise ImagingError(
                 f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
-                "Nothing was written. Run again, so that all laptops get the same image."
+                "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)

@@ -11,11 +11,6 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 options:
-  device:
-    description:
-      - The whole disk, as a path of the laptop, such as V(/dev/nvme0n1), a link below V(/dev/disk/by-id), or a regular file.
-    type: path
-    required: true
   store:
     description:
       - The image store, a folder on the controller. Made with mode 0700 when a capture needs it.
@@ -50,32 +45,4 @@ options:
     description:
       - Not for users. Where the action plugin left the secret of this run for the module.
     type: path
-  expect:
-    description:
-      - What is known of the disk since it was selected. It is compared again once the disk is held; when anything given here differs,
-        nothing is done.
-    type: dict
-    default: {}
-    suboptions:
-      size:
-        description: Size in bytes.
-        type: int
-      serial:
-        description: Serial number.
-        type: str
-      wwn:
-        description: World wide name.
-        type: str
-      logical_sector_size:
-        description: Size of a logical sector in bytes.
-        type: int
-      diskseq:
-        description: The kernel's number of the disk, which no other disk gets until the next boot; of a regular file the number of its inode.
-        type: int
-      boot_id:
-        description: The kernel's name of the time since the machine was booted.
-        type: str
-      table:
-        description: Kind and id of the partition table, empty when there is none.
-        type: str
 """

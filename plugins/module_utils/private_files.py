@@ -68,11 +68,11 @@ def _not_own(path: str) -> ImagingError:
     )
 
 
-def remove_own_folder(path: str) -> None:
-    """Remove a folder with all that is in it, unless it is a link or belongs to somebody else. Never raises."""
+def remove_own_folder(path: str, owner: int | None = None) -> None:
+    """Remove a folder with all that is in it, unless it is a link or belongs to others than this user and ``owner``. Never raises."""
     with contextlib.suppress(OSError):
         found = os.lstat(path)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+        if stat.S_ISDIR(found.st_mode) and found.st_uid in (os.geteuid(), owner):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -115,12 +115,17 @@ def clear_scratch() -> None:
                 _clear(os.path.join(base, name))
 
 
+def settled(moment: float, age: float) -> bool:
+    """Whether a time of a file is so many seconds from now: also one that lies in the future, because the clock may have been set meanwhile."""
+    return abs(time.time() - moment) > age
+
+
 def _clear(path: str) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
-            if found.st_uid == os.geteuid() and abs(time.time() - found.st_ctime) > SETTLED:
+            if found.st_uid == os.geteuid() and settled(found.st_ctime, SETTLED):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
         finally:

@@ -212,7 +212,7 @@ selected:
   type: dict
   contains: *disk
 expect:
-  description: What the selected disk is recognised by, for the option C(expect) of M(fleet.imaging.image_capture) and M(fleet.imaging.image_restore).
+  description: What the selected disk is recognised by, for the option C(expect) of the modules that work on it.
   returned: success, with O(purpose)
   type: dict
   contains:

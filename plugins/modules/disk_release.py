@@ -26,12 +26,8 @@ attributes:
   diff_mode:
     support: none
     description: Nothing of the disk's content is changed.
-options:
-  device:
-    description:
-      - The whole disk, as a path of the machine, such as V(/dev/nvme0n1), a link below V(/dev/disk/by-id), or a regular file.
-    type: path
-    required: true
+extends_documentation_fragment:
+  - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.disk_info
 """
@@ -64,37 +60,55 @@ steps:
       elements: str
 """
 
+from dataclasses import asdict, dataclass
+from typing import TypedDict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
-def disk_release(module: AnsibleModule) -> dict[str, object]:
+class Ended(TypedDict):
+    """One step, in words and as a command."""
+
+    words: str
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class Released:
+    """The result."""
+
+    changed: bool
+    device: str
+    steps: list[Ended]
+
+
+def disk_release(module: AnsibleModule) -> Released:
     """Do it, or say what would be done; raises ImagingError."""
     run = module_runner(module)
-    disk = describe(run, module.params["device"])
-    left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
-    steps = release_steps(BlockDevices(), disk.path)
-    if left:
-        raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
-    if not module.check_mode:
-        steps = release_disk(run, disk.path)
-    said = [{"words": step.words, "command": list(step.command)} for step in steps]
-    return {"changed": bool(steps), "device": disk.path, "steps": said}
+    with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
+        left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
+        steps = release_steps(BlockDevices(), disk.path)
+        if left:
+            raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
+        if not module.check_mode:
+            steps = release_disk(run, disk.path)
+    return Released(bool(steps), disk.path, [Ended(words=step.words, command=list(step.command)) for step in steps])
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     try:
         result = disk_release(module)
     except ImagingError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    module.exit_json(**asdict(result))
 
 
 if __name__ == "__main__":

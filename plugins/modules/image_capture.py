@@ -72,6 +72,7 @@ options:
     choices: [fail, zero]
     default: fail
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_restore
@@ -159,11 +160,66 @@ bad_ranges:
       description: Number, content and label of the partitions that it lies in.
       type: str
 partitions:
-  description:
-    - For each partition how its used map was made, why it counts as wholly used if it does, and as C(seen) what C(blkid) sees in it.
+  description: The partitions, and how it is known what of each is used.
   returned: success
   type: list
   elements: dict
+  contains:
+    number:
+      description: Its number.
+      type: int
+    node:
+      description: The block device, or the name that it would have.
+      type: str
+    start:
+      description: Where it begins, in bytes of the disk.
+      type: int
+    size:
+      description: Size in bytes.
+      type: int
+    type:
+      description: Its type, as the partition table has it.
+      type: str
+    content:
+      description: What it holds, by C(blkid)'s name; empty when that is not known.
+      type: str
+    label:
+      description: Label of what it holds.
+      type: str
+    used:
+      description: Bytes of it that are used.
+      type: int
+    method:
+      description:
+        - How that is known. V(partclone), by its map; V(swap header), V(extended), what of it is in no logical partition; or V(whole), all of
+          it counts as used.
+      type: str
+    reason:
+      description: Why all of it counts as used; empty when it does not.
+      type: str
+    seen:
+      description: What C(blkid) sees in it. Null when C(blkid) can't say.
+      returned: where it is known
+      type: dict
+      contains:
+        type:
+          description: C(TYPE), empty when there is none.
+          type: str
+        uuid:
+          description: C(UUID), empty when there is none.
+          type: str
+        label:
+          description: C(LABEL), empty when there is none.
+          type: str
+        partition_table:
+          description: C(PTTYPE), empty when there is none.
+          type: str
+        stray:
+          description: A signature that was found beside that of the type, and is not what it holds; empty when there is none.
+          type: str
+        ambivalent:
+          description: Whether it looks like several things at once.
+          type: bool
 started:
   description: When it began, RFC 3339, UTC.
   returned: success, not in check mode
@@ -213,6 +269,8 @@ stages:
   type: dict
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -220,6 +278,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import (
     CaptureRequest,
+    Examined,
     examine,
     run_capture,
 )
@@ -246,16 +305,17 @@ def capture(module: AnsibleModule) -> dict[str, object]:
         facts=module.params["facts"],
     )
     run = module_runner(module)
-    warnings: list[str] = []
+    notes: list[str] = []
+    result: Examined
     if ticket is None:
-        result = examine(run, request)
+        result, warnings = examine(run, request)
     else:
         with open_session(module.params, ticket) as session:
-            result = run_capture(run, request, ticket, zstd, session)
-            warnings = session.notes
-    for warning in (*warnings, *result.pop("warnings")):
+            result, warnings = run_capture(run, request, ticket, zstd, session)
+            notes = session.notes
+    for warning in (*notes, *warnings):
         module.warn(warning)
-    return dict(result, changed=True)
+    return dict(asdict(result), changed=True)
 
 
 def main() -> None:

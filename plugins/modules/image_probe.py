@@ -64,6 +64,7 @@ options:
     choices: [auto, all]
     default: auto
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -192,6 +193,8 @@ notes:
   elements: str
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
@@ -220,11 +223,10 @@ def probe(module: AnsibleModule) -> dict[str, object]:
         expect=module.params["expect"],
     )
     with open_session(module.params, ticket) as session:
-        result = run_probe(module_runner(module), request, zstd, session)
-        warnings = session.notes
-    for warning in (*warnings, *result.pop("warnings")):
+        result, warnings = run_probe(module_runner(module), request, zstd, session)
+    for warning in (*session.notes, *warnings):
         module.warn(warning)
-    return dict(result, changed=False)
+    return dict(asdict(result), changed=False)
 
 
 def main() -> None:

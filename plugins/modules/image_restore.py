@@ -20,6 +20,8 @@ description:
   - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
     partition table. The disk is held exclusively meanwhile.
   - Compared is what file systems use. What lies in free space is no difference.
+  - When the kernel goes on with another partition table than the disk has, because a program has a partition open, the module fails and says so. The
+    disk is verified all the same, and RV(disk_state) says so.
   - In check mode the disk is only read and compared, which is how an earlier restore is verified.
   - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last 2 MiB is made zeros. That
     is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
@@ -67,7 +69,17 @@ options:
       - Whether to write what the disk holds already, too. Without this nothing is sent or written that is equal.
     type: bool
     default: false
+  mirror:
+    description:
+      - URL of a folder on an HTTP server that has a copy of the image, under the name that it has in the image store. The laptop fetches from there
+        what it can, and from the controller what is missing there, differs, is damaged, or comes too slowly. The server has to serve ranges.
+      - The server need not be trusted for what is written, because the controller says what each chunk has to be. But whoever can read from
+        the server can read the image.
+      - Redirects are followed; no proxy is used. Empty asks the controller alone.
+    type: str
+    default: ""
 extends_documentation_fragment:
+  - fleet.imaging.disk
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -79,6 +91,13 @@ EXAMPLES = r"""
   fleet.imaging.image_restore:
     device: /dev/nvme0n1
     image: win11-lab
+  become: true
+  register: restored
+
+- name: Have the firmware of the same disk find what was restored
+  fleet.imaging.uefi_boot:
+    device: "{{ restored.device }}"
+    expect: "{{ {'serial': restored.serial, 'wwn': restored.wwn, 'table': restored.table} }}"
   become: true
 
 - name: Compare a laptop's disk with an image, writing nothing
@@ -128,6 +147,17 @@ sent_bytes:
   description: Bytes that the controller sent over the link.
   returned: success
   type: int
+frame_bytes:
+  description: How many bytes of compressed chunks the laptop fetched from where.
+  returned: success
+  type: dict
+  contains:
+    controller:
+      description: From the controller, over the link.
+      type: int
+    mirror:
+      description: From O(mirror).
+      type: int
 stored_bytes:
   description: Size of the image file in bytes.
   returned: success
@@ -255,6 +285,12 @@ wwn:
   description: The disk's world wide name.
   returned: success
   type: str
+table:
+  description:
+    - Kind and id of the partition table that the disk has now, empty when there is none.
+    - A restore changes it. The modules that come next recognise the disk by O(expect), with this table in it.
+  returned: success
+  type: str
 stages:
   description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
   returned: success
@@ -262,6 +298,7 @@ stages:
 """
 
 import contextlib
+from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -275,10 +312,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
     run_module,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http import image_url
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
@@ -304,6 +344,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         host=ticket.host,
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
+        mirror=image_url(module.params["mirror"], module.params["image"]),
     )
     run = module_runner(module)
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(
@@ -312,23 +353,33 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         sinks.append(sink)
         session.converse(sink.converse)
         result = sink.result()
-    outcome = sink.outcome
-    for warning in (*session.notes, *outcome.warnings):
+    for warning in (*session.notes, *sink.outcome.warnings):
         module.warn(warning)
+    check_end(sink, request, result)
+    return asdict(result)
+
+
+def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> None:
+    """Raise ImagingError when a disk that was written, or was to be, can't be used as it should."""
+    outcome = sink.outcome
     if request.write and outcome.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result['device']} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
+            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
             f"{in_words(outcome.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and outcome.differs:
         first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
         raise ImagingError(
-            f"{result['device']}: {result['differing_chunks']} of {result['used_chunks']} chunks read back differ from what was written "
+            f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    return dict(result, zstd=zstd.name)
+    if outcome.stale:
+        raise ImagingError(
+            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(outcome.stale)}. "
+            f"{RESTART}, and run again: what is equal is neither sent nor written."
+        )
 
 
 def main() -> None:

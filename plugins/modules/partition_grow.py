@@ -27,16 +27,13 @@ attributes:
     support: none
     description: Shows no differences.
 options:
-  device:
-    description:
-      - The whole disk, as a path of the machine, or a regular file that stands for one.
-    type: path
-    required: true
   partition:
     description:
       - V(last) for the one that lies last on the disk, or the name that a GPT gives it, or its number.
     type: str
     default: last
+extends_documentation_fragment:
+  - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
 """
@@ -69,33 +66,27 @@ new_size:
   type: int
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import grow
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={
-            "device": {"type": "path", "required": True},
-            "partition": {"type": "str", "default": "last"},
-        },
-        supports_check_mode=True,
+        argument_spec=dict(DISK_ARGUMENTS, partition={"type": "str", "default": "last"}), supports_check_mode=True
     )
+    device, expect, which = (module.params[name] for name in ("device", "expect", "partition"))
     try:
-        growth = grow(module_runner(module), module.params["device"], module.params["partition"], not module.check_mode)
+        growth = grow(module_runner(module), device, which, not module.check_mode, expect)
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=growth.changed,
-        partition=growth.number,
-        content=growth.content,
-        old_size=growth.old_size,
-        new_size=growth.new_size,
-    )
+    module.exit_json(**asdict(growth))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,8 @@ attributes:
   diff_mode:
     support: none
     description: Changes nothing.
-options:
-  device:
-    description:
-      - The whole disk, as a path of the machine, or a regular file that stands for one.
-    type: path
-    required: true
+extends_documentation_fragment:
+  - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_capture
 """
@@ -65,23 +61,122 @@ generalization:
   returned: success
   type: str
 partitions:
-  description:
-    - What is in each partition. C(clean) says whether its file system is proven clean, null when nothing can tell; C(reason) why it is not.
-      C(number) is V(0) for a disk that holds one thing as a whole.
-    - C(file_system_size) is what the file system says of itself, and C(used) what of it is used, by partclone's map; null when nothing can tell.
+  description: What is in each partition.
   returned: success
   type: list
   elements: dict
+  contains:
+    number:
+      description: Its number, V(0) for a disk that holds one thing as a whole.
+      type: int
+    node:
+      description: The block device, or the name that it would have.
+      type: str
+    start:
+      description: Where it begins, in bytes of the disk.
+      type: int
+    size:
+      description: Size in bytes.
+      type: int
+    type:
+      description: Its type, as the partition table has it.
+      type: str
+    content:
+      description: What it holds, by C(blkid)'s name; empty when that is not known.
+      type: str
+    label:
+      description: Label of what it holds.
+      type: str
+    clean:
+      description: Whether its file system is flagged clean. Null when nothing can tell.
+      returned: where it is known
+      type: bool
+    distrust:
+      description:
+        - Why its own account of free space is not believed. V(dirty), it is not clean; V(hibernated), a Windows has it open; V(unmappable), no map
+          can be made of it; empty when nothing is known against it.
+      type: str
+    reason:
+      description: The same in words.
+      type: str
+    file_system_size:
+      description: Size in bytes that the file system says of itself. Null when nothing can tell.
+      returned: where it is known
+      type: int
+    used:
+      description: Bytes of the file system that are used, by partclone's map. Null when nothing can tell.
+      returned: where it is known
+      type: int
+    systems:
+      description: What was found in it, as RV(systems), before parts of a system in several partitions were put together.
+      type: list
+      elements: dict
+      contains: &system
+        kind:
+          description: V(windows), V(linux), or the name of what a Linux has in a file system of its own.
+          type: str
+        name:
+          description: Its name.
+          type: str
+        generalization:
+          description: V(generalized), V(not generalized) or V(unknown).
+          type: str
+        problem:
+          description: Why it is not fit to be captured; empty when it is.
+          type: str
+        evidence:
+          description: How its generalization is known.
+          type: list
+          elements: str
+        edition:
+          description: Edition, empty when it is not known.
+          type: str
+        build:
+          description: Number of its build, empty when it is not known.
+          type: str
+        architecture:
+          description: Architecture, empty when it is not known.
+          type: str
+        computer_name:
+          description: Name of the computer, empty when it is not known.
+          type: str
+        unread:
+          description: Why a registry, or a part of it, was not read; empty when it was.
+          type: str
+        notes:
+          description: What is unusual about a Windows.
+          type: list
+          elements: str
+        shared:
+          description: What all copies of a Linux would have in common.
+          type: list
+          elements: dict
+          contains:
+            what:
+              description: What it is.
+              type: str
+            clear:
+              description: The command that clears it.
+              type: str
+        apart:
+          description: Folders of a Linux that were not looked into, because they are file systems of their own that were not found.
+          type: list
+          elements: str
+        partition:
+          description: Number of its partition.
+          type: int
+    hibernated:
+      description: A file in which a Linux is hibernated; empty when there is none.
+      type: str
+    unread:
+      description: Why what may hold a Windows was not looked into; empty when it was.
+      type: str
 systems:
-  description:
-    - The operating systems that were found, with their C(generalization) and the C(evidence) for it, C(name), C(edition), C(build),
-      C(architecture) and C(computer_name), as far as they say so, and the C(partition). C(unread) says why a registry, or
-      a part of it, was not read, and C(notes) what is unusual about a Windows.
-    - What all copies of a Linux would have in common is in C(shared), each with C(what) it is and the command to C(clear) it. C(apart) names folders
-      that were not looked into, because they are file systems of their own that were not found.
+  description: The operating systems that were found.
   returned: success
   type: list
   elements: dict
+  contains: *system
 findings:
   description: What speaks against a capture. Empty when nothing does.
   returned: success
@@ -111,15 +206,16 @@ findings:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 
 def source_info(module: AnsibleModule) -> dict[str, object]:
     """Look at the disk; raises ImagingError."""
     run = module_runner(module)
-    fitness = examine_disk(run, describe(run, module.params["device"]).path)
+    with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
+        fitness = examine_disk(run, disk.path)
     for warning in [*fitness.warnings, fitness.boot_problem]:
         if warning:
             module.warn(warning)
@@ -128,7 +224,7 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={"device": {"type": "path", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     try:
         result = source_info(module)
     except ImagingError as error:

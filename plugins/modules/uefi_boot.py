@@ -31,11 +31,6 @@ attributes:
     support: none
     description: Shows no differences.
 options:
-  device:
-    description:
-      - The whole disk, as a path of the machine, or a regular file that stands for one.
-    type: path
-    required: true
   boot_order:
     description:
       - What the firmware of the disk's reference starts from it, the first first, as M(fleet.imaging.image_info) returns it.
@@ -52,6 +47,8 @@ options:
         description: Path of the loader on it, with slashes.
         type: str
         required: true
+extends_documentation_fragment:
+  - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
 """
@@ -96,9 +93,12 @@ removed:
   elements: str
 """
 
+from dataclasses import asdict
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool, module_runner
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import NoNode
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
@@ -109,33 +109,25 @@ def main() -> None:
     """Entry point."""
     choice = {"partition": {"type": "str", "required": True}, "loader": {"type": "str", "required": True}}
     module = AnsibleModule(
-        argument_spec={
-            "device": {"type": "path", "required": True},
-            "boot_order": {"type": "list", "elements": "dict", "default": [], "options": choice},
-        },
+        argument_spec=dict(
+            DISK_ARGUMENTS, boot_order={"type": "list", "elements": "dict", "default": [], "options": choice}
+        ),
         supports_check_mode=True,
     )
+    device, expect = module.params["device"], module.params["expect"]
     choices = boot_choices(module.params["boot_order"])
     try:
-        boot = make_bootable(module_runner(module), module.params["device"], not module.check_mode, choices)
+        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
     except (MissingTool, NoNode) as error:
         boot = Boot(
             warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]
         )
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
-    for warning in boot.warnings:
+    result = asdict(boot)
+    for warning in result.pop("warnings"):
         module.warn(warning)
-    module.exit_json(
-        changed=boot.changed,
-        esp=boot.esp,
-        fallback=boot.fallback,
-        made_from=boot.made_from,
-        entry=boot.entry,
-        entry_made=boot.entry_made,
-        entry_put_first=boot.entry_put_first,
-        removed=boot.removed,
-    )
+    module.exit_json(changed=boot.changed, **result)
 
 
 if __name__ == "__main__":

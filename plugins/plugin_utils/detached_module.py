@@ -22,6 +22,7 @@ from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import TICKET
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
     CONNECTED,
     FOLDER_SCRIPT,
@@ -87,7 +88,7 @@ class DetachedModule:
             action._make_tmp_path()
         # Ansible forgets it once the module is started: the rest is async_wrapper's, which may be killed.
         self._tmpdir = shell.tmpdir
-        path: str = shell.join_path(shell.tmpdir, "ticket")
+        path: str = shell.join_path(shell.tmpdir, TICKET)
         action._transfer_data(path, ticket.pack())
         action._remote_chmod([path], "0600")
         action._fixup_perms2([shell.tmpdir, path], execute=False)

@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import (
     CommandResult,
     MissingTool,
+    ending_with_parent,
     english,
     find_program,
 )
 
 
 def run_command(command: Sequence[str]) -> CommandResult:
-    """A ``RunCommand`` (``disk.command``). Programs speak English and are found in the system folders, too."""
+    """A ``RunCommand`` (``disk.command``). Programs speak English and are found in the system folders, too, and end with this process."""
     program = find_program(command[0])
     if program is None:
         raise MissingTool(command[0])
     done = subprocess.run(
-        [program, *command[1:]],
+        ending_with_parent([program, *command[1:]]),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

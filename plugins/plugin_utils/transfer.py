@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake imp
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, longest_silence
 
 from .detached_module import DetachedModule
+from .progress.line import RECONNECTING
 from .transports.transport import CONNECT_TIME, Refused, Transport, Unreachable
 
 Conversation = Callable[[Link], None]
@@ -123,7 +124,7 @@ class Transfer:
 
     @property
     def condition(self) -> str:
-        """How the link stands, in words; empty while it is connected."""
+        """How the link stands; empty while it is connected."""
         if self.over:
             return "finishing"
         if self._failed:
@@ -132,10 +133,17 @@ class Transfer:
             return ""
         if not self._listening:
             return "starting"
-        since = self._failing_since
-        if not self.links or since is None:
+        if not self.links or self._failing_since is None:
             return "connecting"
-        return f"reconnecting {min(time.monotonic() - since, self._patience):.0f}/{self._patience:.0f} s"
+        return RECONNECTING
+
+    @property
+    def waited(self) -> str:
+        """Of a link that is being made again, the seconds that it has been gone, of how many; else empty."""
+        since = self._failing_since
+        if self.condition != RECONNECTING or since is None:
+            return ""
+        return f"{min(time.monotonic() - since, self._patience):.0f}/{self._patience:.0f} s"
 
     @property
     def _patience(self) -> float:

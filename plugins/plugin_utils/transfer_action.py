@@ -182,7 +182,7 @@ def news(host: str, transfer: Transfer, meter: Meter) -> News:
         return News(host, condition or "looking at the disk")
     if condition:
         done = reading.total if transfer.over else reading.done
-        return News(host, condition, done, reading.total, reading.whole)
+        return News(host, condition, done, reading.total, reading.whole, detail=transfer.waited)
     return News(
         host,
         reading.phase,

@@ -27,6 +27,11 @@ from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 MIB = 1 << 20
 START = MIB
 
+needs_loop_devices = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
+    reason="loop devices need root and a kernel that has them",
+)
+
 
 def runner(*hidden: str) -> RunCommand:
     """Runs programs as a module does, on a machine where ``hidden`` ones are not installed."""
@@ -71,9 +76,9 @@ def part(start: int, size: int) -> list[str]:
     return ["--offset", str(start), "--sizelimit", str(size)]
 
 
-def old_disk(path: Path, size: int) -> Path:
+def old_disk(path: Path, size: int, seed: int = 1) -> Path:
     """A disk that is full of old data, so that nothing is right by being zero."""
-    noise = random.Random(1).randbytes(MIB)
+    noise = random.Random(seed).randbytes(MIB)
     with open(path, "wb") as disk:
         for _megabyte in range(size // MIB):
             disk.write(noise)
@@ -105,11 +110,11 @@ def single(tmp_path: Path, size: int, make: Sequence[str], label: str = "gpt", k
 
 
 def copy_used(disk: Path, used: UsedMap, target: Path, noise: bool = False) -> Path:
-    """A disk of which only the used ranges were copied, and everything else is zero, or old data."""
+    """A disk of which only the used ranges were copied, and everything else is zero, or other old data than that of ``old_disk``."""
     with open(target, "wb") as copy:
         copy.truncate(disk.stat().st_size)
     if noise:
-        old_disk(target, disk.stat().st_size)
+        old_disk(target, disk.stat().st_size, seed=2)
     with open(disk, "rb") as source, open(target, "r+b") as copy:
         for start, end in used.ranges:
             source.seek(start)

@@ -465,7 +465,7 @@ def test_a_disk_that_was_replaced_while_the_question_was_open_is_refused(tmp_pat
         change_medium(device, tmp_path / "other")
         try:
             with pytest.raises(
-                ImagingError, match=r"not the disk that was selected: its diskseq was .*Nothing was written"
+                ImagingError, match=r"not the disk that was selected: its diskseq was .*It was not touched"
             ):
                 TargetDisk(RUN, request)
         finally:

@@ -22,9 +22,11 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     needs,
+    only,
     part,
     runner,
     single,
+    used_map,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
@@ -164,6 +166,19 @@ def test_a_mark_of_the_whole_disk_beside_its_partitions_is_said(tmp_path: Path) 
     assert "as a whole looks like linux_raid_member" in fitness.warnings[0]
 
 
+@pytest.mark.parametrize("make", [("mkfs.fat", "-F", "16"), ("mkfs.exfat",), ("mkntfs", "-Q", "-q", "-F")])
+def test_partitions_are_looked_into_on_a_disk_that_was_one_file_system_before(
+    make: Sequence[str], tmp_path: Path
+) -> None:
+    """Its boot sector still describes that, and the programs that write a table and boot code keep the description."""
+    disk = made(tmp_path / "disk", 32 * MIB, *make)
+    tool("sfdisk", "--quiet", "--wipe", "never", disk, stdin=f"label: dos\nsize={16 * MIB // 512}, type=7, bootable\n")
+    write(disk, MIB, windows(tmp_path / "windows").read_bytes())
+    fitness = examine_disk(RUN, str(disk))
+    assert [(facts.number, facts.content) for facts in fitness.partitions] == [(1, "ntfs")]
+    assert "not_generalized" in names(fitness)
+
+
 # --- hibernation ---
 
 SIGNATURES = {"S1SUSPEND": 4086, "S2SUSPEND": 4086, "ULSUSPEND": 4086, "LINHIB0001": 4086, "TuxOnIce": 0}
@@ -215,6 +230,23 @@ def test_an_ntfs_that_was_not_dismounted_is_hibernated_only_with_the_file_for_th
     assert names(fitness) == [name]
     assert words in fitness.findings[0].sentence()
     assert ("is hibernated (" in fitness.findings[0].sentence()) == (name == "hibernated")
+    # A capture does not look for that file.
+    assert "it is hibernated, was shut down with fast startup, or was cut off" in only(used_map(disk)).reason
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "byte"),
+    [(["-F", "12", "-s", "32"], 0, b"\xeb"), (["-F", "32", "-s", "1"], 40, b"\x81")],
+    ids=["FAT12", "one table in use"],
+)
+def test_a_file_system_of_which_no_map_is_made_is_not_dirty(
+    tmp_path: Path, make: list[str], place: int, byte: bytes
+) -> None:
+    disk = write(single(tmp_path, 40 * MIB, ["mkfs.fat", *make]), START + place, byte)
+    fitness = examine_disk(RUN, str(disk))
+    assert fitness.findings == []
+    assert (fitness.partitions[0].clean, fitness.partitions[0].distrust) == (None, "unmappable")
+    assert fitness.partitions[0].reason == only(used_map(disk)).reason
 
 
 # --- what will not start ---

@@ -340,6 +340,32 @@ def test_systems_and_hibernation_in_subvolumes_of_btrfs_are_found(tmp_path: Path
     assert finding.name == "hibernated" and "swap file /area" in finding.sentence()
 
 
+def test_what_lies_beside_the_default_subvolume_of_btrfs_is_looked_into(tmp_path: Path) -> None:
+    """As on a system that starts from a snapshot: a mount without options shows that alone."""
+    volume = btrfs(tmp_path, {"readme": ""})
+    top, system = tmp_path / "mount", tmp_path / "mount/@/.snapshots/1/snapshot"
+    top.mkdir()
+    fstab = "UUID=1 / btrfs defaults 0 0\nUUID=1 /var btrfs subvol=/@/var 0 0\n/swap/area none swap defaults 0 0\n"
+    with attached(volume) as node:
+        tool("mount", node, top)
+        try:
+            for subvolume in ("@", "@/.snapshots", "@/var", "@/swap"):
+                tool("btrfs", "subvolume", "create", top / subvolume)
+            for number in ("1", "2"):
+                (top / "@/.snapshots" / number).mkdir()
+                tool("btrfs", "subvolume", "create", top / "@/.snapshots" / number / "snapshot")
+                fill(top / "@/.snapshots" / number / "snapshot", {**PLAIN, "etc/fstab": fstab})
+            fill(top / "@/var", {"lib/dbus/machine-id": "0123\n", "cache/x": "", "log/x": ""})
+            (top / "@/swap/area").write_bytes(bytes(4086) + b"S1SUSPEND\0" + bytes(4096))
+            tool("btrfs", "subvolume", "set-default", system)
+        finally:
+            tool("umount", top)
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", [volume])))
+    assert ([found.name for found in fitness.systems], fitness.warnings) == (["Some Linux 12 (name)"], [])
+    assert what(fitness) == ["machine-id of D-Bus"]
+    assert [finding.name for finding in fitness.findings] == ["hibernated"]
+
+
 def test_what_the_kernel_does_not_mount_may_hold_a_system(tmp_path: Path) -> None:
     """A btrfs of two devices, one of which is not there."""
     volume = btrfs(tmp_path, BY_LINK)

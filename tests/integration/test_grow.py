@@ -114,7 +114,7 @@ def test_a_file_system_that_was_left_behind_is_grown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["Data", "data", "2", "last"])
 def test_it_is_found_by_name_or_number(tmp_path: Path, which: str) -> None:
-    assert grow(RUN, str(disk_with(tmp_path, "ext2")), which, write=False).number == 2
+    assert grow(RUN, str(disk_with(tmp_path, "ext2")), which, write=False).partition == 2
 
 
 def refused(disk: Path, which: str, words: str) -> None:

@@ -51,7 +51,11 @@ def boot_record(*entries: bytes) -> bytes:
     return b"".join(entries).ljust(64, b"\0") + b"\x55\xaa"
 
 
-@pytest.mark.parametrize("make", [EXT4, ["mkswap", "-q"], ["mkfs.xfs", "-q", "-f", "-K"]])
+SWAP = ["mkswap", "-q"]
+FAT16, NTFS, EXFAT = ["mkfs.fat", "-F", "16", "-s", "4"], ["mkntfs", "-Q", "-q", "-F"], ["mkfs.exfat"]
+
+
+@pytest.mark.parametrize("make", [EXT4, SWAP, ["mkfs.xfs", "-q", "-f", "-K"], FAT16, NTFS, EXFAT])
 @pytest.mark.parametrize("label", ["dos", "gpt"])
 def test_a_partition_that_is_the_disk_of_a_virtual_machine_is_wholly_used(
     make: list[str], label: str, tmp_path: Path
@@ -78,6 +82,78 @@ def test_an_empty_table_inside_a_file_system_is_no_owner(entry: bytes, tmp_path:
     assert only(used_map(disk)).method == "partclone"
 
 
+@pytest.mark.parametrize(
+    "table",
+    [dos_entry(0x0C, 0, SIZE // 512), b"Remove disks or other media.\xff\r\nPress any key to restart\r\n"],
+    ids=["of the file system itself", "text"],
+)
+def test_what_only_looks_like_an_mbr_in_a_fat_is_no_owner(table: bytes, tmp_path: Path) -> None:
+    disk = single(tmp_path, SIZE, FAT16)
+    write(disk, START + BOOT_CODE, boot_record(table))
+    assert only(used_map(disk)).method == "partclone"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sector"),
+    [("bsd", bytes.fromhex("57455682")), ("solaris", bytes(12) + bytes.fromhex("eeed0d60"))],
+)
+@pytest.mark.parametrize("make", [EXT4, SWAP])
+def test_a_partition_that_another_system_divides_is_wholly_used(
+    make: list[str], kind: str, sector: bytes, tmp_path: Path
+) -> None:
+    """Its table lies in the second sector, which neither the superblock of an ext4 nor the mark of a swap area reaches."""
+    disk = single(tmp_path, SIZE, make, label="dos", kind="a5")
+    write(disk, START + 512, sector.ljust(512, b"\0"))
+    assert f"a partition table ({kind}) of its own" in only(used_map(disk)).reason
+
+
+def test_what_lies_behind_a_swap_area_is_used(tmp_path: Path) -> None:
+    disk = single(tmp_path, SIZE, SWAP)
+    with attached(disk, *part(START, SIZE // 2)) as device:
+        tool(*SWAP, device)
+    used = used_map(disk)
+    assert only(used).method == "swap header"
+    assert used.ranges.total() < SIZE
+    half = START + SIZE // 2
+    copy = copy_used(disk, used, tmp_path / "copy", noise=True)
+    assert read(copy, half, SIZE // 2) == read(disk, half, SIZE // 2)
+    assert read(copy, half - 4 * MIB, MIB) != read(disk, half - 4 * MIB, MIB)
+
+
+SHADOW_COPIES = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
+CATALOG = 20 * MIB
+
+
+def catalog_block(following: int, *kinds: int) -> bytes:
+    """Of the catalog of shadow copies: a head, and entries of these types."""
+    head = struct.pack("<16sIIQQQ", SHADOW_COPIES, 1, 2, 0, CATALOG, following).ljust(128, b"\0")
+    return (head + b"".join(struct.pack("<Q", kind).ljust(128, b"\0") for kind in kinds)).ljust(0x4000, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "method"),
+    [
+        ([], "partclone"),
+        ([catalog_block(0, 1, 1)], "partclone"),
+        ([catalog_block(0, 1, 2, 3)], "whole"),
+        ([catalog_block(CATALOG + 0x4000, 1), catalog_block(0, 3)], "whole"),
+        ([catalog_block(CATALOG, 1)], "whole"),
+        ([catalog_block(1 << 63, 1)], "whole"),
+        ([b"no catalog"], "whole"),
+    ],
+    ids=["no catalog", "removed", "one", "in the second block", "in a circle", "beyond the end", "can't be read"],
+)
+def test_shadow_copies_need_what_was_freed(blocks: list[bytes], method: str, tmp_path: Path) -> None:
+    needs("mkntfs", "partclone.ntfs")
+    disk = single(tmp_path, SIZE, NTFS)
+    header = struct.pack("<16sIIQQQQ", SHADOW_COPIES, 2, 1, 0x1E00, 0x1E00, 0, CATALOG if blocks else 0)
+    write(disk, START + 0x1E00, header.ljust(512, b"\0"))
+    write(disk, START + CATALOG, b"".join(blocks))
+    used = used_map(disk)
+    assert only(used).method == method, only(used).reason
+    assert ("vssadmin delete shadows" in " ".join(used.warnings)) == (method == "whole")
+
+
 def two_partitions(tmp_path: Path, second: bytes, content: bytes = b"") -> Path:
     """An ext4, and behind it a partition that begins with ``second``."""
     disk = old_disk(tmp_path / "disk", SIZE + 10 * MIB)
@@ -98,6 +174,10 @@ SNAPSHOT = struct.pack("<4sIIIQ", b"SnAp", 1, 1, 16, 0)
         (INTEGRITY, "check sums of dm-integrity"),
         (SNAPSHOT, "a snapshot"),
         (b"AVB0", "hashes of Android Verified Boot"),
+        (bytes(32) + struct.pack("<Q", 0o6142003), "a cache of the device mapper"),
+        (bytes(32) + struct.pack("<Q", 0x8AF27F64), "a clone of the device mapper"),
+        (bytes(32) + struct.pack("<Q", 27022010), "thin volumes of the device mapper"),
+        (struct.pack("<II", 0x23489321, 1), "a write cache of the device mapper"),
     ],
 )
 def test_what_covers_the_blocks_of_another_partition_makes_that_wholly_used(

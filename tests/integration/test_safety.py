@@ -26,6 +26,7 @@ from ansible_collections.fleet.imaging.tests.integration.terminal import Termina
 from ansible_collections.fleet.imaging.tests.integration.test_bad_input import untouched
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
 SIZE = 128 << 20
 YES = ("-e", "imaging_confirm_erase=true")
@@ -269,6 +270,28 @@ def test_a_password_that_is_missing_is_said_with_the_way_out(lab: Lab, image: tu
     assert "run again with -K" in missing.failures()["lab-01"]
     denied = playbook(lab, "verify", "-l", "lab-01", *image, "-e", "ansible_user=nobody")
     assert "run again with -k" in denied.failures()["lab-01"]
+
+
+REPLACER = """#!/bin/sh
+[ ! -e {new} ] || mv {new} {image}
+exec /usr/bin/python3 "$@"
+"""
+
+
+def test_an_image_that_is_replaced_while_laptops_are_compared_is_noticed(lab: Lab, tmp_path: Path) -> None:
+    """After the image was chosen, when the first module runs on a laptop, another image comes to have its name."""
+    store, laptop = tmp_path / "store", lab.targets[0]
+    store.mkdir()
+    image, new = store / "sound.img.zst", tmp_path / "new"
+    for path, seed in ((image, 1), (new, 2)):
+        make_image(str(path), noise(SIZE // 64, seed) + bytes(SIZE - SIZE // 64), Used((0, SIZE // 64)))
+    python = laptop.folder / "replacer"
+    python.write_text(REPLACER.format(new=new, image=image))
+    python.chmod(0o755)
+    arguments = ("-l", laptop.name, "-e", f"imaging_store={store}", "-e", f"ansible_python_interpreter={python}")
+    outcome = playbook(lab, "verify", *arguments)
+    assert not new.exists()
+    assert "The image sound was replaced since it was chosen: its root digest was" in outcome.failures()[laptop.name]
 
 
 def test_a_laptop_may_restore_itself(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:

@@ -344,6 +344,9 @@ def test_a_table_that_differs_is_a_difference(source: tuple[Path, UsedMap], tmp_
     (difference,) = compare(header(disk, used), target).differences
     assert difference.startswith("partition 3 of the table: expected start=")
     assert "type=e3c9e316" in difference
+    tool("sfdisk", "--quiet", "--part-label", target, "2", "Another")
+    difference, _type = compare(header(disk, used), target).differences
+    assert difference.startswith("partition 2 of the table: expected start=") and difference.endswith("name=Another")
     put(target, 512, bytes(512))
     put(target, DISK_SIZE - 512, bytes(512))
     assert len(compare(header(disk, used), target).differences) >= 5

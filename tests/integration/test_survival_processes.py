@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     kill_on_laptop,
     make_foreign,
     published,
+    remains,
     result_of,
     start_restore,
     wait_for_share,
@@ -119,6 +120,18 @@ def test_started_again_at_once_after_everything_was_killed(lab: Lab, image: Path
     kill(*workers(running), running.process.pid)
     running.wait()
     assert published(laptop)
+    assert_finished_by_running_again(lab, image, laptop, 0.3)
+    assert_nothing_remains(lab)
+
+
+def test_what_is_left_when_both_sides_are_killed_goes_with_the_next_run(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    running = start_restore(lab, image, 0.4, "-l", laptop.name)
+    kill(*workers(running), running.process.pid)
+    kill_on_laptop(laptop, "/async_wrapper")
+    kill_on_laptop(laptop, "python3 [^ ]*AnsiballZ_image")
+    running.wait()
+    assert any("ansible-tmp-" in left for left in remains(lab))
     assert_finished_by_running_again(lab, image, laptop, 0.3)
     assert_nothing_remains(lab)
 
@@ -231,7 +244,8 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
     assert_holds(store / "half.img.zst", Path(lab.reference.disk))
 
 
-def test_ctrl_c_while_a_capture_waits_for_the_checker_of_a_file_system(lab: Lab, store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["Ctrl-C", "kill -9"])
+def test_a_checker_of_a_file_system_ends_with_its_capture(lab: Lab, store: Path, tmp_path: Path, way: str) -> None:
     checker = tmp_path / "e2fsck"
     checker.write_text("#!/bin/sh\nexec sleep 98765\n")
     checker.chmod(0o755)
@@ -239,7 +253,10 @@ def test_ctrl_c_while_a_capture_waits_for_the_checker_of_a_file_system(lab: Lab,
     try:
         running = start_playbook(lab, "capture", "-l", "reference", *where(store / "waits.img.zst"))
         wait_until(lambda: "checking file systems" in running.stdout(), "a capture that waits for a checker")
-        os.killpg(running.process.pid, signal.SIGINT)
+        if way == "Ctrl-C":
+            os.killpg(running.process.pid, signal.SIGINT)
+        else:
+            kill_on_laptop(lab.reference, "python3 [^ ]*AnsiballZ_image")
         assert running.wait().status != 0
         assert_nothing_remains(lab)
         assert subprocess.run(["pgrep", "-f", "sleep 98765"], stdout=subprocess.DEVNULL, check=False).returncode == 1

@@ -107,7 +107,7 @@ def boot(
     firmware: Path | None = None,
     choices: Sequence[BootChoice] = (),
 ) -> Boot:
-    return make_bootable(run, str(disk), write, choices, str(firmware or "/nowhere"))
+    return make_bootable(run, str(disk), write, choices, firmware=str(firmware or "/nowhere"))
 
 
 def guid(disk: Path, number: int = 1) -> str:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a program beside other work: within bounds of time and memory, and so that it can be stopped at any moment."""
+"""Runs a program beside other work: within bounds of time and memory, and so that it can be stopped at any moment.
+
+It ends with this process, also if that is killed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from typing import Callable, Sequence
 
 from ..errors import ImagingError
-from .command import CommandResult, MissingTool, english, find_program
+from .command import CommandResult, MissingTool, ending_with_parent, english, find_program
 
 TICK = 0.2
 """Seconds between two looks at the bounds."""
@@ -65,7 +68,7 @@ class BoundedRun:
         if self._stop.is_set():
             raise Stopped
         process = subprocess.Popen(
-            [program, *command[1:]],
+            ending_with_parent([program, *command[1:]]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -84,8 +84,8 @@ def list_disks(run: RunCommand) -> list[Disk]:
     return [_block_device(run, devices, row, links) for row in rows if _text(row, "kname")]
 
 
-def describe(run: RunCommand, path: str) -> Disk:
-    """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
+def resolve(path: str) -> tuple[str, os.stat_result]:
+    """The block device or regular file that ``path`` leads to; raises ImagingError when it is neither, or not there."""
     real = os.path.realpath(path)
     try:
         found = os.stat(real)
@@ -93,11 +93,17 @@ def describe(run: RunCommand, path: str) -> Disk:
         raise ImagingError(
             f"{path}: {error.strerror}. Expected a whole disk; lsblk lists the disks of this machine."
         ) from error
-    if stat.S_ISREG(found.st_mode):
-        return _regular_file(run, BlockDevices(), real, found.st_size)
-    if not stat.S_ISBLK(found.st_mode):
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
         raise ImagingError(f"{path} is neither a block device nor a regular file. Expected a whole disk.")
+    return real, found
+
+
+def describe(run: RunCommand, path: str) -> Disk:
+    """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
+    real, found = resolve(path)
     devices = BlockDevices()
+    if stat.S_ISREG(found.st_mode):
+        return _regular_file(run, devices, real, found.st_size)
     name = os.path.basename(devices.folder(f"../../dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"))
     rows = _lsblk(run, real)
     return _block_device(run, devices, dict(rows[0] if rows else {}, kname=name), _links_by_id(), real)

@@ -18,7 +18,7 @@ from typing import Callable
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
-from .gpt import Read
+from .gpt import SMALLEST_SECTOR, Read, names_partitions
 
 NOTHING_FOUND = 2
 AMBIVALENT = 8
@@ -57,7 +57,21 @@ class Probe:
     size: int
 
 
-Check = Callable[[Probe], "str | None"]
+DIRTY = "dirty"
+HIBERNATED = "hibernated"
+UNMAPPABLE = "unmappable"
+"""Kinds of distrust: not clean; an NTFS that a Windows has left open, as one that is hibernated does; merely one whose map can't be used."""
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """Why the account that a file system gives of its free space can't be believed: the kind, and a reason for people."""
+
+    kind: str
+    reason: str
+
+
+Check = Callable[[Probe], "Distrust | None"]
 """Says why the file system can't be trusted, or None when it is proven clean."""
 
 
@@ -67,19 +81,40 @@ LUKS_MAGIC = b"LUKS\xba\xbe"
 Format Specification, section 2.1): in a file of a file system it says nothing of the partition."""
 
 
+HIDING_AN_MBR = ("vfat", "ntfs", "exfat")
+"""File systems in whose boot sector blkid, by version, looks for no MBR (libblkid, partitions/dos.c). A kernel does, and one may have come later."""
+
+SLICES = {
+    "bsd": (512, bytes.fromhex("57455682")),
+    "solaris": (512 + 12, bytes.fromhex("eeed0d60")),
+}
+"""Tables that divide a partition, and that blkid looks for only when it is asked for their entries: where their mark is, and what it is (Linux,
+block/partitions/msdos.h: BSD_DISKMAGIC, SOLARIS_X86_VTOC_SANE)."""
+
+
 def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
     """What lies in ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
     content = _probe(run, path, offset, size)
-    if content.type != LUKS or _begins_with(path, offset, LUKS_MAGIC):
+    if content.type and not content.partition_table:
+        content = replace(content, partition_table=_hidden_table(path, offset, content.type))
+    if content.type != LUKS or _read(path, offset, len(LUKS_MAGIC)) == LUKS_MAGIC:
         return content
     beside = _probe(run, path, offset, size, "--match-types", f"no{LUKS}")
     return replace(beside, stray=LUKS) if beside.type else content
 
 
-def _begins_with(path: str, offset: int, magic: bytes) -> bool:
+def _hidden_table(path: str, offset: int, kind: str) -> str:
+    """The type of a partition table that blkid did not look for beside a content of this kind, or nothing."""
+    head = _read(path, offset, 2 * SMALLEST_SECTOR)
+    if kind in HIDING_AN_MBR and names_partitions(head[:SMALLEST_SECTOR]):
+        return "dos"
+    return next((name for name, (place, mark) in SLICES.items() if head.startswith(mark, place)), "")
+
+
+def _read(path: str, offset: int, length: int) -> bytes:
     try:
         with open(path, "rb", buffering=0) as device:
-            return os.pread(device.fileno(), len(magic), offset) == magic
+            return os.pread(device.fileno(), length, offset)
     except OSError as error:
         raise ImagingError(f"{path} can't be read at byte {offset}: {error.strerror}.") from error
 
@@ -122,21 +157,21 @@ def _see_that_it_can_be_read(path: str, offset: int, size: int) -> None:
         ) from error
 
 
-def distrust(content: Content, probe: Probe) -> str | None:
+def distrust(content: Content, probe: Probe) -> Distrust | None:
     """Why the account that a file system gives of its free space can't be believed, or None when it can.
 
     Raises MissingTool when the check needs a program that is not installed.
     """
     check = CHECKS.get(content.type)
     if check is None:
-        return f"a map of {content.type} is not trusted"
+        return Distrust(UNMAPPABLE, f"a map of {content.type} is not trusted")
     try:
         return check(probe)
     except (struct.error, IndexError):
-        return f"its {content.type} is damaged: a structure that must be there is not"
+        return Distrust(DIRTY, f"its {content.type} is damaged: a structure that must be there is not")
 
 
-def distrust_node(run: RunCommand, content: Content, node: str, size: int) -> str | None:
+def distrust_node(run: RunCommand, content: Content, node: str, size: int) -> Distrust | None:
     """The same of the file system on a block device of its own, of so many bytes."""
     descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -145,12 +180,13 @@ def distrust_node(run: RunCommand, content: Content, node: str, size: int) -> st
         os.close(descriptor)
 
 
-def _bits(value: int, meanings: dict[int, str]) -> str | None:
-    """The meanings of the bits that are set, as one reason."""
-    return " and ".join(meaning for bit, meaning in meanings.items() if value & bit) or None
+def _bits(value: int, meanings: dict[int, str]) -> Distrust | None:
+    """That a file system is not clean, with the meanings of the bits that are set as one reason; None when none is set."""
+    reason = " and ".join(meaning for bit, meaning in meanings.items() if value & bit)
+    return Distrust(DIRTY, reason) if reason else None
 
 
-def _distrust_ext(probe: Probe) -> str | None:
+def _distrust_ext(probe: Probe) -> Distrust | None:
     """ext2, ext3 and ext4. Source: the kernel's documentation, filesystems/ext4/super.rst."""
     superblock = probe.read(1024, 1024)
     magic, state = struct.unpack_from("<HH", superblock, 0x38)
@@ -159,16 +195,16 @@ def _distrust_ext(probe: Probe) -> str | None:
     (journal_inode, journal_device) = struct.unpack_from("<II", superblock, 0xE0)
     (errors,) = struct.unpack_from("<I", superblock, 0x194)
     if magic != 0xEF53:
-        return "its superblock is not where ext4 has it"
+        return Distrust(DIRTY, "its superblock is not where ext4 has it")
     if not state & 0x0001:
-        return "it was not unmounted cleanly"
+        return Distrust(DIRTY, "it was not unmounted cleanly")
     return (
         _bits(state, {0x0002: "it has errors", 0x0004: "orphans are being recovered"})
         or _bits(incompatible, {0x0004: "its journal needs recovery", 0x0008: "it is a journal of another file system"})
         or _bits(read_only, {0x10000: "it has orphaned files to be removed"})
-        or ("it has orphaned files to be removed" if orphan else None)
-        or ("its journal is on another device" if journal_device and not journal_inode else None)
-        or ("it has recorded errors that no check has cleared" if errors else None)
+        or (Distrust(DIRTY, "it has orphaned files to be removed") if orphan else None)
+        or (Distrust(DIRTY, "its journal is on another device") if journal_device and not journal_inode else None)
+        or (Distrust(DIRTY, "it has recorded errors that no check has cleared") if errors else None)
     )
 
 
@@ -179,7 +215,7 @@ partclone 0.3.23 leaves used clusters of it out: tried, some hundred KiB of the 
 """
 
 
-def _distrust_fat(probe: Probe) -> str | None:
+def _distrust_fat(probe: Probe) -> Distrust | None:
     """FAT12, FAT16, FAT32. Source: Microsoft, FAT32 File System Specification 1.03; Linux's linux/msdos_fs.h for the state byte."""
     boot = probe.read(0, 512)
     (sector_size,) = struct.unpack_from("<H", boot, 11)
@@ -189,16 +225,16 @@ def _distrust_fat(probe: Probe) -> str | None:
     large_total, large_fat, flags = struct.unpack_from("<IIH", boot, 32)
     fat_sectors = small_fat or large_fat
     if sector_size not in (512, 1024, 2048, 4096) or not cluster_sectors or not fats or not fat_sectors:
-        return "its boot sector is damaged"
+        return Distrust(DIRTY, "its boot sector is damaged")
     overhead = reserved + fats * fat_sectors + -(-root_entries * 32 // sector_size)
     clusters = ((small_total or large_total) - overhead) // cluster_sectors
     state = boot[37] if small_fat else boot[65]
     fat = probe.read(reserved * sector_size, 8)
-    reason = _bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
-    if reason:
-        return reason
+    dirty = _bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
+    if dirty:
+        return dirty
     if small_fat and clusters < FAT12_CLUSTERS:
-        return "it is a FAT12, of which partclone's map is wrong"
+        return Distrust(UNMAPPABLE, "it is a FAT12, of which partclone's map is wrong")
     if small_fat:
         clean, no_errors, mirrored = 1 << 15, 1 << 14, True
         (entry,) = struct.unpack_from("<H", fat, 2)
@@ -206,20 +242,20 @@ def _distrust_fat(probe: Probe) -> str | None:
         clean, no_errors, mirrored = 1 << 27, 1 << 26, not flags & 0x80
         (entry,) = struct.unpack_from("<I", fat, 4)
     if not entry & clean:
-        return "it was not unmounted cleanly"
+        return Distrust(DIRTY, "it was not unmounted cleanly")
     if not entry & no_errors:
-        return "it has recorded disk errors"
-    return None if mirrored else "only one of its allocation tables is in use"
+        return Distrust(DIRTY, "it has recorded disk errors")
+    return None if mirrored else Distrust(UNMAPPABLE, "only one of its allocation tables is in use")
 
 
-def _distrust_exfat(probe: Probe) -> str | None:
+def _distrust_exfat(probe: Probe) -> Distrust | None:
     """exFAT. Source: Microsoft, exFAT file system specification 1.00, section 3.1.13 (VolumeFlags)."""
     boot = probe.read(0, 512)
     (flags,) = struct.unpack_from("<H", boot, 106)
     if boot[3:11] != b"EXFAT   ":
-        return "its boot sector is damaged"
+        return Distrust(DIRTY, "its boot sector is damaged")
     if boot[110] != 1:
-        return "it has more than one allocation table"
+        return Distrust(UNMAPPABLE, "it has more than one allocation table")
     return _bits(
         flags,
         {
@@ -230,27 +266,33 @@ def _distrust_exfat(probe: Probe) -> str | None:
     )
 
 
-HIBERNATED = "Windows is hibernated or was shut down with fast startup (shut it down with: shutdown /s /t 0)"
+LEFT_OPEN = (
+    "a Windows has left it open: it is hibernated, was shut down with fast startup, or was cut off (start it once more, and shut it down with: "
+    "shutdown /s /t 0)"
+)
 
-NTFS_PROBE_REASONS = {
-    13: "it is inconsistent",
-    14: HIBERNATED,
-    15: "it was not unmounted cleanly",
+NTFS_PROBE = {
+    13: Distrust(DIRTY, "it is inconsistent"),
+    14: Distrust(HIBERNATED, LEFT_OPEN),
+    15: Distrust(DIRTY, "it was not unmounted cleanly"),
 }
-"""Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status."""
+"""Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status. It says 14 of one that is hibernated, and of one
+that was only not dismounted (volume.c).
+"""
 
 
-def _distrust_ntfs(probe: Probe) -> str | None:
+def _distrust_ntfs(probe: Probe) -> Distrust | None:
     """NTFS: its own dirty flag, and ntfs-3g for hibernation and the state of its log."""
     flags = _ntfs_volume_flags(probe.read)
     if flags is None:
-        return "its $Volume record is damaged"
-    reason = _bits(flags, {0x0001: "it is marked for a check (chkdsk)", 0x4000: "a check (chkdsk) was interrupted"})
-    if reason:
-        return reason
+        return Distrust(DIRTY, "its $Volume record is damaged")
+    dirty = _bits(flags, {0x0001: "it is marked for a check (chkdsk)", 0x4000: "a check (chkdsk) was interrupted"})
+    if dirty:
+        return dirty
     result = probe.run(["ntfs-3g.probe", "--readwrite", probe.node])
     if result.rc:
-        return NTFS_PROBE_REASONS.get(result.rc, f"ntfs-3g.probe does not call it clean: {result.complaint()}")
+        unclear = Distrust(DIRTY, f"ntfs-3g.probe does not call it clean: {result.complaint()}")
+        return NTFS_PROBE.get(result.rc, unclear)
     return None
 
 
@@ -287,36 +329,36 @@ def _ntfs_volume_flags(read: Read) -> int | None:
         attribute += length
 
 
-def _distrust_xfs(probe: Probe) -> str | None:
+def _distrust_xfs(probe: Probe) -> Distrust | None:
     """XFS: its superblock, and what xfs_logprint says of its log. Source: xfsprogs, libxfs/xfs_format.h, struct xfs_dsb."""
     superblock = probe.read(0, 512)
     magic, realtime_blocks, log_start = struct.unpack_from(">I12xQ24xQ", superblock)
     in_progress = superblock[126]
     (incompatible,) = struct.unpack_from(">I", superblock, 216)
     if magic != 0x58465342:
-        return "its superblock is damaged"
+        return Distrust(DIRTY, "its superblock is damaged")
     if in_progress:
-        return "its making was interrupted"
+        return Distrust(DIRTY, "its making was interrupted")
     if incompatible & 0x10:
-        return "it needs repair (xfs_repair)"
+        return Distrust(DIRTY, "it needs repair (xfs_repair)")
     if not log_start:
-        return "its log is on another device"
+        return Distrust(DIRTY, "its log is on another device")
     if realtime_blocks:
-        return "it has a realtime section"
+        return Distrust(UNMAPPABLE, "it has a realtime section")
     result = probe.run(["xfs_logprint", "-t", probe.node])
     if result.rc == 0 and "state: <CLEAN>" in result.out:
         return None
     if "state: <DIRTY>" in result.out:
-        return "its log was not replayed"
-    return f"xfs_logprint does not call it clean: {result.complaint()}"
+        return Distrust(DIRTY, "its log was not replayed")
+    return Distrust(DIRTY, f"xfs_logprint does not call it clean: {result.complaint()}")
 
 
-def _distrust_btrfs(probe: Probe) -> str | None:
+def _distrust_btrfs(probe: Probe) -> Distrust | None:
     """btrfs: the log of its superblock at 64 KiB (btrfs on-disk format: magic at 0x40, log_root at 0x60)."""
     superblock = probe.read(0x10000, 0x80)
     if superblock[0x40:0x48] != b"_BHRfS_M":
-        return "its superblock is damaged"
-    return "its log was not replayed" if any(superblock[0x60:0x68]) else None
+        return Distrust(DIRTY, "its superblock is damaged")
+    return Distrust(DIRTY, "its log was not replayed") if any(superblock[0x60:0x68]) else None
 
 
 CHECKS: dict[str, Check] = {

@@ -14,7 +14,7 @@ from ..errors import ImagingError
 from .boot_mode import BOOT_TYPES, boot_mode
 from .command import MissingTool, RunCommand
 from .file_tree import ExtTree, FileTree, NtfsTree
-from .filesystems import CHECKS, HIBERNATED, MAPPED, Content, detect, distrust_node
+from .filesystems import CHECKS, DIRTY, HIBERNATED, MAPPED, UNMAPPABLE, Content, detect, distrust_node
 from .mounted_tree import mounted_tree
 from .owners import inner_table
 from .partclone import used_blocks
@@ -80,7 +80,9 @@ WAYS_OUT: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class PartitionFacts:
-    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell, and ``reason`` says why it is not clean.
+    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell.
+
+    ``distrust`` is the kind of distrust (``disk.filesystems``) in its file system, empty when there is none, and ``reason`` says why.
 
     ``file_system_size`` and ``used`` are None where nothing can tell them: used of a file system that is not clean, or is never mapped.
     ``number`` is ``WHOLE_DISK`` of a disk that holds one thing, without a partition table.
@@ -93,8 +95,9 @@ class PartitionFacts:
     type: str
     content: str
     label: str
-    clean: bool | None
-    reason: str
+    clean: bool | None = None
+    distrust: str = ""
+    reason: str = ""
     file_system_size: int | None = None
     used: int | None = None
     systems: list[System] = field(default_factory=list)
@@ -199,7 +202,7 @@ class _Look:
     def at(self, partition: Partition) -> PartitionFacts:
         """Look at one of them."""
         facts = PartitionFacts(
-            partition.number, partition.node, partition.start, partition.size, partition.type, "", "", None, ""
+            partition.number, partition.node, partition.start, partition.size, partition.type, "", ""
         )
         if self._table is not None and self._table.is_extended(partition):
             return facts
@@ -235,9 +238,11 @@ class _Look:
             )
 
     def _check(self, facts: PartitionFacts, content: Content, node: str) -> PartitionFacts:
-        reason = distrust_node(self._run, content, node, facts.size) or ""
-        used = self._used(facts, node) if not reason and content.type in MAPPED else None
-        return replace(facts, clean=not reason, reason=reason, used=used)
+        doubt = distrust_node(self._run, content, node, facts.size)
+        if doubt:
+            clean = None if doubt.kind == UNMAPPABLE else False
+            return replace(facts, clean=clean, distrust=doubt.kind, reason=doubt.reason)
+        return replace(facts, clean=True, used=self._used(facts, node) if content.type in MAPPED else None)
 
     def _used(self, facts: PartitionFacts, node: str) -> int | None:
         """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
@@ -262,8 +267,8 @@ class _Look:
             if facts.content == "ntfs":
                 found = find_windows(tree)
                 systems = [found] if found else []
-                if facts.reason == HIBERNATED and not _is_hibernated(tree):
-                    facts = replace(facts, reason=NOT_DISMOUNTED)
+                if facts.distrust == HIBERNATED:
+                    facts = _tell_hibernation(facts, tree)
             else:
                 systems = find_linux(tree)
                 facts = replace(facts, hibernated=find_hibernation(tree))
@@ -280,6 +285,8 @@ class _Look:
         with open(self._path, "rb", buffering=0) as disk:
             return os.pread(disk.fileno(), max(0, min(length, partition.size - offset)), partition.start + offset)
 
+
+IS_HIBERNATED = "Windows is hibernated or was shut down with fast startup"
 
 NOT_DISMOUNTED = (
     "Windows did not dismount it, and is not hibernated in it: it was unplugged or lost power, or a Windows elsewhere has it open, "
@@ -299,10 +306,12 @@ def _tree(run: RunCommand, kind: str, node: str) -> Iterator[FileTree | None]:
         yield ExtTree(run, node) if kind in EXT else None
 
 
-def _is_hibernated(tree: FileTree) -> bool:
-    """Whether a Windows is hibernated in this NTFS. ntfs-3g.probe says the same of one that was only not dismounted (ntfs-3g: volume.c)."""
+def _tell_hibernation(facts: PartitionFacts, tree: FileTree) -> PartitionFacts:
+    """Tell an NTFS in which a Windows is hibernated from one that was only not dismounted, by the file that holds what was in memory."""
     found = tree.find("/hiberfil.sys")
-    return found is not None and tree.head(found, 4).lower() == b"hibr"
+    if found is not None and tree.head(found, 4).lower() == b"hibr":
+        return replace(facts, reason=IS_HIBERNATED)
+    return replace(facts, distrust=DIRTY, reason=NOT_DISMOUNTED)
 
 
 def _describe(content: Content) -> str:
@@ -349,9 +358,9 @@ def _against(facts: PartitionFacts) -> Iterator[Finding]:
     if facts.hibernated:
         evidence = f"the signature of its swap file {facts.hibernated} says so"
         yield _finding("hibernated", facts, f"{where} holds a hibernated Linux", evidence)
-    if facts.reason == HIBERNATED:
+    if facts.distrust == HIBERNATED:
         yield _finding("hibernated", facts, f"{where} is hibernated", facts.reason)
-    elif facts.clean is False and not _is_only_unmappable(facts.reason):
+    elif facts.distrust == DIRTY:
         yield _finding("dirty", facts, f"{where} is not clean", facts.reason)
     for system in facts.systems:
         if system.problem:
@@ -363,13 +372,6 @@ def _against(facts: PartitionFacts) -> Iterator[Finding]:
     if facts.unread:
         words = f"{where} can't be looked into, so that it can't be said whether a Windows in it was generalized"
         yield replace(_finding("unknown_state", facts, words, facts.unread), way_out=LOOK_AGAIN)
-
-
-def _is_only_unmappable(reason: str) -> bool:
-    """Whether a file system is merely one whose map can't be used."""
-    return reason.startswith(
-        ("it is a FAT12", "only one of its allocation", "it has more than one allocation", "it has a realtime")
-    )
 
 
 def _finding(name: str, facts: PartitionFacts, words: str, evidence: str) -> Finding:

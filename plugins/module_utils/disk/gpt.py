@@ -39,6 +39,12 @@ MBR_ENTRY = struct.Struct("<4xB3xII")
 """Type, first sector and count of sectors of one of the four entries of an MBR (UEFI 2.10, table 5.2)."""
 
 MBR_ENTRIES = range(446, 510, MBR_ENTRY.size)
+BOOT_INDICATORS = (0x00, 0x80)
+"""What each of them begins with."""
+
+BOOT_SIGNATURE = b"\x55\xaa"
+"""What a boot record of 512 bytes ends with (UEFI 2.10, table 5.1)."""
+
 MOST_SECTORS = 0xFFFFFFFF
 """What an MBR says of a disk that is too large for it."""
 
@@ -133,6 +139,18 @@ def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list
 def protective_entry(boot_sector: bytes) -> bool:
     """Whether an MBR says that the disk has a GPT (UEFI 2.10, section 5.2.3)."""
     return any(MBR_ENTRY.unpack_from(boot_sector, offset)[0] == PROTECTIVE_TYPE for offset in MBR_ENTRIES)
+
+
+def names_partitions(boot_sector: bytes) -> bool:
+    """Whether a boot sector has an MBR with partitions in it, and not code or text where these would be.
+
+    One that begins with this very sector is none: mkfs.fat and others can make it, of the whole file system, for Windows' sake.
+    """
+    if len(boot_sector) < SMALLEST_SECTOR or not boot_sector.endswith(BOOT_SIGNATURE):
+        return False
+    entries = [MBR_ENTRY.unpack_from(boot_sector, offset) for offset in MBR_ENTRIES]
+    plausible = all(boot_sector[offset] in BOOT_INDICATORS for offset in MBR_ENTRIES)
+    return plausible and any(kind and start and count for kind, start, count in entries)
 
 
 def unannounced_partitions(read: Read, sector_size: int) -> int:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
-from .devices import describe
+from .devices import Disk
 from .filesystems import CHECKS, detect, distrust_node
+from .identity import selected_disk
 from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
@@ -56,20 +58,32 @@ GROWERS = {
 class Growth:
     """What was, or would be, done. Sizes in bytes."""
 
-    number: int
+    partition: int
     content: str
     old_size: int
     new_size: int
     changed: bool
 
 
-def grow(run: RunCommand, device: str, which: str, write: bool, patience: float = PATIENCE) -> Growth:
+def grow(
+    run: RunCommand,
+    device: str,
+    which: str,
+    write: bool,
+    expect: Mapping[str, Any] | None = None,
+    patience: float = PATIENCE,
+) -> Growth:
     """Have a partition and its file system reach as far as the disk allows; raises ImagingError, with nothing changed if that can be.
 
-    ``which`` is "last", or the name or number of a partition. What another program holds is waited for, for ``patience`` seconds each time.
+    ``which`` is "last", or the name or number of a partition, ``expect`` what the disk is recognised by (``identity.selected_disk``). What
+    another program holds is waited for, for ``patience`` seconds each time.
     """
     settle(run, patience)
-    disk = describe(run, device)
+    with selected_disk(run, device, expect or {}) as disk:
+        return _grow(run, disk, which, write, patience)
+
+
+def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float) -> Growth:
     if disk.target_refusals:
         raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
     table = read_partition_table(run, disk.path)
@@ -96,10 +110,10 @@ def grow(run: RunCommand, device: str, which: str, write: bool, patience: float 
         return Growth(partition.number, content.type, partition.size, partition.size, False)
     if content.type in CHECKS:
         with partition_node(run, disk.path, partition) as node:
-            reason = distrust_node(run, content, node, partition.size)
-        if reason:
+            doubt = distrust_node(run, content, node, partition.size)
+        if doubt:
             raise ImagingError(
-                f"Partition {partition.number} of {disk.path} can't be grown: {reason}. Nothing was changed."
+                f"Partition {partition.number} of {disk.path} can't be grown: {doubt.reason}. Nothing was changed."
             )
     for program in ("sfdisk", *grower.programs):
         run([program, "-V"])  # raises when it is missing, before anything is changed

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
 import struct
 import uuid
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
-from .devices import Disk
+from .command import RunCommand
+from .devices import Disk, describe, resolve
 from .raw_io import logical_sector_size
 
 IDENTITY = {
@@ -27,6 +29,16 @@ IDENTITY = {
 }
 """What a disk is recognised by, and the type of each. What is not known of a disk is empty, or 0, and compared as that."""
 
+DISK_ARGUMENTS: dict[str, Any] = {
+    "device": {"type": "path", "required": True},
+    "expect": {
+        "type": "dict",
+        "default": {},
+        "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
+    },
+}
+"""The arguments of every module that works on one disk, for Ansible; the documentation fragment ``disk`` describes them."""
+
 BLKGETDISKSEQ = 0x80081280
 """Of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
 
@@ -39,6 +51,10 @@ MBR_SIGNATURE = b"\x55\xaa"
 """At byte 510; the disk's signature is at byte 440 (UEFI specification, table 5-1)."""
 
 UNREADABLE = "unreadable"
+
+
+class AnotherDisk(ImagingError):
+    """A disk is not the one that was selected, or can't be known to be."""
 
 
 def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
@@ -57,30 +73,49 @@ def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
 
 def look_at(disk: Disk) -> dict[str, Any]:
     """What a disk is recognised by that nobody holds yet; raises ImagingError when it can't be opened."""
-    try:
-        descriptor = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ImagingError(f"{disk.path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
-    try:
+    with _opened(disk.path) as descriptor:
         return identify(disk, descriptor)
+
+
+@contextlib.contextmanager
+def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any]) -> Iterator[Disk]:
+    """The disk at ``device``, for work that can't hold it; raises AnotherDisk unless it is as ``expect`` says (see :func:`check_same`).
+
+    It stays open meanwhile, because the kernel gives the name of a disk to no other one as long as it is open.
+    """
+    path, _found = resolve(device)
+    with _opened(path) as descriptor:
+        disk = describe(run, path)
+        check_same(path, expect, identify(disk, descriptor))
+        yield disk
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ImagingError(f"{path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise ImagingError unless a disk is the one that was selected; what is None or missing in ``expected`` is not compared."""
+    """Raise AnotherDisk unless a disk is the one that was selected; what is None or missing in ``expected`` is not compared."""
     for name in sorted(IDENTITY, key=lambda name: name != "boot_id"):
         was, now = expected.get(name), found[name]
         if was is None or was == now:
             continue
         if name == "boot_id":
-            raise ImagingError(
-                f"This machine was restarted since {path} was selected, so that another disk may have that name now. Nothing was written. "
+            raise AnotherDisk(
+                f"This machine was restarted since {path} was selected, so that another disk may have that name now. It was not touched. "
                 "Run again, and look at the disks once more."
             )
-        raise ImagingError(
+        raise AnotherDisk(
             f"{path} is not the disk that was selected: its {name} was {was!r} and is now {now!r}. "
-            "Nothing was written. Disks may have been plugged in or swapped: run again."
+            "It was not touched. Disks may have been plugged in or swapped: run again."
         )
 
 

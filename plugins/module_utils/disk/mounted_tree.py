@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import stat
-from typing import Any, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ImagingError
 from .file_tree import LARGEST_FILE, LARGEST_SAVED, FileTree
@@ -47,6 +48,9 @@ REASONS = {
     errno.EPERM: "only root may have it do that",
 }
 
+TOP = {"subvolid": "5"}
+"""Option for the subvolume of a btrfs that all others are in. Without it, what is mounted is the one that is set as default."""
+
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 SUBVOLUME = 256
@@ -55,16 +59,15 @@ SUBVOLUME = 256
 MOST_SUBVOLUMES = 64
 """So many are looked into; a system's own are few."""
 
+DEEPEST_SUBVOLUME = 2
+"""So many levels of them: /@/var and /@/swap, and not the snapshots below /@/.snapshots."""
+
 
 @contextlib.contextmanager
 def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
     """Mount the file system of one of the kinds in ``OPTIONS`` on a block device; raises ImagingError when this kernel can't, or may not."""
-    try:
-        root = _mount(kind, node)
-    except OSError as error:
-        reason = REASONS.get(error.errno or 0, str(error.strerror))
-        raise ImagingError(f"this machine's kernel can't mount it to be read ({reason})") from error
-    tree = MountedTree(root, subvolumes=kind == "btrfs")
+    top = functools.partial(_mount, kind, node, **TOP) if kind == "btrfs" else None
+    tree = MountedTree(_mount(kind, node), top)
     try:
         yield tree
     finally:
@@ -72,11 +75,11 @@ def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
 
 
 class MountedTree(FileTree):
-    """The files below a folder that is open as a descriptor, which :meth:`close` closes. With ``subvolumes`` it is that of a btrfs."""
+    """The files below a folder that is open as a descriptor, which :meth:`close` closes. ``top`` opens the topmost folder of a btrfs."""
 
-    def __init__(self, root: int, subvolumes: bool = False) -> None:
+    def __init__(self, root: int, top: Callable[[], int] | None = None) -> None:
         self._root = root
-        self._subvolumes = subvolumes
+        self._top = top
         self._below: list[MountedTree] = []
 
     def close(self) -> None:
@@ -86,17 +89,36 @@ class MountedTree(FileTree):
         os.close(self._root)
 
     def roots(self) -> list[FileTree]:
-        """Its own, and on btrfs those of the subvolumes in it: many systems have theirs in @, @rootfs or root."""
-        if self._subvolumes and not self._below:
-            for name in sorted(self.names("/")):
-                descriptor = self._open(name, os.O_PATH | os.O_NOFOLLOW)
-                if descriptor is not None:
-                    tree = MountedTree(descriptor)
-                    if os.fstat(descriptor).st_ino == SUBVOLUME and len(self._below) < MOST_SUBVOLUMES:
-                        self._below.append(tree)
-                    else:
-                        tree.close()
+        """Its own, and on btrfs that of the topmost subvolume, and those in both: many systems have theirs in @, @rootfs or root."""
+        if self._top is not None:
+            top, self._top = self._top, None
+            known = {os.fstat(self._root).st_dev}
+            level = [self, *self._keep([top()], known)]
+            for _depth in range(DEEPEST_SUBVOLUME):
+                level = [below for tree in level for below in self._keep(tree._subvolumes(), known)]
         return [self, *self._below]
+
+    def _keep(self, descriptors: Iterable[int], known: set[int]) -> list[MountedTree]:
+        """Keep what is open as these descriptors, except what is in ``known`` by the number of its device: each subvolume has one of its own."""
+        kept = []
+        for descriptor in descriptors:
+            device = os.fstat(descriptor).st_dev
+            if device in known or len(known) > MOST_SUBVOLUMES:
+                os.close(descriptor)
+                continue
+            known.add(device)
+            kept.append(MountedTree(descriptor))
+            self._below.append(kept[-1])
+        return kept
+
+    def _subvolumes(self) -> Iterator[int]:
+        """Descriptors of the subvolumes in its root."""
+        for name in sorted(self.names("/")):
+            descriptor = self._open(name, os.O_PATH | os.O_NOFOLLOW)
+            if descriptor is not None and os.fstat(descriptor).st_ino == SUBVOLUME:
+                yield descriptor
+            elif descriptor is not None:
+                os.close(descriptor)
 
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor of something; None when it is not there."""
@@ -174,18 +196,22 @@ def _read(descriptor: int, length: int, path: str) -> bytes:
         raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
 
 
-def _mount(kind: str, node: str) -> int:
-    """A descriptor of the root of a detached mount; raises OSError."""
-    context = _call(FSOPEN, kind.encode(), ctypes.c_uint(CLOSE_ON_EXEC))
+def _mount(kind: str, node: str, **options: str) -> int:
+    """A descriptor of the root of a detached mount with these options, and those of its kind; raises ImagingError."""
     try:
-        _configure(context, SET_STRING, "source", node)
-        for name, value in OPTIONS[kind].items():
-            _configure(context, SET_STRING if value else SET_FLAG, name, value)
-        _configure(context, CREATE, "", "")
-        attributes = READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS
-        return _call(FSMOUNT, ctypes.c_int(context), ctypes.c_uint(CLOSE_ON_EXEC), ctypes.c_uint(attributes))
-    finally:
-        os.close(context)
+        context = _call(FSOPEN, kind.encode(), ctypes.c_uint(CLOSE_ON_EXEC))
+        try:
+            _configure(context, SET_STRING, "source", node)
+            for name, value in {**OPTIONS[kind], **options}.items():
+                _configure(context, SET_STRING if value else SET_FLAG, name, value)
+            _configure(context, CREATE, "", "")
+            attributes = READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS
+            return _call(FSMOUNT, ctypes.c_int(context), ctypes.c_uint(CLOSE_ON_EXEC), ctypes.c_uint(attributes))
+        finally:
+            os.close(context)
+    except OSError as error:
+        reason = REASONS.get(error.errno or 0, str(error.strerror))
+        raise ImagingError(f"this machine's kernel can't mount it to be read ({reason})") from error
 
 
 def _configure(context: int, command: int, name: str, value: str) -> None:

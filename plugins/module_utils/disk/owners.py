@@ -9,20 +9,24 @@ permission to leave anything out.
 
 | owner | how it is known | decision |
 |---|---|---|
-| a partition table inside the partition, with entries | blkid's PTTYPE, and the entries | whole |
+| a partition table inside the partition, with entries | blkid's PTTYPE, and the entries of an MBR | whole |
 | dm-verity, its hash tree in a partition of its own | blkid's type | every file system of the disk whole |
 | dm-verity, its hash tree behind the file system | its superblock | whole |
 | Android Verified Boot | its footer in the partition, its vbmeta in another one | whole; every file system of the disk whole |
 | ChromeOS | the partition's type: its hash trees have no superblock | whole |
 | dm-integrity with its tags elsewhere, dm-snapshot | blkid's type | every file system of the disk whole |
+| dm-cache, dm-writecache, dm-clone, dm-thin, set up without LVM | their superblock | every file system of the disk whole |
+| shadow copies of Windows | their catalog | whole: they need what was freed since |
 | RAID (md, firmware), LVM, bcache, dm-integrity, VDO, DRBD, Stratis, LUKS, BitLocker | blkid's type is theirs | whole, as all that is not mapped |
 | LDM (dynamic disks), Storage Spaces | the partition's type | whole |
 """
 
 from __future__ import annotations
 
+import struct
+
 from .filesystems import Content
-from .gpt import MBR_ENTRIES, MBR_ENTRY, SMALLEST_SECTOR, Read
+from .gpt import SMALLEST_SECTOR, Read, names_partitions
 
 CHROMEOS = "it belongs to ChromeOS, which keeps hashes of every block"
 
@@ -45,6 +49,19 @@ COVERING = {
 }
 """What covers the blocks of another partition, used or not, by blkid's names."""
 
+COVERING_SUPERBLOCKS = {
+    (32, struct.pack("<Q", 0o6142003)): "a cache of the device mapper",
+    (32, struct.pack("<Q", 0x8AF27F64)): "a clone of the device mapper",
+    (32, struct.pack("<Q", 27022010)): "thin volumes of the device mapper",
+    (0, struct.pack("<II", 0x23489321, 1)): "a write cache of the device mapper",
+    (0, struct.pack("<II", 0x23489321, 2)): "a write cache of the device mapper",
+}
+"""Others of that kind, which blkid does not know: where in their superblock their mark is, and what it is (Linux, drivers/md:
+dm-cache-metadata.c, dm-clone-metadata.c, dm-thin-metadata.c, dm-writecache.c)."""
+
+SUPERBLOCK = 64
+"""Bytes that hold all of these."""
+
 VBMETA = b"AVB0"
 FOOTER = b"AVBf"
 FOOTER_SIZE = 64
@@ -53,35 +70,73 @@ FOOTER_SIZE = 64
 VERITY = b"verity\0\0"
 """What the superblock of a hash tree begins with (cryptsetup: "DMVerity", on-disk format)."""
 
+SHADOW_COPIES = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
+"""What the header of Windows' shadow copies begins with, and each block of their catalog (libvshadow: "Volume Shadow Snapshot (VSS) format")."""
+
+SHADOW_HEADER = 0x1E00
+"""Where in a volume that header is."""
+
+CATALOG_AT, NEXT_AT = 48, 40
+"""Where in the header lies the place of the first block of the catalog, and in a block that of the next one; 0 is none."""
+
+CATALOG_BLOCK, CATALOG_ENTRY = 0x4000, 128
+"""Bytes. The head of a block is as long as an entry."""
+
+CATALOG_BLOCKS = 64
+"""More than a catalog has: a volume has 512 shadow copies at the most, with two entries each."""
+
+SHADOW_COPY = (2, 3)
+"""Types of the entries that a shadow copy has."""
+
 SEARCHED = 1 << 20
 """Bytes behind a file system in which a hash tree may begin: it follows the last block, aligned to its own block size."""
 
 
 def inner_table(content: Content, read: Read) -> str:
     """Why a partition is a disk of its own, as that of a virtual machine, or nothing. An empty table is none: some file systems show one."""
-    if not content.partition_table:
+    kind = content.partition_table
+    if not kind or (kind == "dos" and not names_partitions(read(0, SMALLEST_SECTOR))):
         return ""
-    if content.partition_table == "dos":
-        boot_sector = read(0, SMALLEST_SECTOR).ljust(SMALLEST_SECTOR, b"\0")
-        entries = (MBR_ENTRY.unpack_from(boot_sector, offset) for offset in MBR_ENTRIES)
-        if not any(kind and count for kind, _start, count in entries):
-            return ""
-    return f"it holds a partition table ({content.partition_table}) of its own, beside what looks like {content.type or 'nothing known'}"
+    return f"it holds a partition table ({kind}) of its own, beside what looks like {content.type or 'nothing known'}"
 
 
 def covering(content: Content, read: Read) -> str:
     """What in this partition covers the blocks of another one, in words, or nothing."""
-    if not content.type and read(0, len(VBMETA)) == VBMETA:
+    if content.type:
+        return COVERING.get(content.type, "")
+    superblock = read(0, SUPERBLOCK)
+    if superblock.startswith(VBMETA):
         return "hashes of Android Verified Boot"
-    return COVERING.get(content.type, "")
+    return next((what for (at, magic), what in COVERING_SUPERBLOCKS.items() if superblock.startswith(magic, at)), "")
 
 
 def covered(read: Read, size: int, file_system_size: int | None) -> str:
-    """Why every block of a file system matters, by what lies behind it in its own partition of ``size`` bytes, or nothing."""
+    """Why every block of a file system matters, by what else lies in its own partition of ``size`` bytes, or nothing."""
     if read(size - FOOTER_SIZE, len(FOOTER)) == FOOTER:
         return "hashes of Android Verified Boot cover all of it"
     if file_system_size is not None and 0 < file_system_size < size:
         behind = read(file_system_size, min(SEARCHED, size - file_system_size))
         if any(behind.startswith(VERITY, place) for place in range(0, len(behind), SMALLEST_SECTOR)):
             return "a hash tree of dm-verity behind it covers all of it"
+    if _has_shadow_copies(read, size):
+        return "it has shadow copies, which need blocks that were freed since (to remove them: vssadmin delete shadows /all)"
     return ""
+
+
+def _has_shadow_copies(read: Read, size: int) -> bool:
+    """Whether there are shadow copies of a volume of ``size`` bytes, or a catalog of them that can't be read."""
+    header = read(SHADOW_HEADER, CATALOG_ENTRY)
+    if not header.startswith(SHADOW_COPIES):
+        return False
+    (place,) = struct.unpack_from("<Q", header, CATALOG_AT)
+    for _block in range(CATALOG_BLOCKS):
+        if not place:
+            return False
+        block = read(place, CATALOG_BLOCK) if place + CATALOG_BLOCK <= size else b""
+        if not block.startswith(SHADOW_COPIES):
+            return True
+        entries = range(CATALOG_ENTRY, len(block) - 8, CATALOG_ENTRY)
+        if any(struct.unpack_from("<Q", block, at)[0] in SHADOW_COPY for at in entries):
+            return True
+        (place,) = struct.unpack_from("<Q", block, NEXT_AT)
+    return True

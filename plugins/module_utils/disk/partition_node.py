@@ -13,13 +13,11 @@ from typing import Iterator
 
 from ..errors import ImagingError
 from .command import RunCommand
+from .kernel_partitions import KernelPartition, kernel_partitions
 from .partition_table import Partition
 
 BLKFLSBUF = 0x1261
 """Forget what the kernel has cached of a block device (linux/fs.h)."""
-
-KERNEL_SECTOR = 512
-"""Bytes. The kernel counts in these below /sys, whatever the disk's sectors are."""
 
 
 class NoNode(ImagingError):
@@ -44,32 +42,17 @@ def partition_node(run: RunCommand, disk: str, partition: Partition, writable: b
 def kernel_node(disk: str, partition: Partition) -> str | None:
     """The kernel's block device of a partition, or None unless it has one with the same start and size."""
     try:
-        device = os.stat(disk)
-        if not stat.S_ISBLK(device.st_mode):
-            return None
-        folder = f"/sys/dev/block/{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}"
-        for name in os.listdir(folder):
-            child = os.path.join(folder, name)
-            if not os.path.exists(os.path.join(child, "partition")):
-                continue
-            numbers = [_read(child, "partition"), _read(child, "start"), _read(child, "size")]
-            start, size = partition.start // KERNEL_SECTOR, partition.size // KERNEL_SECTOR
-            node = "/dev/" + name.replace("!", "/")
-            if numbers == [str(partition.number), str(start), str(size)] and _is_device(node, _read(child, "dev")):
-                return node
+        known = kernel_partitions(disk).get(partition.number)
+        if known and (known.start, known.size) == (partition.start, partition.size) and _is_device(known):
+            return known.node
     except OSError:
         pass
     return None
 
 
-def _read(folder: str, name: str) -> str:
-    with open(os.path.join(folder, name), encoding="ascii") as file:
-        return file.read().strip()
-
-
-def _is_device(node: str, numbers: str) -> bool:
-    found = os.stat(node)
-    return stat.S_ISBLK(found.st_mode) and f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" == numbers
+def _is_device(known: KernelPartition) -> bool:
+    found = os.stat(known.node)
+    return stat.S_ISBLK(found.st_mode) and f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" == known.device
 
 
 @contextlib.contextmanager

@@ -17,15 +17,14 @@ from typing import Any, Iterator, Mapping
 from ..errors import ImagingError
 from .command import RunCommand
 from .filesystems import detect
-from .gpt import MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read, unannounced_partitions
+from .gpt import BOOT_SIGNATURE, MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read, unannounced_partitions
 from .raw_io import logical_sector_size
 
 NO_TABLE = "does not contain a recognized partition table"
 PARTITION_LIMIT = 4096
 
 BOOT_RECORD = 512
-BOOT_SIGNATURE = b"\x55\xaa"
-"""Bytes of a boot record, and what its last two are (UEFI 2.10, table 5.1)."""
+"""Bytes of a boot record."""
 
 EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""

@@ -252,10 +252,8 @@ class RawDisk:
         try:
             _patiently(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
         except OSError as error:
-            if (
-                error.errno == errno.EINVAL
-            ):  # a device that can't have partitions, such as a loop device without partition scan
-                return None
+            if error.errno == errno.EINVAL:
+                return f"The kernel looks for no partition table on {self.path}."
             who = in_words(openers_of(self.path)) if error.errno == errno.EBUSY else ""
             return (
                 f"The kernel did not read the new partition table of {self.path} ({error.strerror}"

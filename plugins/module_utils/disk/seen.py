@@ -9,7 +9,7 @@ By these a system finds its partitions when it starts, and decides what they bel
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping
+from typing import Any, Mapping, TypedDict
 
 from ..errors import ImagingError
 from ..printable import printable
@@ -23,10 +23,31 @@ LONGEST = 1024
 """Characters of a text. blkid's longest, the labels of UDF and HFS+, have fewer than 256."""
 
 
-def note(content: Content) -> dict[str, Any]:
+class Note(TypedDict):
+    """What is noted; the fields are those of ``Content``."""
+
+    type: str
+    uuid: str
+    label: str
+    partition_table: str
+    stray: str
+    ambivalent: bool
+
+
+def note(content: Content) -> Note:
     """What is noted of a content."""
-    texts = {name: printable(getattr(content, name))[:LONGEST] for name in TEXTS}
-    return {**texts, "ambivalent": content.ambivalent}
+    return Note(
+        type=_text(content.type),
+        uuid=_text(content.uuid),
+        label=_text(content.label),
+        partition_table=_text(content.partition_table),
+        stray=_text(content.stray),
+        ambivalent=content.ambivalent,
+    )
+
+
+def _text(said: str) -> str:
+    return printable(said)[:LONGEST]
 
 
 def read_note(value: Any) -> Content:

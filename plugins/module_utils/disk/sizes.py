@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How large a file system says that it is, by its first bytes."""
+"""How large a file system or swap area says that it is, by its first bytes."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ def _exfat_size(head: bytes) -> int:
     return int(struct.unpack_from("<Q", head, 72)[0] << min(head[108], 12))
 
 
+def _swap_size(head: bytes) -> int:
+    # The mark ends the first page. Version at 1024 and number of the last page at 1028, in the byte order of whoever made it (Linux: linux/swap.h).
+    for page in (4096, 8192, 16384, 32768, 65536):
+        order = "<" if head[1024:1028] == b"\1\0\0\0" else ">"
+        if head[page - 10 : page] == b"SWAPSPACE2":
+            return int((struct.unpack_from(f"{order}I", head, 1028)[0] + 1) * page)
+    return 0  # of the first version, whose header does not say it
+
+
 SIZES: dict[str, Callable[[bytes], int]] = {
     "ext2": _ext_size,
     "ext3": _ext_size,
@@ -56,6 +65,7 @@ SIZES: dict[str, Callable[[bytes], int]] = {
     "ntfs": _ntfs_size,
     "xfs": _xfs_size,
     "btrfs": _btrfs_size,
+    "swap": _swap_size,
 }
 """By blkid's names of file systems."""
 

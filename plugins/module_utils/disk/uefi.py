@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from ..private_files import scratch_folder
 from .command import MissingTool, RunCommand
-from .devices import describe
+from .devices import Disk
 from .file_tree import FatTree
 from .filesystems import detect
 from .firmware import FIRMWARE, ensure_entry, obstacle, partition_id
+from .identity import selected_disk
 from .loaders import FALLBACK_FOLDER, BootChoice, Loader, Loaders, fallback_name, read_loaders
 from .partition_node import NoNode, flush, partition_node
 from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
@@ -59,17 +60,23 @@ def make_bootable(
     device: str,
     write: bool,
     choices: Sequence[BootChoice] = (),
+    expect: Mapping[str, Any] | None = None,
     firmware: str = FIRMWARE,
     patience: float = PATIENCE,
 ) -> Boot:
     """Look at a disk's EFI system partition and have it start; raises ImagingError when what was done is not there afterwards.
 
-    ``choices`` are what the firmware of the disk's reference starts, the first first. A disk without an EFI system partition is left alone.
-    Where something can't be looked at, nothing is made, and a warning says so.
+    ``choices`` are what the firmware of the disk's reference starts, the first first, and ``expect`` what the disk is recognised by
+    (``identity.selected_disk``). A disk without an EFI system partition is left alone. Where something can't be looked at, nothing is made,
+    and a warning says so.
     """
-    boot = Boot()
     settle(run, patience)
-    disk = describe(run, device)
+    with selected_disk(run, device, expect or {}) as disk:
+        return _make_bootable(run, disk, write, choices, firmware)
+
+
+def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[BootChoice], firmware: str) -> Boot:
+    boot = Boot()
     table = read_partition_table(run, disk.path)
     esps = _read_esps(run, disk.path, table, choices, boot) if table else []
     if not esps:

@@ -22,7 +22,7 @@ from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
-from .seen import blkid_version, note
+from .seen import Note, blkid_version, note
 from .signatures import probed_ranges
 from .sizes import file_system_size
 
@@ -55,7 +55,7 @@ class PartitionUse:
     used: int
     method: str
     reason: str
-    seen: dict[str, Any] | None = None
+    seen: Note | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class UsedMap:
     warnings: list[str] = field(default_factory=list)
     reason: str = ""
     backup_gpt: tuple[tuple[int, int], ...] = ()
-    seen: dict[str, Any] | None = None
+    seen: Note | None = None
     blkid: str = ""
 
     def partitions_json(self) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedM
     return replace(used, ranges=ByteRanges.union(ranges), partitions=partitions, warnings=warnings)
 
 
-def _note(content: Content, unknown: str) -> dict[str, Any] | None:
+def _note(content: Content, unknown: str) -> Note | None:
     return None if unknown and content == Content() else note(content)
 
 
@@ -214,7 +214,7 @@ class _Mapper:
             self._warn_whole(partition, content, reason)
         elif content.type == SWAP:
             method = "swap header"
-            ranges = ByteRanges([(partition.start, partition.start + min(SWAP_HEADER, partition.size))])
+            ranges = self._swap_ranges(partition)
         elif content.type in MAPPED:
             ranges, reason = self._map(partition, content)
             method = "whole" if reason else MAPPED_BY
@@ -238,14 +238,21 @@ class _Mapper:
 
         return read
 
+    def _swap_ranges(self, partition: Partition) -> ByteRanges:
+        """The header of a swap area, and what lies behind the area: that is not its own."""
+        size = file_system_size(self._disk, partition.start, SWAP) or 0
+        header = (partition.start, min(partition.start + SWAP_HEADER, partition.end))
+        return ByteRanges([header, (min(partition.start + size, partition.end), partition.end)])
+
     def _map(self, partition: Partition, content: Content) -> tuple[ByteRanges, str]:
         """The used ranges of a file system, or why there is no telling."""
         try:
             with partition_node(self._run, self._disk, partition) as node:
                 size = file_system_size(self._disk, partition.start, content.type)
-                reason = covered(self._reader(partition), partition.size, size) or distrust_node(
-                    self._run, content, node, partition.size
-                )
+                reason = covered(self._reader(partition), partition.size, size)
+                doubt = None if reason else distrust_node(self._run, content, node, partition.size)
+                if doubt:
+                    reason = doubt.reason
                 if not reason:
                     used = used_blocks(self._run, content.type, node, partition.size)
                     start = partition.start
@@ -288,7 +295,7 @@ def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
 
 
 def _describe(
-    partition: Partition, content: Content, used: int, method: str, reason: str, seen: dict[str, Any] | None
+    partition: Partition, content: Content, used: int, method: str, reason: str, seen: Note | None
 ) -> PartitionUse:
     return PartitionUse(
         partition.number,

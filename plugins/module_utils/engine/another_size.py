@@ -47,7 +47,7 @@ def extent(header: ImageHeader, index: Index) -> Extent:
     """How far the content of an image reaches."""
     size, sector_size = header.geometry.disk_size, header.geometry.logical_sector_size
     label = _label(header)
-    if label not in ("gpt", "dos"):
+    if label not in ("gpt", "dos") or not any(_entries(header)):
         return Extent(size, size, "its content, of which no partition table says where it ends")
     ends = [
         (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")

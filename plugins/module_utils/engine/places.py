@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, TypedDict
 
 from ..printable import printable
 
@@ -15,7 +15,15 @@ MOST_RANGES = 100
 Range = Mapping[str, Any]
 
 
-def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Any) -> list[dict[str, Any]]:
+class NamedRange(TypedDict):
+    """From ``start`` to ``end``, the byte after the last one, in bytes of the disk; and the ``partition`` or partitions that it lies in."""
+
+    start: int
+    end: int
+    partition: str
+
+
+def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Any) -> list[NamedRange]:
     """``start`` and ``end`` (bytes of the disk) of each range, and the ``partition`` or partitions that it lies in.
 
     ``partitions`` are those of an image's header or of a used map, in any form that may have come from outside.

@@ -25,7 +25,11 @@ LARGEST_HEADER = 1 << 20
 SHOWN = 80
 """Characters that are shown of a value which can't be right."""
 
-EXPECTED = {str: "a text", int: "a whole number, within the disk", list: "a list of objects"}
+LARGEST_PLACE = 1 << 66
+"""Bytes. A partition may begin or end beyond the disk, as tables of disks that were copied onto smaller ones say. None is taken for larger
+than 2^54 sectors, of up to 4096 bytes."""
+
+EXPECTED = {str: "a text", int: f"a whole number from 0 to {LARGEST_PLACE - 1}", list: "a list of objects"}
 
 FIELDS: Mapping[str, Mapping[str, type]] = {
     "": dict.fromkeys(("created", "collection_version"), str),
@@ -106,7 +110,7 @@ class ImageHeader:
             raise ImagingError("The image's header lacks its disk, partition table or source.")
         geometry = Geometry.from_json(disk)
         for place, entry in (("", value), ("partition_table", table or {}), ("source", source)):
-            _check_fields(entry, place, geometry)
+            _check_fields(entry, place)
         return cls(
             geometry,
             _stream(value.get("stream")),
@@ -118,14 +122,14 @@ class ImageHeader:
         )
 
 
-def _check_fields(entry: Mapping[str, Any], place: str, geometry: Geometry) -> None:
+def _check_fields(entry: Mapping[str, Any], place: str) -> None:
     """Raise ImagingError when a known field has a value of another type than it should; a field may be missing, or null."""
     for name, kind in FIELDS[place].items():
         value = entry.get(name)
         if value is None:
             continue
         if kind is int:
-            right = is_whole(value) and 0 <= value <= geometry.disk_size
+            right = is_whole(value) and 0 <= value < LARGEST_PLACE
         elif kind is list:
             right = isinstance(value, list) and all(isinstance(each, dict) for each in value)
         else:
@@ -134,7 +138,7 @@ def _check_fields(entry: Mapping[str, Any], place: str, geometry: Geometry) -> N
             shown = repr(value)[:SHOWN] if isinstance(value, (str, float)) else f"a {type(value).__name__}"
             raise ImagingError(f"The image's header gives {shown} as {name}: expected {EXPECTED[kind]}.")
         for each in value if kind is list else ():
-            _check_fields(each, f"{place}.{name}", geometry)
+            _check_fields(each, f"{place}.{name}")
 
 
 def is_whole(value: Any) -> bool:

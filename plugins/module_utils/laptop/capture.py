@@ -16,10 +16,10 @@ from ..disk.command import RunCommand
 from ..disk.consistency import ConsistencyChecks
 from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
-from ..disk.used_map import UsedMap, read_used_map, wholly_used
+from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, UnreadableSectors
 from ..engine.pipeline import processors
-from ..engine.places import MOST_RANGES, describe_range, merge, name_ranges
+from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
@@ -59,6 +59,35 @@ class CaptureRequest:
     zero_bad_sectors: bool
     expect: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is known of a mapped disk, for a result. Sizes in bytes."""
+
+    device: str
+    model: str
+    serial: str
+    wwn: str
+    disk_size: int
+    used_bytes: int
+    partitions: list[PartitionUse]
+    past_cache: bool
+
+
+@dataclass(frozen=True)
+class Captured(Examined):
+    """What is known of a disk that was served to the controller; ``status`` is a packed ``engine.status.Status``."""
+
+    root_digest: str
+    bad_ranges: list[NamedRange]
+    bytes_read: int
+    used_chunks: int
+    sent_bytes: int
+    links_made: int
+    workers: int
+    zstd: str
+    status: str
 
 
 class SourceDisk(HeldDisk):
@@ -262,7 +291,7 @@ class CaptureSource:
             "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero."
         )
 
-    def bad_ranges(self) -> list[dict[str, Any]]:
+    def bad_ranges(self) -> list[NamedRange]:
         """What could not be read and counts as zeros, and where that lies."""
         found = merge(sorted(self._asked().bad_ranges))
         return name_ranges(found, self._disk.used.partitions_json())
@@ -279,8 +308,8 @@ class CaptureSource:
 
 def run_capture(
     run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
-) -> dict[str, Any]:
-    """Serve the controller until it has everything; returns the module's result."""
+) -> tuple[Captured, list[str]]:
+    """Serve the controller until it has everything; returns the module's result, and its warnings."""
     sent = 0
 
     def conversation(link: Link) -> None:
@@ -298,10 +327,9 @@ def run_capture(
             raise ImagingError("The controller ended the transfer before it asked for anything.")
         if not source.confirmed:
             raise ImagingError("The controller ended the transfer before the file systems of the disk were checked.")
-        found, bad = facts(disk), source.bad_ranges()
-        return dict(
-            found,
-            warnings=[*found["warnings"], *_zeroed(disk.raw.path, bad)],
+        bad = source.bad_ranges()
+        captured = Captured(
+            **vars(_examined(disk)),
             root_digest=capture.index.root_digest().hex(),
             bad_ranges=bad,
             bytes_read=source.bytes_read,
@@ -312,9 +340,10 @@ def run_capture(
             zstd=zstd.name,
             status=source.status().pack().decode(),
         )
+        return captured, [*disk.used.warnings, *_zeroed(disk.raw.path, bad)]
 
 
-def _zeroed(device: str, bad: list[dict[str, Any]]) -> list[str]:
+def _zeroed(device: str, bad: list[NamedRange]) -> list[str]:
     """What a person must know of an image that holds zeros for what can't be read."""
     if not bad:
         return []
@@ -325,23 +354,21 @@ def _zeroed(device: str, bad: list[dict[str, Any]]) -> list[str]:
     return [f"{said} The disk is failing: capture a healthy one."]
 
 
-def examine(run: RunCommand, request: CaptureRequest) -> dict[str, Any]:
-    """What a capture would find; reads no more than the used maps and the checks of file systems need, and stores nothing."""
+def examine(run: RunCommand, request: CaptureRequest) -> tuple[Examined, list[str]]:
+    """What a capture would find, and its warnings; reads no more than the used maps and the checks of file systems need, and stores nothing."""
     with SourceDisk(run, request) as disk:
         disk.map_used()
         disk.checked()
         disk.take_doubts()
-        return facts(disk)
+        return _examined(disk), disk.used.warnings
 
 
-def facts(disk: SourceDisk) -> dict[str, Any]:
-    """What is known of a mapped disk, for a result."""
-    return {
-        "device": disk.raw.path,
+def _examined(disk: SourceDisk) -> Examined:
+    return Examined(
+        device=disk.raw.path,
         **disk.identity(),
-        "disk_size": disk.geometry.disk_size,
-        "used_bytes": disk.used.ranges.total(),
-        "partitions": disk.used.partitions_json(),
-        "past_cache": disk.raw.past_cache,
-        "warnings": disk.used.warnings,
-    }
+        disk_size=disk.geometry.disk_size,
+        used_bytes=disk.used.ranges.total(),
+        partitions=disk.used.partitions,
+        past_cache=disk.raw.past_cache,
+    )

@@ -45,6 +45,10 @@ class HeldDisk:
         """What tells this disk from others, for a result."""
         return {"model": self.disk.model, "serial": self.disk.serial, "wwn": self.disk.wwn}
 
+    def table_id(self) -> str:
+        """Kind and id of the partition table that the disk has now, by which it is recognised as well."""
+        return str(identify(self.disk, self.raw.fileno())["table"])
+
     def __enter__(self) -> HeldDisk:
         return self
 

@@ -1,9 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The folder in which ``async_wrapper`` keeps a run's result for its controller: one for each run, named by its id.
+"""The folders that Ansible has for a run on a laptop.
 
-Who collects the result removes the folder. When nobody will, the module does: ``async_wrapper`` then has no place for the result, and ends.
+In one ``async_wrapper`` keeps the result for the controller; it is named by the run's id. Who collects the result removes the folder. When
+nobody will, the module does: ``async_wrapper`` then has no place for the result, and ends.
+
+In the other lie the module and its ticket. ``async_wrapper`` removes it, and the controller, unless all are killed.
 """
 
 from __future__ import annotations
@@ -11,11 +14,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 
-from ..private_files import remove_own_folder
+from ..private_files import SETTLED, remove_own_folder, settled
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
+
+FOLDER = re.compile(r"ansible-tmp-[0-9.]+-[0-9]+-[0-9]+")
+"""The names of the folders that Ansible makes for modules: time, process id, a random number (ansible.plugins.shell)."""
+
+TICKET = "ticket"
+"""The ticket's name in there."""
+
+OWN_MODULE = re.compile(r"AnsiballZ_image_(capture|restore|probe)\b.*")
+"""The names of the modules' files in there."""
 
 
 def job_folder(run_id: str) -> str | None:
@@ -48,11 +59,11 @@ def forget_uncollected(run_id: str, age: float) -> None:
     except OSError:
         return
     for other in others:
-        if other.name != run_id and _ended_before(other.path, time.time() - age):
+        if other.name != run_id and _ended(other.path, age):
             remove_own_folder(other.path)
 
 
-def _ended_before(folder: str, moment: float) -> bool:
+def _ended(folder: str, age: float) -> bool:
     try:
         for entry in os.scandir(folder):
             if not entry.is_file(
@@ -62,8 +73,51 @@ def _ended_before(folder: str, moment: float) -> bool:
             with open(entry.path, encoding="utf-8") as file:
                 job = json.load(file)
             # async_status: what says "started" and not "finished" still runs.
-            if ("started" in job and not job.get("finished")) or entry.stat().st_mtime > moment:
+            if ("started" in job and not job.get("finished")) or not settled(entry.stat().st_mtime, age):
                 return False
     except (OSError, ValueError, AttributeError):
         return False
     return True
+
+
+def forget_killed(ticket: str) -> None:
+    """Remove the folders of earlier runs' modules, which lie beside that of this run's ticket, if they and all that started them were killed.
+
+    Where a module runs, or async_wrapper waits for it, the folder is named in a command line. Where the ticket is still there, it is about to be
+    started. Never raises.
+    """
+    own = os.path.dirname(os.path.abspath(ticket))
+    try:
+        owner = os.stat(own).st_uid
+        others = [entry for entry in os.scandir(os.path.dirname(own)) if FOLDER.fullmatch(entry.name)]
+    except OSError:
+        return
+    killed = [entry for entry in others if entry.name != os.path.basename(own) and _abandoned(entry)]
+    running = _command_lines() if killed else b""
+    for entry in killed:
+        if os.fsencode(entry.name) not in running:
+            remove_own_folder(entry.path, owner)
+
+
+def _abandoned(folder: os.DirEntry[str]) -> bool:
+    """Whether a module of a transfer lies in a folder, and nobody is about to start it."""
+    try:
+        names = os.listdir(folder.path) if folder.is_dir(follow_symlinks=False) else []
+        if TICKET in names:
+            return settled(folder.stat(follow_symlinks=False).st_mtime, SETTLED)
+    except OSError:  # it has gone
+        return False
+    return any(OWN_MODULE.fullmatch(name) for name in names)
+
+
+def _command_lines() -> bytes:
+    """Those of all processes that can be seen."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit():
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    found.append(file.read())
+        except OSError:
+            continue  # it has ended
+    return b"\n".join(found)

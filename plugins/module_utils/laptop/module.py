@@ -9,11 +9,12 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
-from ..disk.identity import IDENTITY
+from ..disk.identity import DISK_ARGUMENTS
 from ..engine.goal import DISCARD, UNUSED
 from ..engine.level import AUTO
 from ..errors import ImagingError
 from ..stream.listener import LOOPBACK
+from .job import forget_killed
 from .session import Session, Terminated, arm_termination
 from .ticket import Ticket
 
@@ -25,17 +26,12 @@ OPENSSH = "openssh"
 SSH_CLIENTS = (PARAMIKO, OPENSSH)
 
 COMMON_ARGUMENTS: dict[str, Any] = {
-    "device": {"type": "path", "required": True},
+    **DISK_ARGUMENTS,
     "store": {"type": "path", "default": "~/fleet-images"},
     "port": {"type": "int", "default": 19000},
     "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
     "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
     "link_timeout": {"type": "int", "default": 120},
-    "expect": {
-        "type": "dict",
-        "default": {},
-        "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
-    },
     "ticket": {"type": "path"},
 }
 
@@ -56,11 +52,13 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
     unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
     rewrite={"type": "bool", "default": False},
     root_digest={"type": "str", "default": ""},
+    mirror={"type": "str", "default": ""},
 )
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     """The session of a module with these arguments. Over SSH it listens on the loopback address alone."""
+    forget_killed(params["ticket"])
     address = LOOPBACK if params["transport"] == SSH else ""
     device = os.path.realpath(params["device"])
     return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])

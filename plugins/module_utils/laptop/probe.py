@@ -307,6 +307,46 @@ class KeptFrame:
     content_size: int
 
 
+@dataclass(frozen=True)
+class CompressedAt:
+    """What compressing came to at a level of zstd; ``rate`` in bytes of content a second."""
+
+    level: int
+    chunks: int
+    frame_bytes: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a laptop measures of itself. Rates in bytes a second, ``*_cpu`` in seconds of a processor for each byte."""
+
+    device: str
+    disk_size: int
+    rotational: bool
+    used_bytes: int
+    used_chunks: int
+    used_by: str
+    read_bytes: int
+    map_seconds: float
+    read_rates: dict[str, float]
+    read_rate: float
+    read_cpu: float
+    chunk_size: int
+    compressed: list[CompressedAt]
+    hash_rate: float
+    processors: int
+
+
+@dataclass(frozen=True)
+class Probed(Measured):
+    """The same, and what the link came to; ``decompress_rate`` is None when no frame of an image came."""
+
+    decompress_rate: float | None
+    send_cpu: float
+    receive_cpu: float
+
+
 class _Slot:
     def __init__(self, size: int) -> None:
         self.content = aligned_buffer(size)
@@ -378,7 +418,8 @@ class LaptopProbe:
         self._request = request
         self._zstd = zstd
         self._frames: list[KeptFrame] = []
-        self._facts: dict[str, Any] = {}
+        self._measured: Measured | None = None
+        self.warnings: list[str] = []
         self._decompression: float | None = None
         self._sending: Carried | None = None
         self._receiving: Carried | None = None
@@ -390,8 +431,8 @@ class LaptopProbe:
 
     def measure(self) -> None:
         """Measure disk and processor, once; raises ImagingError."""
-        if not self._facts:
-            self._facts = self._measure()
+        if self._measured is None:
+            self._measured = self._measure()
 
     def take(self, content_size: int, body: memoryview) -> None:
         """Keep some of the image's frames."""
@@ -406,11 +447,11 @@ class LaptopProbe:
             self._decompression = measure_decompression(self._frames, self._zstd)
             self._frames.clear()
 
-    def _measure(self) -> dict[str, Any]:
+    def _measure(self) -> Measured:
         request = self._request
         capturing = request.purpose == CAPTURE
         with HeldDisk(self._run, request.device, request.expect, writable=False, may_be_in_use=True) as disk:
-            warnings: list[str] = []
+            warnings = self.warnings = []
             began = time.perf_counter()
             used, method = self._used(disk, warnings)
             map_seconds = time.perf_counter() - began
@@ -424,30 +465,27 @@ class LaptopProbe:
                 )
             if not disk.raw.past_cache:
                 warnings.append(f"{disk.raw.path} can't be read past the page cache, which may have answered for it.")
-            return {
-                "device": disk.raw.path,
-                "disk_size": disk.raw.size,
-                "rotational": disk.disk.rotational,
-                "past_cache": disk.raw.past_cache,
-                "used_bytes": used.total(),
-                "used_chunks": len(probe.chunks),
-                "used_by": method,
-                "read_bytes": probe.read_size,
-                "map_seconds": map_seconds if capturing else 0.0,
-                "read_rates": probe.rates,
-                "read_rate": probe.rate,
-                "read_cpu": probe.cpu,
-                "chunk_size": request.chunk_size,
-                "compressed": [
-                    {"level": level, "chunks": found.chunks, "frame_bytes": found.frames, "rate": found.rate}
+            return Measured(
+                device=disk.raw.path,
+                disk_size=disk.raw.size,
+                rotational=disk.disk.rotational,
+                used_bytes=used.total(),
+                used_chunks=len(probe.chunks),
+                used_by=method,
+                read_bytes=probe.read_size,
+                map_seconds=map_seconds if capturing else 0.0,
+                read_rates=probe.rates,
+                read_rate=probe.rate,
+                read_cpu=probe.cpu,
+                chunk_size=request.chunk_size,
+                compressed=[
+                    CompressedAt(level, found.chunks, found.frames, found.rate)
                     for level, found in compressed.items()
                     if found.chunks
                 ],
-                "hash_rate": measure_hashing(request.chunk_size),
-                "processors": processors(),
-                "zstd": self._zstd.name,
-                "warnings": warnings,
-            }
+                hash_rate=measure_hashing(request.chunk_size),
+                processors=processors(),
+            )
 
     def _used(self, disk: HeldDisk, warnings: list[str]) -> tuple[ByteRanges, str]:
         """What of the disk a capture would read, and how that is known."""
@@ -482,20 +520,20 @@ class LaptopProbe:
                 break
         return found
 
-    def result(self) -> dict[str, Any]:
-        """The module's result; raises ImagingError when the controller went before everything was measured."""
-        if not self._facts or self._sending is None or self._receiving is None:
+    def result(self) -> Probed:
+        """All of it; raises ImagingError when the controller went before everything was measured."""
+        if self._measured is None or self._sending is None or self._receiving is None:
             raise ImagingError("The controller ended the probe before everything was measured.")
-        return dict(
-            self._facts,
+        return Probed(
+            **vars(self._measured),
             decompress_rate=self._decompression,
             send_cpu=self._sending.cpu,
             receive_cpu=self._receiving.cpu,
         )
 
 
-def run_probe(run: RunCommand, request: ProbeRequest, zstd: Zstd, session: Session) -> dict[str, Any]:
-    """Be probed by the controller until it knows everything; returns the module's result."""
+def run_probe(run: RunCommand, request: ProbeRequest, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
+    """Be probed by the controller until it knows everything; returns the module's result, and its warnings."""
     probe = LaptopProbe(run, request, zstd)
     session.converse(probe.converse)
-    return probe.result()
+    return probe.result(), probe.warnings

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import ImagingError
 from ..stream.conversation import finish
 from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .restore_job import Outcome, RestoreJob
 from .restore_phases import Describe, Phase
-from .restore_result import restore_diff, restore_result
+from .restore_result import Restored, restore_result
 from .session import Session
 from .target_disk import RestoreRequest, TargetDisk
 
@@ -52,10 +50,9 @@ class RestoreSink:
         """What came out so far."""
         return self._job.outcome
 
-    def result(self) -> dict[str, Any]:
-        """The module's result with its ``diff``, once the conversation is over."""
+    def result(self) -> Restored:
+        """What came of it, once the conversation is over."""
         plan = self._job.plan
         if plan is None or self._phase is not None:
             raise ImagingError("The controller ended the transfer before it was done.")
-        result = restore_result(self._job, plan)
-        return dict(result, diff=restore_diff(self._job, plan, result))
+        return restore_result(self._job, plan)

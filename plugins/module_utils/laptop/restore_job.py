@@ -34,6 +34,8 @@ class Outcome:
     """Chunks that differ: in a comparison from the goal, after writing from what was written."""
     unlike: list[str] = field(default_factory=list)
     """What a system sees on the disk that is not what it saw on the reference, although no chunk differs."""
+    stale: list[str] = field(default_factory=list)
+    """Why this laptop's kernel goes on with another partition table than the disk has, and in what."""
     warnings: list[str] = field(default_factory=list)
 
     @property

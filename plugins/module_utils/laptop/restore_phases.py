@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Callable, ContextManager
 
+from ..disk.kernel_partitions import compare_with_kernel, have_table_read
 from ..engine.another_size import own_chunks
 from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
@@ -40,6 +41,9 @@ CHUNKS_PER_REQUEST = 4096
 
 STRETCH = 64
 """How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
+
+RESTART = "Restart the laptop before anything else uses the disk"
+"""What to do about a kernel that goes by another partition table than the disk has."""
 
 LOOK_PAUSE = 0.2
 """Seconds for which one who has nothing to write waits before it listens to the controller again."""
@@ -131,7 +135,24 @@ class Compare(Phase):
         if not job.outcome.differing:
             with _views(job, self.plan) as wait:
                 _take_views(job, wait(job.attend))
+        self._compare_with_kernel(job)
         _warn_of_unreadable(job, self.plan)
+
+    @staticmethod
+    def _compare_with_kernel(job: RestoreJob) -> None:
+        """Warn when the kernel goes by another partition table than a disk has that is what it should be: that is no fault of the disk."""
+        outcome, path = job.outcome, job.disk.raw.path
+        if outcome.differs:
+            return
+        try:
+            wrong = compare_with_kernel(job.disk.run, path)
+        except ImagingError as error:
+            outcome.warn(str(error))
+            return
+        if wrong:
+            outcome.warn(
+                f"The kernel of this laptop goes by another partition table than {path} has: {in_words(wrong)}. {RESTART}."
+            )
 
 
 @dataclass
@@ -297,12 +318,13 @@ class ReadBack(Phase):
         change, outcome = self.plan.change, job.outcome
         if outcome.differs:
             change.make_unbootable()
-        elif change.begun:
-            if outcome.compared:
-                change.verified()
-            warning = job.disk.raw.reread_partition_table()
-            if warning:
-                outcome.warn(warning)
+            return
+        if change.begun and outcome.compared:
+            change.verified()
+        view = have_table_read(job.disk.run, job.disk.raw, change.begun)
+        outcome.stale = view.stale
+        if view.warning:
+            outcome.warn(view.warning)
 
 
 def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:

@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from ..disk.command import MissingTool, RunCommand
 from ..disk.filesystems import Content, detect
+from ..disk.gpt import PROTECTIVE_TYPE
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
 from ..engine.places import known_partitions
@@ -185,7 +186,10 @@ def _entries(table: Mapping[str, Any]) -> Entries:
                 f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
             )
         row = _texts(each, "start", "size", "type", "uuid")
-        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0")}
+        if row["type"] == f"{PROTECTIVE_TYPE:x}":
+            row["size"] = ""  # sfdisk has it end with the disk, of whichever size that is
+        name = printable(str(each.get("name", "")))[:80]
+        entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0"), "name": name}
     return entries
 
 

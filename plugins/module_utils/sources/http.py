@@ -14,11 +14,12 @@ import socket
 import time
 from collections import deque
 from typing import Callable, Sequence
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 from ..image.index import Index, Row
 from ..image.reader import BadImage, ImageReader
 from ..image.record import RecordHeader
+from ..image.writer import SUFFIX
 from .base import SourceFailed
 
 MIRROR = "mirror"
@@ -41,6 +42,11 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 REDIRECTS = (301, 302, 303, 307, 308)
 BROKEN = (http.client.HTTPException, ConnectionError)
 """What is raised when the connection ends where it should not."""
+
+
+def image_url(folder: str, image: str) -> str:
+    """The URL of an image in a folder that is a copy of an image store; empty when there is no folder."""
+    return f"{folder.rstrip('/')}/{quote(image + SUFFIX)}" if folder else ""
 
 
 class HttpFile:

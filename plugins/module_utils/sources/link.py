@@ -15,6 +15,8 @@ from ..image.record import RecordHeader
 from ..stream.conversation import MOST_WANTS, damaged, receive_record, want
 from ..stream.link import Link, LinkError
 
+CONTROLLER = "controller"
+
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
 
@@ -22,7 +24,7 @@ DAMAGED_LIMIT = 3
 class LinkSource:
     """The image that the controller serves (``sources.base.LastSource``). All methods but :meth:`has` raise LinkError, PeerEnded."""
 
-    name = "controller"
+    name = CONTROLLER
     stage = "receive"
     most_requests = MOST_WANTS
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate
 
-from .line import News, limited, rows
+from .line import RECONNECTING, News, limited, rows
 
 GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
-RECONNECTING = "reconnecting"
 
 
 class Board:
@@ -88,7 +87,7 @@ def _commonest(going: Iterable[News]) -> str:
 def _coloured(news: News, line: str) -> str:
     host = printable(news.host)
     rest = line[len(host) :]
-    if news.state.startswith(RECONNECTING):
+    if news.state == RECONNECTING:
         return f"{host}{YELLOW}{rest}{PLAIN}"
     full = rest.count("#")
     if not full:

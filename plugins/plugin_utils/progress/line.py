@@ -13,6 +13,9 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
 
+RECONNECTING = "reconnecting"
+"""The state of a transfer whose link broke and is being made again."""
+
 BAR = 24
 LEAST_BAR = 8
 LARGEST_NEWS = 2000
@@ -21,7 +24,10 @@ LARGEST_NEWS = 2000
 
 @dataclass(frozen=True)
 class News:
-    """How a transfer stands. ``state`` is in words; ``ended`` says that nothing more will come. Else as ``meter.Reading``."""
+    """How a transfer stands. ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` says more of it, for people.
+
+    ``ended`` says that nothing more will come. Else as ``meter.Reading``.
+    """
 
     host: str
     state: str
@@ -34,6 +40,7 @@ class News:
     limit: str = ""
     share: float = 0.0
     ended: bool = False
+    detail: str = ""
 
     def pack(self) -> bytes:
         """As a datagram."""
@@ -51,7 +58,7 @@ class News:
                 for number in numbers
             ):
                 raise ValueError("no number")
-            if not all(isinstance(text, str) for text in (news.host, news.state, news.limit)):
+            if not all(isinstance(text, str) for text in (news.host, news.state, news.limit, news.detail)):
                 raise ValueError("no text")
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
@@ -96,7 +103,7 @@ def _cells(news: News) -> dict[str, str]:
         "now": rate(news.now) if known and news.now is not None else "",
         "mean": f"mean {rate(news.mean)}" if known and news.mean is not None else "",
         "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
-        "state": printable(news.state),
+        "state": printable(f"{news.state} {news.detail}".rstrip()),
         "limit": limited(news),
         "short": f"{news.limit.split(' (', 1)[0]} {news.share:.0%}" if news.limit else "",
     }

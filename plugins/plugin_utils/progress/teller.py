@@ -39,7 +39,7 @@ class Rhythm:
 
     def due(self, news: News) -> bool:
         """Whether this piece is to be shown."""
-        now, state = self._clock(), news.state.split(" ", 1)[0]
+        now, state = self._clock(), news.state
         tenth = 10 * news.done // news.total if news.total > 0 else 0
         known = self._state in ("", state)
         late = now - self._last >= LINE_EVERY

@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +36,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.server impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
@@ -51,6 +54,7 @@ USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE)
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 SECRET = os.urandom(32)
+NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
 
 Spoil = Callable[[int, bytes], bytes]
@@ -215,23 +219,33 @@ def no_programs(command: Sequence[str]) -> CommandResult:
 
 
 def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) -> Any:
-    """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's."""
+    """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's,
+    or what runs programs on the laptop. In ``end`` of the result is what says whether the module fails.
+    """
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
     meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
     conversation = options.pop("conversation", lambda link: serve(link, source, meter.hear))
+    run = options.pop("run", no_programs)
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk), writable=request.write) as raw:
             disk = SimpleNamespace(rotational=rotating)
             target = SimpleNamespace(
-                raw=raw, disk=disk, run=no_programs, check_fits=lambda header, index: None, identity=dict
+                raw=raw,
+                disk=disk,
+                run=run,
+                check_fits=lambda header, index: None,
+                identity=lambda: NO_IDENTITY,
+                table_id=str,
             )
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
-                return dict(sink.result(), warnings=sink.outcome.warnings)
+                result = sink.result()
+                end = partial(check_end, sink, request, result)
+                return dict(asdict(result), end=end, warnings=sink.outcome.warnings)
 
     result, ends = laptop.run(work, conversation, lambda: meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import ZERO
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop import probe as probe_module
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import LaptopProbe, ProbeRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import LaptopProbe, Measured, ProbeRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import own_link as own_link_module
@@ -33,7 +34,23 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store_speed import f
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import SIZE, cut_at, first_only, flip_at
 
-FACTS = {"read_rate": 1.0}
+MEASURED = Measured(
+    device="/dev/sda",
+    disk_size=SIZE,
+    rotational=False,
+    used_bytes=SIZE,
+    used_chunks=1,
+    used_by="whole",
+    read_bytes=SIZE,
+    map_seconds=0.0,
+    read_rates={},
+    read_rate=1.0,
+    read_cpu=0.0,
+    chunk_size=CHUNK,
+    compressed=[],
+    hash_rate=1.0,
+    processors=1,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,15 +70,15 @@ def probe(laptop: SimpleNamespace, **spoil: Any) -> tuple[dict[str, Any], LinkPr
     class Known(LaptopProbe):
         """Knows its disk already."""
 
-        def _measure(self) -> dict[str, Any]:
+        def _measure(self) -> Measured:
             nonlocal measured
             measured += 1
-            return dict(FACTS)
+            return MEASURED
 
     def work(session: Session) -> dict[str, Any]:
         half = Known(None, ProbeRequest(str(laptop.disk), "restore", "auto", 3, CHUNK), find_zstd())  # type: ignore[arg-type]
         session.converse(half.converse)
-        return half.result()
+        return asdict(half.result())
 
     result, _ends = laptop.run(work, controller.converse, controller.progress, **spoil)
     return result, controller, measured

@@ -267,7 +267,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
 def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
     ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, 20, lambda: 0)  # type: ignore[arg-type]
     ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
-    assert ends.condition == "reconnecting 20/20 s"
+    assert (ends.condition, ends.waited) == ("reconnecting", "20/20 s")
 
 
 def test_a_laptop_that_was_reached_once_is_not_behind_a_firewall(

@@ -123,6 +123,13 @@ def test_zeros_need_no_room() -> None:
     assert extent(header, index).least == CHUNK
 
 
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_an_empty_table_does_not_say_where_the_content_ends(label: str) -> None:
+    header, index, _content = image(USED_BELOW, label)
+    header.partition_table["partitions"] = []  # type: ignore[index]
+    assert extent(header, index).least == SIZE
+
+
 def test_a_dynamic_disk_is_bound_to_its_size() -> None:
     header, index, content = image(USED_BELOW, "dos", [(CHUNK, CHUNK)], partitions_=None)
     header.partition_table["partitions"][0]["type"] = "42"  # type: ignore[index]

@@ -71,6 +71,22 @@ def test_plain_zstd_gives_the_whole_disk(tmp_path: object) -> None:
     assert subprocess.run(["zstd", "-dc", path], stdout=subprocess.PIPE, check=True).stdout == masked
 
 
+@pytest.mark.parametrize(("start", "size"), [(0, SIZE + 512), (SIZE, 512), (3 * SIZE, (1 << 66) - 1)])
+def test_a_table_may_name_partitions_beyond_the_disk(start: int, size: int) -> None:
+    partitions = [{"number": 1, "start": start, "size": size, "content": "", "label": ""}]
+    header = ImageHeader(geometry(SIZE), STREAM, "", None, {"partitions": partitions})
+    assert ImageHeader.unpack(header.pack()).source["partitions"] == partitions
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 66, True, 1.5, "512"])
+def test_a_size_that_no_table_can_name_is_refused(size: object) -> None:
+    header = ImageHeader(geometry(SIZE), STREAM, "", None, {"partitions": [{"number": 1, "start": 0, "size": size}]})
+    with pytest.raises(
+        ImagingError, match=r"header gives .* as size: expected a whole number from 0 to 73786976294838206463"
+    ):
+        ImageHeader.unpack(header.pack())
+
+
 def test_reader_finds_what_was_written(image: str) -> None:
     read_everything(image)
     reader = ImageReader(FileSource(image))

@@ -49,7 +49,7 @@ def test_a_plain_line() -> None:
 
 @pytest.mark.parametrize("width", range(20, 200, 7))
 def test_lines_fit_any_width_and_stay_aligned(width: int) -> None:
-    other = replace(NEWS, host="reference-01", state="reconnecting 12/120 s", limit="", done=0, eta=None)
+    other = replace(NEWS, host="reference-01", state="reconnecting", detail="12/120 s", limit="", done=0, eta=None)
     lines = rows([NEWS, other, News("lab-03", "connecting")], width)
     assert len(lines) == 3 and all(len(line) <= width for line in lines)
     assert all(line.startswith(host) for line, host in zip(lines, ("lab-01", "reference-01", "lab-03"), strict=True))
@@ -91,7 +91,7 @@ def test_one_laptop_needs_no_total_and_none_no_picture() -> None:
 def test_colour_changes_nothing_but_the_colour() -> None:
     board = Board()
     board.hear(NEWS)
-    board.hear(replace(NEWS, host="lab-02", state="reconnecting 3/120 s"))
+    board.hear(replace(NEWS, host="lab-02", state="reconnecting", detail="3/120 s"))
     bare, coloured = board.picture(150, 10, colour=False), board.picture(150, 10, colour=True)
     for code in ("\x1b[32m", "\x1b[33m", "\x1b[0m"):
         assert any(code in line for line in coloured)

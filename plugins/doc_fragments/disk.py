@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of every module that works on one disk of a laptop."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Documentation of what says which disk is meant."""
+
+    DOCUMENTATION = r"""
+options:
+  device:
+    description:
+      - The whole disk, as a path of the laptop, such as V(/dev/nvme0n1), a link below V(/dev/disk/by-id), or a regular file.
+    type: path
+    required: true
+  expect:
+    description:
+      - What is known of the disk since it was selected or restored, as M(fleet.imaging.disk_info) and M(fleet.imaging.image_restore) return it.
+      - It is compared once the disk is open, and held where the module holds it. When anything given here differs, nothing is done.
+    type: dict
+    default: {}
+    suboptions:
+      size:
+        description: Size in bytes.
+        type: int
+      serial:
+        description: Serial number.
+        type: str
+      wwn:
+        description: World wide name.
+        type: str
+      logical_sector_size:
+        description: Size of a logical sector in bytes.
+        type: int
+      diskseq:
+        description: The kernel's number of the disk, which no other disk gets until the next boot; of a regular file the number of its inode.
+        type: int
+      boot_id:
+        description: The kernel's name of the time since the machine was booted.
+        type: str
+      table:
+        description: Kind and id of the partition table, empty when there is none.
+        type: str
+"""

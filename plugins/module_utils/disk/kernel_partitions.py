@@ -1,0 +1,168 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The partitions by which the kernel goes, and whether these are what the partition table of the disk says.
+
+The kernel reads a table when it is told to, and refuses to while a partition is open. Until then everybody who uses a partition's device
+reads and writes where the partition lay before.
+
+Source: the kernel's block/partitions/core.c for the files below /sys and for what it refuses, msdos.c and efi.c there for what it makes of a table.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from ..errors import ImagingError
+from .command import RunCommand
+from .partition_table import Partition, PartitionTable, read_partition_table
+from .raw_io import RawDisk
+
+KERNEL_SECTOR = 512
+"""Bytes. The kernel counts in these below /sys, whatever the disk's sectors are."""
+
+NESTED_TYPES = ("63", "81", "82", "a5", "a6", "a9", "b7", "bf")
+"""Types of a DOS partition in which the kernel looks for partitions of UnixWare, Minix, Solaris and the BSDs (82 is Linux' swap as well)."""
+
+
+@dataclass(frozen=True)
+class KernelPartition:
+    """A partition by which the kernel goes. ``start`` and ``size`` in bytes; ``uuid`` and ``name`` are empty where it does not say them."""
+
+    number: int
+    start: int
+    size: int
+    node: str
+    device: str
+    """The numbers of its block device (major:minor)."""
+    uuid: str = ""
+    name: str = ""
+
+    @property
+    def end(self) -> int:
+        """The byte after the last one."""
+        return self.start + self.size
+
+
+@dataclass
+class KernelView:
+    """What came of having the kernel read a table."""
+
+    stale: list[str] = field(default_factory=list)
+    """Why the kernel goes on with another table, and in what, as sentences without their full stop."""
+    warning: str = ""
+
+
+def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition]:
+    """The kernel's partitions of the block device at ``disk``, by number; none of a regular file. Raises OSError when they have just gone."""
+    device = os.stat(disk)
+    if not stat.S_ISBLK(device.st_mode):
+        return {}
+    folder = f"{sys}/dev/block/{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}"
+    found = {}
+    for name in os.listdir(folder):
+        child = os.path.join(folder, name)
+        if os.path.exists(os.path.join(child, "partition")):
+            number, start, size = (int(_read(child, each)) for each in ("partition", "start", "size"))
+            said = dict(line.partition("=")[::2] for line in _read(child, "uevent").splitlines())
+            found[number] = KernelPartition(
+                number,
+                start * KERNEL_SECTOR,
+                size * KERNEL_SECTOR,
+                "/dev/" + name.replace("!", "/"),
+                _read(child, "dev"),
+                said.get(
+                    "PARTUUID", ""
+                ).lower(),  # since Linux 6.10, and only of a table that the kernel has read itself
+                said.get("PARTNAME", ""),
+            )
+    return found
+
+
+def _read(folder: str, name: str) -> str:
+    with open(os.path.join(folder, name), encoding="latin-1") as file:
+        return file.read().strip()
+
+
+def differences(known: Mapping[int, KernelPartition], table: PartitionTable | None) -> list[str]:
+    """In what the kernel's partitions are not those of a table (None: the disk has none), as sentences without their full stop.
+
+    A kernel that knows no partition at all goes by no table: it may not know this kind, or may look for none on such a device.
+    """
+    expected = {each.number: each for each in table.partitions} if table else {}
+    return [
+        f"partition {number}: the table has {_words(expected.get(number))}, and the kernel {_words(known.get(number))}"
+        for number in sorted({*known, *expected} if known else ())
+        if not _agree(known.get(number), expected.get(number), table)
+    ]
+
+
+def _agree(here: KernelPartition | None, there: Partition | None, table: PartitionTable | None) -> bool:
+    """Whether the kernel's partition of a number is the table's."""
+    if table is None or there is None:
+        return bool(table and here and _is_nested(here, table))
+    if there.end > table.disk_size:
+        return True  # the kernel cuts it or leaves it out
+    if here is None or here.start != there.start:
+        return False
+    # Of an extended partition the kernel takes as much as a boot loader needs, and of each character of a name seven bits.
+    return (
+        (here.size == there.size or table.is_extended(there))
+        and here.uuid in ("", _uuid(table, there))
+        and (not here.name or not there.name.isascii() or here.name.strip() == there.name.strip())
+    )
+
+
+def _is_nested(known: KernelPartition, table: PartitionTable) -> bool:
+    """Whether a partition that the table does not have lies in one in which the kernel looks for more."""
+    return table.label == "dos" and any(
+        each.type.lower().lstrip("0") in NESTED_TYPES and each.start <= known.start and known.end <= each.end
+        for each in table.partitions
+    )
+
+
+def _uuid(table: PartitionTable, partition: Partition) -> str:
+    """What the kernel calls a partition by: its GUID or, in a DOS table, the disk's signature and the number."""
+    signature = str(table.raw.get("id", "")).lower()
+    return partition.uuid.lower() or f"{signature[2:]:0>8}-{partition.number:02x}"
+
+
+def _words(partition: Partition | KernelPartition | None) -> str:
+    if partition is None:
+        return "none"
+    called = " ".join(text for text in (partition.uuid.lower(), partition.name) if text)
+    return f"bytes {partition.start} to {partition.end}{f' ({called})' if called else ''}"
+
+
+def compare_with_kernel(run: RunCommand, path: str) -> list[str]:
+    """In what the kernel goes by another table than the one on a disk (see :func:`differences`); raises ImagingError when that can't be said."""
+    try:
+        known = kernel_partitions(path)
+        return differences(known, read_partition_table(run, path)) if known else []
+    except (ImagingError, OSError) as error:
+        raise ImagingError(
+            f"Whether the kernel goes by the partition table of {path} can't be said: {str(error).rstrip('.')}."
+        ) from error
+
+
+def have_table_read(run: RunCommand, disk: RawDisk, changed: bool) -> KernelView:
+    """Have the kernel go by the partition table of a held disk, and see whether it does.
+
+    A table that was not ``changed`` is read only when the kernel goes by another one.
+    """
+    complaint: str | None = None
+    try:
+        if not changed and not compare_with_kernel(run, disk.path):
+            return KernelView()
+        complaint = disk.reread_partition_table()
+        wrong = compare_with_kernel(run, disk.path)
+    except ImagingError as error:
+        return KernelView(warning=" ".join(filter(None, (str(error), complaint))))
+    if complaint:
+        return KernelView([complaint.rstrip("."), *wrong] if wrong else [])
+    # It drops what it knew before it reads.
+    another = f"The kernel has read the partition table of {disk.path}, and takes it for another one than sfdisk does"
+    return KernelView(warning=f"{another}: {'; '.join(wrong)}." if wrong else "")
