@@ -108,10 +108,10 @@ class HttpFile:
             return self._take(size)
         except BROKEN:
             raise
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # a time-out, a name without address, a certificate; a redirect to nowhere
+        except socket.timeout as error:
+            raise self._too_slow() from error
+        # A name without address, a certificate that is not valid; a redirect to what is no address.
+        except (OSError, ValueError) as error:
             raise self._failed(f"it can't be read ({error})") from error
 
     def _take(self, size: int) -> bytes:
@@ -130,7 +130,7 @@ class HttpFile:
     def _check_time(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise self._failed(f"it sends less than {LEAST_RATE >> 20} MiB a second")
+            raise self._too_slow()
         if self.stopped:
             raise self._failed("reading was ended")
         if self._socket is not None:
@@ -188,6 +188,11 @@ class HttpFile:
                 f"it redirects to {location[:200]!r}, and only http and https are read, and no http for https"
             )
         self._url = target.geturl()
+
+    def _too_slow(self) -> BadImage:
+        return self._failed(
+            f"it is too slow: expected are an answer within {self._silence:.0f} seconds, and {LEAST_RATE >> 20} MiB a second"
+        )
 
     def _failed(self, reason: str) -> BadImage:
         self._disconnect()

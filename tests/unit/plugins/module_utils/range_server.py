@@ -18,14 +18,14 @@ class Cut(Exception):
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves the files of a folder on a port of the loopback address."""
+    """Serves the files of a folder on a port of an address, which is the loopback's if nothing else is said."""
 
     daemon_threads = True
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, folder: str, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Handler)
         self.folder = folder
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{address}:{self.server_address[1]}"
         self.answer: Callable[[_Handler], bool] = lambda handler: False
         """Answers instead of the server, if it returns True."""
         self.spoil: Callable[[int, bytes], bytes] = lambda offset, data: data
@@ -73,9 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: str) -> Iterator[RangeServer]:
+def serving(folder: str, address: str = "127.0.0.1") -> Iterator[RangeServer]:
     """A server of this folder, for as long as the context lasts."""
-    server = RangeServer(folder)
+    server = RangeServer(folder, address)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
