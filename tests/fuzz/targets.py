@@ -12,6 +12,7 @@ import bz2
 import gzip
 import hashlib
 import hmac
+import http.client
 import io
 import json
 import lzma
@@ -43,17 +44,21 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
+    SKIPPABLE,
     USED,
     ZERO,
     RecordHeader,
+    largest_frame,
     pack_ranges,
     unpack_ranges,
     zeros_hash,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, SeekTable
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http import HttpImage
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,
@@ -390,6 +395,86 @@ def source_seeds() -> list[bytes]:
     ]
 
 
+class Canned:
+    """A socket of an HTTP client, on which given answers come whatever is asked."""
+
+    def __init__(self, answers: io.BytesIO) -> None:
+        self._answers = answers
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """A reader of its own, which can be closed."""
+        return io.BufferedReader(Unclosed(self._answers))
+
+    def sendall(self, data: bytes) -> None:
+        """Nobody hears it."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing is waited for."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class Unclosed(io.RawIOBase):
+    """One byte of a file at a time, so that no reader takes more of it than it wants."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next byte."""
+        return self._file.readinto(memoryview(buffer)[:1])
+
+
+def run_mirror(data: bytes) -> None:
+    """Whatever an HTTP server answers gives records that fit their place, or makes it fail."""
+    answers = io.BytesIO(data)
+
+    def connect(connection: http.client.HTTPConnection) -> None:
+        connection.sock = Canned(answers)
+
+    room = memoryview(bytearray(largest_frame(CHUNK)))
+    with patch.object(http.client.HTTPConnection, "connect", connect):
+        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str)
+        chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
+        source.request(chunks)
+        for chunk in chunks:
+            header = source.receive(room)
+            assert header is not None and header.chunk == chunk and header.frame_size <= len(room)
+
+
+def mirror_seeds() -> list[bytes]:
+    """The answers of a server that has the image, as they are asked for, and a redirect."""
+    content, reader = image(), ImageReader(Bytes(image()))
+    table = SeekTable.size_of(2 + 2 * GEOMETRY.chunk_count)
+    size, header = len(content), SKIPPABLE.size + len(reader.packed_header)
+    index = SKIPPABLE.size + len(reader.packed_index)
+    end = size - table
+    first = next(iter(reader.index)).record_offset
+    ranges = [
+        (0, 1),
+        (size - FOOTER.size, size),
+        (0, SKIPPABLE.size),
+        (0, header),
+        (end, size),
+        (end - index, end),
+        (first, end - index),
+    ]
+    answers = b"".join(
+        f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/{size}\r\n"
+        f"Content-Length: {stop - start}\r\n\r\n".encode()
+        + content[start:stop]
+        for start, stop in ranges
+    )
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: http://other/image\r\nContent-Length: 0\r\n\r\n"
+    return [answers, redirect + answers]
+
+
 def run_map(data: bytes) -> None:
     """A used map covers all of the partition, in order, or is refused."""
     size = 1 << 24
@@ -553,6 +638,7 @@ TARGETS = {
     "source": Target(run_source, source_seeds),
     "live-source": Target(run_live_source, source_seeds),
     "sink": Target(run_sink, sink_seeds),
+    "mirror": Target(run_mirror, mirror_seeds),
     "partclone-map": Target(run_map, map_seeds),
     "lsblk": Target(run_lsblk, lsblk_seeds),
     "sfdisk": Target(run_sfdisk, sfdisk_seeds),

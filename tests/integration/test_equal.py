@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -303,7 +304,13 @@ def test_an_image_is_brought_up_to_date(lab: Lab, image: Path, store: Path) -> N
 def test_a_restore_takes_its_chunks_from_a_mirror(lab: Lab, image: Path) -> None:
     laptop = lab.targets[0]
     address = str(ip_interface(f"{laptop.address}/{PREFIX_LENGTH}").network[1]) if laptop.isolated else "127.0.0.1"
+
+    def slowly(offset: int, data: bytes) -> bytes:
+        time.sleep(0.002)  # for 16 KiB
+        return data
+
     with serving(str(image.parent), address) as mirror:
+        mirror.spoil = slowly
         variables = ("-e", f"imaging_mirror={mirror.url}/", "-e", "imaging_rewrite=true")
         outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *variables)
     result = the_result(outcome, "image_restore", laptop.name)
@@ -311,4 +318,5 @@ def test_a_restore_takes_its_chunks_from_a_mirror(lab: Lab, image: Path) -> None
     came = result["frame_bytes"]
     assert came["controller"] == 0 and came["mirror"] > result["stored_bytes"] / 2
     assert result["sent_bytes"] < result["stored_bytes"] / 10
+    assert result["limited_by"]["limit"] == "mirror"
     assert re.search("[0-9] MiB from the mirror", outcome.stdout)
