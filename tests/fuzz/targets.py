@@ -248,7 +248,7 @@ def run_partial(data: bytes) -> None:
 
 def run_accept(data: bytes) -> None:
     """Nobody without the secret gets in."""
-    accept_handshake(Stream(data), SECRET)
+    accept_handshake(Stream(data), {"one": SECRET, "other": bytes(31) + b"1"})
     raise AssertionError("a stranger was let in")
 
 

@@ -12,7 +12,7 @@ from ..disk_state import VERIFIED
 from ..engine.look import EQUAL, WANTED, WRITTEN
 from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..sources.http import MIRROR
-from ..sources.link import CONTROLLER
+from ..stream.listener import CONTROLLER
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
 

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
-from ..stream.listener import ControllerGone, Listener
+from ..stream.listener import CONTROLLER, ControllerGone, Listener
 from .job import forget_job, forget_uncollected
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
@@ -74,7 +74,8 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        self._listener = Listener(self._address, self._run.port, self._secret, longest_silence(self._link_timeout))
+        secrets = {CONTROLLER: self._secret}
+        self._listener = Listener(self._address, self._run.port, secrets, longest_silence(self._link_timeout))
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -116,7 +117,7 @@ class Session:
     @property
     def link_waits(self) -> bool:
         """Whether :meth:`next_link` would return at once."""
-        return self._listener.link_waits
+        return self._listener.link_waits()
 
     @property
     def patience(self) -> float:

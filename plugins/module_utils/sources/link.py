@@ -14,8 +14,7 @@ from ..image.header import ImageHeader
 from ..image.record import RecordHeader
 from ..stream.conversation import MOST_WANTS, damaged, receive_record, want
 from ..stream.link import Link, LinkError
-
-CONTROLLER = "controller"
+from ..stream.listener import CONTROLLER
 
 DAMAGED_LIMIT = 3
 """How often the same chunk may arrive damaged before a broken link is no longer believed."""
