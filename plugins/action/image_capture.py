@@ -35,11 +35,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis, sound_record
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, SAID, TransferAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 MOST_CHANGES = 256
 """How often a laptop may take back what it said of its disk: once for each file system that turns out to be inconsistent."""
@@ -317,10 +318,11 @@ class ActionModule(TransferAction):
         "seconds",
         "throughput",
     }
-    UNDOCUMENTED: ClassVar[dict[str, Any]] = {
-        name: dict(field, returned="success, not in check mode")
-        for name, field in {**SAID, "bytes_read": {"type": "int"}}.items()
-    }
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": {**STATUS, "returned": NOT_IN_CHECK_MODE}}
+
+    def facts_of_failure(self) -> dict[str, Any]:
+        """That nothing is kept."""
+        return {"kept_bytes": 0}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Capture; raises ImagingError."""
@@ -329,7 +331,7 @@ class ActionModule(TransferAction):
         old = store.existing(name, arguments["update"])
         if self._task.check_mode:
             checked = self.believed(self._execute_module(self._task.action, arguments, task_vars=task_vars))
-            return dict(checked, image=name)
+            return checked if checked.get("failed") else dict(checked, image=name)
         sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
         try:
             result, transfer = self.run_transfer(

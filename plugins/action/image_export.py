@@ -46,5 +46,6 @@ class ActionModule(ControllerAction):
             "disk_size": image.header.geometry.disk_size,
             "root_digest": image.root_digest.hex(),
         }
-        size = None if self._task.check_mode else export_image(image, path, kind)
-        return dict(result, changed=True, size=size)
+        if not self._task.check_mode:
+            result["size"] = export_image(image, path, kind)
+        return dict(result, changed=True)

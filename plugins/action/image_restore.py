@@ -15,7 +15,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored impor
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, SAID, TransferAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
 """What Ansible shows with ``--diff``."""
@@ -25,7 +25,6 @@ class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_restore)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = RESTORE_ARGUMENTS
-    FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {"disk_state": UNTOUCHED}
     ADDED: ClassVar[frozenset[str]] = MEASURED | {
         "image",
         "sent_bytes",
@@ -34,7 +33,14 @@ class ActionModule(TransferAction):
         "seconds",
         "throughput",
     }
-    UNDOCUMENTED: ClassVar[dict[str, Any]] = {**SAID, "diff": DIFF}
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": STATUS, "diff": DIFF}
+
+    _source: StoredSource | None = None
+
+    def facts_of_failure(self) -> dict[str, Any]:
+        """What the disk is, as far as this end can tell."""
+        may_be_written = self._source is not None and self._source.described and not self._task.check_mode
+        return {"disk_state": UNKNOWN if may_be_written else UNTOUCHED}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
@@ -45,25 +51,17 @@ class ActionModule(TransferAction):
                 f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
-        source = StoredSource(image)
+        source = self._source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         ticket = self.ticket(task_vars, found)
 
         def conversation(link: Link) -> None:
             serve(link, source, meter.hear)
 
-        def disk_state(said: object = None) -> str:
-            if said in DISK_STATES:
-                return str(said)
-            return UNKNOWN if source.described and not self._task.check_mode else UNTOUCHED
-
-        try:
-            result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
-        except ImagingError as error:
-            error.facts["disk_state"] = disk_state()
-            raise
+        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
         if result.get("failed"):
-            return dict(result, disk_state=disk_state(result.get("disk_state")))
+            said = result.pop("disk_state", None)
+            return dict(result, disk_state=said) if said in DISK_STATES else result
         seconds = result["write_seconds"] + result["compare_seconds"]
         return dict(
             result,

@@ -45,6 +45,7 @@ class ActionModule(ControllerAction):
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Read the settings of every host; raises ImagingError with what is wrong."""
         variables = self.task_vars
+        check_tags(variables)
         hosts = matching_hosts(arguments["pattern"], variables) if arguments["pattern"] else [self._host(variables)]
         if not hosts:
             limit = variables.get("ansible_limit")
@@ -71,6 +72,15 @@ class ActionModule(ControllerAction):
 
     def _host(self, variables: Mapping[str, Any]) -> str:
         return str(variables["inventory_hostname"])
+
+
+def check_tags(variables: Mapping[str, Any]) -> None:
+    """Raise ImagingError when tags leave tasks out: there are none in the playbooks, and nearly nothing would be done without a word."""
+    if list(variables["ansible_run_tags"]) != ["all"] or variables["ansible_skip_tags"]:
+        raise ImagingError(
+            "The playbooks of this collection run whole or not at all: expected neither --tags nor --skip-tags. Run again without. Nothing was "
+            "done."
+        )
 
 
 def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ description:
   - When a run with M(fleet.imaging.image_restore) fails for some laptops or is interrupted, its last lines say which disks do not boot now,
     which may not, and which were not touched, and give the command that goes on with these laptops.
   - After a capture that failed they say whether what was stored is kept, and give the command.
-  - Where Ansible could not log in or become root, they name the option that is missing.
+  - Where Ansible could not log in or become root, they name the option that is missing, as the message of the task does.
   - Values of variables whose names hold V(pass), V(secret) or V(token) are left out of the command.
 requirements:
   - To be enabled, C(callbacks_enabled = fleet.imaging.outcome) in C(ansible.cfg), as it is in the folder C(playbooks) of the collection.

@@ -226,7 +226,7 @@ started:
   type: str
 limited_by:
   description: What limited most of the time; null when it was over before that could be told.
-  returned: success, not in check mode
+  returned: success, not in check mode, when it could be told
   type: dict
   contains:
     limit:
@@ -262,6 +262,22 @@ serial:
 wwn:
   description: The disk's world wide name.
   returned: success
+  type: str
+bytes_read:
+  description: Bytes that were read of the disk's content.
+  returned: success, not in check mode
+  type: int
+links_made:
+  description: How many links were made; more than one when a link broke.
+  returned: success, not in check mode
+  type: int
+workers:
+  description: Number of threads that compressed or decompressed, and hashed.
+  returned: success, not in check mode
+  type: int
+zstd:
+  description: What compressed or decompressed on the laptop, and its version.
+  returned: success, not in check mode
   type: str
 stages:
   description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.

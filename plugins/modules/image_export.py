@@ -80,7 +80,7 @@ root_digest:
   returned: success
   type: str
 size:
-  description: Size of the file in bytes, holes and all; null in check mode.
-  returned: success
+  description: Size of the file in bytes, holes and all.
+  returned: success, not in check mode
   type: int
 """

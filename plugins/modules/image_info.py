@@ -61,7 +61,7 @@ EXAMPLES = r"""
 RETURN = r"""
 store:
   description: The image store, as an absolute path.
-  returned: success
+  returned: success, and when a damaged image is found
   type: str
 images:
   description: One for each image, sorted by name when all are listed. Of one that can't be opened only name, path and error are known.
@@ -79,11 +79,11 @@ images:
       type: str
     error:
       description: What is wrong with the image; null when nothing is known to be.
-      returned: always
+      returned: when something is wrong
       type: str
     intact:
-      description: Whether every record is undamaged. Null when that was not asked for.
-      returned: always
+      description: Whether every record is undamaged; null when that was not asked for.
+      returned: when O(verify=true), or the image can't be opened
       type: bool
     created:
       description: When it was captured (RFC 3339, UTC).

@@ -127,9 +127,11 @@ rates:
       type: float
     compress:
       description: Hashing and compressing chunks of the disk, all processors together.
+      returned: when it was measured
       type: float
     decompress:
       description: Decompressing and hashing chunks of the image, all processors together.
+      returned: when it was measured
       type: float
     hash:
       description: Hashing alone, all processors together.
@@ -142,12 +144,15 @@ rates:
       type: float
     controller_link:
       description: The controller's own network connection, as its speed is known to the system.
+      returned: when it was measured
       type: float
     store_write:
       description: Writing to the image store, flushed.
+      returned: when it was measured
       type: float
     store_read:
       description: Reading from the image store, past the cache.
+      returned: when it was measured
       type: float
 ratio:
   description: How many times smaller samples of the disk became by compressing.
@@ -172,8 +177,19 @@ alone:
       description: For each resource the seconds that it would take if everything else took none.
       type: dict
     help:
-      description: The resource that helps most when it is better, O(purpose)'s seconds then, and what limits then.
+      description: The resource that helps most when it is better. Null when none helps by itself.
+      returned: when there is one
       type: dict
+      contains:
+        resource:
+          description: Its name.
+          type: str
+        seconds:
+          description: O(purpose)'s seconds then.
+          type: float
+        limit:
+          description: What limits then.
+          type: str
     advice:
       description: The same in a sentence.
       type: str

@@ -248,7 +248,7 @@ started:
   type: str
 limited_by:
   description: What limited most of the time; null when it was over before that could be told.
-  returned: success
+  returned: success, when it could be told
   type: dict
   contains:
     limit:
@@ -289,6 +289,18 @@ table:
   description:
     - Kind and id of the partition table that the disk has now, empty when there is none.
     - A restore changes it. The modules that come next recognise the disk by O(expect), with this table in it.
+  returned: success
+  type: str
+links_made:
+  description: How many links were made; more than one when a link broke.
+  returned: success
+  type: int
+workers:
+  description: Number of threads that compressed or decompressed, and hashed.
+  returned: success
+  type: int
+zstd:
+  description: What compressed or decompressed on the laptop, and its version.
   returned: success
   type: str
 stages:

@@ -22,6 +22,9 @@ description:
     Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not looked into, such as physical volumes of
     LVM and F2FS.
   - Another warning says why what is there will not start, such as Windows on a GPT disk without an EFI system partition.
+  - RV(partitions) say which file systems will be captured whole because they are not flagged clean. Whether those that are flagged clean are
+    consistent is not looked at, since that means reading all of their metadata. M(fleet.imaging.image_capture) looks at it beside a capture and
+    in check mode, and says then what is captured whole for it.
 attributes:
   check_mode:
     support: full

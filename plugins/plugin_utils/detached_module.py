@@ -8,6 +8,7 @@ This is the one file that depends on how ActionBase starts and polls asynchronou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import re
@@ -292,7 +293,9 @@ class DetachedModule:
         try:
             self._ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection
-            pass
+            with contextlib.suppress(Exception):
+                # A user who could not become root has the ticket in a folder of his own.
+                self._action._remove_tmp_path(self._tmpdir, force=True)
 
 
 LIVES = (

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ansible.errors import AnsibleAction, AnsibleError
@@ -13,14 +12,9 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
+from .access import obstacle_in
 from .laptop_answer import checked_answer, documented_fields
 from .refusal import NoAccess, refuse
-
-NO_PASSWORD = re.compile(r"(Missing|Incorrect) \S+ password")
-"""How Ansible's connection plugins say that becoming root takes a password, or another one."""
-
-NO_LOGIN = re.compile(r"Permission denied|Invalid/incorrect password")
-"""How OpenSSH and Ansible's connection plugin for it say that neither a key nor a password was accepted."""
 
 
 class LaptopAction(ActionBase):
@@ -41,12 +35,13 @@ class LaptopAction(ActionBase):
         except AnsibleAction as error:
             refuse(str(error.message))  # and not what of the laptop's answer it carries
         except AnsibleError as error:
-            advice = way_out(str(error))
-            if not advice:
+            advised = with_advice(str(error))
+            if not advised:
                 raise
-            raise NoAccess(f"{' '.join(str(error).split()).rstrip('.')}. {advice}") from None
+            raise NoAccess(advised) from None
         if result.get("failed"):
-            refuse(result.pop("msg"), result)
+            message = result.pop("msg")
+            refuse(with_advice(message) or message, result)
         # Found by Ansible itself; without it each task would look for an interpreter anew.
         if self._discovered_interpreter_key and isinstance(self._discovered_interpreter, str):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
@@ -58,16 +53,7 @@ class LaptopAction(ActionBase):
         return answer
 
 
-def way_out(failure: str) -> str:
-    """What to do about a laptop that can't be logged in to or asks for a password; empty for other failures of a connection."""
-    if NO_PASSWORD.search(failure):
-        return (
-            "This user needs a password to become root there: run again with -K, which asks for it, set ansible_become_password, or log in "
-            "as root (ansible_user: root)."
-        )
-    if NO_LOGIN.search(failure):
-        return (
-            "The laptop accepts neither a key nor a password of this user: run again with -k, which asks for the password, or set "
-            "ansible_user, ansible_password or ansible_ssh_private_key_file."
-        )
-    return ""
+def with_advice(failure: str) -> str:
+    """The message of a failure on one line, with what to do where Ansible can't work with the laptop; empty for other failures."""
+    obstacle = obstacle_in(failure)
+    return f"{' '.join(failure.split()).rstrip('.')}. {obstacle.advice}." if obstacle else ""

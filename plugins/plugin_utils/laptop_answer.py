@@ -23,6 +23,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import pri
 ALWAYS = "success"
 """``returned`` of a value that is always there. One with another ``returned`` may be missing, or null."""
 
+NOT_IN_CHECK_MODE = "success, not in check mode"
+"""``returned`` of a value that is always there but in check mode."""
+
 ON_FAILURE = ("always", "failure")
 """``returned`` of what a failed result has as well."""
 
@@ -49,6 +52,14 @@ def documented_fields(module: str) -> Mapping[str, Any]:
     found = importlib.import_module(f"ansible_collections.fleet.imaging.plugins.modules.{module}")
     fields: Mapping[str, Any] = yaml_load(found.RETURN)
     return fields
+
+
+def required_outside_check_mode(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a result that is not of check mode."""
+    return {
+        name: {**field, "returned": ALWAYS} if field.get("returned") == NOT_IN_CHECK_MODE else field
+        for name, field in fields.items()
+    }
 
 
 def checked_answer(

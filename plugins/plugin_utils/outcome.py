@@ -21,6 +21,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
+from .access import OBSTACLES, obstacle_in
+
 CAPTURE = "capture"
 RESTORE = "restore"
 COMPARE = "compare"
@@ -34,30 +36,6 @@ SENTENCES = {
     UNTOUCHED: "Nothing was written",
 }
 """What is said of the disks of each state, the worst first."""
-
-HINTS = (
-    (
-        re.compile(r"Missing \S+ password|password is required|privilege escalation prompt"),
-        "To become root takes a password there: run again with -K, or set ansible_become_password",
-    ),
-    (
-        re.compile(r"Incorrect \S+ password"),
-        "The password for becoming root is wrong there: run again with -K, or set ansible_become_password",
-    ),
-    (
-        re.compile(r"Permission denied \(|Authentication fail|Invalid/incorrect (username/)?password"),
-        "SSH let nobody in there: see that ansible_user and its key are right, or run again with -k for a password",
-    ),
-    (
-        re.compile(r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled"),
-        "The host key is not known, or another one than before: a live system makes a new one when it is booted, then ssh-keygen -R ADDRESS",
-    ),
-    (
-        re.compile(r"Module result deserialization failed"),
-        "A shell or sudo prints what nobody asked for there, so that Ansible can't read its results; see with: ansible HOST -b -m raw -a id",
-    ),
-)
-"""What to do when Ansible itself can't work with a laptop: it has no codes for that, only these words."""
 
 SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,}]+)", re.IGNORECASE)
 
@@ -152,10 +130,12 @@ class Outcome:
 
     @staticmethod
     def _hints(concerned: Mapping[str, _Laptop]) -> list[str]:
+        """What is in the way on which laptops, where Ansible itself can't work with them."""
         lines = []
-        for words, hint in HINTS:
-            named = [printable(name) for name, each in concerned.items() if each.failed and words.search(each.said)]
-            lines += [f"{', '.join(named)}: {hint}."] if named else []
+        met = {name: obstacle_in(each.said) for name, each in concerned.items() if each.failed}
+        for obstacle in OBSTACLES:
+            named = [printable(name) for name, each in met.items() if each == obstacle]
+            lines += [f"{', '.join(named)}: {obstacle.advice}."] if named else []
         return lines
 
 

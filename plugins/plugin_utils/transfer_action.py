@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
@@ -23,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import pri
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 
 from .detached_module import DetachedModule
-from .laptop_answer import checked_answer, documented_fields
+from .laptop_answer import checked_answer, documented_fields, required_outside_check_mode
 from .progress.limits import Circumstances
 from .progress.line import News
 from .progress.meter import Meter
@@ -52,8 +53,8 @@ def collection_version() -> str:
 MEASURED = frozenset(("started", "limited_by", "limits", "stages", "timeline"))
 """The fields of a result that ``TransferAction.findings`` makes."""
 
-SAID = {"status": {"type": "str"}, "workers": {"type": "int"}, "links_made": {"type": "int"}, "zstd": {"type": "str"}}
-"""What the modules of both transfers say beside what they document."""
+STATUS = {"type": "str"}
+"""The field ``status``, which the modules of both transfers return for ``TransferAction.findings`` and do not document."""
 
 BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
 
@@ -74,8 +75,6 @@ class TransferAction(ActionBase):
     _supports_check_mode = True
     _supports_async = False
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
-    FACTS_OF_FAILURE: ClassVar[dict[str, Any]] = {}
-    """Fields of a failed result, unless the error says otherwise."""
     ADDED: ClassVar[frozenset[str]] = frozenset()
     """The documented fields of the result that this end adds."""
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {}
@@ -84,20 +83,31 @@ class TransferAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point, called by Ansible in a worker process of this host's own."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
+            _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
             check_bounds(arguments)
             result.update(printable_all(self.transfer(arguments, task_vars or {})))
         except ImagingError as error:
-            refuse(str(error), {**self.FACTS_OF_FAILURE, **error.facts})
+            refuse(str(error), {**self.facts_of_failure(), **error.facts})
+        except AnsibleConnectionFailure:
+            raise
+        except Exception as error:
+            raise AnsibleActionFail(str(error) or type(error).__name__, result=self.facts_of_failure()) from error
         if result.get("failed"):
-            refuse(result.pop("msg"), result)
+            refuse(result.pop("msg"), {**self.facts_of_failure(), **result})
         return result
+
+    def facts_of_failure(self) -> dict[str, Any]:
+        """Fields of a failed result, as they stand, unless the error or the laptop says otherwise."""
+        return {}
 
     def believed(self, answer: dict[str, Any]) -> dict[str, Any]:
         """What of the module's answer is believed; raises ImagingError."""
         name = self._task.action.rpartition(".")[2]
-        return checked_answer(answer, {**documented_fields(name), **self.UNDOCUMENTED}, name, self.ADDED)
+        fields = {**documented_fields(name), **self.UNDOCUMENTED}
+        if not self._task.check_mode:
+            fields = required_outside_check_mode(fields)
+        return checked_answer(answer, fields, name, self.ADDED)
 
     @abstractmethod
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -77,12 +77,17 @@ def part(start: int, size: int) -> list[str]:
 
 
 def old_disk(path: Path, size: int, seed: int = 1) -> Path:
-    """A disk that is full of old data, so that nothing is right by being zero."""
+    """A disk that is full of old data, so that nothing is right by being zero; of other data with another seed."""
     noise = random.Random(seed).randbytes(MIB)
     with open(path, "wb") as disk:
-        for _megabyte in range(size // MIB):
+        for _megabyte in range(-(-size // MIB)):
             disk.write(noise)
+    os.truncate(path, size)
     return path
+
+
+TARGET = 2
+"""The seed for what is copied onto: with the same old data as the source, what was not copied would be right."""
 
 
 def partitioned(path: Path, script: str) -> Path:
@@ -110,11 +115,11 @@ def single(tmp_path: Path, size: int, make: Sequence[str], label: str = "gpt", k
 
 
 def copy_used(disk: Path, used: UsedMap, target: Path, noise: bool = False) -> Path:
-    """A disk of which only the used ranges were copied, and everything else is zero, or other old data than that of ``old_disk``."""
+    """A disk of which only the used ranges were copied, and everything else is zero, or old data."""
     with open(target, "wb") as copy:
         copy.truncate(disk.stat().st_size)
     if noise:
-        old_disk(target, disk.stat().st_size, seed=2)
+        old_disk(target, disk.stat().st_size, TARGET)
     with open(disk, "rb") as source, open(target, "r+b") as copy:
         for start, end in used.ranges:
             source.seek(start)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.fleet.imaging.tests.integration.documented import dropped_on_purpose, undocumented
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ class TaskResult:
     host: str
     task: str
     action: str
+    check_mode: bool
     result: dict[str, Any]
 
 
@@ -66,9 +68,15 @@ class Outcome:
 
 
 class RunningPlaybook:
-    """A playbook that runs; its output goes to files, so that it never waits for whoever reads it."""
+    """A playbook that runs; its output goes to files, so that it never waits for whoever reads it.
 
-    def __init__(self, command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
+    Its results must be as their modules document them, and nothing of a laptop's answer may be lost on the way, unless ``lying`` laptops add to it.
+    """
+
+    def __init__(
+        self, command: list[str | Path], folder: Path, environment: Mapping[str, str], lying: bool = False
+    ) -> None:
+        self._lying = lying
         self._files = tempfile.TemporaryDirectory(prefix="fleet-playbook-")
         self._folder = Path(self._files.name)
         (self._folder / "results").touch()
@@ -105,8 +113,22 @@ class RunningPlaybook:
             self.process.wait()
             raise subprocess.TimeoutExpired(late.cmd, seconds, self.stdout()) from None
         outcome = Outcome(status, self.stdout(), (self._folder / "stderr").read_text(errors="replace"), self.results())
+        dropped = [] if self._lying else self._dropped()
         self._files.cleanup()
+        faults = [f"{each.host}: {fault}" for each in outcome.results for fault in _undocumented(each)]
+        assert not (faults or dropped), (faults, dropped)
         return outcome
+
+    def _dropped(self) -> list[str]:
+        """What of laptops' answers did not come through, as paths of fields."""
+        path = self._folder / "results.dropped"
+        names = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return sorted({name for name in names if not dropped_on_purpose(name)})
+
+
+def _undocumented(each: TaskResult) -> list[str]:
+    failed = each.status in ("failed", "ignored")
+    return undocumented(each.action, each.result, failed, each.check_mode) if failed or each.status == "ok" else []
 
 
 def ansible_environment() -> dict[str, str]:
@@ -121,12 +143,16 @@ def ansible_environment() -> dict[str, str]:
 
 
 def start_playbook(
-    lab: Lab, name: str | Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    lab: Lab,
+    name: str | Path,
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    lying: bool = False,
 ) -> RunningPlaybook:
     """Start a playbook of playbooks/ (or any, by its path) on a lab, with more in its environment."""
     path = name if isinstance(name, Path) else ROOT / "playbooks" / f"{name}.yml"
     command: list[str | Path] = [BIN / "ansible-playbook", path, "-i", lab.inventory, *arguments]
-    return RunningPlaybook(command, ROOT / "playbooks", environment or {})
+    return RunningPlaybook(command, ROOT / "playbooks", environment or {}, lying)
 
 
 def playbook(
@@ -135,9 +161,10 @@ def playbook(
     *arguments: str | Path,
     seconds: float = SECONDS,
     environment: Mapping[str, str] | None = None,
+    lying: bool = False,
 ) -> Outcome:
     """Run a playbook of playbooks/ (or any, by its path) on a lab, with more in its environment."""
-    return start_playbook(lab, name, *arguments, environment=environment).wait(seconds)
+    return start_playbook(lab, name, *arguments, environment=environment, lying=lying).wait(seconds)
 
 
 def stored(store: Path) -> list[str]:

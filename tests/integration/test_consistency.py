@@ -40,6 +40,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     copy_used,
     doubts_about,
     needs,
+    needs_loop_devices,
     only,
     part,
     single,
@@ -60,10 +61,7 @@ from ansible_collections.fleet.imaging.tests.integration.test_disks import (
 from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 CONTENT = b"".join(b"%015d\n" % number for number in range(4096))
 """64 KiB, in which every sector is another one."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     copy_used,
     doubts_about,
     needs,
+    needs_loop_devices,
     old_disk,
     only,
     part,
@@ -36,13 +38,11 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     write,
 )
 from ansible_collections.fleet.imaging.tests.integration.test_disks import mounted, same_tree
+from ansible_collections.fleet.imaging.tests.integration.test_signatures import bcache, zfs
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 SIZE = 24 * MIB
 
@@ -64,6 +64,17 @@ def is_whole(used: UsedMap, start: int, size: int) -> bool:
     return used.ranges.within(start, start + size) == [(start, start + size)]
 
 
+def test_the_table_of_states_names_tests_that_there_are() -> None:
+    folder = Path(__file__).resolve().parents[1]
+    text = (folder.parent / "docs/disk-states.md").read_text()
+    place = {"": folder / "integration", "unit: ": folder / "unit/plugins/module_utils"}
+    file, named = Path(), re.findall(r"`(unit: )?(test_\w+\.py)?::(test_\w+)`", text)
+    assert len(named) > 100
+    for kind, name, function in named:
+        file = next(place[kind].rglob(name)) if name else file
+        assert f"\ndef {function}(" in file.read_text(), f"{name}::{function}"
+
+
 # --- partition tables -------------------------------------------------------------------------------------------------
 
 
@@ -74,51 +85,6 @@ def layout(disk: Path) -> list[str]:
 
 def copied(disk: Path, tmp_path: Path) -> Path:
     return copy_used(disk, used_map(disk), tmp_path / "copy", noise=True)
-
-
-@pytest.mark.parametrize("entries", [4, 56, 256, 1024])
-def test_a_gpt_of_any_length_is_kept(entries: int, tmp_path: Path) -> None:
-    needs("sgdisk")
-    disk = old_disk(tmp_path / "disk", SIZE)
-    tool("sgdisk", "-o", "-S", str(entries), "-n", "1:4M:+8M", disk)
-    assert "No problems found" in tool("sgdisk", "-v", copied(disk, tmp_path))
-
-
-def test_a_moved_array_of_a_gpt_is_kept(tmp_path: Path) -> None:
-    needs("sgdisk")
-    disk = old_disk(tmp_path / "disk", SIZE)
-    tool("sgdisk", "-o", "-j", "4000", "-n", "1:4M:+8M", disk)
-    assert "No problems found" in tool("sgdisk", "-v", copied(disk, tmp_path))
-
-
-@pytest.mark.parametrize("order", ["1:EE", "EE:1"])
-def test_a_hybrid_mbr_is_kept(order: str, tmp_path: Path) -> None:
-    needs("sgdisk")
-    disk = old_disk(tmp_path / "disk", SIZE)
-    tool("sgdisk", "-o", "-n", "1:4M:+8M", "-n", "2:12M:+4M", disk)
-    tool("sgdisk", "-h", order, disk)
-    copy = copied(disk, tmp_path)
-    assert read(copy, 0, 512) == read(disk, 0, 512)
-    assert layout(copy) == layout(disk)
-
-
-@pytest.mark.parametrize("field", [(1, 100), (1, 0xFFFFFFFF), (0, 4096), (2, 4096)])
-def test_an_odd_protective_mbr_is_kept(field: tuple[int, int], tmp_path: Path) -> None:
-    disk = single(tmp_path, SIZE, ["mkfs.ext4", "-q"])
-    write(disk, 446, struct.pack("<4xB3xII", 0xEE, *field))
-    copy = copied(disk, tmp_path)
-    assert layout(copy) == layout(disk)
-    assert read(copy, 0, 512) == read(disk, 0, 512)
-
-
-@pytest.mark.parametrize("damage", [512 + 16, 1024 + 40], ids=["header", "entries"])
-def test_a_gpt_with_a_damaged_half_is_kept_as_it_is(damage: int, tmp_path: Path) -> None:
-    disk = single(tmp_path, SIZE, ["mkfs.ext4", "-q"])
-    write(disk, damage, b"\xaa")
-    copy = copied(disk, tmp_path)
-    assert read(copy, 0, START) == read(disk, 0, START)
-    assert read(copy, START + SIZE + MIB, 1 << 20) == read(disk, START + SIZE + MIB, 1 << 20)
-    assert layout(copy) == layout(disk)
 
 
 def test_many_logical_partitions_are_all_there(tmp_path: Path) -> None:
@@ -134,39 +100,20 @@ def test_many_logical_partitions_are_all_there(tmp_path: Path) -> None:
     assert len(layout(copy)) == 27
 
 
-def test_logical_partitions_out_of_order_with_a_gap_and_boot_code_are_kept(tmp_path: Path) -> None:
-    disk = old_disk(tmp_path / "disk", 64 * MIB)
-    rows = [
-        "4: start=65536, size=20480, type=7",
-        "3: start=20480, type=5, size=40000",
-        "5: start=40960, size=8192, type=83",
-    ]
-    rows += ["6: start=22528, size=8192, type=83"]
-    partitioned(disk, "label: dos\n" + "\n".join(rows) + "\n")
-    write(disk, 5 * MIB, b"boot code")
-    copy = copied(disk, tmp_path)
-    assert layout(copy) == layout(disk)
-    assert read(copy, 0, 10 * MIB) == read(disk, 0, 10 * MIB)
-
-
-@pytest.mark.parametrize("label", ["mac", "sun", "sgi", "bsd"])
+@pytest.mark.parametrize("label", ["amiga", "atari", "bsd", "dvh", "loop", "mac", "pc98", "sun"])
 def test_other_tables_have_their_disk_captured_whole(label: str, tmp_path: Path) -> None:
+    needs("parted")
     disk = old_disk(tmp_path / "disk", SIZE)
-    if label == "mac":
-        write(disk, 0, b"ER" + struct.pack(">HI", 512, SIZE // 512) + bytes(504))
-        write(
-            disk,
-            512,
-            b"PM"
-            + struct.pack(">HIII", 0, 1, 1, 63)
-            + b"Apple".ljust(32, b"\0")
-            + b"Apple_partition_map".ljust(32, b"\0"),
-        )
-    elif label == "bsd":
-        write(disk, 0, bytes(512) + struct.pack("<I", 0x82564557).ljust(512, b"\0"))
-    else:
-        tool("sfdisk", "--quiet", disk, stdin=f"label: {label}\n")
+    tool("parted", "--script", disk, "mklabel", label)
     assert is_whole(used_map(disk), 0, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["AF9B60A0-1431-4F62-BC68-3311714A69AD", "E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D", "42"])
+def test_partitions_of_dynamic_disks_and_storage_spaces_are_whole(kind: str, tmp_path: Path) -> None:
+    """Although they look like an ext4."""
+    used = used_map(single(tmp_path, SIZE, ["mkfs.ext4", "-q"], "dos" if kind == "42" else "gpt", kind))
+    assert is_whole(used, START, SIZE)
+    assert "it belongs to" in only(used).reason
 
 
 def test_a_partition_of_unknown_content_is_whole(tmp_path: Path) -> None:
@@ -198,13 +145,14 @@ EXT = {
     "revision 0": ["-r", "0", "-O", "none"],
     "uninit_bg without flex_bg": ["-O", "uninit_bg,^flex_bg,^metadata_csum", "-g", "1024", "-b", "1024"],
     "many inodes": ["-i", "1024"],
+    "an odd size": [],
     "without sparse superblocks": ["-O", "^sparse_super,^resize_inode", "-g", "1024", "-b", "1024"],
 }
 
 
 @pytest.mark.parametrize("kind", EXT)
 def test_an_ext4_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: Path) -> None:
-    size = 4 * SIZE if "64" in kind else SIZE
+    size = 4 * SIZE if "64" in kind else SIZE + 3584 if "odd" in kind else SIZE
     make = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-d", str(files), *EXT[kind]]
     if "-E" in EXT[kind]:
         make = ["mkfs.ext4", "-q", "-F", "-d", str(files), "-E", "nodiscard," + EXT[kind][1]]
@@ -239,13 +187,15 @@ XFS = {
     "blocks of 1 KiB": ["-b", "size=1024"],
     "sectors of 4096": ["-s", "size=4096"],
     "folders of 64 KiB": ["-n", "size=65536"],
+    "blocks of 64 KiB": ["-b", "size=65536"],
+    "bigtime and large extent counters": ["-m", "bigtime=1", "-i", "nrext64=1"],
 }
 
 
 @pytest.mark.parametrize("kind", XFS)
 def test_an_xfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: Path) -> None:
     needs("mkfs.xfs", "xfs_repair")
-    size = 320 * MIB
+    size = 400 * MIB if "blocks of 64" in kind else 320 * MIB
     try:
         disk = single(tmp_path, size, ["mkfs.xfs", "-q", "-f", "-K", *XFS[kind]])
     except LabError as error:
@@ -266,6 +216,23 @@ def test_an_xfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: 
         assert same_tree(files, folder / "files") == 19
 
 
+@pytest.mark.parametrize("options", [["-m", "crc=0"], ["-m", "crc=0", "-b", "size=512"]])
+def test_an_old_xfs_which_kernels_do_not_mount_any_more_is_mapped_rightly(options: list[str], tmp_path: Path) -> None:
+    """Of version 4, also with blocks that only that has; mkfs.xfs puts the file into it."""
+    needs("mkfs.xfs", "xfs_repair")
+    content, source, size = random.Random(3).randbytes(4 * MIB), tmp_path / "file", 320 * MIB
+    source.write_bytes(content)
+    (tmp_path / "prototype").write_text(f"none\n0 0\nd--755 0 0\nfile ---644 0 0 {source}\n$\n$\n")
+    disk = single(tmp_path, size, ["mkfs.xfs", "-q", "-f", "-K", *options, "-p", str(tmp_path / "prototype")])
+    used = used_map(disk)
+    assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
+    copy = copy_used(disk, used, tmp_path / "copy", noise=True)
+    with attached(copy, "--read-only", *part(START, size)) as device:
+        tool("xfs_repair", "-n", device)
+    assert content in copy.read_bytes()
+
+
 # --- NTFS, exFAT, FAT -------------------------------------------------------------------------------------------------
 
 
@@ -273,11 +240,21 @@ def plain(files: Path) -> Iterator[Path]:
     return (path for path in sorted(files.rglob("*")) if path.is_file() and not path.is_symlink())
 
 
-@pytest.mark.parametrize("cluster", ["512", "1024", "65536", "2097152"])
-def test_an_ntfs_with_clusters_of_any_size_is_mapped_rightly(cluster: str, files: Path, tmp_path: Path) -> None:
+NTFS = {
+    "clusters of 512 bytes": ["-c", "512"],
+    "clusters of 1 KiB": ["-c", "1024"],
+    "clusters of 64 KiB": ["-c", "65536"],
+    "clusters of 2 MiB": ["-c", "2097152"],
+    "sectors of 1 KiB": ["-s", "1024"],
+    "sectors of 4 KiB": ["-s", "4096"],
+}
+
+
+@pytest.mark.parametrize("kind", NTFS)
+def test_an_ntfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: Path) -> None:
     needs("mkntfs", "ntfscp", "ntfscat")
-    size = SIZE if len(cluster) < 6 else 8 * SIZE
-    disk = single(tmp_path, size, ["mkntfs", "-Q", "-q", "-F", "-c", cluster])
+    size = 8 * SIZE if "2 MiB" in kind else SIZE
+    disk = single(tmp_path, size, ["mkntfs", "-Q", "-q", "-F", *NTFS[kind]])
     with attached(disk, *part(START, size)) as device:
         for path in plain(files):
             tool("ntfscp", "-q", device, path, path.name)
@@ -289,6 +266,36 @@ def test_an_ntfs_with_clusters_of_any_size_is_mapped_rightly(cluster: str, files
         tool("ntfsfix", "--no-action", device)
         for path in plain(files):
             assert tool("sh", "-c", 'ntfscat "$0" "$1" | cmp - "$2" && echo same', device, path.name, path) == "same\n"
+
+
+def test_compressed_files_of_an_ntfs_are_all_there(tmp_path: Path) -> None:
+    needs("mkntfs")
+    options = ["-t", "ntfs-3g", "-o", "compression"]
+    disk = single(tmp_path, SIZE, ["mkntfs", "-Q", "-q", "-F"])
+    text = b"".join(b"line %d of some text\n" % number for number in range(50_000))
+    with mounted(disk, SIZE, tmp_path / "one", *options) as folder:
+        os.setxattr(folder, "system.ntfs_attrib_be", struct.pack(">I", 0x810))  # a folder, compressed: ntfs-3g(8)
+        (folder / "text").write_bytes(text)
+        assert (folder / "text").stat().st_blocks * 512 < len(text) / 2
+    used = used_map(disk)
+    assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
+    copy = copy_used(disk, used, tmp_path / "copy", noise=True)
+    with mounted(copy, SIZE, tmp_path / "other", *options, "-r") as folder:
+        assert (folder / "text").read_bytes() == text
+
+
+@pytest.mark.parametrize("sectors", ["", "32768"])
+def test_the_backup_boot_sector_of_an_ntfs_is_kept(sectors: str, tmp_path: Path) -> None:
+    """It is the last sector of the volume, which may be smaller than its partition, and belongs to no cluster."""
+    needs("mkntfs")
+    disk = single(tmp_path, SIZE, ["sh", "-c", f'mkntfs -Q -q -F "$0" {sectors}'])
+    (last,) = struct.unpack("<Q", read(disk, START + 40, 8))
+    used = used_map(disk)
+    assert only(used).method == "partclone", only(used).reason
+    copy = copy_used(disk, used, tmp_path / "copy", noise=True)
+    assert last * 512 + 512 == (int(sectors) * 512 if sectors else SIZE)
+    assert read(copy, START + last * 512, 512) == read(copy, START, 512)
 
 
 @pytest.mark.parametrize("options", [["-c", "512"], ["-c", "1M"], ["-b", "4M"], ["--pack-bitmap"]])
@@ -310,29 +317,54 @@ def test_an_exfat_of_any_make_is_mapped_rightly(options: Sequence[str], files: P
             assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
-FAT = {
-    "wrong count of free clusters": (["-F", "32", "-s", "1"], [(512 + 488, b"\x01\0\0\0")]),
-    "extended signature 28": (["-F", "32", "-s", "1"], [(66, b"\x28")]),
-    "extended signature 0": (["-F", "16", "-s", "4"], [(38, b"\0")]),
-    "misleading type": (["-F", "32", "-s", "1"], [(82, b"FAT12   ")]),
-    "one table": (["-F", "32", "-s", "1", "-f", "1"], []),
-    "four tables": (["-F", "16", "-s", "4", "-f", "4"], []),
-    "sectors of 1 KiB": (["-F", "16", "-s", "2", "-S", "1024"], []),
-    "sectors of 4 KiB": (["-F", "16", "-s", "1", "-S", "4096"], []),
+def patched(offset: int, content: bytes) -> Callable[[Path], None]:
+    return lambda disk: write(disk, START + offset, content)
+
+
+def entries(first: int, value: int, table: int = 0) -> Callable[[Path], None]:
+    """Make a few entries of all tables of a FAT32 from one on something else."""
+
+    def change(disk: Path) -> None:
+        sector, reserved, tables = struct.unpack("<HxHB", read(disk, START + 11, 6))
+        (length,) = struct.unpack("<I", read(disk, START + 36, 4))
+        for each in range(table, tables):
+            write(disk, START + (reserved + each * length) * sector + 4 * first, struct.pack("<I", value))
+
+    return change
+
+
+FAT16, FAT32 = ["-F", "16", "-s", "4"], ["-F", "32", "-s", "1"]
+FAT: dict[str, tuple[list[str], Callable[[Path], None]]] = {
+    "wrong count of free clusters": (FAT32, patched(512 + 488, b"\x01\0\0\0")),
+    "unknown count of free clusters": (FAT32, patched(512 + 488, b"\xff\xff\xff\xff")),
+    "extended signature 28": (FAT32, patched(66, b"\x28")),
+    "extended signature 28 of a FAT16": (FAT16, patched(38, b"\x28")),
+    "extended signature 0": (FAT16, patched(38, b"\0")),
+    "extended signature 0 of a FAT32": (FAT32, patched(66, b"\0")),
+    "misleading type": (FAT32, patched(82, b"FAT12   ")),
+    "misleading type of a FAT16": (FAT16, patched(54, b"FAT32   ")),
+    "first entry 0": (FAT32, entries(0, 0)),
+    "tables that differ": (FAT32, entries(60_000, 60_001, table=1)),
+    "bad clusters": (FAT32, entries(60_000, 0x0FFFFFF7)),
+    "reserved bits": (FAT32, entries(60_000, 0xF0000000)),
+    "one table": ([*FAT32, "-f", "1"], lambda disk: None),
+    "four tables": ([*FAT16, "-f", "4"], lambda disk: None),
+    "sectors of 1 KiB": (["-F", "16", "-s", "2", "-S", "1024"], lambda disk: None),
+    "sectors of 2 KiB": (["-F", "16", "-s", "1", "-S", "2048"], lambda disk: None),
+    "sectors of 4 KiB": (["-F", "16", "-s", "1", "-S", "4096"], lambda disk: None),
 }
 
 
 @pytest.mark.parametrize("kind", FAT)
 def test_an_odd_fat_is_mapped_rightly_or_whole(kind: str, files: Path, tmp_path: Path) -> None:
     needs("mkfs.fat", "mcopy")
-    options, patches = FAT[kind]
+    options, change = FAT[kind]
     size = 2 * SIZE
     disk = single(tmp_path, size, ["mkfs.fat", *options])
     with attached(disk, *part(START, size)) as device:
         tool("mcopy", "-i", device, *plain(files), "::/")
         tool("mdel", "-i", device, "::/file-8")
-    for offset, content in patches:
-        write(disk, START + offset, content)
+    change(disk)
     used = used_map(disk)
     assert only(used).content == "vfat"
     assert doubts_about(disk, used) == {}
@@ -343,6 +375,29 @@ def test_an_odd_fat_is_mapped_rightly_or_whole(kind: str, files: Path, tmp_path:
     for path in plain(files):
         if path.name != "file-8":
             assert (there / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_fat_with_more_clusters_than_its_tables_have_entries_has_all_of_its_files(
+    files: Path, tmp_path: Path
+) -> None:
+    """The last clusters can't be in use. mtools refuses it, and reads it again once the size is as it was."""
+    needs("mkfs.fat", "mcopy")
+    size = 2 * SIZE
+    disk = single(tmp_path, size, ["sh", "-c", 'mkfs.fat -F 32 -s 1 "$0" 40000'])
+    with attached(disk, *part(START, size)) as device:
+        tool("mcopy", "-i", device, *plain(files), "::/")
+    right = read(disk, START + 32, 4)
+    write(disk, START + 32, struct.pack("<I", size // 512))
+    used = used_map(disk)
+    assert doubts_about(disk, used) == {}
+    copy = copy_used(disk, used, tmp_path / "copy", noise=True)
+    assert read(copy, START, 512) == read(disk, START, 512)
+    write(copy, START + 32, right)
+    there = ensured(tmp_path / "there")
+    with attached(copy, "--read-only", *part(START, size)) as device:
+        tool("mcopy", "-i", device, "::/file*", there)
+    for path in plain(files):
+        assert (there / path.name).read_bytes() == path.read_bytes()
 
 
 # --- swap, and what is kept whole ----------------------------------------------------------------------------------------
@@ -371,41 +426,60 @@ def test_a_swap_area_that_a_system_hibernates_in_is_whole(signature: bytes, tmp_
     assert is_whole(used, START, SIZE), only(used)
 
 
-BTRFS = ["mkfs.btrfs", "-q", "-f", "-M", "-K"]
+FAST = "--pbkdf-force-iterations 1000"
+WHOLE = {
+    "LVM": ("pvcreate", '-q -q -ff -y "$0"', "LVM2_member", SIZE),
+    "minix": ("mkfs.minix", '"$0"', "minix", SIZE),
+    "cramfs": ("mkfs.cramfs", '/etc/apt "$0"', "cramfs", SIZE),
+    "squashfs": ("mksquashfs", '/etc/apt "$0" -noappend -quiet -no-progress', "squashfs", SIZE),
+    "LUKS 2": ("cryptsetup", f'-q luksFormat --pbkdf pbkdf2 {FAST} "$0" - <<<x', "crypto_LUKS", SIZE),
+    "LUKS 1": ("cryptsetup", f'-q luksFormat --type luks1 {FAST} "$0" - <<<x', "crypto_LUKS", SIZE),
+    "journal": ("mke2fs", '-q -O journal_dev -b 4096 "$0" 4096', "jbd", SIZE),
+    "btrfs": ("mkfs.btrfs", '-q -f -M -K "$0"', "btrfs", 128 * MIB),
+    "F2FS": ("mkfs.f2fs", '-q -f "$0"', "f2fs", 64 * MIB),
+    "nilfs2": ("mkfs.nilfs2", '-q -f "$0"', "nilfs2", 160 * MIB),
+    "JFS": ("mkfs.jfs", '-q "$0"', "jfs", SIZE),
+    "bcache": ("", "", "bcache", SIZE),
+    "APFS": ("", "", "apfs", SIZE),
+    "HFS+": ("", "", "hfsplus", SIZE),
+}
+"""What makes it, blkid's name for it, and the size of its partition."""
 
 
-@pytest.mark.parametrize(
-    ("make", "content"),
-    [
-        (["pvcreate", "-q", "-q", "-ff", "-y"], "LVM2_member"),
-        (["mkfs.minix"], "minix"),
-        (["mkfs.cramfs", "/etc/apt"], "cramfs"),
-        (
-            ["sh", "-c", 'cryptsetup -q luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$0" - <<<x'],
-            "crypto_LUKS",
-        ),
-        (
-            ["sh", "-c", 'cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 "$0" - <<<x'],
-            "crypto_LUKS",
-        ),
-        (["sh", "-c", 'mke2fs -q -O journal_dev -b 4096 "$0" 4096'], "jbd"),
-    ],
-)
-def test_what_no_map_is_made_of_is_whole(make: Sequence[str], content: str, tmp_path: Path) -> None:
-    """Below it lies the superblock of an older ext4, where the new owner leaves it."""
-    needs(make[0] if make[0] != "sh" else "cryptsetup")
-    script = ["bash", "-c", make[2]] if make[0] == "sh" else list(make)
-    disk = single(tmp_path, SIZE, ["mkfs.ext4", "-q"])
-    with attached(disk, *part(START, SIZE)) as device:
-        tool(*script, device)
+def superblock(kind: str, disk: Path) -> None:
+    """What blkid looks at of those that no program here makes (util-linux: libblkid, apfs.c and hfs.c)."""
+    if kind == "bcache":
+        bcache(disk, START, SIZE)
+    elif kind == "APFS":
+        write(disk, START, struct.pack("<8xQQHHHH4sI", 1, 1, 1, 0, 0, 0, b"NXSB", 4096))
+    else:
+        write(disk, START + 1024, struct.pack(">2sH36xI", b"H+", 4, 4096).ljust(512, b"\0"))
+
+
+@pytest.mark.parametrize("old", ["", "mkfs.ext4", "mkswap"])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_what_no_map_is_made_of_is_whole(kind: str, old: str, tmp_path: Path) -> None:
+    """Also where the superblock of an older ext4 or swap area is left below it, and blkid may find several things."""
+    program, options, content, size = WHOLE[kind]
+    needs(*([program] if program else []))
+    disk = single(tmp_path, size, [old, "-q"] if old else ["true"])
+    if program:
+        with attached(disk, *part(START, size)) as device:
+            tool("bash", "-c", f"{program} {options}", device)
+    else:
+        superblock(kind, disk)
     used = used_map(disk)
-    assert only(used).method == "whole"
-    assert only(used).content in (content, ""), only(used)
+    assert is_whole(used, START, size), only(used)
+    assert only(used).content in ((content, "") if old else (content,)), only(used)
 
 
-def test_a_btrfs_is_whole(tmp_path: Path) -> None:
-    needs("mkfs.btrfs")
-    assert only(used_map(single(tmp_path, 128 * MIB, BTRFS))).method == "whole"
+def test_an_ext4_with_the_labels_of_a_zfs_at_its_end_is_whole(tmp_path: Path) -> None:
+    size = 68 * MIB
+    disk = single(tmp_path, size, ["mkfs.ext4", "-q"])
+    zfs(disk, START, size)
+    used = used_map(disk)
+    assert is_whole(used, START, size), only(used)
+    assert "several things" in used.warnings[0]
 
 
 def test_the_start_of_an_ext2_before_other_data_is_no_file_system(tmp_path: Path) -> None:

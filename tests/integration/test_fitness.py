@@ -126,7 +126,11 @@ def test_a_windows_that_sysprep_made_ready_is_fit(tmp_path: Path, encoding: str)
         (state_ini("IMAGE_STATE_COMPLETE"), True, "sysprep was not run, or it was started since"),
         (state_ini("IMAGE_STATE_UNDEPLOYABLE"), False, "can't be deployed"),
         (state_ini("IMAGE_STATE_GENERALIZE_RESEAL_TO_AUDIT"), True, "audit mode"),
-        (state_ini("IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE"), True, "its first start"),
+        (
+            state_ini("IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE"),
+            True,
+            "sysprep was run without /generalize, or its first start",
+        ),
         (state_ini("IMAGE_STATE_OF_THE_ART"), True, "not known"),
         (state_ini(READY), False, "did not say that it succeeded"),
         (None, False, "does not say in which state"),
@@ -140,6 +144,14 @@ def test_a_windows_in_any_other_state_is_not(tmp_path: Path, state: bytes | None
     assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
     sentence = fitness.findings[0].sentence()
     assert words in sentence and "State.ini says" in sentence and "sysprep /generalize /oobe" in sentence
+
+
+def test_a_windows_without_its_registry_is_not_fit_by_its_files_alone(tmp_path: Path) -> None:
+    files = {f"{CONFIG}/DEFAULT": b""}
+    disk = windows_disk(tmp_path, state_ini("IMAGE_STATE_COMPLETE"), tag=False, files=files)
+    fitness = examine_disk(RUN, str(disk))
+    assert (names(fitness), fitness.generalization) == (["not_generalized"], "not generalized")
+    assert "State.ini says IMAGE_STATE_COMPLETE" in fitness.findings[0].sentence()
 
 
 @pytest.mark.parametrize(
@@ -379,6 +391,25 @@ def test_a_file_system_says_its_size_and_what_of_it_is_used(tmp_path: Path, kind
         assert facts.used is None
     else:
         assert facts.used and 0 < facts.used < size // 2
+
+
+SMALLER = {
+    "ext4": 'mkfs.ext4 -q -F "$0" 32M',
+    "vfat": 'mkfs.fat -F 32 -s 1 "$0" 32768',
+    "ntfs": 'mkntfs -Q -q -F "$0" 65536',
+    "xfs": 'mkfs.xfs -q -f -d size=320m "$0"',
+}
+
+
+@pytest.mark.parametrize("kind", SMALLER)
+def test_no_more_is_used_of_a_file_system_than_it_has_although_its_partition_is_larger(
+    tmp_path: Path, kind: str
+) -> None:
+    needs(SMALLER[kind].split()[0])
+    size, partition = (320 * MIB, 400 * MIB) if kind == "xfs" else (32 * MIB, 64 * MIB)
+    (facts,) = examine_disk(RUN, str(single(tmp_path, partition, ["sh", "-c", SMALLER[kind]]))).partitions
+    assert facts.file_system_size and size - MIB < facts.file_system_size <= size
+    assert facts.used and 0 < facts.used < size // 2
 
 
 def test_a_btrfs_that_was_not_unmounted_after_a_sync_of_a_file_is_dirty(tmp_path: Path) -> None:

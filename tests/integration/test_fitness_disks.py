@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FatTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.modules import source_info
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
@@ -22,18 +23,19 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     needs,
+    needs_loop_devices,
     only,
     part,
     runner,
     single,
     used_map,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_unclean_log
+from ansible_collections.fleet.imaging.tests.integration.test_fitness import READY, hives, state_ini, write_windows
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 ESP, LINUX, BASIC_DATA = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "linux", "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
 MSR, BIOS_BOOT = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "21686148-6449-6E6F-744E-656564454649"
@@ -84,6 +86,15 @@ def disk_of(path: Path, label: str, *partitions: tuple[str, Path], code: bytes =
         tool("dd", f"if={volume}", f"of={path}", "bs=1M", f"seek={start // MIB}", "conv=notrunc,sparse", "status=none")
         start += size
     return write(path, 0, code)
+
+
+def esp(path: Path, loader: str = "/EFI/Microsoft/Boot/bootmgfw.efi") -> Path:
+    """An EFI system partition with a loader."""
+    made(path, 8 * MIB, "mkfs.fat")
+    program = path.parent / "program"
+    program.write_bytes(b"MZ")
+    FatTree(RUN, str(path)).put(str(program), loader)
+    return path
 
 
 def names(fitness: Fitness) -> list[str]:
@@ -249,6 +260,46 @@ def test_a_file_system_of_which_no_map_is_made_is_not_dirty(
     assert fitness.partitions[0].reason == only(used_map(disk)).reason
 
 
+@pytest.mark.parametrize("head", [b"wake", b"RSTR", bytes(4)])
+def test_a_file_for_hibernation_that_was_used_up_is_no_hibernation(tmp_path: Path, head: bytes) -> None:
+    disk = single(tmp_path, 16 * MIB, NTFS)
+    with attached(disk, *part(START, 16 * MIB)) as node, NtfsVolume(Path(node)) as ntfs:
+        ntfs.write("hiberfil.sys", head + bytes(8188))
+    fitness = examine_disk(RUN, str(disk))
+    assert (names(fitness), fitness.partitions[0].clean) == ([], True)
+
+
+# --- several Windows ---
+
+
+def set_up(path: Path, state: str, tag: bool) -> Path:
+    """A Windows in a state."""
+    made(path, 24 * MIB, *NTFS)
+    write_windows(path, state_ini(state), tag, hives(state_ini(state)))
+    return path
+
+
+def test_of_two_windows_each_must_be_generalized(tmp_path: Path) -> None:
+    ready = set_up(tmp_path / "ready", READY, tag=True)
+    disk = tmp_path / "disk"
+    for state, expected in ((READY, []), ("IMAGE_STATE_COMPLETE", [("not_generalized", 2)])):
+        other = set_up(tmp_path / "other", state, tag=state == READY)
+        fitness = examine_disk(RUN, str(disk_of(disk, "gpt", (BASIC_DATA, ready), (BASIC_DATA, other))))
+        assert [(finding.name, finding.partition) for finding in fitness.findings] == expected
+        assert fitness.generalization == ("not generalized" if expected else "generalized")
+
+
+def test_a_former_windows_beside_one_that_is_generalized_says_nothing(tmp_path: Path) -> None:
+    volume = set_up(tmp_path / "ready", READY, tag=True)
+    old = "Windows.old/Windows"
+    with NtfsVolume(volume) as ntfs:
+        ntfs.write(f"{old}/Setup/State/State.ini", state_ini("IMAGE_STATE_COMPLETE"))
+        for path, hive in hives(state_ini("IMAGE_STATE_COMPLETE")).items():
+            ntfs.write(f"Windows.old/{path}", hive)
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", (BASIC_DATA, volume))))
+    assert (fitness.findings, fitness.warnings, fitness.generalization) == ([], [], "generalized")
+
+
 # --- what will not start ---
 
 
@@ -262,9 +313,31 @@ def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     # In a process that has loaded Ansible's controller a module's warnings go to the terminal.
     assert "no EFI system partition (ESP)" in " ".join((said.out + said.err).split())
-    for others in ([(ESP, fat)], [(ESP, fat), (ESP, fat)]):
+    full = esp(tmp_path / "full")
+    for others in ([(ESP, full)], [(ESP, fat), (ESP, full)]):
         fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "gpt", *others, (BASIC_DATA, system))))
         assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "code", "problem"),
+    [("gpt", ESP, b"", True), ("dos", "ef", b"", True), ("dos", "ef", b"GRUB", False)],
+)
+def test_an_esp_without_a_loader_starts_nothing(
+    label: str, kind: str, code: bytes, problem: bool, tmp_path: Path
+) -> None:
+    fat, system = esp(tmp_path / "fat", "/EFI/notes/loader.efi"), linux(tmp_path / "linux")
+    fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", label, (kind, fat), ("linux", system), code=code)))
+    assert fitness.boot_mode == "UEFI"
+    assert ("copies will not start Some Linux in partition 2" in fitness.boot_problem) == problem
+
+
+def test_nothing_is_said_of_an_esp_that_cant_be_read(tmp_path: Path) -> None:
+    unread = write(sparse(tmp_path / "esp", 2 * MIB), 0, NOISE)
+    fitness = examine_disk(
+        RUN, str(disk_of(tmp_path / "disk", "gpt", (ESP, unread), (LINUX, linux(tmp_path / "linux"))))
+    )
+    assert (fitness.boot_mode, fitness.boot_problem) == ("UEFI", "")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +353,7 @@ def test_a_windows_on_a_gpt_needs_an_esp(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_windows_on_an_mbr_needs_an_active_partition(
     tmp_path: Path, kinds: Sequence[str], code: bytes, mode: str, problem: bool
 ) -> None:
-    system, fat = windows(tmp_path / "windows"), made(tmp_path / "fat", 8 * MIB, "mkfs.fat")
+    system, fat = windows(tmp_path / "windows"), esp(tmp_path / "fat")
     partitions = zip(kinds, [system] if len(kinds) == 1 else [fat, system], strict=True)
     fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", "dos", *partitions, code=code)))
     assert (fitness.boot_mode, "marked as active" in fitness.boot_problem) == (mode, problem)

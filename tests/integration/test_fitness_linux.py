@@ -18,11 +18,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree import mounted_tree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
+from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs, needs_loop_devices
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 RELEASE = 'NAME="Some Linux"\nPRETTY_NAME="Some Linux 12 (name)"\n'
 PLAIN = {"usr/lib/os-release": RELEASE, "etc/passwd": "root:x:0:0::/:/bin/sh\n"}
@@ -363,6 +362,24 @@ def test_what_lies_beside_the_default_subvolume_of_btrfs_is_looked_into(tmp_path
     fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", [volume])))
     assert ([found.name for found in fitness.systems], fitness.warnings) == (["Some Linux 12 (name)"], [])
     assert what(fitness) == ["machine-id of D-Bus"]
+    assert [finding.name for finding in fitness.findings] == ["hibernated"]
+
+
+def test_a_linux_that_ostree_keeps_is_found(tmp_path: Path) -> None:
+    deployed = "ostree/deploy/some"
+    newer = {f"{deployed}/deploy/b.0/{path}": text for path, text in {**PLAIN, "etc/machine-id": "0123\n"}.items()}
+    older = {path.replace("/b.0/", "/a.1/"): text for path, text in newer.items()}
+    rest = {
+        f"{deployed}/deploy/a.1/etc/fstab": "/var/swap none swap sw 0 0\n",
+        f"{deployed}/deploy/a.1/var/no/more": "an empty folder in which the other one is mounted",
+        f"{deployed}/deploy/a.1.origin": "[origin]\n",
+        f"{deployed}/var/lib/dbus/machine-id": f"{LINK}/etc/machine-id",
+        f"{deployed}/var/lib/NetworkManager/secret_key": "key",
+        f"{deployed}/var/swap": "\0" * 4086 + "S1SUSPEND\0" + "\0" * 65536,
+    }
+    fitness = examined(tmp_path, {**newer, **older, **rest})
+    assert [system.name for system in fitness.systems] == ["Some Linux 12 (name)"]
+    assert what(fitness) == ["machine-id", "key of NetworkManager"]
     assert [finding.name for finding in fitness.findings] == ["hibernated"]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
@@ -26,16 +27,17 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     RUN,
     attached,
     needs,
+    needs_loop_devices,
     part,
     partitioned,
     runner,
     single,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS, ntfs_dirty
+from ansible_collections.fleet.imaging.tests.integration.test_signatures import md_090
 from ansible_collections.fleet.imaging.tests.lab import udev_stand_in
 
-pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
+pytestmark = needs_loop_devices
 
 OLD, NEW = 400 * MIB, 600 * MIB
 FIRST = 20 * MIB
@@ -102,6 +104,17 @@ def test_it_grows_once_and_is_sound(tmp_path: Path, kind: str, label: str) -> No
         size = file_system_size(node, 0, kind)
         assert size and end - FIRST - MIB < size <= end - FIRST
     assert grow(RUN, str(disk), "last", write=True) == Growth(2, kind, end - FIRST, end - FIRST, False)
+
+
+def test_what_a_former_owner_left_at_the_new_end_does_not_come_alive(tmp_path: Path) -> None:
+    """The room ends where the GPT says that it does, far from the disk's end, which a restore has made zeros."""
+    disk = disk_with(tmp_path, "ext4")
+    subprocess.run(["truncate", "--size", str(NEW + 100 * MIB), disk], check=True)
+    end = NEW - MIB
+    md_090(disk, FIRST, end - FIRST)
+    assert detect(RUN, str(disk), FIRST, end - FIRST).type == "linux_raid_member"
+    assert grow(RUN, str(disk), "last", write=True).new_size == end - FIRST
+    assert detect(RUN, str(disk), FIRST, end - FIRST).type == "ext4"
 
 
 def test_a_file_system_that_was_left_behind_is_grown(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, lab_folder, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import BIN, ROOT, ansible_environment, playbook
 from ansible_collections.fleet.imaging.tests.lab import tools
-from ansible_collections.fleet.imaging.tests.lab.disks import MIB
+from ansible_collections.fleet.imaging.tests.lab.disks import MIB, make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan, can_isolate
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 from ansible_collections.fleet.imaging.tests.lab.reference_disk import make_reference_disk
@@ -55,6 +55,12 @@ def traces(folder: Path) -> list[str]:
         except OSError:
             pass  # It has ended, or is another user's.
     return [trace for trace in found if any(word in trace for word in words)]
+
+
+@pytest.mark.parametrize("size", [MIB, 20 * MIB, 64 * MIB + 512])
+def test_a_used_disk_has_the_size_that_was_asked_for(size: int, tmp_path: Path) -> None:
+    make_used_disk(tmp_path / "disk", size)
+    assert (tmp_path / "disk").stat().st_size == size
 
 
 def ansible(lab: Lab, *arguments: str) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from pathlib import Path
@@ -21,6 +20,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     attached,
     copy_used,
     needs,
+    needs_loop_devices,
     old_disk,
     only,
     part,
@@ -32,10 +32,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 )
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 SIZE = 32 * MIB
 EXT4 = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"]
@@ -118,6 +115,16 @@ def test_what_lies_behind_a_swap_area_is_used(tmp_path: Path) -> None:
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     assert read(copy, half, SIZE // 2) == read(disk, half, SIZE // 2)
     assert read(copy, half - 4 * MIB, MIB) != read(disk, half - 4 * MIB, MIB)
+
+
+@pytest.mark.parametrize(("label", "kind"), [("gpt", "516E7CB6-6ECF-11D6-8FF8-00022D09712B"), ("dos", "a5")])
+def test_the_mark_of_a_swap_area_in_a_partition_of_another_kind_is_old(label: str, kind: str, tmp_path: Path) -> None:
+    """FreeBSD's encryption has its metadata in the last sector, and a file system in it leaves its first sectors alone."""
+    disk = single(tmp_path, SIZE, SWAP, label=label, kind=kind)
+    write(disk, START + SIZE - 512, b"GEOM::ELI".ljust(512, b"\0"))
+    used = used_map(disk)
+    assert used.ranges.within(START, START + SIZE) == [(START, START + SIZE)]
+    assert f"its type, {kind}, is that of something else" in used.warnings[0]
 
 
 SHADOW_COPIES = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")

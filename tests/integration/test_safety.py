@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
+    RESTORE_ONE,
     ROOT,
     Outcome,
     RunningPlaybook,
@@ -109,12 +113,12 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
         "results": 5,
     }
     with lying(lab, lab.targets[0], lies, tmp_path) as inventory, untouched(*lab.targets):
-        asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING)
+        asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING, lying=True)
     assert asked.status != 0 and not asked.of("image_restore")
     assert "imaging_confirm_erase: true" in str(asked.failures()) and "lab-01, lab-02" in str(asked.failures())
     del lies["unreachable"]  # whoever says so is waited for, until the link timeout
     with lying(lab, lab.targets[0], lies, tmp_path) as inventory:
-        done = playbook(lab, "restore", "-i", inventory, *image, *YES, environment=TRUSTING)
+        done = playbook(lab, "restore", "-i", inventory, *image, *YES, environment=TRUSTING, lying=True)
     assert done.status == 0, done.stdout
     assert {result.host for result in done.of("image_restore") if result.result["verified"]} == {"lab-01", "lab-02"}
     with lying(lab, lab.reference, lies, tmp_path) as inventory:
@@ -127,6 +131,7 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
             "imaging_image=new",
             # Not by -e, which stands above all facts.
             environment={**TRUSTING, "HOME": str(store)},
+            lying=True,
         )
     assert captured.status == 0, captured.stdout
     assert stored(store / "fleet-images") == ["new.img.zst"]
@@ -223,6 +228,21 @@ def run_on_nothing(tmp_path: Path, name: str, *arguments: str) -> Outcome:
     return RunningPlaybook(command, ROOT / "playbooks", {}).wait(60)
 
 
+def test_a_restore_that_is_asked_for_what_it_can_not_do_says_that_nothing_was_written(tmp_path: Path) -> None:
+    values = {
+        "imaging_disk": "/dev/null",
+        "imaging_image": "x",
+        "imaging_store": str(tmp_path),
+        "imaging_unused": "dicard",
+    }
+    command: list[str | Path] = [BIN / "ansible-playbook", RESTORE_ONE, "-i", "lab-01,", "-e", json.dumps(values)]
+    outcome = RunningPlaybook(command, ROOT / "playbooks", {}).wait(60)
+    (restored,) = outcome.of("image_restore")
+    assert (restored.status, restored.result["disk_state"]) == ("failed", "untouched")
+    assert "value of unused must be one of" in restored.result["msg"]
+    assert "Nothing was written: lab-01." in outcome.stdout
+
+
 def test_variables_are_checked_for_every_host_before_any_is_contacted(tmp_path: Path) -> None:
     outcome = run_on_nothing(
         tmp_path, "restore", "-e", "imaging_compresion_level=19", "-e", "imaging_finish=rebot", *YES
@@ -294,13 +314,62 @@ def test_an_image_that_is_replaced_while_laptops_are_compared_is_noticed(lab: La
     assert "The image sound was replaced since it was chosen: its root digest was" in outcome.failures()[laptop.name]
 
 
-def test_a_laptop_may_restore_itself(lab: Lab, image: tuple[str, ...], tmp_path: Path) -> None:
-    """As with ansible-pull: the controller is the laptop."""
+def test_other_strategies_of_the_users_change_nothing(lab: Lab, image: tuple[str, ...]) -> None:
+    """Of themselves they would run tasks once for each laptop that are to run once for all, and before all disks are known."""
+    free = {"ANSIBLE_STRATEGY": "free"}
+    with untouched(*lab.targets):
+        refused = playbook(lab, "restore", *image, environment=free)
+    assert "'erase 2' to be typed, and there is no terminal" in str(refused.failures())
+    slowly = {**free, "ANSIBLE_PIPELINING": "0", "ANSIBLE_ANY_ERRORS_FATAL": "1"}
+    outcome = playbook(lab, "restore", *image, *YES, "-f", "1", "--diff", environment=slowly)
+    assert outcome.status == 0, outcome.stdout
+    assert [found.result["verified"] for found in outcome.of("image_restore")] == [True, True]
+
+
+@pytest.mark.parametrize("tags", [("--tags", "always"), ("--tags", "erase"), ("--skip-tags", "confirm")])
+def test_tags_leave_nothing_out(tmp_path: Path, tags: tuple[str, str]) -> None:
+    outcome = run_on_nothing(tmp_path, "restore", *tags, *YES)
+    assert outcome.status != 0
+    assert "expected neither --tags nor --skip-tags" in str(outcome.failures())
+
+
+@pytest.fixture(name="pull")
+def fixture_pull(image: tuple[str, ...], tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs ansible-pull from a repository with the playbooks, as a laptop does that restores itself."""
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "playbooks", repository / "playbooks")
+    author = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "playbooks"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    pull: list[str | Path] = [
+        BIN / "ansible-pull",
+        "-U",
+        f"file://{repository}",
+        "-d",
+        tmp_path / "checkout",
+        "playbooks/restore.yml",
+        *image,
+    ]
+    return lambda *arguments: RunningPlaybook([*pull, *arguments], tmp_path, {}).wait(100)
+
+
+def test_a_laptop_that_pulls_the_playbook_restores_itself_and_asks_first(
+    pull: Callable[..., Outcome], tmp_path: Path
+) -> None:
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(SIZE))
-    this = {"ansible_connection": "local", "imaging_disk": str(disk), "imaging_become": False, "imaging_port": 0}
+    this = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "imaging_disk": str(disk),
+        "imaging_become": False,
+        "imaging_port": 0,
+    }
     inventory = tmp_path / "local.json"
-    inventory.write_text(json.dumps({"lab_laptops": {"hosts": {"this-one": this}}}))
-    outcome = playbook(lab, "restore", "-i", inventory, "-l", "this-one", *image, *YES)
+    inventory.write_text(json.dumps({"lab_laptops": {"hosts": {"localhost": this}}}))
+    assert "expected at least one of lab_laptops" in str(pull(*YES).failures())
+    assert "'erase 1' to be typed, and there is no terminal" in str(pull("-i", inventory).failures())
+    assert disk.read_bytes() == bytes(SIZE)
+    outcome = pull("-i", inventory, *YES)
     assert outcome.status == 0, outcome.stdout
-    assert outcome.of("image_restore", "this-one")[0].result["verified"]
+    assert outcome.of("image_restore", "localhost")[0].result["verified"]

@@ -29,6 +29,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     RUN,
     attached,
     needs,
+    needs_loop_devices,
     part,
     partitioned,
     runner,
@@ -47,10 +48,7 @@ MAKE = (
     ["mkfs.fat", "-F", "32", "-s", "1", "-n", "BOOT"],
 )
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"),
-    reason="loop devices need root and a kernel that has them",
-)
+pytestmark = needs_loop_devices
 
 
 @pytest.fixture(scope="module", name="source")
@@ -287,6 +285,20 @@ def test_a_disk_is_seen_as_its_own_header_says(source: tuple[Path, UsedMap], tmp
     larger.write_bytes(disk.read_bytes())
     os.truncate(larger, DISK_SIZE + 5 * MIB)
     assert compare(header(disk, used), larger) == Comparison()
+
+
+@pytest.mark.parametrize("former", ["md 1.0", "md 1.2", "ext4"])
+def test_a_disk_without_partitions_is_seen_as_before_on_a_larger_one_or_is_not_equal(
+    former: str, tmp_path: Path
+) -> None:
+    disk = empty(tmp_path / "disk", 64 * MIB)
+    FORMER[former][0](disk, 0, 64 * MIB)
+    larger = empty(tmp_path / "larger", 70 * MIB)
+    used = used_map(disk)
+    copy_ranges(disk, used.ranges, larger)
+    differences = compare(header(disk, used), larger).differences
+    at_the_end = "the disk as a whole: expected TYPE=linux_raid_member"
+    assert [each.startswith(at_the_end) for each in differences] == ([True] if former == "md 1.0" else [])
 
 
 def test_what_is_seen_differently_is_a_difference(source: tuple[Path, UsedMap]) -> None:

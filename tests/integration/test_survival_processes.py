@@ -181,6 +181,9 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
     assert_finished_by_running_again(lab, image, laptop, 0.2)
 
 
+BOOTED_IN_1970 = time.time()
+"""Seconds by which the clock of a laptop without a battery is behind."""
+
 JUMPING_CLOCK = """
 import time
 
@@ -195,17 +198,24 @@ time.time_ns = lambda: int(jumping() * 1e9)
 """
 
 
-def test_the_controllers_clock_jumps(lab: Lab, image: Path, tmp_path: Path) -> None:
-    """A day ahead, and back. This machine has one clock for everybody: what jumps is what Python's time() says to the controller."""
+@pytest.mark.parametrize(
+    ("side", "offsets"), [("controller", (0, 86400, -86400)), ("laptop", (-BOOTED_IN_1970, 0, -3600))]
+)
+def test_a_clock_jumps(lab: Lab, image: Path, tmp_path: Path, side: str, offsets: tuple[float, float, float]) -> None:
+    """This machine has one clock for everybody: what jumps is what Python's time() says on one side."""
     laptop = lab.targets[0]
-    clock = tmp_path / "clock"
-    clock.write_text("0")
+    clock, python = tmp_path / "clock", tmp_path / "python3"
+    clock.write_text(str(offsets[0]))
     (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK.format(clock=str(clock)))
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec /usr/bin/python3 "$@"\n')
+    python.chmod(0o755)
+    environment = {"PYTHONPATH": str(tmp_path)} if side == "controller" else {}
+    arguments = ["-l", laptop.name, *where(image), *YES]
+    arguments += ["-e", f"ansible_python_interpreter={python}"] if side == "laptop" else []
     make_foreign(laptop)
     before = written(laptop.disk)
-    arguments = ("-l", laptop.name, *where(image), *YES)
-    running = start_playbook(lab, "restore", *arguments, environment={"PYTHONPATH": str(tmp_path)})
-    for share, offset in ((0.3, 86400), (0.6, -86400)):
+    running = start_playbook(lab, "restore", *arguments, environment=environment)
+    for share, offset in ((0.3, offsets[1]), (0.6, offsets[2])):
         wait_for_share(laptop.disk, image, share, before, running)
         clock.write_text(str(offset))
     outcome = running.wait()

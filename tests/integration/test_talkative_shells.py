@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils.access import (
+    NO_BECOME_PASSWORD,
+    NO_LOGIN,
+    WRONG_BECOME_PASSWORD,
+)
 from ansible_collections.fleet.imaging.tests.integration.faults import assert_nothing_remains
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.live_user import LIVE_USER, PASSWORD, VARIABLES, add_live_user
@@ -25,27 +30,39 @@ pytestmark = pytest.mark.skipif(
 WITHOUT_PASSWORD = {"sudoers": f"Defaults env_reset\n{LIVE_USER} ALL=(ALL) NOPASSWD: ALL\n"}
 BY_PASSWORD = {"sudoers": f"Defaults env_reset, lecture=always\n{LIVE_USER} ALL=(ALL) ALL\n"}
 DOAS = {"doas.conf": f"permit nopass {LIVE_USER} as root\n"}
+DOAS_BY_PASSWORD = {"doas.conf": f"permit {LIVE_USER} as root\n"}
 KNOWN = {"ansible_become_password": PASSWORD}
+BY_DOAS = {"ansible_become_exe": "doas", "ansible_become_flags": "-n"}
+"""There is no plugin for doas in ansible-core, and sudo's speaks to it as well."""
+BY_SU = {"ansible_become_method": "su"}
 
 
 def test_what_sudo_and_shells_print_is_no_answer(plan: Plan, store: Path) -> None:
     with running_lab(plan, laptops=5, disk_size=64 << 20) as lab:
         one, two, three, four, five = lab.targets
         add_live_user(one, WITHOUT_PASSWORD)
-        add_live_user(two, BY_PASSWORD)
+        add_live_user(two, {**BY_PASSWORD, **DOAS_BY_PASSWORD})
         add_live_user(three, {}, "echo 'Welcome!'", "echo '{ this is root }'; trap 'echo bye' EXIT")
         add_live_user(four, DOAS, "set -x; echo hello")
         add_live_user(five, WITHOUT_PASSWORD, "trap 'echo see you' EXIT")
         become: dict[str, dict[str, Any]] = {
             one.name: {},
             two.name: KNOWN,
-            three.name: {**KNOWN, "ansible_become_method": "su"},
-            # There is no plugin for doas in ansible-core, and sudo's speaks to it as well.
-            four.name: {"ansible_become_exe": "doas", "ansible_become_flags": "-n"},
+            three.name: {**KNOWN, **BY_SU},
+            four.name: BY_DOAS,
             five.name: {},
-            # By another name, as whoever forgot -K or is not let in: neither gets as far as the disk.
-            "no-root-password": {"ansible_host": two.address, "imaging_disk": two.disk},
-            "no-such-user": {"ansible_host": two.address, "imaging_disk": two.disk, "ansible_user": "nobody"},
+        }
+        # By another name, as whoever forgot -K, mistyped or is not let in: none gets as far as the disk.
+        shut_out: dict[str, dict[str, Any]] = {
+            "no-sudo-password": {},
+            "no-doas-password": BY_DOAS,
+            "no-su-password": BY_SU,
+            "wrong-sudo-password": {"ansible_become_password": "wrong"},
+            "wrong-su-password": {"ansible_become_password": "wrong", **BY_SU},
+            "no-such-user": {"ansible_user": "nobody"},
+        }
+        become |= {
+            name: {"ansible_host": two.address, "imaging_disk": two.disk, **own} for name, own in shut_out.items()
         }
         more = lab.folder / "more.yml"
         hosts = {name: {**VARIABLES, **own} for name, own in become.items()}
@@ -57,7 +74,8 @@ def test_what_sudo_and_shells_print_is_no_answer(plan: Plan, store: Path) -> Non
     assert sorted(changed) == [one.name, two.name, three.name, four.name], outcome.stdout
     # Ansible itself takes that for the path of its folder.
     failures = outcome.failures()
-    assert sorted(failures) == [five.name, "no-root-password", "no-such-user"]
-    assert "no-root-password: To become root takes a password there: run again with -K" in outcome.stdout
-    assert "no-such-user: SSH let nobody in there" in outcome.stdout and " -k " in outcome.stdout
+    assert sorted(failures) == sorted([five.name, *shut_out])
+    assert f"no-sudo-password, no-doas-password, no-su-password: {NO_BECOME_PASSWORD.advice}." in outcome.stdout
+    assert f"wrong-sudo-password, wrong-su-password: {WRONG_BECOME_PASSWORD.advice}." in outcome.stdout
+    assert f"no-such-user: {NO_LOGIN.advice}." in outcome.stdout
     assert "'see you'" in failures[five.name] and "~/.bashrc" in failures[five.name]

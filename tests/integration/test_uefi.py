@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
@@ -37,7 +39,9 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
+from ansible_collections.fleet.imaging.tests.lab import efibootmgr_stand_in
 from ansible_collections.fleet.imaging.tests.lab.lab import Plan
+from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="a partition's file system needs a loop device, and so root")
 
@@ -58,6 +62,7 @@ DEBIAN = {
 }
 DUAL = {**WINDOWS, **DEBIAN}
 FALLBACK = "EFI/BOOT/BOOTX64.EFI"
+BOOT_ORDER = "BootOrder-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 SHIM, BOOTMGR = "/EFI/debian/shimx64.efi", "/EFI/Microsoft/Boot/bootmgfw.efi"
 
 
@@ -262,63 +267,36 @@ def test_of_two_partitions_the_one_with_loaders_is_taken(
 # --- the firmware's list ---
 
 
-class Firmware:
-    """Its list of entries, through efibootmgr as version 17 is, or 18: what that prints, and how it answers to options (efibootmgr(8))."""
+class Firmware(efibootmgr_stand_in.Firmware):
+    """The firmware's list, beside real programs: what runs efibootmgr, and counts what it changes."""
 
     def __init__(self, version: int, folder: Path) -> None:
-        self.version = version
+        super().__init__(version)
         self.folder = folder
         (folder / "efivars").mkdir(parents=True)
-        (folder / "efivars" / "BootOrder-8be4df61-93ca-11d2-aa0d-00e098032b8c").touch()
-        self.entries: dict[str, tuple[str, str, str]] = {"0000": ("Network", "", "")}
-        self.order = ["0000"]
-        self.inactive: set[str] = set()
+        (folder / "efivars" / BOOT_ORDER).touch()
         self.forgets = False
         self.changes = 0
 
     def __call__(self, command: Sequence[str]) -> CommandResult:
         if command[0] != "efibootmgr":
             return RUN(command)
-        options = list(command[1:])
-        if options == ["-v"]:
-            return CommandResult(0, self.listing(), "")
-        self.changes += 1
-        value = {
-            name: options[options.index(name) + 1] for name in ("-b", "-d", "-p", "-L", "-l", "-o") if name in options
-        }
-        if self.forgets:
-            return CommandResult(0, "", "")
-        if "-B" in options:
-            del self.entries[value["-b"]]
-            self.order = [each for each in self.order if each != value["-b"]]
-        elif "-a" in options:
-            self.inactive.remove(value["-b"])
-        elif "-o" in options:
-            order = value["-o"].split(",")
-            if not set(order) <= set(self.entries):
-                return CommandResult(8, "", "Invalid BootOrder order entry value")
-            self.order = order
-        elif "-c" in options:
-            number = next(f"{each:04X}" for each in range(16) if f"{each:04X}" not in self.entries)
-            self.add(number, value["-L"], guid(Path(value["-d"]), int(value["-p"])), value["-l"])
-            self.order = [number, *self.order]
-        return CommandResult(0, "", "")
-
-    def add(self, number: str, label: str, partition: str, path: str) -> None:
-        self.entries[number] = (label, partition, path.replace("/", "\\"))
-
-    def listing(self) -> str:
-        rows = ["BootCurrent: 0000", "Timeout: 0 seconds", f"BootOrder: {','.join(self.order)}"]
-        for number, (label, partition, path) in self.entries.items():
-            place = "PciRoot(0x0)/Pci(0x1c,0x0)/MAC(001122334455,0)"
-            if partition:
-                file = f"File({path})WINDOWS........." if self.version < 18 else f"{path}57494e444f575300"
-                place = f"HD(1,GPT,{partition},0x800,0x14000)/{file}"
-            rows.append(f"Boot{number}{' ' if number in self.inactive else '*'} {label}\t{place}")
-        return "\n".join([*rows, ""])
+        changes = list(command[1:]) != ["-v"]
+        self.changes += changes
+        return CommandResult(0, "", "") if changes and self.forgets else CommandResult(*self.answer(command[1:]))
 
 
 OTHER = "11111111-2222-3333-4444-555555555555"
+FEDORA = {
+    "EFI/fedora/BOOTX64.CSV": "shimx64.efi,Fedora,,This is the boot entry for Fedora\n".encode("utf-16-le"),
+    "EFI/fedora/grubx64.efi": program("grub"),
+    "EFI/fedora/mmx64.efi": program("mm"),
+    "EFI/fedora/shim.efi": program("shim"),
+    "EFI/fedora/shimx64.efi": program("shim"),
+    "EFI/BOOT/fbx64.efi": program("fallback"),
+    FALLBACK: program("shim"),
+}
+"""What the packages shim-x64 and grub2-efi-x64 of Fedora put there."""
 
 
 @pytest.fixture(name="firmware", params=[17, 18])
@@ -416,6 +394,15 @@ def test_with_two_systems_what_the_reference_started_comes_first(
     assert content(disk, FALLBACK) == program(fallback or "shim")
 
 
+def test_an_esp_as_fedora_makes_it_needs_no_more_than_an_entry(tmp_path: Path, firmware: Firmware) -> None:
+    disk = esp_disk(tmp_path, FEDORA)
+    before = disk.read_bytes()
+    done = boot(disk, run=firmware, firmware=firmware.folder)
+    assert (done.made_from, done.entry, done.warnings) == ("", "0001", [])
+    assert firmware.entries["0001"] == ("fedora", guid(disk), "\\EFI\\fedora\\shimx64.efi")
+    assert disk.read_bytes() == before
+
+
 def test_a_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
     disk = esp_disk(tmp_path, DEBIAN)
     firmware = Firmware(17, tmp_path / "efi")
@@ -478,7 +465,48 @@ def test_what_a_reference_starts_is_noted_in_its_order(tmp_path: Path, firmware:
     assert boot_order(runner("efibootmgr"), table, str(firmware.folder)) is None
 
 
-# --- the playbook ---
+# --- the playbooks ---
+
+
+def give_firmware(laptop: Laptop, firmware: efibootmgr_stand_in.Firmware) -> Path:
+    """Have a laptop be started by UEFI, in its own mount namespace; returns the file that holds its firmware's list."""
+    saved, program = laptop.folder / "firmware.json", "/usr/local/sbin/efibootmgr"
+    firmware.save(saved)
+    for folder in ("/sys/firmware", "/usr/local/sbin"):
+        laptop.run(["mount", "-t", "tmpfs", "none", folder])
+    laptop.run(["mkdir", "-p", "/sys/firmware/efi/efivars"])
+    laptop.run(["touch", f"/sys/firmware/efi/efivars/{BOOT_ORDER}"])
+    text = f'#!/bin/sh\nexec {sys.executable} {efibootmgr_stand_in.__file__} {saved} "$@"\n'
+    laptop.run(["sh", "-c", f"cat >{program} && chmod 755 {program}"], stdin=text)
+    return saved
+
+
+def test_copies_start_what_the_reference_starts(store: Path, tmp_path: Path) -> None:
+    """The reference starts a Linux, by its firmware alone: the fallback loader on its disk is that of Windows."""
+    disk = esp_disk(tmp_path, {**DUAL, FALLBACK: program("windows")})
+    size = disk.stat().st_size
+    own = ("-e", f"imaging_store={store}", "-e", "imaging_image=dual", "-e", "imaging_confirm_erase=true")
+    with running_lab(Plan(1, size, size, isolated(), reference_image=disk)) as lab:
+        reference, target = efibootmgr_stand_in.Firmware(17), efibootmgr_stand_in.Firmware(18)
+        for firmware in (reference, target):
+            firmware.add("0001", "Windows Boot Manager", guid(disk), BOOTMGR)
+        reference.add("0002", "debian", guid(disk), SHIM)
+        reference.order, target.order = ["0002", "0000", "0001"], ["0001", "0000"]
+        give_firmware(lab.reference, reference)
+        saved = give_firmware(lab.targets[0], target)
+        captured = playbook(lab, "capture", *own)
+        assert captured.status == 0, captured.stdout
+        choices = [BootChoice(guid(disk), path).to_json() for path in (SHIM, BOOTMGR)]
+        assert ImageStore(str(store)).open("dual").header.source["boot_order"] == choices
+        for made in (True, False):
+            restored = playbook(lab, "restore", *own)
+            assert restored.status == 0, restored.stdout
+            (told,) = restored.of("uefi_boot")
+            assert (told.result["changed"], told.result["entry"], told.result["entry_made"]) == (made, "0002", made)
+            after = efibootmgr_stand_in.Firmware.load(saved)
+            assert after.order == ["0002", "0001", "0000"]
+            assert list(after.entries["0002"]) == ["debian", guid(disk), SHIM.replace("/", "\\")]
+
 
 STAND_IN = """#!/bin/sh
 echo "${0##*/} $*" >>%s

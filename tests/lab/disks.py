@@ -36,6 +36,7 @@ def make_used_disk(path: Path, size: int) -> None:
         for position in (0, size - len(garbage)):
             disk.seek(position)
             disk.write(garbage)
+        disk.truncate(size)  # a small disk has less than a MiB behind the last spot
 
 
 def copy_data(source: Path, target: Path, position: int = 0) -> None:

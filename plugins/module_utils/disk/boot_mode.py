@@ -10,9 +10,9 @@ partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS insta
 from __future__ import annotations
 
 import os
-from typing import Sequence
+from typing import Callable, Sequence
 
-from .partition_table import PartitionTable, is_esp
+from .partition_table import Partition, PartitionTable, is_esp
 from .systems import UNKNOWN, System
 
 BOOT_CODE = 440
@@ -25,16 +25,27 @@ BOOT_TYPES = ("21686148-6449-6E6F-744E-656564454649", "9E1A2D38-C612-4316-AA26-8
 """Partitions that a BIOS, and Open Firmware (PReP), have boot code in."""
 
 
-def boot_mode(path: str, table: PartitionTable | None, systems: Sequence[System]) -> tuple[str, str]:
-    """UEFI, BIOS or unknown; and in a sentence why the systems on the disk will not start, or nothing if that is not plain. Raises OSError."""
+def boot_mode(
+    path: str, table: PartitionTable | None, systems: Sequence[System], has_loader: Callable[[Partition], bool]
+) -> tuple[str, str]:
+    """UEFI, BIOS or unknown; and in a sentence why the systems on the disk will not start, or nothing if that is not plain. Raises OSError.
+
+    ``has_loader`` says whether an EFI system partition has something for firmware to start, as far as that can be said.
+    """
     if table is None or not table.partitions:
         return UNKNOWN, ""
-    if any(is_esp(partition.type) for partition in table.partitions):
-        return "UEFI", ""
     with open(path, "rb", buffering=0) as disk:
         code = os.pread(disk.fileno(), BOOT_CODE, 0)
     mode = "BIOS" if any(code) or any(each.type.upper() in BOOT_TYPES for each in table.partitions) else UNKNOWN
     names = " and ".join(f"{each.name or each.kind} in partition {each.partition}" for each in systems)
+    esps = [partition for partition in table.partitions if is_esp(partition.type)]
+    if esps and systems and not any(code) and not any(map(has_loader, esps)):
+        return "UEFI", (
+            "The EFI system partition (ESP) has no loader that UEFI firmware would start, and there is no boot code for a BIOS: copies will not "
+            f"start {names}. Install the boot loader there (in Windows with bcdboot) before the capture."
+        )
+    if esps:
+        return "UEFI", ""
     windows = any(system.kind == "windows" for system in systems)
     active = any(entry.get("bootable") for entry in table.raw.get("partitions", ()))
     if table.label == "gpt" and windows:

@@ -45,8 +45,13 @@ UNITS = 13
 DATE = 1 << 5 | 1
 """1980-01-01. What is written is the same on each machine and at any time."""
 
-FAT12_CLUSTERS = 4085
-"""A FAT that is no FAT32 and has fewer clusters is a FAT12 (specification, section 3.5)."""
+LEAST_FAT16 = 4085
+"""Clusters. The entries of a FAT that is no FAT32 have 16 bits from so many on, and 12 below (specification, section 3.5; MAX_FAT12 of
+linux/msdos_fs.h is the last number below)."""
+
+CERTAIN_FAT16 = 1 << 12
+"""Clusters. From so many on nobody takes it for a FAT12, whose entries have no room for such numbers. Some programs draw the line elsewhere in
+between."""
 
 MOST_CLUSTERS = 1 << 24
 """Of a file system that is taken; an EFI system partition has some 100,000."""
@@ -102,7 +107,7 @@ class Fat:
         if not 0 < clusters < MOST_CLUSTERS:
             raise BadFat(f"it has {clusters} clusters, and 1 to {MOST_CLUSTERS - 1} were expected")
         flags, root, self._counts = BOOT_32.unpack_from(boot) if not table_16 else (0, 0, 0)
-        self._bits = 32 if not table_16 else 12 if clusters < FAT12_CLUSTERS else 16
+        self._bits = 32 if not table_16 else 12 if clusters < LEAST_FAT16 else 16
         if -(-(clusters + 2) * self._bits // 8) > self._table_size:
             raise BadFat("its allocation table is shorter than its clusters need")
         if os.lseek(descriptor, 0, os.SEEK_END) < total * self._sector:

@@ -18,6 +18,7 @@ from typing import Callable
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
+from .fat import CERTAIN_FAT16
 from .gpt import SMALLEST_SECTOR, Read, names_partitions
 
 NOTHING_FOUND = 2
@@ -208,11 +209,14 @@ def _distrust_ext(probe: Probe) -> Distrust | None:
     )
 
 
-FAT12_CLUSTERS = 4096
-"""A FAT with fewer clusters than about this is a FAT12; programs differ by a few.
+def _fat_by_its_text(boot: bytes) -> int:
+    """The bits of a FAT's entries by a letter of a text that means nothing, 0 when it says nothing known.
 
-partclone 0.3.23 leaves used clusters of it out: tried, some hundred KiB of the files on a floppy image are lost.
-"""
+    By that went partclone before it counted clusters, as 0.3.23 does (get_fat_type in its fatclone.c).
+    """
+    if boot[38] == 0x29:
+        return {"2": 12, "6": 16}.get(chr(boot[58]), 0)
+    return 32 if boot[86] == ord("2") else 0
 
 
 def _distrust_fat(probe: Probe) -> Distrust | None:
@@ -233,8 +237,14 @@ def _distrust_fat(probe: Probe) -> Distrust | None:
     dirty = _bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
     if dirty:
         return dirty
-    if small_fat and clusters < FAT12_CLUSTERS:
+    if small_fat and clusters < CERTAIN_FAT16:
+        # Tried with partclone 0.3.23: some hundred KiB of the files on a floppy's image are lost.
         return Distrust(UNMAPPABLE, "it is a FAT12, of which partclone's map is wrong")
+    if _fat_by_its_text(boot) not in (0, 16 if small_fat else 32):
+        return Distrust(
+            UNMAPPABLE,
+            "its boot sector calls it another kind of FAT than it is, and some versions of partclone go by that",
+        )
     if small_fat:
         clean, no_errors, mirrored = 1 << 15, 1 << 14, True
         (entry,) = struct.unpack_from("<H", fat, 2)

@@ -13,8 +13,9 @@ from typing import Any, Iterator
 from ..errors import ImagingError
 from .boot_mode import BOOT_TYPES, boot_mode
 from .command import MissingTool, RunCommand
-from .file_tree import ExtTree, FileTree, NtfsTree
+from .file_tree import ExtTree, FatTree, FileTree, NtfsTree
 from .filesystems import CHECKS, DIRTY, HIBERNATED, MAPPED, UNMAPPABLE, Content, detect, distrust_node
+from .loaders import read_loaders
 from .mounted_tree import mounted_tree
 from .owners import inner_table
 from .partclone import used_blocks
@@ -169,9 +170,18 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
     facts = [look.at(partition) for partition in partitions]
     look.sum_up()
     systems = _systems(facts, warnings)
-    mode, problem = boot_mode(path, table, systems)
+    mode, problem = boot_mode(path, table, systems, lambda esp: _has_loader(run, path, esp))
     findings = [finding for each in facts for finding in _against(each)]
     return Fitness(path, facts, systems, findings, warnings, mode, problem)
+
+
+def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
+    """Whether firmware finds something to start on an EFI system partition; also when that can't be said."""
+    try:
+        with partition_node(run, path, esp) as node:
+            return read_loaders(FatTree(run, node)).first() is not None
+    except (ImagingError, OSError):
+        return True
 
 
 def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
@@ -185,7 +195,14 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
     except ImagingError:  # said with each partition
         beside = ""
     also = [f"Besides having partitions, {path} as a whole looks like {beside}, which was not looked into."]
-    return table, list(table.partitions), also if beside else []
+    return table, list(_on_the_disk(table)), also if beside else []
+
+
+def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
+    """Of each partition what there is: a table may name more than the disk has, and nothing can be there."""
+    for partition in table.partitions:
+        if partition.start < table.disk_size:
+            yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
 
 
 class _Look:

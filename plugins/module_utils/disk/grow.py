@@ -17,6 +17,7 @@ from .identity import selected_disk
 from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
+from .signatures import TAIL
 from .sizes import file_system_size
 from .udev import PATIENCE, settle
 
@@ -166,9 +167,13 @@ def _room(table: PartitionTable) -> int:
 
 def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partition, patience: float) -> None:
     line = f"size={grown.size // before.sector_size}"
+    old_end = next(each.end for each in before.partitions if each.number == grown.number)
+    tail = max(old_end, grown.end - TAIL)
     script = 'printf "%s\\n" "$3" | sfdisk --quiet --no-reread --no-tell-kernel -N "$2" "$1"'
     # Held from before the table is written until the kernel has read it, so that nobody looks at it, or takes the partitions away, meanwhile.
     with RawDisk(path, writable=True, patience=patience) as disk:
+        # What a former owner of the disk left where the partition will end would speak for it: a RAID's mark makes it a member of one.
+        disk.zero(tail, grown.end - tail)
         result = run(["sh", "-c", script, "sh", path, str(grown.number), line])
         if result.rc:
             raise ImagingError(f"sfdisk could not enlarge partition {grown.number} of {path}: {result.complaint()}.")

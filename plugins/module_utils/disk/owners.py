@@ -19,6 +19,7 @@ permission to leave anything out.
 | shadow copies of Windows | their catalog | whole: they need what was freed since |
 | RAID (md, firmware), LVM, bcache, dm-integrity, VDO, DRBD, Stratis, LUKS, BitLocker | blkid's type is theirs | whole, as all that is not mapped |
 | LDM (dynamic disks), Storage Spaces | the partition's type | whole |
+| another system or program that left the mark of a swap area as it is, as encryption by FreeBSD does | the partition's type | whole |
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ NEVER_MAPPED = {
 }
 """Types of partitions that do not hold a file system of their own, even when they seem to. Sources: Microsoft, PARTITION_INFORMATION_GPT;
 ChromiumOS, "Disk Format" (kernel, root file system, reserved)."""
+
+SWAP_TYPES = (
+    "82",
+    "83",
+    "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F",
+    "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
+    "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
+)
+"""Types of partitions that a swap area may be in: its own, and those of any data of Linux and Windows (Discoverable Partitions Specification;
+libfdisk, pt-mbr-partnames.h). No check proves that an area is still one, and all of one but its header is left out."""
 
 COVERING = {
     "DM_verity_hash": "a hash tree of dm-verity",
@@ -98,6 +109,13 @@ def inner_table(content: Content, read: Read) -> str:
     if not kind or (kind == "dos" and not names_partitions(read(0, SMALLEST_SECTOR))):
         return ""
     return f"it holds a partition table ({kind}) of its own, beside what looks like {content.type or 'nothing known'}"
+
+
+def other_than_swap(kind: str) -> str:
+    """Why a partition of this type is no swap area, in spite of the mark of one, or nothing."""
+    if kind.upper() in SWAP_TYPES:
+        return ""
+    return f"it has the mark of a swap area, and its type, {kind}, is that of something else"
 
 
 def covering(content: Content, read: Read) -> str:

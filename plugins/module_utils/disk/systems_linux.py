@@ -87,12 +87,59 @@ IDENTITIES = (
 )
 
 
+DEPLOYMENTS = "/ostree/deploy"
+"""Where ostree keeps systems, as OS/deploy/CHECKSUM.SERIAL, with OS/var for their /var (ostree: "Deployments")."""
+
+
+class _Deployment(FileTree):
+    """A system that ostree keeps in folders of a file system."""
+
+    def __init__(self, tree: FileTree, root: str, var: str) -> None:
+        self._tree = tree
+        self._root = root
+        self._var = var
+
+    def _there(self, path: str) -> str:
+        folder, below = (self._var, path[len(VAR) :]) if f"{path}/".startswith(f"{VAR}/") else (self._root, path)
+        return folder + below.rstrip("/")
+
+    def names(self, folder: str) -> list[str]:
+        """As all of the below, by the file system's own way."""
+        return self._tree.names(self._there(folder))
+
+    def content(self, path: str) -> bytes | None:
+        """What is in a file."""
+        return self._tree.content(self._there(path))
+
+    def save(self, path: str, target: str) -> None:
+        """Copy a file."""
+        self._tree.save(self._there(path), target)
+
+    def head(self, path: str, length: int) -> bytes:
+        """The first bytes of a file."""
+        return self._tree.head(self._there(path), length)
+
+    def link(self, path: str) -> str | None:
+        """Where a link leads."""
+        return self._tree.link(self._there(path))
+
+
+def _roots(tree: FileTree) -> Iterator[FileTree]:
+    """Where in a file system a Linux may have its root. Of the states of one that ostree keeps it is any: they are merged into one another."""
+    for root in tree.roots():
+        yield root
+        for name in sorted(root.names(DEPLOYMENTS)):
+            folder = f"{DEPLOYMENTS}/{name}/deploy"
+            states = sorted(state for state in root.names(folder) if not state.endswith(".origin"))
+            yield from (_Deployment(root, f"{folder}/{state}", f"{DEPLOYMENTS}/{name}{VAR}") for state in states[:1])
+
+
 def find_linux(tree: FileTree) -> list[System]:
     """What there is of a Linux in a file system: systems, and those of kind ``USR`` and ``VAR``, which are parts of one.
 
     The name of a system is empty when it does not say it. Raises ImagingError, MissingTool.
     """
-    return [system for root in tree.roots() for system in [_look(root)] if system]
+    return [system for root in _roots(tree) for system in [_look(root)] if system]
 
 
 def _look(tree: FileTree) -> System | None:
@@ -188,7 +235,7 @@ def find_hibernation(tree: FileTree) -> str:
 
     A swap file of btrfs usually lies in a subvolume of its own, and is elsewhere in /etc/fstab: its last name counts.
     """
-    roots = tree.roots()
+    roots = list(_roots(tree))
     named = [row[0] for root in roots for row in _rows(root) if row[2] == "swap" and row[0].startswith("/")]
     files = [path for path in named if not path.startswith("/dev/")]
     paths = dict.fromkeys([*files, *(f"/{path.rpartition('/')[2]}" for path in files), *SWAP_FILES])

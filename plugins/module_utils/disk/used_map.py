@@ -17,7 +17,7 @@ from .command import MissingTool, RunCommand
 from .devices import Disk
 from .filesystems import MAPPED, Content, detect, distrust_node
 from .gpt import Read
-from .owners import NEVER_MAPPED, covered, covering, inner_table
+from .owners import NEVER_MAPPED, covered, covering, inner_table, other_than_swap
 from .partclone import used_blocks
 from .partition_node import NoNode, forget_cache, partition_node
 from .partition_table import Partition, PartitionTable
@@ -204,6 +204,8 @@ class _Mapper:
         method, ranges, conflict = "whole", ByteRanges(), ""
         if content.type == SWAP or content.type in MAPPED:
             conflict = inner_table(content, self._reader(partition)) or covers
+        if content.type == SWAP:
+            conflict = conflict or other_than_swap(partition.type)
         reason = whole or NEVER_MAPPED.get(partition.type.upper(), "")
         if reason:
             pass

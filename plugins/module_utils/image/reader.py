@@ -73,7 +73,7 @@ class FileSource:
         while size:
             part = os.pread(self._file.fileno(), size, offset)
             if not part:
-                raise BadImage(f"{self.name} became shorter while it was read.")
+                raise BadImage(f"{self.name} became shorter while it was read: something else writes to it. {REPAIR}")
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)

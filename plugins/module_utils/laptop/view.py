@@ -80,8 +80,9 @@ class ExpectedView:
             if len(partitions) > PARTITION_LIMIT:
                 raise ImagingError(f"It has {len(partitions)} partitions; the most are {PARTITION_LIMIT}.")
             self._places = [_place(each) for each in partitions if _is_inside(each, disk_size)]
-            # On a disk of another size a RAID whose metadata was at the end is not found any more, on purpose.
-            if source.get("seen") is not None and disk_size == header.geometry.disk_size:
+            # On a disk of another size, a RAID with metadata at the end is not found any more: that is on purpose beside partitions.
+            same_end = disk_size == header.geometry.disk_size
+            if source.get("seen") is not None and (same_end or not header.partition_table):
                 self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
         except ImagingError as error:
             raise ImagingError(

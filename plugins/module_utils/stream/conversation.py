@@ -148,7 +148,7 @@ def damaged(link: Link, chunk: int) -> None:
 def raise_end(message: Message) -> NoReturn:
     """Raise what a message means that was not expected: PeerEnded with its reason, or LinkError."""
     if message.kind == Kind.END:
-        raise PeerEnded(message.payload.decode(errors="replace"))
+        raise PeerEnded(message.payload.decode(errors="replace") or "The other end gave up and did not say why.")
     raise LinkError(f"The other end said {message.kind.name} out of turn.")
 
 

@@ -10,15 +10,16 @@ import functools
 import gzip
 import lzma
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import name_file, sync_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
 
 from .holes import write_with_holes
@@ -147,9 +148,9 @@ def _convert(partial: str) -> None:
             [QEMU_IMG, "convert", "-f", "raw", "-O", "qcow2", partial, converted],
             [QEMU_IMG, "compare", "-f", "raw", "-F", "qcow2", partial, converted],
         ):
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise ImagingError(f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()}.")
+            done = run_command(command)
+            if done.rc:
+                raise ImagingError(f"{' '.join(command[:2])} failed: {done.complaint()}.")
         os.replace(converted, partial)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -161,9 +162,9 @@ def check_tools(kind: str) -> None:
     if kind != QCOW2:
         return
     try:
-        subprocess.run([QEMU_IMG, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        run_command([QEMU_IMG, "--version"])
+    except (OSError, MissingTool):
         raise ImagingError(
-            f"qcow2 is written by qemu-img, which is not installed on this machine ({error}). Install it (Debian, Ubuntu: apt install qemu-utils; "
+            "qcow2 is written by qemu-img, which is not installed on this machine. Install it (Debian, Ubuntu: apt install qemu-utils; "
             "Fedora: dnf install qemu-img; macOS: brew install qemu), or export to .img."
-        ) from error
+        ) from None

@@ -1,15 +1,18 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""For the tests: write every task's result, and what a playbook's hosts came to, as lines of JSON to a file."""
+"""For the tests: write every task's result, and what of laptops' answers does not become part of one, as lines of JSON to files."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.fleet.imaging.plugins.plugin_utils import laptop_answer
 
 DOCUMENTATION = """
 name: json_lines
@@ -18,6 +21,19 @@ short_description: Results as lines of JSON
 description:
   - Appends one line for each result to the file that E(FLEET_IMAGING_TEST_RESULTS) names; does nothing when it is not set.
 """
+
+
+def note_what_is_dropped(path: str) -> None:
+    """Have the names of fields that a laptop's answer has, and its module does not document, appended to a file."""
+    checked = laptop_answer._checked_fields
+
+    def checked_and_noted(value: Mapping[str, Any], fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+        dropped = [f"{where}{name}" for name in value if name not in fields]
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(name) + "\n" for name in dropped)
+        return checked(value, fields, where)
+
+    laptop_answer._checked_fields = checked_and_noted
 
 
 class CallbackModule(CallbackBase):
@@ -35,11 +51,18 @@ class CallbackModule(CallbackBase):
             "status": status,
             "host": result.host.get_name(),
             "task": result.task.get_name(),
-            "action": result.task.action,
+            "action": str(result.task.resolved_action or result.task.action),
+            "check_mode": bool(result.task_fields.get("check_mode")),
             "result": result.result,
         }
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=str) + "\n")
+
+    def v2_playbook_on_start(self, playbook: object) -> None:
+        """Workers are copies of this process, and do their checking by what is put in here."""
+        path = os.environ.get("FLEET_IMAGING_TEST_RESULTS")
+        if path:
+            note_what_is_dropped(f"{path}.dropped")
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._write("ok", result)

@@ -173,6 +173,34 @@ def first_only(spoil: Spoil) -> Callable[[], Spoil]:
     return lambda: pending.pop() if pending else untouched()
 
 
+def hold(
+    device: str,
+    folder: Path,
+    work: Callable[[Session], dict[str, Any]],
+    conversation: Callable[[Link], None],
+    progress: Callable[[], int],
+    through: Callable[[int], int] = lambda port: port,
+    timeout: float = TIMEOUT,
+) -> tuple[dict[str, Any], Transfer]:
+    """Hold a transfer: the laptop's ``work`` on a disk, and the controller's ``conversation``, which reaches it ``through`` another port.
+
+    Returns the module's result, and the controller's end.
+    """
+    ends = Transfer(None, Tcp("127.0.0.1"), SECRET, timeout, progress)  # type: ignore[arg-type]
+    session = Session("run", device, SECRET, ("", 0), timeout, RunFolder(str(folder)))
+
+    def entered() -> dict[str, Any]:
+        with session:
+            return work(session)
+
+    module = StartedModule(entered, lambda: through(session._listener.port))
+    ends._module = module  # type: ignore[assignment]
+    try:
+        return ends.converse(conversation), ends
+    finally:
+        module.collect(3 * timeout)
+
+
 @contextlib.contextmanager
 def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
     """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
@@ -189,24 +217,11 @@ def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
         progress: Callable[[], int],
         **spoil: Any,
     ) -> Any:
-        ends = Transfer(None, Tcp("127.0.0.1"), SECRET, TIMEOUT, progress)  # type: ignore[arg-type]
-        session = Session("run", str(disk), SECRET, ("", 0), TIMEOUT, RunFolder(str(tmp_path / "run")))
-
-        def port() -> int:
-            real = session._listener.port
-            proxies.append(Proxy(real, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
+        def through(port: int) -> int:
+            proxies.append(Proxy(port, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
             return proxies[-1].port
 
-        def entered() -> dict[str, Any]:
-            with session:
-                return work(session)
-
-        module = StartedModule(entered, port)
-        ends._module = module  # type: ignore[assignment]
-        try:
-            return ends.converse(conversation), ends
-        finally:
-            module.collect(3 * TIMEOUT)
+        return hold(str(disk), tmp_path / "run", work, conversation, progress, through)
 
     yield SimpleNamespace(run=run, store=store, root=root, disk=disk, proxies=proxies)
     for proxy in proxies:

@@ -100,14 +100,20 @@ def test_another_index_than_the_tickets_is_refused(laptop: SimpleNamespace, inde
     assert laptop.disk.read_bytes() == before
 
 
-def test_what_the_controller_says_in_the_end_is_fit_to_be_shown(laptop: SimpleNamespace) -> None:
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [("\x1b[2J\u202eevil", "\\x1b[2J\\u202eevil"), ("", "The other end gave up and did not say why.")],
+)
+def test_what_the_controller_says_in_the_end_is_fit_to_be_shown(
+    laptop: SimpleNamespace, reason: str, shown: str
+) -> None:
     def end(link: Link) -> None:
         link.receive()
-        link.send(Kind.END, "\x1b[2J\u202eevil".encode())
+        link.send(Kind.END, reason.encode())
         raise_what_it_says(link)
 
     result, _ends = halves.restore(laptop, conversation=end)
-    assert result["msg"] == "\\x1b[2J\\u202eevil"
+    assert result["msg"] == shown
 
 
 def test_a_captured_laptop_reads_no_chunks_that_it_does_not_have(laptop: SimpleNamespace) -> None:

@@ -12,7 +12,11 @@ import pytest
 import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import checked_answer, documented_fields
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import (
+    checked_answer,
+    documented_fields,
+    required_outside_check_mode,
+)
 
 FIELDS = yaml.safe_load("""
 device: {type: str, returned: success}
@@ -85,6 +89,13 @@ def test_a_value_of_another_type_is_refused(name: str, odd: Any) -> None:
 def test_a_missing_value_is_refused() -> None:
     with pytest.raises(ImagingError, match="size is missing"):
         checked_answer({name: value for name, value in ANSWER.items() if name != "size"}, FIELDS, "image_restore")
+
+
+def test_what_is_missing_in_check_mode_only_is_refused_otherwise() -> None:
+    fields = {"digest": {"type": "str", "returned": "success, not in check mode"}}
+    assert checked_answer({}, fields, "image_capture") == {"changed": False}
+    with pytest.raises(ImagingError, match="digest is missing"):
+        checked_answer({}, required_outside_check_mode(fields), "image_capture")
 
 
 def test_changed_is_true_or_false() -> None:

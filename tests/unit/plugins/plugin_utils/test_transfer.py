@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
@@ -30,10 +33,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
-from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image, noise
 
 from .halves import (
     SECRET,
+    SIZE,
     TIMEOUT,
     USED,
     Spoil,
@@ -175,6 +179,55 @@ def test_a_damaged_image_is_named_as_the_cause(laptop: SimpleNamespace) -> None:
     with pytest.raises(ImagingError, match=r"image\.img\.zst: the frame of chunk 12 is damaged"):
         restore(laptop)
     assert not any(laptop.disk.read_bytes()[:512])
+
+
+def replace_by_another(image: Path) -> None:
+    other = image.with_name("other")
+    make_image(str(other), noise(SIZE, 9), USED)
+    os.replace(other, image)
+
+
+def write_another_over_it(image: Path) -> None:
+    other = image.with_name("other")
+    make_image(str(other), noise(SIZE, 9), USED)
+    image.write_bytes(other.read_bytes())
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "removed": (os.unlink, True),
+    "renamed": (lambda image: image.rename(image.with_name("moved")), True),
+    "replaced": (replace_by_another, True),
+    "overwritten": (write_another_over_it, False),
+    "cut": (lambda image: os.truncate(image, image.stat().st_size // 2), False),
+    "emptied": (lambda image: os.truncate(image, 0), False),
+}
+"""What may become of an image in the midst of a restore, and whether the restore still gets what it was to get."""
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_an_image_that_changes_while_it_is_restored_is_never_mixed_with_another(
+    laptop: SimpleNamespace, change: str
+) -> None:
+    work, finishes = CHANGES[change]
+    image = Path(laptop.store.image_path("image"))
+
+    class Changing(StoredSource):
+        """Changes it once the tenth chunk is on its way."""
+
+        def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
+            for number, record in enumerate(super().records(start, end)):
+                yield record
+                if number == 10:
+                    work(image)
+
+    if finishes:
+        result, _ends = restore(laptop, source=Changing)
+        assert result["verified"] and disk_is_restored(laptop)
+    else:
+        with pytest.raises(ImagingError, match=re.escape(str(image))):
+            restore(laptop, source=Changing)
+        assert not disk_is_restored(laptop)
+        assert laptop.disk.read_bytes()[:512] == bytes(512), "it boots"
 
 
 def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_from_it(

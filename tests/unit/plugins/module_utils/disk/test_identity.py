@@ -13,7 +13,13 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import IDENTITY, check_same, look_at
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import (
+    IDENTITY,
+    AnotherDisk,
+    check_same,
+    look_at,
+    selected_disk,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 SIZE = 1 << 20
@@ -54,22 +60,40 @@ def test_the_partition_table_is_told_by_its_id(tmp_path: Path) -> None:
 def test_a_disk_that_was_replaced_is_another_although_it_has_no_serial_number(tmp_path: Path) -> None:
     selected = look(make(tmp_path / "disk"))
     make(tmp_path / "new").rename(tmp_path / "disk")
-    with pytest.raises(ImagingError, match=r"its diskseq was .* and is now .* It was not touched"):
+    with pytest.raises(AnotherDisk, match=r"its diskseq was .* and is now .* It was not touched"):
         check_same("/dev/sda", selected, look(tmp_path / "disk"))
     replaced = look(make(tmp_path / "disk", b"", GUID))
-    with pytest.raises(ImagingError, match="its table was '' and is now 'gpt"):
+    with pytest.raises(AnotherDisk, match="its table was '' and is now 'gpt"):
         check_same("/dev/sda", dict(selected, diskseq=replaced["diskseq"]), replaced)
 
 
 def test_a_machine_that_was_restarted_is_looked_at_again(tmp_path: Path) -> None:
     found = look(make(tmp_path / "disk"))
-    with pytest.raises(ImagingError, match=r"was restarted since /dev/sda was selected.*Run again"):
+    with pytest.raises(AnotherDisk, match=r"was restarted since /dev/sda was selected.*Run again"):
         check_same("/dev/sda", dict(found, boot_id="another", diskseq=1), found)
 
 
 def test_what_was_absent_must_still_be_absent_and_what_is_not_given_is_not_compared(tmp_path: Path) -> None:
     found = dict(look(make(tmp_path / "disk")), serial="S1")
-    with pytest.raises(ImagingError, match="serial was '' and is now 'S1'"):
+    with pytest.raises(AnotherDisk, match="serial was '' and is now 'S1'"):
         check_same("/dev/sda", dict(found, serial=""), found)
     check_same("/dev/sda", dict(found, serial=None, table=None), found)
     check_same("/dev/sda", {}, found)
+
+
+def test_a_link_that_leads_to_another_disk_is_noticed_before_anything_is_done(tmp_path: Path) -> None:
+    """And what is wrong with a path is said as for any other."""
+    link = tmp_path / "link"
+    link.symlink_to(make(tmp_path / "one"))
+    expect = look(link)
+    with selected_disk(no_table, str(link), expect) as disk:
+        assert disk.path == str(tmp_path / "one")
+    link.unlink()
+    link.symlink_to(make(tmp_path / "two"))
+    with pytest.raises(AnotherDisk, match="is not the disk that was selected"), selected_disk(
+        no_table, str(link), expect
+    ):
+        pytest.fail("the other disk was given out")
+    for path, words in ((tmp_path, "neither a block device nor a regular file"), (tmp_path / "three", "No such file")):
+        with pytest.raises(ImagingError, match=words), selected_disk(no_table, str(path), {}):
+            pytest.fail("there is no disk")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -68,7 +69,10 @@ def test_nothing_is_looked_for_in_a_partition_that_is_not_inside_the_disk(start:
     assert view([partition]).compare(run, os.devnull, lambda: None) == Comparison()
 
 
-def test_what_the_whole_disk_showed_counts_on_a_disk_of_the_same_size_alone() -> None:
-    with pytest.raises(ImagingError, match="says nothing"):
-        view([], seen="isw_raid_member")
-    view([], seen="isw_raid_member", size=2 * SIZE)
+@pytest.mark.parametrize(("table", "size", "counts"), [(True, 1, True), (True, 2, False), (False, 2, True)])
+def test_what_the_whole_disk_showed_counts_on_one_of_another_size_where_there_are_no_partitions(
+    table: bool, size: int, counts: bool
+) -> None:
+    raw = {"label": "dos", "partitions": [ENTRY]} if table else None
+    with pytest.raises(ImagingError, match="says nothing") if counts else contextlib.nullcontext():
+        view([], raw, size * SIZE, seen="isw_raid_member")

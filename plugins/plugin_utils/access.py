@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why Ansible can't work with a laptop: how its own words, and those of the programs that it runs there, are told from one another, and what to do.
+
+Ansible has no codes for that, and but one exception for all of it, so that only the words are left. Sources: ansible-core 2.19, in
+plugins/connection, plugins/become and plugins/action; ssh(1); sudo 1.9, su of util-linux and opendoas 6.8.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Words, of which one is enough, and what to say, as a sentence without its full stop."""
+
+    words: re.Pattern[str]
+    advice: str
+
+
+NO_BECOME_PASSWORD = Obstacle(
+    re.compile(
+        r"Missing \S+ password|[Aa] password is required|doas: Authentication required|privilege escalation"
+        r"|Timed out waiting for become success"
+    ),
+    "To become root takes a password there: run again with -K, which asks for it, set ansible_become_password, or log in as root "
+    "(ansible_user: root)",
+)
+
+WRONG_BECOME_PASSWORD = Obstacle(
+    re.compile(
+        r"Incorrect \S+ password|Sorry, try again|Duplicate become password prompt|su: Authentication failure|doas: Authentication failed"
+    ),
+    "The password for becoming root is wrong there, or was not given: run again with -K, which asks for it, or set ansible_become_password",
+)
+
+NO_LOGIN = Obstacle(
+    # OpenSSH says in parentheses which ways were left.
+    re.compile(
+        r"Permission denied \(|Failed to authenticate|Authentication failure\.|Invalid/incorrect (username/)?password"
+    ),
+    "SSH let nobody in there: run again with -k, which asks for the password, or set ansible_user, ansible_password or "
+    "ansible_ssh_private_key_file",
+)
+
+UNKNOWN_HOST_KEY = Obstacle(
+    re.compile(
+        r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled|host key mismatch"
+        r"|host connection rejected by user"
+    ),
+    "The host key is not known, or another one than before: a live system makes a new one when it is booted, then ssh-keygen -R ADDRESS",
+)
+
+NO_ANSWER = Obstacle(
+    re.compile(r"Module result deserialization failed"),
+    "A shell or sudo prints what nobody asked for there, so that Ansible can't read its results; see with: ansible HOST -b -m raw -a id",
+)
+
+OBSTACLES = (NO_BECOME_PASSWORD, WRONG_BECOME_PASSWORD, NO_LOGIN, UNKNOWN_HOST_KEY, NO_ANSWER)
+"""In the order in which they are looked for: what could not be read may be the complaint that a password is missing."""
+
+
+def obstacle_in(failure: str) -> Obstacle | None:
+    """What is in the way, by the message of a failure; None for other failures."""
+    return next((each for each in OBSTACLES if each.words.search(failure)), None)
