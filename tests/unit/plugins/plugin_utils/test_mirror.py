@@ -64,10 +64,11 @@ def separate(laptop: SimpleNamespace, mirror: RangeServer) -> str:
     return path
 
 
+@pytest.mark.parametrize("rotating", [False, True])
 def test_everything_comes_from_the_mirror_in_few_requests_over_one_connection(
-    laptop: SimpleNamespace, mirror: RangeServer
+    laptop: SimpleNamespace, mirror: RangeServer, rotating: bool
 ) -> None:
-    from_mirror, from_controller, found = restored(laptop, mirror)
+    from_mirror, from_controller, found = restored(laptop, mirror, rotating=rotating)
     assert (from_mirror, from_controller) == (all_frames(laptop), 0)
     assert found.warnings == []
     assert found.sent < 0.01 * from_mirror + 20_000

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -401,6 +402,32 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
     link_to(module.wait_for_port()).end("the controller gives up")
     module.collect(3)
     assert outcome == ["the controller gives up"]
+
+
+def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
+    session = Session("attended", str(laptop.disk), SECRET, ("", 0), 3.0, RunFolder(str(tmp_path / "run2")))
+
+    def conversation(link: Link) -> None:
+        attendance = session.attend(link)
+        deadline = time.monotonic() + 10
+        while attendance.link is link and time.monotonic() < deadline:
+            attendance.check()
+            time.sleep(0.02)
+        raise ImagingError("the disk is gone")
+
+    def work() -> dict[str, Any]:
+        with session, contextlib.suppress(ImagingError):
+            session.converse(conversation)
+        return {}
+
+    module = StartedModule(work, lambda: session._listener.port)
+    first = link_to(module.wait_for_port())
+    time.sleep(0.2)
+    first.close()
+    second = link_to(module.wait_for_port())
+    assert second.receive().payload == b"the disk is gone"
+    second.close()
+    module.collect(3)
 
 
 def test_stopwatches_add_up_over_threads() -> None:
