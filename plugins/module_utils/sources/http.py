@@ -35,8 +35,11 @@ MOST_REDIRECTS = 5
 LARGEST_GAP = 256 << 10
 """Bytes between two records that are read and thrown away rather than that the second one is asked for by itself."""
 
-PIECE = 256 << 10
-"""Bytes that are read at a time."""
+PIECE = 4 << 20
+"""Bytes that are read at a time, at the most: a record's, so that all that has come is taken at once.
+
+Source: a reader that pauses for 10 ms after each 2 MiB got 1.1 GB/s from nginx over a virtual link with 4 MiB, 0.2 GB/s with 256 KiB.
+"""
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 REDIRECTS = (301, 302, 303, 307, 308)
