@@ -252,7 +252,7 @@ class HttpImage:
         if self._reader is None:
             try:
                 self._file.open()
-                self._reader = ImageReader(self._file, self._wanted.geometry)
+                self._reader = ImageReader(self._file, like=self._wanted)
             except BadImage as error:
                 raise SourceFailed(str(error)) from error
             self._equal = self._reader.root_digest == self._wanted.root_digest()
