@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Has a person confirm what will be lost. No host is contacted."""
+"""Asks a person to confirm what will be lost. No host is contacted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 
-SAY_SO = "Where there is no terminal to type it on, set imaging_confirm_erase: true"
+NO_TERMINAL = "Where there is no terminal, set imaging_confirm_erase: true for every laptop"
 
 
 class ActionModule(ControllerAction):
@@ -40,13 +40,15 @@ class ActionModule(ControllerAction):
             typed = self._display.prompt_until(f"{about}\n\n{whom}Type '{word}' to go on, anything else to stop:")
         except AnsiblePromptNoninteractive:
             raise ImagingError(
-                f"Nothing was touched: expected '{word}' to be typed, and there is no terminal. {SAY_SO}"
+                f"Nothing was touched: expected '{word}' to be typed, and there is no terminal. {NO_TERMINAL}"
                 f" (it is not set for {', '.join(hosts)})."
             ) from None
         except AnsiblePromptInterrupt:
-            raise ImagingError(f"Nothing was touched: expected '{word}', and the question was interrupted.") from None
+            raise ImagingError(
+                f"Nothing was touched: the question was interrupted before '{word}' was typed."
+            ) from None
         answer = typed.decode(errors="replace").strip()
         if answer != word:
             raise ImagingError(
-                f"Nothing was touched: expected '{word}', and {answer!r} was typed. Run again to be asked again."
+                f"Nothing was touched: expected '{word}', and {answer!r} was typed. Run the same command to be asked again."
             )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the module on the laptop, and takes over what it documents of its result."""
+"""Runs the module on the laptop, and returns only the part of its result that is documented."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Synci
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 MOST_CHANGES = 256
-"""How often a laptop may take back what it said of its disk: once for each file system that turns out to be inconsistent."""
+"""How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
 
 
 class CaptureSink:
@@ -62,8 +62,8 @@ class CaptureSink:
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         expect: Mapping[str, Any] | None = None,
     ) -> None:
-        """``warn`` is told at once what a person should know before the laptop has worked for long. ``expect`` is what the selection knew of the
-        disk; of that, its size and its sectors' are held against what the laptop says.
+        """``warn`` shows a warning at once, before the laptop has worked for long. ``expect`` is what the selected disk is recognised by
+        (``disk.identity``); its disk and sector size are compared with the laptop's description.
         """
         self._chunk_size = chunk_size
         self._expect = expect or {}
@@ -134,10 +134,13 @@ class CaptureSink:
         finish(link)
 
     def _restart(self) -> None:
-        """Forget what the laptop said of its disk. What it sent is kept, as if the capture had broken off."""
+        """Forget the laptop's description of its disk. What it sent is kept, as after a capture that broke off."""
         self._changes += 1
         if self._changes > MOST_CHANGES:
-            raise ImagingError(f"The laptop took back more than {MOST_CHANGES} times what it said of its disk.")
+            raise ImagingError(
+                f"The laptop changed the description of its disk more than {MOST_CHANGES} times, and a sound one does so once for each file "
+                "system at most. Boot its live system again, and run again."
+            )
         self.close()
         if self.writer is not None:
             try:
@@ -157,7 +160,7 @@ class CaptureSink:
     def _learn(self, link: Link) -> None:
         packed = ask_header(link)
         header = ImageHeader.unpack(packed)
-        receive_index(link, 0)  # it comes into being with the records
+        receive_index(link, 0)  # empty: the index is built from the records
         self._check_expected(header.geometry)
         self.header = header
         self._header_size = len(packed)
@@ -165,7 +168,7 @@ class CaptureSink:
         left = self._left()
         files = [*left, *([self._old] if self._old else [])]
         if self._changes:
-            # The old image is more likely to have these partitions as they are captured now than what was begun with another map.
+            # The old image is more likely to hold these partitions in their present form than what was begun with another map.
             files.reverse()
         self._basis = Basis(files, header.geometry)
         self._check_room(sum(each.source.size for each in left))
@@ -183,7 +186,7 @@ class CaptureSink:
             self._warn(warning)
 
     def _check_expected(self, geometry: Geometry) -> None:
-        """Raise ImagingError when the laptop describes another disk than it was asked for."""
+        """Raise ImagingError when the laptop describes another disk than the selected one."""
         for name, found, expected in (
             ("chunk size", geometry.chunk_size, self._chunk_size),
             ("size", geometry.disk_size, self._expect.get("size")),
@@ -191,8 +194,8 @@ class CaptureSink:
         ):
             if expected is not None and found != expected:
                 raise ImagingError(
-                    f"This laptop describes another disk than it was asked for: its {name} was to be {expected} bytes and is {found}. Nothing "
-                    "was stored. Disks may have been plugged in or swapped: run again."
+                    f"This laptop describes another disk than the selected one: expected a {name} of {expected} bytes, found {found}. Nothing was "
+                    "stored. Disks may have been plugged in or swapped: run again."
                 )
 
     def _left(self) -> list[PartialImage]:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Installs packages on the laptop with M(ansible.builtin.package), and takes over whether that succeeded."""
+"""Installs packages on the laptop with M(ansible.builtin.package), and returns only whether that succeeded and changed anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ActionModule(LaptopAction):
     """Action plugin of M(fleet.imaging.package_install)."""
 
     def execute(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Run the module that the laptop's package manager has; returns its answer as it came."""
+        """Run the module for the laptop's package manager; returns its answer unchecked."""
         _validation, arguments = self.validate_argument_spec(
             argument_spec={"name": {"type": "list", "elements": "str", "required": True}}
         )

@@ -28,10 +28,10 @@ REQUIRED = {
         "Say which file is written: ansible-playbook export.yml -e imaging_export=/path/to/disk.img, or .img.gz, .img.xz, .qcow2.",
     ),
 }
-"""The setting that a playbook can't do without, and what to say when it is empty."""
+"""The setting that a playbook needs, and the message when it is empty."""
 
 SHOWN = 3
-"""So many problems are shown at once: all of them would not be read."""
+"""How many problems are shown at once; nobody reads more."""
 
 
 class ActionModule(ControllerAction):
@@ -95,12 +95,12 @@ def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
 
 
 def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """What an inventory, its group_vars and -e say of a host; raises ImagingError when it can't be read, or is not from there."""
+    """The imaging_* variables of a host from inventory, group_vars and -e; raises ImagingError when one can't be read or is a fact."""
     names = [name for name in variables if name.startswith(PREFIX)]
     facts = [name for name in variables.get("ansible_facts") or {} if name.startswith(PREFIX)]
     if facts:
         raise ImagingError(
-            f"The facts of {host} hold {', '.join(facts)}: facts are what a laptop says, and nothing is taken from there. Run without "
+            f"The facts of {host} contain {', '.join(facts)}. Facts come from the laptop, so no setting is taken from them: run without "
             "gathering facts before, and with --flush-cache where facts are cached. No host was contacted."
         )
     given = {}
@@ -113,7 +113,7 @@ def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
 
 
 def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[str]:
-    """What is wrong with settings that are right one by one, in sentences; names the images of captures."""
+    """What is wrong with settings that are valid one by one, in sentences. For captures it also fills in the names of images."""
     if purpose == CAPTURE:
         return _captures(settings)
     if purpose in REQUIRED:

@@ -1,14 +1,14 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says in the last lines of a run that did not succeed what became of the disks, and how to go on."""
+"""Says in the last lines of a run that failed or was interrupted which disks do not boot, and how to go on."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 name: outcome
 type: notification
-short_description: What became of the disks when a run failed, and the command that goes on
+short_description: Says which disks do not boot when a run failed, and the command that goes on
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
@@ -37,7 +37,7 @@ KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": 
 
 
 class CallbackModule(CallbackBase):
-    """Tells an Outcome what happens, and shows what that says in the end."""
+    """Reports events to an Outcome, and shows its lines at the end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -56,14 +56,14 @@ class CallbackModule(CallbackBase):
         self._outcome = Outcome()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """A play begins; who takes part is known with its first host."""
+        """A play begins; which hosts take part is known when its first task starts."""
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """A task begins on a host."""
         if self._outcome is None:
             return
-        # The settings are checked for all hosts of the inventory, of which not all take part.
+        # The play that checks the settings runs on all hosts of the inventory; it does not tell which ones the transfer is for.
         if self._play is not None and _action(task) != SETTINGS:
             play, self._play = self._play, None
             variables = play.get_variable_manager().get_vars(play=play, host=host)
@@ -78,7 +78,7 @@ class CallbackModule(CallbackBase):
             self._outcome.skip(result.host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A task has done what it should."""
+        """A task has succeeded."""
         self._learn(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -100,7 +100,7 @@ class CallbackModule(CallbackBase):
             self._finish(interrupted=False)
 
     def _at_exit(self) -> None:
-        """What remains when the run was ended before its end; Ansible's workers have copies of this, which it does not concern."""
+        """The process ends before the run did. Ansible's workers, which have a copy of this object, do nothing here."""
         if os.getpid() == self._process:
             self._finish(interrupted=True)
 
@@ -111,7 +111,7 @@ class CallbackModule(CallbackBase):
 
     def _fail(self, result: Any, unreachable: bool = False) -> None:
         if _action(result.task) == SETTINGS:
-            self._outcome = None  # nothing has begun, and the message says what to mend
+            self._outcome = None  # nothing has begun, and the failed task's message says what to correct
         if self._outcome is not None:
             self._outcome.fail(result.host.get_name(), failure_message(result.result), unreachable)
 
@@ -127,7 +127,7 @@ def _action(task: Any) -> str:
 
 
 def _kind(task: Any, check_mode: Any) -> str:
-    """What kind of transfer a task is; empty when it is none that is to be said something of."""
+    """What kind of transfer a task is; empty for any other task, and for a capture in check mode."""
     kind = KINDS.get(_action(task), "")
     if check_mode:
         return COMPARE if kind == RESTORE else ""

@@ -51,6 +51,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import (
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import write_report
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS as VARIABLES
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import collection_version
 
@@ -58,7 +59,7 @@ KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": 
 DISK_INFO = "fleet.imaging.disk_info"
 SETTINGS = "fleet.imaging.settings"
 
-DEFAULTS = {"imaging_store": "~/fleet-images", "imaging_report": True}
+DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging_report")}
 
 
 class CallbackModule(CallbackBase):
@@ -84,14 +85,14 @@ class CallbackModule(CallbackBase):
         self._settings = None
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """A play begins; what it is set to is known with its first host."""
+        """A play begins; its variables are known when its first task starts."""
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """A task begins on a host."""
         if self._run is None:
             return
-        # The settings are checked for all hosts of the inventory, of which not all take part.
+        # The play that checks the settings runs on all hosts of the inventory; it does not tell which ones the transfer is for.
         if self._play is not None and _action(task) != SETTINGS:
             self._learn_play(host)
         if (kind := KINDS.get(_action(task))) is not None:
@@ -103,7 +104,7 @@ class CallbackModule(CallbackBase):
             self._run.skip(result.host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A task has done what it should."""
+        """A task has succeeded."""
         self._learn(result, failed=False)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -125,12 +126,12 @@ class CallbackModule(CallbackBase):
             self._finish(interrupted=False)
 
     def _at_exit(self) -> None:
-        """What remains when the run was ended before its end; Ansible's workers have copies of this, which it does not concern."""
+        """The process ends before the run did. Ansible's workers, which have a copy of this object, do nothing here."""
         if os.getpid() == self._process:
             self._finish(interrupted=True)
 
     def _learn_play(self, host: Any) -> None:
-        """Learn who takes part in the play that begins, and from its first host how it is set."""
+        """Learn which hosts take part in the play that begins, and the report's settings from its first host."""
         play, self._play = self._play, None
         variables = play.get_variable_manager().get_vars(play=play, host=host)
         templar = Templar(loader=play.get_loader(), variables=variables)
@@ -162,7 +163,7 @@ class CallbackModule(CallbackBase):
 
     def _fail(self, result: Any, unreachable: bool = False) -> None:
         if _action(result.task) == SETTINGS:
-            self._run = None  # nothing has begun, and where a report would go is not known either
+            self._run = None  # nothing has begun, and the store that would get the report may be wrong
         if self._run is not None:
             failure = Failure(result.task_name, failure_message(_said(result)), unreachable)
             self._run.fail(result.host.get_name(), failure, for_all=bool(result.task.run_once))
@@ -202,7 +203,7 @@ def _action(task: Any) -> str:
 
 
 def _said(result: Any) -> dict[str, Any]:
-    """What a task's result says, fit to be shown, and no deeper than can be gone through."""
+    """A task's result with all its texts made printable; values nested too deeply are dropped."""
     said: dict[str, Any] = printable_all(dict(result.result))
     return said
 

@@ -39,7 +39,7 @@ options:
         description: The kernel's number of the disk, which no other disk gets until the next boot; of a regular file the number of its inode.
         type: int
       boot_id:
-        description: The kernel's name of the time since the machine was booted.
+        description: The kernel's boot id, which changes with each boot of the machine.
         type: str
       table:
         description: Kind and id of the partition table, empty when there is none.

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: printable
-short_description: Text from outside, fit to be shown
+short_description: Make text from outside fit to be shown
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Replaces each character that a terminal obeys, that changes the direction of text, or that nobody sees by its code.
+  - Replaces control characters, characters that change the direction of text, and invisible characters by their codes.
 options:
   _input:
-    description: A value; anything but a string is made one first.
+    description: A value. Anything but a string is converted to one first.
     type: raw
     required: true
 """

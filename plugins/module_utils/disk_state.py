@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore has left a disk as: the field ``disk_state`` of its result, also of a failed one."""
+"""The states in which a restore can leave a disk: the field ``disk_state`` of its result, also of a failed one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ VERIFIED = "verified"
 """The disk is equal to the image."""
 
 UNKNOWN = "unknown"
-"""The laptop did not say how it ended; the disk may not boot."""
+"""The laptop did not report how the restore ended; the disk may not boot."""
 
 DISK_STATES = (UNTOUCHED, INCOMPLETE, UNVERIFIED, VERIFIED, UNKNOWN)

@@ -26,7 +26,7 @@ INVISIBLE = frozenset(
     )
     for character in map(chr, range(first, last + 1))
 )
-"""What Python calls printable and yet is not seen: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt."""
+"""Invisible characters that Python calls printable: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt."""
 
 MARKS_IN_A_ROW = 5
 """Combining marks that a letter may have. More of them cover the lines around; no language needs as many."""

@@ -24,8 +24,8 @@ PREFIX = "fleet.imaging.scratch-"
 SCRATCH = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
 """The names that tempfile.mkdtemp makes of the prefix."""
 
-SETTLED = 60.0
-"""Seconds after which a folder without a lock is nobody's: its owner takes the lock right after making it."""
+SETTLED = 20.0
+"""Seconds after which a folder is nobody's that is not locked, or in which nothing was started: its owner does that right after making it."""
 
 
 def open_new(path: str) -> int:
@@ -63,8 +63,8 @@ def open_own(path: str) -> int:
 
 def _not_own(path: str) -> ImagingError:
     return ImagingError(
-        f"{path} is in the way: expected nothing there, or a plain file that belongs to this user, and found a link, a file of somebody else's "
-        "or something else. It was not touched. Look who made it, remove it, and run again."
+        f"{path} is in the way: expected no file, or a regular file of this user; found a link, another user's file or something else. It was "
+        "not touched. Find out who made it, remove it, and run again."
     )
 
 

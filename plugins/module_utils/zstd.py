@@ -29,7 +29,7 @@ RUN_LENGTH_BLOCK = 1
 CHECKSUM_SIZE = 4
 
 LARGEST_WINDOW = 128 << 20
-"""Bytes. What zstd's own decoders take without being asked (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and as much as its highest level wants."""
+"""Bytes. The most that zstd's own decoders accept by default (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and what its highest level uses."""
 
 NO_ZSTD = (
     "This machine has no zstd that Python can use: neither the standard library's compression.zstd (Python 3.14), nor the "
@@ -67,7 +67,7 @@ def _check_window(descriptor: int) -> None:
     base = 1 << (10 + (descriptor >> 3))
     window = base + (base >> 3) * (descriptor & 7)
     if window > LARGEST_WINDOW:
-        raise FrameError(f"A zstd frame wants a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
+        raise FrameError(f"A zstd frame needs a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
 
 
 def _check_extent(frame: Frame) -> None:

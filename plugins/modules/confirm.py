@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: confirm
-short_description: Have a person confirm what will be lost
+short_description: Ask a person to confirm what will be lost
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Shows what will be lost and, unless all of it was confirmed beforehand, has a word typed. Fails when another word was typed, or where there is no
-    terminal.
+  - Shows what will be lost and, unless all of it was confirmed beforehand, asks a person to type a word. Fails when another word is typed, or when
+    there is no terminal.
   - Run it with C(run_once). No host is contacted.
 attributes:
   check_mode:
@@ -42,7 +42,7 @@ options:
     required: true
   subject:
     description:
-      - What is confirmed. It is returned, and what comes next uses nothing else, so that it does nothing without the confirmation.
+      - What is confirmed. It is returned as RV(confirmed). Tasks that follow should take it from there, so that they fail when this task was skipped.
     type: dict
     required: true
 seealso:

@@ -68,12 +68,13 @@ options:
     default: false
   image:
     description:
-      - The image that the selected disk is to hold, as M(fleet.imaging.image_info) describes it. A disk that it does not fit is refused and, with
-        O(purpose=target), the disk that it was captured from.
+      - The image that the selected disk should hold, as M(fleet.imaging.image_info) describes it. A disk that the image does not fit is refused. With
+        O(purpose=target), so is the disk that it was captured from.
     type: dict
   host:
     description:
-      - The name by which the controller knows this machine. With O(image), it tells the reference where disks have neither serial number nor WWN.
+      - The name by which the controller knows this machine. With O(image), the reference is recognised by it where disks have neither a serial number
+        nor a WWN.
     type: str
     default: ""
 seealso:
@@ -125,10 +126,10 @@ disks:
       description: Model, or nothing when it is not known.
       type: str
     serial:
-      description: Serial number, or nothing when it is not known.
+      description: Serial number, empty when it is not known.
       type: str
     wwn:
-      description: World wide name, or nothing when it is not known.
+      description: World wide name, empty when it is not known.
       type: str
     transport:
       description: How it is connected, or nothing when that is not known.
@@ -220,24 +221,24 @@ expect:
       description: Size in bytes.
       type: int
     serial:
-      description: Serial number, or nothing when it is not known.
+      description: Serial number, empty when it is not known.
       type: str
     wwn:
-      description: World wide name, or nothing when it is not known.
+      description: World wide name, empty when it is not known.
       type: str
     logical_sector_size:
       description: Size of a logical sector in bytes.
       type: int
     diskseq:
       description:
-        - The kernel's number of the disk, which no other disk gets until the next boot; 0 before Linux 5.15.
-        - Of a regular file the number of its inode.
+        - The kernel's sequence number of the disk, which no other disk gets until the next boot; 0 before Linux 5.15.
+        - For a regular file, the number of its inode.
       type: int
     boot_id:
-      description: The kernel's name of the time since the machine was booted.
+      description: The kernel's boot id, which changes with each boot of the machine.
       type: str
     table:
-      description: Kind and id of the partition table, or nothing when there is none.
+      description: Kind and id of the partition table, empty when there is none.
       type: str
 """
 

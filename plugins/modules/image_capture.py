@@ -43,10 +43,10 @@ options:
     default: auto
   used_map:
     description:
-      - V(auto) reads the used parts of file systems that C(partclone) can map, that are flagged clean and that are proven consistent by a check
-        without writing, and all of everything else.
-      - The checks (C(e2fsck), C(xfs_repair), for FAT, exFAT and NTFS readings of their directories or of the MFT) go on beside the capture, which
-        is not finished before they are. A file system that one of them finds inconsistent, or can't check, is read whole.
+      - V(auto) reads only the used parts of file systems that C(partclone) can map, that are flagged clean and that a check proves consistent, and
+        all of everything else.
+      - The checks write nothing. C(e2fsck), C(xfs_repair), and, for FAT, exFAT and NTFS, a check of the directories or of the MFT run beside the
+        capture, which is not finished before they are. A file system that is found inconsistent, or that can't be checked, is read whole.
       - V(all) reads the whole disk. Zeros are left out in any case.
     type: str
     choices: [auto, all]
@@ -137,7 +137,7 @@ kept_chunks:
   returned: success, not in check mode
   type: int
 kept_bytes:
-  description: Bytes of an image that did not become whole that are kept in the store, for the next capture of this name to go on from.
+  description: Bytes of the unfinished image that are kept in the store, from which the next capture of this name goes on.
   returned: failure
   type: int
 used_chunks:

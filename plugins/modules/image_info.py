@@ -151,7 +151,7 @@ images:
       returned: when the image can be opened
       type: str
     boot_order:
-      description: What the firmware of the machine that was captured started from that disk, the first first; empty when that is not known.
+      description: What the firmware of the captured machine started from that disk, in its order; empty when that is not known.
       returned: when the image can be opened
       type: list
       elements: dict

@@ -13,9 +13,9 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Measures, within about fifteen seconds, how fast the disk is read, how fast all processors of the machine together compress, decompress and
-    hash, what the link carries each way, and how fast the image store is written and read. From that it computes how long a capture or a
-    restore will take, what will limit it, and what would help most.
+  - Measures, within about fifteen seconds (minutes on a slow machine), how fast the disk is read, how fast all processors of the machine together
+    compress, decompress and hash, what the link carries each way, and how fast the image store is written and read. From that it computes how long
+    a capture or a restore will take, what will limit it, and what would help most.
   - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. The
     file that the store is measured with has no name, and is gone whatever happens.
   - Compressing is measured on samples of the disk, decompressing on frames of the image.

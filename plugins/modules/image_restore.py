@@ -121,10 +121,10 @@ device:
   type: str
 disk_state:
   description:
-    - What the disk is now.
-    - V(untouched), nothing was written; V(incomplete), something was and not everything, and the disk does not boot; V(unverified), all of it
-      was, and not yet read back; V(verified), it is equal to the image; V(unknown), the laptop did not say how it ended, and the disk may
-      not boot.
+    - The state in which the disk was left.
+    - V(untouched), nothing was written. V(incomplete), it was written in part and does not boot. V(unverified), it was written completely, but not
+      found equal by reading it back. V(verified), it is equal to the image. V(unknown), the laptop did not report how the restore ended, and the
+      disk may not boot.
   returned: always
   type: str
 disk_size:
@@ -237,8 +237,8 @@ differing_bytes:
   type: int
 seen_differences:
   description:
-    - What C(sfdisk) and C(blkid) find on the disk that they did not find on the reference, although no chunk differs, as sentences. The disk is
-      not RV(verified) then.
+    - Where C(sfdisk) and C(blkid) find something else on the disk than on the reference, as sentences. If there are any, the disk is not
+      RV(verified), even if no chunk differs.
   returned: success
   type: list
   elements: str

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: package_install
-short_description: Install packages, and believe nothing else of the answer
+short_description: Install packages, and drop everything else in the answer
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Installs packages with M(ansible.builtin.package), and returns nothing but whether that changed anything. Facts and whatever else a laptop adds to
-    the answer are dropped, so that it can't change what is done on other laptops.
+  - Installs packages with M(ansible.builtin.package), and returns only whether that changed anything. Facts and whatever else a laptop adds to the
+    answer are dropped, so that the laptop can't change what is done on others.
   - C(module_defaults) of the package manager's own module apply.
 attributes:
   check_mode:

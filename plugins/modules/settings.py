@@ -14,8 +14,8 @@ author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Reads all variables that begin with C(imaging_), for every host of the play that follows, from inventory, group_vars and C(-e), and fails when
-    one is unknown, has a value that it can't have, or does not go with the others.
-  - Returns their values. Playbooks use these from then on, so that nothing that a host says later can change them.
+    one is unknown, has an invalid value, or contradicts another one.
+  - Returns their values. Playbooks use only these from then on, so that no later answer of a host can change them.
   - Run it with C(run_once). No host is contacted.
 attributes:
   check_mode:
@@ -27,12 +27,12 @@ attributes:
 options:
   pattern:
     description:
-      - The pattern of the play that follows, made of groups, separated by colons, with C(!) before those that are left out.
-      - Fails when no host is left of it. Without it, the settings of the task's own host are read.
+      - The host pattern of the play that follows. It may consist of groups, separated by colons, with C(!) before groups to leave out.
+      - Fails when it matches no host within the limit. Without it, the settings of the task's own host are read.
     type: str
   purpose:
     description:
-      - What the settings are for. It says which of them must go together, and which can't be empty.
+      - What the settings are for. It decides which settings must be the same for all hosts, and which must not be empty.
     type: str
     choices: [capture, restore, images, import, export]
     required: true

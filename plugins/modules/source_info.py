@@ -13,15 +13,15 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Looks at the partitions of a disk, or at the disk as a whole if it has none, at the file systems in them, and at the files of the operating
-    systems in those. Nothing is written. Nothing is mounted where others could see it.
-  - Says what speaks against capturing the disk, with the evidence and the way out.
-  - Whether a Windows was generalized by sysprep, its C(State.ini), C(Sysprep_succeeded.tag) and registry say, which must agree. Where one of
-    these can't be read, so that nobody can say, that is a finding of its own.
+  - Examines the partitions of a disk, or the disk as a whole if it has none, the file systems in them, and the files of the operating systems.
+    Nothing is written, and no mount is visible to other programs.
+  - Reports the reasons against capturing the disk, with the evidence and the way out.
+  - Whether a Windows was generalized by sysprep is decided by its C(State.ini), C(Sysprep_succeeded.tag) and registry, which must agree. If one of
+    these can't be read, that is a finding of its own.
   - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
-    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not looked into, such as physical volumes of
-    LVM and F2FS.
-  - Another warning says why what is there will not start, such as Windows on a GPT disk without an EFI system partition.
+    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not examined, such as physical volumes of LVM
+    and F2FS.
+  - Another warning says why a system will not boot, such as Windows on a GPT disk without an EFI system partition.
   - RV(partitions) say which file systems will be captured whole because they are not flagged clean. Whether those that are flagged clean are
     consistent is not looked at, since that means reading all of their metadata. M(fleet.imaging.image_capture) looks at it beside a capture and
     in check mode, and says then what is captured whole for it.
@@ -54,13 +54,13 @@ device:
   type: str
 boot_mode:
   description:
-    - V(UEFI) when the disk has an EFI system partition, V(BIOS) when it has others only and boot code in its MBR or a partition for that, else
+    - V(UEFI) when the disk has an EFI system partition; V(BIOS) when it has none, but boot code in its MBR or a BIOS boot partition; else
       V(unknown).
   returned: success
   type: str
 generalization:
-  description: V(generalized) when every Windows on the disk is, V(not generalized), or V(unknown) when there is none, or
-    nobody can say.
+  description: V(generalized) when every Windows on the disk is, V(not generalized) when one is not, or V(unknown) when there is none or when that
+    can't be determined.
   returned: success
   type: str
 partitions:

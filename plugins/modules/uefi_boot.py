@@ -13,16 +13,16 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Looks whether the EFI system partition of a disk has the fallback loader that firmware starts when it has no entry for the disk
-    (C(EFI/BOOT/BOOTX64.EFI), or the name for the machine that the loaders are for by their PE headers), and makes it if not.
-  - Where this machine was itself started by UEFI, sees to it that the firmware's list has one entry for the disk, which is active and comes
-    before all others, and reads the list again. Other entries stay, in their order.
-  - "Where there are several loaders, the first of these is taken: what O(boot_order) says; what the fallback loader is a copy of; shim, GRUB,
-    systemd-boot; the loader of Windows. Shim and GRUB can start Windows, and the loader of Windows can't start them."
-  - Of several EFI system partitions the one is taken that O(boot_order) names, else the first with a fallback loader, else the first with a loader.
+  - Makes the fallback loader that firmware starts when it has no entry for the disk, unless the disk's EFI system partition has it. It is
+    C(EFI/BOOT/BOOTX64.EFI), or the name for the kind of machine that the loaders are for by their PE headers.
+  - If this machine was itself started by UEFI, makes sure that the firmware's list has one active entry for the disk, before all others, and reads
+    the list again. Other entries stay, in their order.
+  - "Of several loaders, the first of these is used: the one in O(boot_order); the one that the fallback loader is a copy of; shim, GRUB,
+    systemd-boot; the loader of Windows. Shim and GRUB can start Windows, but the loader of Windows can't start them."
+  - Of several EFI system partitions, the one in O(boot_order) is used, else the first with a fallback loader, else the first with any loader.
   - A disk without an EFI system partition is left alone.
-  - Needs C(efibootmgr) for the firmware's list. Where it is missing, where a partition can't be read, or where the firmware's variables can't be
-    had, there is a warning, and nothing is done.
+  - Needs C(efibootmgr) for the firmware's list. If it is missing, if a partition can't be read, or if the firmware's variables are not accessible,
+    there is a warning, and that part is not changed.
 attributes:
   check_mode:
     support: full
@@ -33,8 +33,8 @@ attributes:
 options:
   boot_order:
     description:
-      - What the firmware of the disk's reference starts from it, the first first, as M(fleet.imaging.image_info) returns it.
-      - What is not well-formed is left out.
+      - What the firmware of the captured machine started from the disk, in its order, as M(fleet.imaging.image_info) returns it.
+      - Entries that are not well-formed are ignored.
     type: list
     elements: dict
     default: []
@@ -83,11 +83,11 @@ entry_made:
   returned: success
   type: bool
 entry_put_first:
-  description: Whether the entry was there, and was activated or put before all others.
+  description: Whether an existing entry was activated or put before all others.
   returned: success
   type: bool
 removed:
-  description: Numbers of entries that said the same and were removed.
+  description: Numbers of duplicate entries that were removed.
   returned: success
   type: list
   elements: str
@@ -119,9 +119,7 @@ def main() -> None:
     try:
         boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
     except (MissingTool, NoNode) as error:
-        boot = Boot(
-            warnings=[f"{str(error).rstrip('.')}. It was not made sure that the disk can be started by UEFI firmware."]
-        )
+        boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
     except (ImagingError, OSError) as error:
         module.fail_json(msg=str(error))
     result = asdict(boot)

@@ -26,7 +26,7 @@ NO_BECOME_PASSWORD = Obstacle(
         r"Missing \S+ password|[Aa] password is required|doas: Authentication required|privilege escalation"
         r"|Timed out waiting for become success"
     ),
-    "To become root takes a password there: run again with -K, which asks for it, set ansible_become_password, or log in as root "
+    "Becoming root takes a password: run again with -K, which asks for it, set ansible_become_password, or log in as root "
     "(ansible_user: root)",
 )
 
@@ -34,7 +34,7 @@ WRONG_BECOME_PASSWORD = Obstacle(
     re.compile(
         r"Incorrect \S+ password|Sorry, try again|Duplicate become password prompt|su: Authentication failure|doas: Authentication failed"
     ),
-    "The password for becoming root is wrong there, or was not given: run again with -K, which asks for it, or set ansible_become_password",
+    "The password for becoming root is wrong, or was not given: run again with -K, which asks for it, or set ansible_become_password",
 )
 
 NO_LOGIN = Obstacle(
@@ -42,7 +42,7 @@ NO_LOGIN = Obstacle(
     re.compile(
         r"Permission denied \(|Failed to authenticate|Authentication failure\.|Invalid/incorrect (username/)?password"
     ),
-    "SSH let nobody in there: run again with -k, which asks for the password, or set ansible_user, ansible_password or "
+    "The SSH login was refused: run again with -k, which asks for the password, or set ansible_user, ansible_password or "
     "ansible_ssh_private_key_file",
 )
 
@@ -51,12 +51,12 @@ UNKNOWN_HOST_KEY = Obstacle(
         r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled|host key mismatch"
         r"|host connection rejected by user"
     ),
-    "The host key is not known, or another one than before: a live system makes a new one when it is booted, then ssh-keygen -R ADDRESS",
+    "The SSH host key is unknown or has changed, as it does when a live system is booted: remove the old one (ssh-keygen -R ADDRESS [-f FILE])",
 )
 
 NO_ANSWER = Obstacle(
     re.compile(r"Module result deserialization failed"),
-    "A shell or sudo prints what nobody asked for there, so that Ansible can't read its results; see with: ansible HOST -b -m raw -a id",
+    "A shell or sudo prints additional text, so Ansible can't read the results. To see it: ansible HOST -b -m raw -a id",
 )
 
 OBSTACLES = (NO_BECOME_PASSWORD, WRONG_BECOME_PASSWORD, NO_LOGIN, UNKNOWN_HOST_KEY, NO_ANSWER)

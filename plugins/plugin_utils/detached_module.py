@@ -47,7 +47,7 @@ GONE_TIME = 5.0
 """Seconds after which a module whose process is gone will not have a result any more: async_wrapper stores it at once."""
 
 TRIES = 3
-"""How often a laptop is asked whose answer can't be understood: somebody may just have sent a message to all terminals."""
+"""How often a laptop is asked when its answer can't be read, as when somebody has just sent a message to all terminals."""
 
 SHOWN = 300
 """Characters of such an answer that are shown."""
@@ -60,6 +60,73 @@ KILLED = (
 T = TypeVar("T")
 
 
+class LaptopShell:
+    """Runs shell commands over Ansible's connection, and finds their answers among whatever else is printed on it."""
+
+    def __init__(self, action: ActionBase, host: str, patience: float) -> None:
+        """``host``: the laptop's name in the inventory. ``patience``: seconds for which a lost connection is tried again."""
+        self._action = action
+        self._host = host
+        self.patience = patience
+
+    def ask(self, command: str, understand: Callable[[str], T], become: bool = True) -> T:
+        """Return what a shell command prints, as ``understand`` reads it, which raises ValueError for an answer that it can't read.
+
+        sudo and the start files of shells may print anything on the same connection, so the answer stands between two marked lines. Raises
+        ImagingError with what was printed when no answer is found in ``TRIES`` tries, and AnsibleConnectionFailure.
+        """
+        for attempt in range(TRIES):
+            time.sleep(attempt)
+            mark = secrets.token_hex(8)
+            # The marked lines are put together on the laptop, so that an echo of the command does not contain them.
+            framed = f'm={mark}; {{ echo; echo "<$m"; {command}; echo; echo "$m>"; }} 2>/dev/null'
+            answer = self._execute(framed, become)
+            printed = str(answer.get("stdout", "")).replace("\r\n", "\n")
+            found = re.search(rf"^<{mark}\n(.*?)\n?^{mark}>$(.*)", printed, re.DOTALL | re.MULTILINE)
+            if found is not None:
+                if not become and found[2].strip():
+                    raise self._talkative(found[2])
+                try:
+                    return understand(found[1].strip())
+                except ValueError:
+                    pass
+        said = "\n".join((printed, str(answer.get("stderr", ""))))
+        raise ImagingError(
+            f"A shell command on this laptop gave no answer that can be read ({self._by(become)}, exit status {answer.get('rc')}). It printed "
+            f"{_shown(said)}. To see that yourself: ansible {self._host} {'--become ' if become else ''}-m raw -a id"
+        )
+
+    def check_login_shell(self) -> None:
+        """Raise ImagingError when the user's shell prints after an answer: Ansible would take its last line for the answer."""
+        self.ask("echo ready", str, become=False)
+
+    def _execute(self, command: str, become: bool) -> dict[str, Any]:
+        """Run a command, again and again while the connection is down; raises the last failure of that."""
+        deadline = time.monotonic() + self.patience
+        pause = 0.5
+        while True:
+            try:
+                answer: dict[str, Any] = self._action._low_level_execute_command(command, sudoable=become)
+                return answer
+            except AnsibleConnectionFailure:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(5.0, 2 * pause)
+                self._action._connection.reset()
+
+    def _by(self, become: bool) -> str:
+        plugin = getattr(self._action._connection, "become", None) if become else None
+        return f"through {plugin.name}" if plugin is not None else "as the user that logs in"
+
+    def _talkative(self, said: str) -> ImagingError:
+        return ImagingError(
+            f"The login shell of this laptop's user prints text after a command has ended: {_shown(said)}. Ansible would take that for the "
+            "command's answer. Change the shell's start files (~/.bashrc, ~/.zshenv, /etc/bash.bashrc; look for a trap on EXIT) so that they "
+            "print nothing in a shell that is not interactive, and run again."
+        )
+
+
 class DetachedModule:
     """Starts the module of an action's name, follows what it publishes, and collects its result."""
 
@@ -68,9 +135,9 @@ class DetachedModule:
         self._action = action
         self._task_vars = task_vars
         self._run_id = run_id
-        self._patience = patience
+        self._shell = LaptopShell(action, str(task_vars.get("inventory_hostname", "all")), patience)
         self._job = ""
-        """The folder of the module's result, as a shell is told it."""
+        """The folder of the module's result, quoted for a shell."""
         self._result: dict[str, Any] | None = None
         self._reachable = True
         self._tmpdir: str | None = None
@@ -84,7 +151,7 @@ class DetachedModule:
         """
         action = self._action
         shell = action._connection._shell
-        self._check_shell()
+        self._shell.check_login_shell()
         if shell.tmpdir is None:
             action._make_tmp_path()
         # Ansible forgets it once the module is started: the rest is async_wrapper's, which may be killed.
@@ -112,88 +179,24 @@ class DetachedModule:
         # What async_wrapper says is not framed. Where Ansible could not make it out, the job's file tells whether it started.
         unread = "module_stdout" in started
         if "ansible_job_id" not in started and not (
-            unread and self._ask(f"ls -A {self._job} 2>/dev/null || true", str)
+            unread and self._shell.ask(f"ls -A {self._job} 2>/dev/null || true", str)
         ):
-            said = f" It said: {_shown(started['module_stdout'])}" if unread else ""
+            said = f" It printed {_shown(started['module_stdout'])}." if unread else ""
             self._job = ""
             raise ImagingError(f"The module could not be started: {started.get('msg', started)}{said}")
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        """Do something over the connection, again and again while that is down; raises the last failure."""
-        deadline = time.monotonic() + self._patience
-        pause = 0.5
-        while True:
-            try:
-                return work()
-            except AnsibleConnectionFailure:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(pause)
-                pause = min(5.0, 2 * pause)
-                self._action._connection.reset()
-
-    def _ask(self, command: str, understand: Callable[[str], T], become: bool = True) -> T:
-        """What a shell command prints, as ``understand`` reads it, which raises ValueError when it can't.
-
-        sudo, and the start files of shells, print what they like on the same connection. So the answer stands between two lines of
-        this command's own. Raises ImagingError with what came instead.
-        """
-        for attempt in range(TRIES):
-            mark = secrets.token_hex(8)
-            # The lines are put together on the laptop: who repeats the command does not print them.
-            framed = f'm={mark}; {{ echo; echo "<$m"; {command}; echo; echo "$m>"; }} 2>/dev/null'
-            answer = self._execute(framed, become)
-            printed = str(answer.get("stdout", "")).replace("\r\n", "\n")
-            found = re.search(rf"^<{mark}\n(.*?)\n?^{mark}>$(.*)", printed, re.DOTALL | re.MULTILINE)
-            if found is not None:
-                try:
-                    if not become and found[2].strip():
-                        raise self._talkative(found[2])
-                    return understand(found[1].strip())
-                except ValueError:
-                    pass
-            time.sleep(attempt)
-        said = "\n".join((printed, str(answer.get("stderr", ""))))
-        raise ImagingError(
-            f"A shell command on this laptop was not answered as expected ({self._by(become)}, exit status {answer.get('rc')}). Found instead: "
-            f"{_shown(said)} See for yourself: ansible {self._host} {'--become ' if become else ''}-m raw -a id"
-        )
-
-    def _execute(self, command: str, become: bool) -> dict[str, Any]:
-        answer: dict[str, Any] = self._patiently(
-            lambda: self._action._low_level_execute_command(command, sudoable=become)
-        )
-        return answer
-
-    def _by(self, become: bool) -> str:
-        plugin = getattr(self._action._connection, "become", None) if become else None
-        return f"through {plugin.name}" if plugin is not None else "as the user that logs in"
-
-    def _check_shell(self) -> None:
-        """Raise ImagingError when the user's shell prints after an answer: Ansible takes its last line for the answer."""
-        self._ask("echo ready", str, become=False)
-
-    def _talkative(self, said: str) -> ImagingError:
-        return ImagingError(
-            f"The login shell of this laptop's user prints more than it was asked, after the answer: {_shown(said)} Ansible takes that for "
-            "the answer. Have the shell's start files (~/.bashrc, ~/.zshenv, /etc/bash.bashrc; a trap on EXIT, say) print nothing unless "
-            "the shell is interactive, and run again."
-        )
-
-    @property
-    def _host(self) -> str:
-        return str(self._task_vars.get("inventory_hostname", "all"))
-
     def published(self) -> dict[str, Any]:
         """What the module publishes of itself (``laptop.run_folder.Run``); empty when there is nothing."""
-        return self._ask(f"cat {self._run_file()} 2>/dev/null || true", lambda text: _mapping(text) if text else {})
+        command = f"cat {self._run_file()} 2>/dev/null || true"
+        return self._shell.ask(command, lambda text: _mapping(text) if text else {})
 
     def _run_file(self) -> str:
         return f'"$({FOLDER_SCRIPT})"/{shlex.quote(self._run_id)}.json'
 
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
-        deadline = time.monotonic() + self._patience
+        patience = self._shell.patience
+        deadline = time.monotonic() + patience
         pause = 0.05
         while True:
             run = self.published()
@@ -205,7 +208,7 @@ class DetachedModule:
                 return None
             if time.monotonic() > deadline:
                 raise ImagingError(
-                    f"The module neither listened nor ended within {self._patience:.0f} seconds on this laptop."
+                    f"The module neither listened nor ended within {patience:.0f} seconds on this laptop."
                 )
             time.sleep(pause)
             pause = min(1.0, 2 * pause)
@@ -213,13 +216,13 @@ class DetachedModule:
     def ended(self) -> bool:
         """Whether the module has a result, or is gone without one; raises AnsibleConnectionFailure."""
         if self._result is None:
-            state = self._ask(STATE.format(file=self._run_file(), job=self._job), _state)
+            state = self._shell.ask(STATE.format(file=self._run_file(), job=self._job), _state)
             if isinstance(state, dict) and not ("started" in state and not state.get("finished")):
                 self._result = _own_words(state)
             elif state == GONE and self._seen:
                 raise ImagingError(
-                    "The module on this laptop is gone without a result: the laptop was rebooted, the module was killed, or it did not hear of "
-                    f"this controller for the link timeout. {KILLED}"
+                    "The module on this laptop ended without a result: the laptop was rebooted, the module was killed, or it lost contact with "
+                    f"this controller for longer than the link timeout. {KILLED}"
                 )
             elif state == GONE or (self._seen and state != ALIVE):
                 self._note_gone()
@@ -234,14 +237,14 @@ class DetachedModule:
             raise ImagingError(f"The module on this laptop, or what waits for its result there, was killed. {KILLED}")
 
     def has_ended(self) -> bool:
-        """The same, asked once: false when the laptop can't be asked."""
-        patience, self._patience = self._patience, 0.0
+        """Like :meth:`ended`, but asked once; false when the laptop can't be asked."""
+        patience, self._shell.patience = self._shell.patience, 0.0
         try:
             return self.ended()
         except AnsibleConnectionFailure:
             return False
         finally:
-            self._patience = patience
+            self._shell.patience = patience
 
     def collect(self, within: float) -> dict[str, Any]:
         """The module's result, waited for; raises ImagingError when none comes and the module is gone or stuck."""
@@ -265,7 +268,7 @@ class DetachedModule:
         """End the module if it still runs, and wait until it has. Never raises: the laptop may be out of reach."""
         if not self._job:
             return
-        self._patience = 0.0
+        self._shell.patience = 0.0
         script = LIVES.format(file=self._run_file()) + '; if [ -n "$alive" ]; then kill -TERM "$p"; fi'
         deadline = time.monotonic() + ENDING_TIME
         try:
@@ -289,9 +292,9 @@ class DetachedModule:
             return
         folders = [self._job, _path(self._tmpdir or "")]
         remove = " ".join(["rm -rf --", *filter(None, folders)])
-        self._patience = min(self._patience, CLEANING_TIME)
+        self._shell.patience = min(self._shell.patience, CLEANING_TIME)
         try:
-            self._ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
+            self._shell.ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection
             with contextlib.suppress(Exception):
                 # A user who could not become root has the ticket in a folder of his own.
@@ -302,14 +305,14 @@ LIVES = (
     'f={file}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); alive=; '
     'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then alive=alive; fi'
 )
-"""For a shell: learns whether the module that a run file is of lives; ``p`` is its process id."""
+"""For a shell: finds out whether the module that wrote a run file is alive; ``p`` is its process id."""
 
 ALIVE, GONE = "alive", "gone"
 STATE = (
     LIVES
     + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
 )
-"""For a shell: says that the module lives, or else what async_wrapper has stored: that it started, or its result."""
+"""For a shell: prints "alive", or else what async_wrapper has stored (that the module started, or its result), or "gone"."""
 
 BURY = (
     LIVES
@@ -322,7 +325,7 @@ BURY = (
 
 
 def _path(path: str) -> str:
-    """A path as a shell is told it; "~" in its beginning is for that to expand, as async_wrapper does it."""
+    """A path quoted for a shell, which still expands a "~" at its beginning, as async_wrapper does."""
     home, slash, rest = path.partition("/") if path.startswith("~") else ("", "", path)
     return home + slash + (shlex.quote(rest) if rest else "")
 
@@ -336,7 +339,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _state(text: str) -> str | dict[str, Any]:
-    """What STATE says; raises ValueError when it is nothing of that."""
+    """What STATE printed; raises ValueError for anything else."""
     return text if text in (ALIVE, GONE) else _mapping(text)
 
 
@@ -347,16 +350,16 @@ def _shown(text: str) -> str:
         " | ".join(line for line in lines if line and not re.match(r"Shared connection to .* closed\.$", line))
     )
     short = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
-    return f"'{short}'" if said else "nothing."
+    return f"'{short}'" if said else "nothing"
 
 
 def _own_words(result: dict[str, Any]) -> dict[str, Any]:
-    """A module's result; what async_wrapper says of one that gave none (its command and a traceback of its own) in words for a person."""
+    """A module's result. Where there is none, what async_wrapper stores instead (the command and a traceback) becomes a message."""
     own = {key: value for key, value in result.items() if key not in ASYNC_KEYS and not key.startswith("_ansible_")}
     if not (result.get("failed") and "cmd" in result and ("data" in result or "outdata" in result)):
         return own
     said = str(result.get("stderr", "")).strip().splitlines()
-    last = f" Its last words: {_shown(said[-1])}." if said else ""
+    last = f" Its last message was {_shown(said[-1])}." if said else ""
     return dict(
         own, msg=f"The module on this laptop ended without a result: it was killed, or it crashed.{last} {KILLED}"
     )

@@ -33,7 +33,7 @@ class LaptopAction(ActionBase):
         except ImagingError as error:
             refuse(str(error))
         except AnsibleAction as error:
-            refuse(str(error.message))  # and not what of the laptop's answer it carries
+            refuse(str(error.message))  # without the part of the laptop's answer that the error carries
         except AnsibleError as error:
             advised = with_advice(str(error))
             if not advised:
@@ -48,7 +48,7 @@ class LaptopAction(ActionBase):
         return result
 
     def execute(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Run the module; returns its answer as it came."""
+        """Run the module; returns its answer unchecked."""
         answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
         return answer
 

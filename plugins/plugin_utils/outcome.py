@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person has to know and to do when a run did not succeed for all laptops. It is told what happens; it knows nothing of Ansible."""
+"""What a person has to know and do when a run did not succeed for all laptops. Callers report events; nothing here depends on Ansible."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ COMPARE = "compare"
 
 SENTENCES = {
     INCOMPLETE: "These disks do not boot now",
-    UNKNOWN: "These disks may not boot now, their laptops did not say how it ended",
-    UNVERIFIED: "Written, but not verified",
-    VERIFIED: "Restored and verified, but what comes after that did not succeed",
-    UNTOUCHED: "Nothing was written",
+    UNKNOWN: "These disks may not boot now, because their laptops did not report how the restore ended",
+    UNVERIFIED: "These disks were written, but not verified",
+    VERIFIED: "These disks were restored and verified, but the steps after that did not finish",
+    UNTOUCHED: "Nothing was written to these disks",
 }
-"""What is said of the disks of each state, the worst first."""
+"""What is said of the disks in each state, the worst first."""
 
 SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,}]+)", re.IGNORECASE)
 
@@ -43,7 +43,7 @@ SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'
 @dataclass
 class _Laptop:
     kind: str = ""
-    """What was begun; empty as long as nothing was."""
+    """Which kind of transfer was begun; empty when none was."""
     running: bool = False
     state: str = UNTOUCHED
     kept: bool = False
@@ -99,12 +99,12 @@ class Outcome:
         laptop.failed, laptop.unreachable, laptop.said = True, unreachable, said
 
     def forgive(self, names: Iterable[str]) -> None:
-        """Forget the failures of these laptops, which were rescued."""
+        """Forget the failures of these laptops: a rescue section has handled them."""
         for name in names:
             self._laptop(name).failed = False
 
     def lines(self, interrupted: bool, argv: Sequence[str]) -> list[str]:
-        """What to say in the end; nothing when everything went well. ``argv``: how ansible-playbook was called."""
+        """The last lines of the run; none when everything went well. ``argv``: how ansible-playbook was called."""
         concerned = {name: each for name, each in self._laptops.items() if each.failed or interrupted}
         lines = self._hints(concerned)
         kinds = {each.kind for each in self._laptops.values()}
@@ -123,9 +123,7 @@ class Outcome:
             lines.append(f"To go on with {'it' if len(concerned) == 1 else 'them'}: {again}")
         elif CAPTURE in kinds:
             kept = any(each.kept or each.running for each in concerned.values())
-            lines.append(
-                f"What was stored is kept, and this goes on from there: {again}" if kept else f"To try again: {again}"
-            )
+            lines.append(f"What was stored is kept. To go on from there: {again}" if kept else f"To try again: {again}")
         return lines
 
     @staticmethod

@@ -16,7 +16,7 @@ class Refusal(AnsibleActionFail):
 
     @property
     def omit_exception_key(self) -> bool:
-        """Whether the result says everything: a message of several lines is shown as such only with the excerpt."""
+        """Whether Ansible leaves out the excerpt. It must not for a message of several lines, which it shows as such only with the excerpt."""
         return "\n" not in str(self.message)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The variables of the playbooks: the one list of their names, defaults and what each may be."""
+"""The variables of the playbooks: the one list of their names, defaults and valid values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     PARAMIKO,
@@ -46,7 +46,7 @@ class BadValue(Exception):
 
 
 Read = Callable[[Any], Any]
-"""Takes a value as an inventory or ``-e`` gives it, which makes text of everything; returns it as it is used. Raises BadValue."""
+"""Takes a value from an inventory or from ``-e``, where everything may be text, and returns it in its own type; raises BadValue."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_url(value: Any) -> str:
 
 
 def read_release(value: Any) -> str | bool:
-    """For which transfers what holds a disk is ended."""
+    """When whatever holds a disk is ended: before captures, before restores as well, or never."""
     if value == "capture":
         return "capture"
     try:
@@ -138,12 +138,12 @@ def read_level(value: Any) -> str:
     try:
         parse_level(str(value))
     except ImagingError as error:
-        raise BadValue("auto, or a whole number from -7 to 19") from error
+        raise BadValue(f"{AUTO}, or a whole number from {LOWEST} to {HIGHEST}") from error
     return str(value)
 
 
 def read_disk(value: Any) -> str | dict[str, str]:
-    """A path, or what a disk is like."""
+    """The path of a disk, or a description of it."""
     if isinstance(value, str) and (not value or value.startswith("/")):
         return str(value)
     names = tuple(Wanted.__dataclass_fields__)

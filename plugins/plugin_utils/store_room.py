@@ -18,7 +18,7 @@ LEAST_ROOM = 16 << 20
 """Bytes that must be free before a laptop is bothered: no image of a disk with a system on it is smaller."""
 
 USUAL_RATIO = 2.0
-"""How much the used content of a disk with a system usually shrinks; the disk in the README came to 2.4."""
+"""How much the used content of a disk with a system usually shrinks; the disk in the README came to 2.5."""
 
 LARGEST_RATIO = 6.0
 """No disk with a system is known whose used content shrinks more; those of the tests, with much text, come to 3.2."""
@@ -27,11 +27,11 @@ ELSEWHERE = "set imaging_store to a folder elsewhere"
 
 WAYS_OUT = {
     errno.EROFS: f"Its file system is read-only: mount it writable, or {ELSEWHERE}.",
-    errno.EACCES: f"This user may not write there: have the folder belong to whom ansible-playbook runs as, or {ELSEWHERE}.",
-    errno.EPERM: f"This user may not write there: have the folder belong to whom ansible-playbook runs as, or {ELSEWHERE}.",
+    errno.EACCES: f"This user may not write there: make the user who runs ansible-playbook its owner, or {ELSEWHERE}.",
+    errno.EPERM: f"This user may not write there: make the user who runs ansible-playbook its owner, or {ELSEWHERE}.",
     errno.ENOSPC: f"Make room there, or {ELSEWHERE}.",
     errno.EDQUOT: f"This user's quota there is used up: have it raised, remove files of this user's, or {ELSEWHERE}.",
-    errno.ENOTDIR: f"Something in that path is a file: {ELSEWHERE}.",
+    errno.ENOTDIR: f"A part of that path is a file, where a folder was expected: {ELSEWHERE}.",
     errno.EIO: f"Its disk is failing, or was unplugged: look at the kernel's log (dmesg), and {ELSEWHERE}.",
 }
 
@@ -45,7 +45,7 @@ def store_error(path: str, error: OSError) -> ImagingError:
 
 
 def nearest_folder(path: str) -> str:
-    """The folder, or the nearest one above it that there is: the store will be made there."""
+    """The folder, or the nearest existing one above it, in which the store will be made."""
     path = os.path.abspath(path)
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
@@ -53,7 +53,7 @@ def nearest_folder(path: str) -> str:
 
 
 def free_bytes(path: str) -> int:
-    """What this user may still write to the file system of a store that may not exist yet; raises OSError."""
+    """Bytes that this user may still write to the file system of a store, which need not exist yet; raises OSError."""
     found = os.statvfs(nearest_folder(path))
     return (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
 
@@ -106,6 +106,6 @@ def check_room(path: str, source: Mapping[str, Any], ratio: float | None, there:
     if free < likely:
         return (
             f"The image store {path} has {size(free)} free, and this image will take about {size(likely)}: the capture "
-            "may fail for want of room. What is stored by then is kept."
+            "may run out of room. What is stored by then is kept."
         )
     return ""

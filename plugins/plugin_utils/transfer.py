@@ -156,12 +156,12 @@ class Transfer:
         if isinstance(error, Unreachable) and not isinstance(error, Refused):
             since = time.strftime("%H:%M", time.localtime(time.time() - failing))
             return ImagingError(
-                f"The laptop at {self._transport.address} was reached before, and does not answer since {since}: is it asleep, unplugged or "
-                "switched off? See to it, and run again for this laptop: what was done is not done again."
+                f"The laptop at {self._transport.address} was connected before, and has not answered since {since}: it may be asleep, unplugged or "
+                "switched off. Look at it, and run again for this laptop: the transfer goes on where it stopped."
             )
         return ImagingError(
             f"The link to {self._transport.address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
-            "Run again when the network is well."
+            "Run again when the network works."
         )
 
     def _make_link(self, port: int, connect_time: float) -> Link:

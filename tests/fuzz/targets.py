@@ -31,7 +31,7 @@ import zstandard
 from ansible_collections.fleet.imaging.plugins.action.image_info import describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices, hive_log
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fat import Fat
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fat import WritableFat
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import LARGEST_DATA, Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import NO_TABLE, parse_partition_table
@@ -596,13 +596,13 @@ def run_fat(data: bytes) -> None:
     descriptor = os.memfd_create("fat")
     try:
         os.write(descriptor, data)
-        fat = Fat(descriptor)
+        fat = WritableFat(descriptor)
         for entry in fat.entries():
             if not entry.folder:
                 assert sum(map(len, fat.content(entry))) == entry.size <= len(data)
             elif entry.cluster:
                 fat.entries(entry.cluster)
-        fat.write(fat.make_folder(Fat.ROOT, "folder"), "a name that is longer.efi", b"content" * 100)
+        fat.write(fat.make_folder(WritableFat.ROOT, "folder"), "a name that is longer.efi", b"content" * 100)
         assert os.lseek(descriptor, 0, os.SEEK_END) == len(data)
     finally:
         os.close(descriptor)
@@ -617,9 +617,9 @@ def fat_seeds() -> list[bytes]:
         descriptor = os.memfd_create("fat")
         table = b"\xf8\xff\xff" if table_16 else struct.pack("<III", 0x0FFFFFF8, 0x0FFFFFFF, 0x0FFFFFFF)
         os.write(descriptor, (bytes(boot) + table.ljust(512, b"\0") * 2).ljust(sectors * 512, b"\0"))
-        fat = Fat(descriptor)
-        fat.write(Fat.ROOT, "FILE.TXT", b"text" * 300)
-        fat.write(fat.make_folder(Fat.ROOT, "a folder"), "file", b"x")
+        fat = WritableFat(descriptor)
+        fat.write(WritableFat.ROOT, "FILE.TXT", b"text" * 300)
+        fat.write(fat.make_folder(WritableFat.ROOT, "a folder"), "file", b"x")
         seeds.append(os.pread(descriptor, sectors * 512, 0))
         os.close(descriptor)
     return seeds

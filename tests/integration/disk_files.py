@@ -115,7 +115,7 @@ def single(tmp_path: Path, size: int, make: Sequence[str], label: str = "gpt", k
 
 
 def copy_used(disk: Path, used: UsedMap, target: Path, noise: bool = False) -> Path:
-    """A disk of which only the used ranges were copied, and everything else is zero, or old data."""
+    """A disk of which only the used ranges were copied, and everything else is zero, or other old data than that of ``old_disk``."""
     with open(target, "wb") as copy:
         copy.truncate(disk.stat().st_size)
     if noise:

@@ -219,7 +219,7 @@ def test_a_file_that_counts_as_free_is_found_and_captured(kind: str, tmp_path: P
     assert only(used).method == "partclone", only(used).reason
     assert used.ranges.within(*file[0]) != file, "the map has it all the same"
     doubts = doubts_about(disk, used)
-    assert "finds it inconsistent" in doubts[1]
+    assert "found an inconsistency" in doubts[1]
     believed = wholly_used(used, doubts)
     assert (only(believed).method, only(believed).used, only(believed).reason) == ("whole", size, doubts[1])
     assert doubts[1] in believed.warnings[-1]
@@ -286,7 +286,7 @@ def test_an_exfat_in_pieces_is_consistent_and_its_root_and_its_bitmap_must_be_in
     for cluster in (bitmap, root):
         before = disk.read_bytes()
         forget_in_bitmap(disk, heap + (bitmap - 2) * 512, cluster - 2, 1)
-        assert "1 clusters that are in use count as free" in doubts_about(disk, used)[1]
+        assert "clusters in use that are marked as free: 1" in doubts_about(disk, used)[1]
         disk.write_bytes(before)
 
 
@@ -381,13 +381,13 @@ TAKES_MEMORY = "exec python3 -c 'import time; x = bytearray(200000000); time.sle
 @pytest.mark.parametrize(
     ("script", "bounds", "doubt"),
     [
-        (HANGS, Bounds(1.0, 1 << 30), "e2fsck had no answer within 1 seconds"),
-        ("exec >&- 2>&-; " + HANGS, Bounds(1.0, 1 << 30), "e2fsck had no answer within 1 seconds"),
-        ("kill -9 $$", PATIENT, "can't check it: exit status -9"),
-        ("yes | head -c 100000000; exit 4", PATIENT, "finds it inconsistent: y"),
+        (HANGS, Bounds(1.0, 1 << 30), "e2fsck did not finish within 1 seconds"),
+        ("exec >&- 2>&-; " + HANGS, Bounds(1.0, 1 << 30), "e2fsck did not finish within 1 seconds"),
+        ("kill -9 $$", PATIENT, "e2fsck failed: exit status -9"),
+        ("yes | head -c 100000000; exit 4", PATIENT, "found an inconsistency: y"),
         (TAKES_MEMORY, Bounds(20.0, 64 << 20), "more than 64 MiB"),
-        ("echo no such option >&2; exit 16", PATIENT, "can't check it: exit status 16, no such option"),
-        ('dd if=/dev/zero of="$3" bs=512 count=1 && exit 0; exit 8', PATIENT, "can't check it: exit status 8"),
+        ("echo no such option >&2; exit 16", PATIENT, "e2fsck failed: exit status 16, no such option"),
+        ('dd if=/dev/zero of="$3" bs=512 count=1 && exit 0; exit 8', PATIENT, "e2fsck failed: exit status 8"),
     ],
     ids=["hangs", "hangs silently", "is killed", "says much", "takes too much memory", "fails", "writes"],
 )
@@ -436,7 +436,7 @@ def test_what_a_capture_would_find_is_found_without_one(tmp_path: Path) -> None:
     found, warnings = examine(RUN, request_for(disk))
     assert found.partitions[0].method == "whole"
     assert found.used_bytes > SIZE + START
-    assert "count as free" in warnings[0]
+    assert "marked as free" in warnings[0]
 
 
 def test_an_import_of_an_inconsistent_file_system_has_all_of_it(store: Path, tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_an_import_of_an_inconsistent_file_system_has_all_of_it(store: Path, tmp
     assert done.used is not None
     assert only(done.used).method == "whole"
     assert done.image.header.source["partitions"][0]["method"] == "whole"
-    assert "count as free" in " ".join(done.warnings)
+    assert "marked as free" in " ".join(done.warnings)
     assert CONTENT in subprocess.run(["zstd", "-dc", done.path], capture_output=True, check=True).stdout
     assert os.listdir(store) == ["x.img.zst"]
 
@@ -465,7 +465,10 @@ def test_a_capture_whose_checker_disagrees_has_all_of_the_file_system(store: Pat
         captured = playbook(lab, "capture", *own)
         assert captured.status == 0, captured.stdout
         said = " ".join(captured.stderr.split())
-        assert "is captured whole: a reading of its MFT finds it inconsistent: 16 clusters that" in said
+        assert (
+            "is captured whole: a check of its MFT found an inconsistency: clusters in use that are marked as free: 16."
+            in said
+        )
         again = playbook(lab, "capture", *own, "-e", "imaging_update=true").of("image_capture")
         assert [each.result["changed"] for each in again] == [False]
         restored = playbook(lab, "restore", *own)

@@ -367,7 +367,7 @@ def test_what_lies_where_a_disk_can_not_be_read_is_not_nothing(tmp_path: Path, p
         faulty.fail(read=[(START + place, START + place + 4096)])
         fitness = examine_disk(RUN, faulty.device)
     assert (names(fitness), fitness.generalization) == (["unknown_state"], "unknown")
-    assert "which can't be read: Input/output error" in fitness.findings[0].sentence()
+    assert "so blkid can't tell what lies there: Input/output error" in fitness.findings[0].sentence()
 
 
 SIZED = {

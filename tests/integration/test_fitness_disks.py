@@ -174,7 +174,7 @@ def test_a_mark_of_the_whole_disk_beside_its_partitions_is_said(tmp_path: Path) 
     write(disk, 14 * MIB - (64 << 10), struct.pack("<IIIIIIII", 0xA92B4EFC, 0, 90, 0, 0, 1, 1700000000, 1))
     fitness = examine_disk(RUN, str(disk))
     assert [system.name for system in fitness.systems] == ["Some Linux"]
-    assert "as a whole looks like linux_raid_member" in fitness.warnings[0]
+    assert "as a whole also looks like linux_raid_member" in fitness.warnings[0]
 
 
 @pytest.mark.parametrize("make", [("mkfs.fat", "-F", "16"), ("mkfs.exfat",), ("mkntfs", "-Q", "-q", "-F")])

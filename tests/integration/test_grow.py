@@ -251,7 +251,7 @@ def test_what_is_half_done_is_said_and_gone_on_with(tmp_path: Path) -> None:
         grows = command[0] == "resize2fs" and command[-1] != "-V"
         return CommandResult(1, "", "no memory") if grows else RUN(command)
 
-    with pytest.raises(ImagingError, match=r"no memory.*is larger now and the file system in it is not: run again"):
+    with pytest.raises(ImagingError, match=r"no memory.*was enlarged and its file system was not: run again"):
         grow(failing, str(disk), "last", write=True)
     growth = grow(RUN, str(disk), "last", write=True)
     assert growth.changed and growth.old_size == growth.new_size

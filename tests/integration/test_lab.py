@@ -20,7 +20,13 @@ import pytest
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, lab_folder, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import BIN, ROOT, ansible_environment, playbook
 from ansible_collections.fleet.imaging.tests.lab import tools
-from ansible_collections.fleet.imaging.tests.lab.disks import MIB, make_used_disk
+from ansible_collections.fleet.imaging.tests.lab.disks import (
+    MIB,
+    attach_loop_device,
+    detach_loop_device,
+    make_empty_disk,
+    make_used_disk,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan, can_isolate
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 from ansible_collections.fleet.imaging.tests.lab.reference_disk import make_reference_disk
@@ -55,6 +61,25 @@ def traces(folder: Path) -> list[str]:
         except OSError:
             pass  # It has ended, or is another user's.
     return [trace for trace in found if any(word in trace for word in words)]
+
+
+@needs_isolation
+def test_a_laptop_keeps_nothing_mounted_that_somebody_else_has_mounted(folder: Path, tmp_path: Path) -> None:
+    disk, place = tmp_path / "disk", tmp_path / "a place"
+    make_empty_disk(disk, 16 * MIB)
+    run("mkfs.ext4", "-q", "-F", disk)
+    place.mkdir()
+    device = attach_loop_device(disk, False)
+    try:
+        run("mount", device, place)
+        try:
+            Lab(folder).up(Plan(1, 128 * MIB, 128 * MIB, isolated=True))
+        finally:
+            run("umount", place)
+        (laptop,) = Lab(folder).targets
+        assert device not in laptop.run(["cat", "/proc/mounts"]).stdout
+    finally:
+        assert detach_loop_device(device, disk, 20), f"{device} is still in use"
 
 
 @pytest.mark.parametrize("size", [MIB, 20 * MIB, 64 * MIB + 512])

@@ -327,7 +327,7 @@ def test_a_second_header_of_luks_in_a_file_is_said_and_no_encryption(place: int,
     assert detect(RUN, str(disk), START, SIZE).stray == "crypto_LUKS"
     used = used_map(disk)
     assert (only(used).content, only(used).method) == ("ext4", "whole")
-    assert "a signature of crypto_LUKS lies in it" in used.warnings[0]
+    assert "it has a signature of crypto_LUKS" in used.warnings[0]
 
 
 def test_a_luks_without_its_first_header_is_still_one(tmp_path: Path) -> None:

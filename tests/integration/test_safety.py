@@ -79,13 +79,11 @@ def lying(lab: Lab, laptop: Laptop, lies: object, folder: Path) -> Iterator[Path
     python.unlink()
 
 
-def test_what_a_laptop_adds_to_its_answers_changes_nothing(
-    lab: Lab, image: tuple[str, ...], store: Path, tmp_path: Path
-) -> None:
-    """Each key of these has a meaning for Ansible in the answer of some module."""
+def lies_about(other: str, folder: Path) -> dict[str, object]:
+    """What a laptop may add to an answer to harm another one: each key has a meaning for Ansible in the answer of some module."""
     variables = {
         "imaging_confirm_erase": True,
-        "imaging_store": str(tmp_path / "elsewhere"),
+        "imaging_store": str(folder / "elsewhere"),
         "imaging_disk": "/dev/null",
         "imaging_become": True,
         "checked_settings": {},
@@ -95,10 +93,9 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
         "ansible_become": True,
         "ansible_python_interpreter": "/bin/false",
     }
-    other = lab.targets[1]
-    lies = {
+    return {
         "ansible_facts": variables,
-        "add_host": {"host_name": other.name, "groups": ["reference"], "host_vars": variables},
+        "add_host": {"host_name": other, "groups": ["reference"], "host_vars": variables},
         "add_group": "reference",
         "parent_groups": ["all"],
         "ansible_stats": {"data": 5},
@@ -112,6 +109,12 @@ def test_what_a_laptop_adds_to_its_answers_changes_nothing(
         "changed": "no",
         "results": 5,
     }
+
+
+def test_what_a_laptop_adds_to_its_answers_changes_nothing(
+    lab: Lab, image: tuple[str, ...], store: Path, tmp_path: Path
+) -> None:
+    lies = lies_about(lab.targets[1].name, tmp_path)
     with lying(lab, lab.targets[0], lies, tmp_path) as inventory, untouched(*lab.targets):
         asked = playbook(lab, "restore", "-i", inventory, *image, environment=TRUSTING, lying=True)
     assert asked.status != 0 and not asked.of("image_restore")

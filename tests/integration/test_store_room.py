@@ -65,4 +65,4 @@ def test_a_capture_that_may_not_fit_says_so_before_and_keeps_what_was_stored(lab
     assert "No space left on device" in outcome.failures()[lab.reference.name]
     (result,) = outcome.of("image_capture")
     assert result.result["kept_bytes"] > 64 << 20
-    assert "What was stored is kept, and this goes on from there: ansible-playbook" in outcome.stdout
+    assert "What was stored is kept. To go on from there: ansible-playbook" in outcome.stdout

@@ -175,7 +175,10 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
     _pid, status = os.waitpid(process, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) in (99, 130, -signal.SIGINT), output.decode(errors="replace")
-    assert f"may not boot now, their laptops did not say how it ended: {laptop.name}.".encode() in output
+    assert (
+        f"may not boot now, because their laptops did not report how the restore ended: {laptop.name}.".encode()
+        in output
+    )
     assert b"To go on with it: ansible-playbook " in output
     assert_nothing_remains(lab, 20)
     assert_finished_by_running_again(lab, image, laptop, 0.2)

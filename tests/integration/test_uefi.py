@@ -214,7 +214,7 @@ def test_of_a_loader_that_is_no_program_no_fallback_is_made(tmp_path: Path) -> N
     before = disk.read_bytes()
     found = boot(disk)
     assert (found.changed, found.fallback) == (False, "")
-    assert "no program for UEFI" in found.warnings[0]
+    assert "not a UEFI program" in found.warnings[0]
     assert disk.read_bytes() == before
 
 
@@ -411,7 +411,7 @@ def test_a_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
         boot(disk, run=firmware, firmware=firmware.folder)
     firmware.add("0001", "debian", guid(disk), SHIM)
     firmware.inactive = {"0001"}
-    with pytest.raises(ImagingError, match=r"1 entries .* not active"):
+    with pytest.raises(ImagingError, match=r"1 entries, not active"):
         boot(disk, run=firmware, firmware=firmware.folder)
 
 
@@ -425,7 +425,7 @@ def test_what_can_not_be_seen_of_the_firmware_is_said_with_the_way_out(tmp_path:
     missing = boot(disk, run=runner("efibootmgr"), firmware=folder)
     assert (
         "efibootmgr is not installed" in missing.warnings[0]
-        and "starts by /EFI/BOOT/BOOTX64.EFI" in missing.warnings[0]
+        and "it starts /EFI/BOOT/BOOTX64.EFI" in missing.warnings[0]
     )
     with (
         pytest.raises(ImagingError, match=r"can't list the firmware's entries: exit status 2, EFI variables"),

@@ -54,6 +54,10 @@ BOOT = """
 set -e
 folder=$1 name=$2 disk=$3 python=$4 udev=$5 udev_seconds=$6
 shift 6
+# What tests have mounted just now would stay mounted in here, and its device busy, for as long as the laptop runs.
+while read -r _ place _; do
+    case $place in /tmp/* | /var/tmp/*) umount --lazy "$(printf %b "$place")" || : ;; esac
+done </proc/mounts
 mkdir -p "$folder/run"
 mount -t tmpfs -o mode=755 tmpfs "$folder/run"
 mkdir "$folder/run/sshd" "$folder/run/lock"

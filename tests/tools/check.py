@@ -4,8 +4,9 @@
 """Run the checks of the collection: all of them ("test"), or those of one kind.
 
 Usage: check.py test | lint | unit | units-oldest | sanity | fuzz | integration
-Every check runs, also after one has failed; the last lines say which failed and how long each took. Those that keep one processor busy
-are run two at a time, and say what they said when they have ended.
+Every check runs, also after one has failed; the last lines say which failed and how long each took. They are run two at a time, the longest
+first, and say what they said when they have ended. The integration tests are the longest, so that all others are run beside them, one
+after the other; what must have the machine for itself comes in the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ COLLECTION = TREE / "ansible_collections/fleet/imaging"
 Command = list[str]
 TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
 INTEGRATION = ["python", "-m", "pytest", "-v", "--durations=30", "tests/integration"]
+INTEGRATION_TESTS, ALONE, SANITY = "integration tests", "integration tests that run alone", "ansible-test sanity"
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
         "ruff": ["ruff", "check", "."],
@@ -36,17 +38,20 @@ CHECKS: dict[str, dict[str, Command]] = {
     },
     "unit": {"unit tests": ["python", "-m", "pytest", "-q", "tests/unit", "tests/fuzz"]},
     "units-oldest": {"unit tests on the oldest Python": ["python", "tests/tools/units_oldest.py"]},
-    "sanity": {"ansible-test sanity": ["python", "tests/tools/sanity.py"]},
+    "sanity": {SANITY: ["python", "tests/tools/sanity.py"]},
     "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "5"]},
     "integration": {
         # They wait more than they work, so two at a time; a file's tests share its lab. What is a matter of time has the machine for itself.
-        "integration tests": [*INTEGRATION, "-m", "not alone", "-n", "2", "--dist", "loadfile"],
-        "integration tests that run alone": [*INTEGRATION, "-m", "alone"],
+        INTEGRATION_TESTS: [*INTEGRATION, "-m", "not alone", "-n", "2", "--dist", "loadfile"],
+        ALONE: [*INTEGRATION, "-m", "alone"],
     },
 }
 
-LONGEST = "ansible-test sanity"
-"""Begun first, so that the others are done meanwhile."""
+LONGEST = (INTEGRATION_TESTS, SANITY)
+"""Begun first, the others are done meanwhile."""
+
+AT_ONCE = (INTEGRATION_TESTS, ALONE)
+"""Shown as they go on, because they take so long."""
 
 
 def main(kind: str) -> int:
@@ -57,13 +62,13 @@ def main(kind: str) -> int:
     os.environ["PYTHONPATH"] = str(TREE)
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(TREE)
     chosen = CHECKS if kind == "test" else {kind: CHECKS[kind]}
-    light = {
-        name: command for each, checks in chosen.items() if each != "integration" for name, command in checks.items()
-    }
+    commands = {name: command for checks in chosen.values() for name, command in checks.items()}
+    names = [*(name for name in LONGEST if name in commands), *(name for name in commands if name not in LONGEST)]
     with ThreadPoolExecutor(2) as pool:
-        names = sorted(light, key=lambda name: name != LONGEST)
-        results = list(pool.map(lambda name: run(name, light[name], quiet=True), names))
-    results += [run(name, command) for name, command in chosen.get("integration", {}).items()]
+        beside = [name for name in names if name != ALONE]
+        results = list(pool.map(lambda name: run(name, commands[name], quiet=name not in AT_ONCE), beside))
+    if ALONE in commands:
+        results.append(run(ALONE, commands[ALONE]))
     print("\n" + "=" * 70)
     for name, passed, seconds in results:
         print(f"{'passed' if passed else 'FAILED'}  {seconds:6.1f} s  {name}")

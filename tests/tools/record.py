@@ -32,8 +32,8 @@ COMMANDS = [
 # Tasks that only prepare something.
 LEFT_OUT = re.compile(
     r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds"
-    r"|.*See whether|.*Look at what is on|.*Refuse what is not|.*Release /dev"
-    r"|Check all variables|Open the image|Be sure which|Read the store)"
+    r"|.*Check whether the content|.*Look at what is on|.*Refuse what is not|.*Release /dev"
+    r"|Check all variables|Open the image|Check that one image|Read the store)"
 )
 # Tasks that were skipped on every host.
 SKIPPED = re.compile(r"TASK [^\n]*(\nskipping: [^\n]*)+")

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the programs share that look for clusters in use which a file system takes for free.
+"""Common parts of the programs that look for clusters which are in use and marked as free.
 
-They are programs of their own, run by the Python that runs this, because they compute for as long as they run. Clusters that are only allocated,
-and in nobody's use, are not looked for: they cost space and lose nothing.
+They run as processes of their own, in the Python that runs this module, because they use a processor for as long as they run. Clusters that are
+allocated but not in use are not looked for: they cost space and lose nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMPARED = 1 << 20
 
 
 class Damaged(ImagingError):
-    """A structure that must be there is not, or says what can't be."""
+    """A structure is missing, or contains impossible values."""
 
 
 class Clusters:
@@ -55,7 +55,7 @@ class Clusters:
             bits[high] |= (1 << (end & 7)) - 1
 
     def lacking(self, bitmap: bytes) -> int:
-        """How many claimed clusters a file system's bitmap does not have; what it is too short for it does not have."""
+        """How many claimed clusters a file system's bitmap does not have. A bitmap that is too short lacks the clusters behind its end."""
         bitmap = bitmap[: len(self._bits)].ljust(len(self._bits), b"\0")
         count = 0
         for at in range(0, len(self._bits), COMPARED):
@@ -83,7 +83,7 @@ def report(lacking: Callable[[Read, int], int]) -> int:
 
         count = lacking(read, size)
         status = LACKING if count else PROVEN
-        said = f"{count} clusters that are in use count as free" if count else ""
+        said = f"clusters in use that are marked as free: {count}" if count else ""
     except (Damaged, OSError, MemoryError) as error:
         said = str(error) or type(error).__name__
     sys.stdout.write(f"{said}\n")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""By what firmware a disk can be started, as its partition table and its first sector say.
+"""Which kind of firmware can start a disk, by its partition table and its first sector.
 
 Windows starts from a GPT by UEFI alone, and its boot code in an MBR starts the active partition. Sources: Microsoft, "UEFI/GPT-based hard drive
 partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS installation".
@@ -19,7 +19,7 @@ BOOT_CODE = 440
 """Bytes of program at the start of an MBR."""
 
 OWN_WAY = (b"GRUB", b"LILO")
-"""What boot code has in it that starts a system without an active partition."""
+"""Texts in boot code that starts a system without an active partition."""
 
 BOOT_TYPES = ("21686148-6449-6E6F-744E-656564454649", "9E1A2D38-C612-4316-AA26-8B49521E5A8B", "41")
 """Partitions that a BIOS, and Open Firmware (PReP), have boot code in."""

@@ -105,7 +105,7 @@ class BoundedRun:
         if self._stop.is_set():
             raise Stopped
         if time.monotonic() > deadline:
-            raise OutOfBounds(f"{name} had no answer within {self.bounds.seconds:.0f} seconds.")
+            raise OutOfBounds(f"{name} did not finish within {self.bounds.seconds:.0f} seconds.")
         if _resident(pid) > self.bounds.memory:
             raise OutOfBounds(f"{name} took more than {self.bounds.memory >> 20} MiB of memory.")
 

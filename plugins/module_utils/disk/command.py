@@ -52,7 +52,7 @@ class CommandResult(NamedTuple):
     def complaint(self) -> str:
         """What the program said against it, in one line."""
         said = printable(" ".join((self.err.strip() or self.out.strip()).split())[:400])
-        return f"exit status {self.rc}, {said}" if said else f"exit status {self.rc}, without a word"
+        return f"exit status {self.rc}, {said}" if said else f"exit status {self.rc}, no message"
 
 
 RunCommand = Callable[[Sequence[str]], CommandResult]

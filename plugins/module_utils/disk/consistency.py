@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether mapped file systems are consistent: whether everything that their files use is in the account they give of their free space.
+"""Whether mapped file systems are consistent: whether no block that a file uses is marked as free.
 
-That a file system is flagged clean is no proof of it. Each is checked by a program that only reads, on a read-only loop device, beside whatever
-else goes on. What can't be checked is not proven.
+A clean flag does not prove that. Each file system is checked by a program that only reads, on a read-only loop device, while other work goes on.
+A file system that can't be checked is not proven consistent.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ CLOSING = 10.0
 
 @dataclass(frozen=True)
 class Checker:
-    """How a kind of file system is checked. Exit status 0 alone proves it; by those in ``errors`` the program has found it inconsistent.
+    """How a kind of file system is checked. Exit status 0 proves it consistent, those in ``errors`` mean that it is not, others are failures.
 
-    ``command`` is followed by the device. ``by_memory`` is what says to the program how many MiB it may take.
+    ``command`` is followed by the device. ``by_memory`` is the program's option for the MiB of memory that it may take.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Checker:
         if result.rc == 0:
             return ""
         if result.rc in self.errors:
-            return f"{self.name} finds it inconsistent: {_said(result)}"
-        return f"{self.name} can't check it: exit status {result.rc}, {_said(result)}"
+            return f"{self.name} found an inconsistency: {_said(result)}"
+        return f"{self.name} failed: exit status {result.rc}, {_said(result)}"
 
 
 def _said(result: CommandResult) -> str:
@@ -72,7 +72,7 @@ def _said(result: CommandResult) -> str:
 
 
 TELLING = ("rror", "ERROR", "ifferences", "wrong", "free", "not ", "can't")
-"""What is in a line that tells more than which version of a program does what."""
+"""What a line has in it that says what is wrong; other lines name the program's version or its next step."""
 
 
 def _own(module: ModuleType) -> list[str]:
@@ -93,9 +93,9 @@ CHECKERS = {
     "ext4": E2FSCK,
     # xfs_repair(8): 1 when something was found. It plans its memory by half of what it is told, and takes a little more.
     "xfs": Checker("xfs_repair", ["xfs_repair", "-n"], [1], "-m"),
-    "vfat": Checker("a reading of its directories", _own(fat_allocation), [LACKING]),
-    "exfat": Checker("a reading of its directories", _own(exfat_allocation), [LACKING]),
-    "ntfs": Checker("a reading of its MFT", _own(ntfs_allocation), [LACKING]),
+    "vfat": Checker("a check of its directories", _own(fat_allocation), [LACKING]),
+    "exfat": Checker("a check of its directories", _own(exfat_allocation), [LACKING]),
+    "ntfs": Checker("a check of its MFT", _own(ntfs_allocation), [LACKING]),
 }
 """By blkid's names of file systems."""
 

@@ -80,7 +80,7 @@ class Entry:
 
 
 class Fat:
-    """The file system on a block device, or in a regular file, that a descriptor has open. Raises BadFat and OSError from all that it does.
+    """The file system on a block device, or in a regular file, that a descriptor has open. All methods raise BadFat and OSError.
 
     Folders are given by their first cluster; the root's is ``ROOT``.
     """
@@ -142,40 +142,6 @@ class Fat:
             left -= len(piece)
             yield piece
 
-    def make_folder(self, parent: int, name: str) -> int:
-        """Make a folder, and return its first cluster."""
-        (cluster,) = self._allocate(1)
-        own = ENTRY.pack(b".          ", FOLDER, 0, cluster >> 16, 0, DATE, cluster & 0xFFFF, 0)
-        above = ENTRY.pack(b"..         ", FOLDER, 0, parent >> 16, 0, DATE, parent & 0xFFFF, 0)
-        self._write(self._place(cluster), (own + above).ljust(self._cluster_size, b"\0"))
-        self._link([cluster])
-        self._add(parent, name, FOLDER, cluster, 0)
-        return cluster
-
-    def write(self, folder: int, name: str, content: bytes) -> None:
-        """Make a file, or have one that is there hold something else. Its entry is written last, so that a power cut leaves the file as it was."""
-        there = [entry for entry in self.entries(folder) if entry.name.lower() == name.lower()]
-        if there and there[0].folder:
-            raise BadFat(f"{name} is a folder, where a file was to be written")
-        clusters = self._allocate(-(-len(content) // self._cluster_size))
-        for number, cluster in enumerate(clusters):
-            part = content[number * self._cluster_size : (number + 1) * self._cluster_size]
-            self._write(self._place(cluster), part.ljust(self._cluster_size, b"\0"))
-        self._link(clusters)
-        first = clusters[0] if clusters else 0
-        if not there:
-            self._add(folder, name, 0, first, len(content))
-            return
-        old = self._chain(there[0].cluster) if there[0].cluster else []
-        self._sync()
-        place = self._folder_place(folder, there[0].place)
-        self._write(place + WHERE_OFFSET, WHERE.pack(first >> 16, 0, DATE, first & 0xFFFF, len(content)))
-        self._sync()
-        self._release(old)
-
-    def _sync(self) -> None:
-        os.fsync(self._descriptor)
-
     def _read(self, place: int, length: int) -> bytes:
         content = os.pread(self._descriptor, length, place)
         if len(content) != length:
@@ -183,11 +149,6 @@ class Fat:
                 f"it ends at byte {place + len(content)}, and {length - len(content)} bytes more were expected"
             )
         return content
-
-    def _write(self, place: int, content: bytes) -> None:
-        while content:
-            written = os.pwrite(self._descriptor, content, place)
-            place, content = place + written, content[written:]
 
     def _place(self, cluster: int) -> int:
         return int(self._data_start + (cluster - 2) * self._cluster_size)
@@ -226,13 +187,6 @@ class Fat:
             return b"".join(self._read(self._place(cluster), self._cluster_size) for cluster in clusters)
         return self._read(self._root_start, self._root_size)
 
-    def _folder_place(self, folder: int, offset: int) -> int:
-        """The byte of the file system at an offset in a folder."""
-        clusters = self._folder_clusters(folder)
-        if not clusters:
-            return int(self._root_start + offset)
-        return int(self._place(clusters[offset // self._cluster_size]) + offset % self._cluster_size)
-
     @staticmethod
     def _parse(content: bytes) -> Iterator[Entry]:
         long: list[bytes] = []
@@ -250,6 +204,56 @@ class Fat:
                     name = _long_name(long, short) or _short_name(short, case)
                     yield Entry(name, short, bool(attributes & FOLDER), high << 16 | low, size, place)
                 long = []
+
+
+class WritableFat(Fat):
+    """The file system on a descriptor that is open for writing, too. Content is written before what points to it."""
+
+    def make_folder(self, parent: int, name: str) -> int:
+        """Make a folder, and return its first cluster."""
+        (cluster,) = self._allocate(1)
+        own = ENTRY.pack(b".          ", FOLDER, 0, cluster >> 16, 0, DATE, cluster & 0xFFFF, 0)
+        above = ENTRY.pack(b"..         ", FOLDER, 0, parent >> 16, 0, DATE, parent & 0xFFFF, 0)
+        self._write(self._place(cluster), (own + above).ljust(self._cluster_size, b"\0"))
+        self._link([cluster])
+        self._add(parent, name, FOLDER, cluster, 0)
+        return cluster
+
+    def write(self, folder: int, name: str, content: bytes) -> None:
+        """Make a file, or have one that is there hold something else. Its entry is written last, so that a power cut leaves the file as it was."""
+        there = [entry for entry in self.entries(folder) if entry.name.lower() == name.lower()]
+        if there and there[0].folder:
+            raise BadFat(f"{name} is a folder, where a file was to be written")
+        clusters = self._allocate(-(-len(content) // self._cluster_size))
+        for number, cluster in enumerate(clusters):
+            part = content[number * self._cluster_size : (number + 1) * self._cluster_size]
+            self._write(self._place(cluster), part.ljust(self._cluster_size, b"\0"))
+        self._link(clusters)
+        first = clusters[0] if clusters else 0
+        if not there:
+            self._add(folder, name, 0, first, len(content))
+            return
+        old = self._chain(there[0].cluster) if there[0].cluster else []
+        self._sync()
+        place = self._folder_place(folder, there[0].place)
+        self._write(place + WHERE_OFFSET, WHERE.pack(first >> 16, 0, DATE, first & 0xFFFF, len(content)))
+        self._sync()
+        self._release(old)
+
+    def _sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def _write(self, place: int, content: bytes) -> None:
+        while content:
+            written = os.pwrite(self._descriptor, content, place)
+            place, content = place + written, content[written:]
+
+    def _folder_place(self, folder: int, offset: int) -> int:
+        """The byte of the file system at an offset in a folder."""
+        clusters = self._folder_clusters(folder)
+        if not clusters:
+            return int(self._root_start + offset)
+        return int(self._place(clusters[offset // self._cluster_size]) + offset % self._cluster_size)
 
     def _allocate(self, count: int) -> list[int]:
         """So many free clusters, the first ones; nothing is written yet."""

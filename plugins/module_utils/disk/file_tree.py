@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files of a file system that is not mounted, and never is: by ntfsls and ntfscat, debugfs, or this package's own reader of FAT.
+"""Reads single files of a file system without mounting it: with ntfsls and ntfscat, debugfs, or this package's own reader of FAT.
 
-They open the file system for reading only, also one that is hibernated or dirty. That something is not there is one answer, and that it can't
-be read another: what the programs say on standard error tells them apart, since their exit statuses do not (docs/programs.md).
+They open the file system for reading only, even if it is hibernated or dirty. A missing file and one that can't be read are different answers;
+the programs' standard error tells them apart, since their exit statuses do not (docs/programs.md).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import filecmp
 import os
 import re
 from abc import ABC, abstractmethod
-from typing import Iterator
+from typing import Iterator, TypeVar
 
 from ..errors import ImagingError
 from ..printable import printable
 from ..private_files import scratch_folder
 from .command import CommandResult, RunCommand
-from .fat import BadFat, Entry, Fat
+from .fat import BadFat, Entry, Fat, WritableFat
+
+AnyFat = TypeVar("AnyFat", bound=Fat)
 
 LARGEST_SAVED = 1 << 29
 """Bytes of a file that are saved; the largest that are, hives of a registry, have some 100 MiB."""
@@ -33,7 +35,7 @@ MOST_LINKS = 40
 
 
 class Unreadable(ImagingError):
-    """A file system, or something in it, can't be read: whether something else is there can't be said."""
+    """A file system, or something in it, can't be read, so it is not known whether what was looked for is there."""
 
 
 class NoFile(ImagingError):
@@ -100,7 +102,7 @@ class FileTree(ABC):
 
 
 NTFS_IS_DIRTY = ("WARNING: Dirty volume mount was forced", "Cannot represent filename")
-"""What ntfsls and ntfscat say, and is no failure: that it is dirty; that they leave out a name that is no text."""
+"""Messages of ntfsls and ntfscat that are no failure: the file system is dirty; a name that is not valid text was left out."""
 
 NTFS_NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attribute type 0x80")
 """What ntfscat says of what is not there, and of a folder."""
@@ -241,11 +243,11 @@ class FatTree(FileTree):
         self._node = node
 
     @contextlib.contextmanager
-    def _open(self, flags: int = os.O_RDONLY) -> Iterator[Fat]:
+    def _open(self, kind: type[AnyFat], flags: int = os.O_RDONLY) -> Iterator[AnyFat]:
         descriptor = -1
         try:
             descriptor = os.open(self._node, flags | os.O_CLOEXEC)
-            yield Fat(descriptor)
+            yield kind(descriptor)
         except (BadFat, OSError) as error:
             raise Unreadable(f"its files can't be read: {getattr(error, 'strerror', None) or error}") from error
         finally:
@@ -267,14 +269,14 @@ class FatTree(FileTree):
 
     def names(self, folder: str) -> list[str]:
         """By this package's own reader."""
-        with self._open() as fat:
+        with self._open(Fat) as fat:
             entry = self._entry(fat, folder)
             if entry is None:
                 return [] if _steps(folder) else [each.name for each in fat.entries()]
             return [each.name for each in fat.entries(entry.cluster)] if entry.folder and entry.cluster else []
 
     def _pieces(self, path: str) -> Iterator[bytes]:
-        with self._open() as fat:
+        with self._open(Fat) as fat:
             entry = self._entry(fat, path)
             if entry is None or entry.folder:
                 raise NoFile(f"there is no file {path}")
@@ -311,7 +313,7 @@ class FatTree(FileTree):
             content = file.read()
         *folders, name = _steps(path)
         try:
-            with self._open(os.O_RDWR) as fat:
+            with self._open(WritableFat, os.O_RDWR) as fat:
                 folder = Fat.ROOT
                 for step in folders:
                     there = [entry for entry in fat.entries(folder) if entry.name.lower() == step.lower()]

@@ -154,7 +154,7 @@ def _see_that_it_can_be_read(path: str, offset: int, size: int) -> None:
                     place += found
     except OSError as error:
         raise ImagingError(
-            f"blkid can't say what lies at byte {offset} of {path}, which can't be read: {error.strerror}."
+            f"{path} can't be read at byte {offset}, so blkid can't tell what lies there: {error.strerror}."
         ) from error
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The list of what UEFI firmware starts, and its order: efibootmgr reads and changes it.
+"""The boot entries of UEFI firmware and their order, read and changed with efibootmgr.
 
 Sources: efibootmgr(8); UEFI specification 2.10, section 3.1.3 (an entry that is not active is not started by itself) and 10.3.5.1 (HD).
 """
@@ -63,7 +63,7 @@ class BootList:
 
 @dataclass
 class Change:
-    """What was, or would be, changed: the number of the entry, whether it was made, or activated or put in front, and what was removed."""
+    """What was changed, or would be: the entry's number, whether it was made, whether it was activated or put first, and the entries removed."""
 
     entry: str = ""
     made: bool = False
@@ -83,7 +83,7 @@ def obstacle(firmware: str = FIRMWARE, write: bool = True) -> str:
     """Why the firmware's variables can't be read or written, with the way out; nothing when they can."""
     variables = os.path.join(firmware, "efivars")
     if not os.path.isdir(variables) or not os.listdir(variables):
-        return f"the firmware's variables are not to be seen in {variables} (mount -t efivarfs efivarfs {variables})"
+        return f"the firmware's variables are not visible in {variables} (mount -t efivarfs efivarfs {variables})"
     if write and os.statvfs(variables).f_flag & os.ST_RDONLY:
         return f"the firmware's variables are read-only (mount -o remount,rw {variables})"
     return ""
@@ -121,7 +121,7 @@ def read_boot_list(run: RunCommand) -> BootList:
 
 
 def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE) -> list[BootChoice] | None:
-    """What of a disk this machine's firmware starts by itself, the first first; None when that can't be said."""
+    """The loaders on a disk that this machine's firmware starts by itself, in its order; None when that can't be determined."""
     if not os.path.isdir(firmware) or obstacle(firmware, write=False):
         return None
     try:
@@ -159,19 +159,17 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
         after = read_boot_list(run)
         ours = after.starting(choice)
         if len(ours) != 1 or not after.is_first(ours[0]):
-            state = (
-                "" if len(ours) != 1 else ", which is not active" if not ours[0].active else ", which is not the first"
-            )
+            state = "" if len(ours) != 1 else ", not active" if not ours[0].active else ", not the first"
             raise ImagingError(
-                f"After efibootmgr the firmware lists {len(ours)} entries for {choice.loader} on partition {partition} of {disk}{state}, where 1 "
-                "was expected that is active and the first: some firmware does not keep them. The disk starts when it is chosen in the "
-                "firmware's menu."
+                f"efibootmgr succeeded, but the firmware's list is not as expected: it should begin with one active entry for {choice.loader} on "
+                f"partition {partition} of {disk}, and has {len(ours)} entries{state}. Some firmware does not keep entries. Choose the disk in the "
+                "firmware's menu to start it."
             )
     return change
 
 
 def _mend(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:
-    """Have the first of several entries that start the same be the only one, active, and tried before all others."""
+    """Keep the first of several entries for one loader, remove the others, and make it active and the first of all."""
     kept, *others = ours
     for entry in others:
         _change(run, f"remove entry {entry.number}", "-b", entry.number, "-B")
@@ -189,6 +187,6 @@ def _change(run: RunCommand, what: str, *options: str) -> None:
 
 
 def _label(loader: str) -> str:
-    """What people read in the firmware's menu: the name that Windows gives its own, or that of the loader's folder."""
+    """The entry's name in the firmware's menu: for Windows the one that it uses itself, else the name of the loader's folder."""
     folder = loader.strip("/").split("/")[1]
     return "Windows Boot Manager" if folder.lower() == "microsoft" else folder

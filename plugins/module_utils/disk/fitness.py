@@ -57,11 +57,11 @@ WAYS_OUT: dict[str, dict[str, str]] = {
     "not_generalized": {OTHER: SYSPREP},
     "unknown_state": {OTHER: KNOW_STATE},
     "hibernated": {
-        "ntfs": "start it once more, and shut it down wholly (powercfg /h off, then shutdown /s /t 0)",
-        OTHER: "start it once more and shut it down (systemctl poweroff), or give up what it has open (mkswap -U UUID, as blkid shows it)",
+        "ntfs": "start it once more, and shut it down completely (powercfg /h off, then shutdown /s /t 0)",
+        OTHER: "start it once more and shut it down (systemctl poweroff), or discard its hibernated session (mkswap -U UUID; blkid shows the UUID)",
     },
     "dirty": {
-        "ntfs": "start its Windows once more and shut it down wholly (shutdown /s /t 0), or have it checked (chkdsk /f)",
+        "ntfs": "start its Windows once more and shut it down completely (shutdown /s /t 0), or have it checked (chkdsk /f)",
         "vfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
         "exfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
         "xfs": "start it once more and shut it down, or mount and unmount it, or have it repaired (xfs_repair)",
@@ -76,7 +76,7 @@ WAYS_OUT: dict[str, dict[str, str]] = {
         "FileVault2": "decrypt it (fdesetup disable) and wait until fdesetup status says that it is off, as all copies would have one key",
     },
 }
-"""What may speak against a capture, by the names that imaging_allow takes; and what to do about it, by what is in the partition."""
+"""For each reason against a capture, by its name in imaging_allow: what to do about it, by blkid's name of the content."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class PartitionFacts:
     hibernated: str = ""
     """A file in which a Linux is hibernated."""
     unread: str = ""
-    """Why what may hold a Windows was not looked into, if it was not."""
+    """Why a partition that may hold a Windows was not examined; empty if it was."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
         beside = detect(run, path).type
     except ImagingError:  # said with each partition
         beside = ""
-    also = [f"Besides having partitions, {path} as a whole looks like {beside}, which was not looked into."]
+    also = [f"{path} has partitions, and the disk as a whole also looks like {beside}, which was not examined."]
     return table, list(_on_the_disk(table)), also if beside else []
 
 
@@ -241,17 +241,17 @@ class _Look:
             reason = str(error).rstrip(".")
             if facts.content in MAY_BE_WINDOWS:
                 return replace(facts, unread=reason)
-            self._warnings.append(f"{where} was not looked into: {reason}.")
+            self._warnings.append(f"{where} was not examined: {reason}.")
         return facts
 
     def sum_up(self) -> None:
         """Say at once what is to be said of several."""
         if self._unseen:
-            text = "A system may be there, fit or not, and was not looked for: " + ", ".join(self._unseen)
+            text = "These may hold an operating system and were not examined: " + ", ".join(self._unseen)
             self._warnings.append(f"{text}.")
         for missing in self._missing.values():
             self._warnings.append(
-                f"{missing} What is free in file systems can't be told without it, and is captured, too."
+                f"{missing} Without it the free space of file systems is unknown and is captured, too."
             )
 
     def _check(self, facts: PartitionFacts, content: Content, node: str) -> PartitionFacts:
@@ -306,8 +306,8 @@ class _Look:
 IS_HIBERNATED = "Windows is hibernated or was shut down with fast startup"
 
 NOT_DISMOUNTED = (
-    "Windows did not dismount it, and is not hibernated in it: it was unplugged or lost power, or a Windows elsewhere has it open, "
-    "hibernated or shut down with fast startup"
+    "Windows did not dismount it, and is not hibernated in it: it was unplugged or lost power, or another Windows, which is hibernated or "
+    "was shut down with fast startup, has it open"
 )
 
 
@@ -353,12 +353,12 @@ def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[Syst
         else:
             name = f" ({system.name})" if system.name else ""
             warnings.append(
-                f"{_capital(where)} holds the {system.kind} of a Linux{name}: to which one it belongs is not known."
+                f"{_capital(where)} holds the {system.kind} of a Linux{name}: it is not known which Linux it belongs to."
             )
         warnings.extend(f"The Windows in {where}: {note}." for note in system.notes)
         if system.apart:
             warnings.append(
-                f"Of the Linux in {where}, {' and '.join(system.apart)} was not looked into: not found, as a file system of its own."
+                f"The Linux in {where} has {' and '.join(system.apart)} in file systems of their own, which were not found and not examined."
             )
     return systems
 
@@ -384,10 +384,10 @@ def _against(facts: PartitionFacts) -> Iterator[Finding]:
             evidence = ", ".join(system.evidence)
             yield _finding("not_generalized", facts, f"{where}: {system.name} {system.problem}", evidence)
         elif system.unread:
-            words = f"{where}: of {system.name} it can't be said whether it was generalized"
+            words = f"{where}: whether {system.name} was generalized can't be determined"
             yield _finding("unknown_state", facts, words, ", ".join(system.evidence))
     if facts.unread:
-        words = f"{where} can't be looked into, so that it can't be said whether a Windows in it was generalized"
+        words = f"{where} can't be examined, so whether a Windows in it was generalized is unknown"
         yield replace(_finding("unknown_state", facts, words, facts.unread), way_out=LOOK_AGAIN)
 
 

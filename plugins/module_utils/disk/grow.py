@@ -87,11 +87,7 @@ def grow(
 def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float) -> Growth:
     if disk.target_refusals:
         raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
-    table = read_partition_table(run, disk.path)
-    if table is None or table.label not in ("gpt", "dos") or table.faults:
-        raise ImagingError(
-            f"{disk.path} has no sound partition table of the kinds gpt and dos: there is nothing to grow."
-        )
+    table = _sound_table(run, disk.path)
     partition = _choose(table, which)
     _refuse_what_is_behind(table, partition)
     content = detect(run, disk.path, partition.start, partition.size)
@@ -125,10 +121,17 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
             _grow_content(run, disk.path, grown, content.type)
         except (ImagingError, OSError) as error:
             raise ImagingError(
-                f"{error} Partition {grown.number} is larger now and the file system in it is not: run again with the same imaging_grow, "
-                "which goes on, or restore this laptop again without it."
+                f"{error} Partition {grown.number} was enlarged and its file system was not: run again with the same imaging_grow to go on, "
+                "or restore this laptop again without it."
             ) from error
     return Growth(partition.number, content.type, partition.size, grown.size, True)
+
+
+def _sound_table(run: RunCommand, path: str) -> PartitionTable:
+    table = read_partition_table(run, path)
+    if table is None or table.label not in ("gpt", "dos") or table.faults:
+        raise ImagingError(f"{path} has no sound partition table of the kinds gpt and dos: there is nothing to grow.")
+    return table
 
 
 def _choose(table: PartitionTable, which: str) -> Partition:

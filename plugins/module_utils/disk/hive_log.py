@@ -125,13 +125,13 @@ def _replay_new(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
         for entry in run:
             if entry.sequence != expected:
                 raise BadHive(
-                    f"it was not written wholly, and its logs do not fit: entry {expected} was expected, {entry.sequence} found"
+                    f"its last write is incomplete, and its logs do not fit: entry {expected} was expected, {entry.sequence} found"
                 )
             _write(hive, entry.pages)
             expected = (expected + 1) % (1 << 32)
             base = BaseBlock(entry.sequence, entry.sequence, parsed.written, PRIMARY, parsed.root, entry.size, True)
     if base.dirty:
-        raise BadHive("it was not written wholly, and its logs do not hold what is missing")
+        raise BadHive("its last write is incomplete, and its logs do not hold what is missing")
     return base
 
 
@@ -190,7 +190,7 @@ def _replay_old(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
         if pages is not None:
             _write(hive, pages)
             return BaseBlock(parsed.primary, parsed.primary, parsed.written, PRIMARY, parsed.root, parsed.size, True)
-    raise BadHive("it was not written wholly, and it has no log of that write")
+    raise BadHive("its last write is incomplete, and it has no log of that write")
 
 
 def _dirty_pages(log: bytes, size: int) -> list[tuple[int, bytes]] | None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tells a disk from every other one, also where it has neither serial number nor WWN, and from one that has taken its place."""
+"""What a disk is recognised by, also without serial number and WWN, so that another disk in its place is noticed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDENTITY = {
     "boot_id": "str",
     "table": "str",
 }
-"""What a disk is recognised by, and the type of each. What is not known of a disk is empty, or 0, and compared as that."""
+"""The names and types of the values by which a disk is recognised. An unknown value is empty, or 0, and is compared like any other."""
 
 DISK_ARGUMENTS: dict[str, Any] = {
     "device": {"type": "path", "required": True},
@@ -95,7 +95,7 @@ def _opened(path: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ImagingError(f"{path} can't be opened: {error.strerror}. Reading a disk takes root.") from error
+        raise ImagingError(f"{path} can't be opened: {error.strerror}. Reading a disk needs root.") from error
     try:
         yield descriptor
     finally:

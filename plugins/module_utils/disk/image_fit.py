@@ -13,9 +13,9 @@ from ..errors import ImagingError
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What of an image decides that. Sizes in bytes; ``source_*`` is the disk that it was captured from, empty where that is not known.
+    """The facts of an image that decide it. Sizes in bytes; ``source_*`` describes the disk that it was captured from, empty where unknown.
 
-    ``minimum_reason`` says in words what needs the least size that a disk must have.
+    ``minimum_reason`` says in words what determines ``minimum_size``.
     """
 
     name: str
@@ -34,7 +34,9 @@ class ImageFacts:
         for name, value in values.items():
             kind = int if name.endswith("_size") else str
             if not isinstance(value, kind):
-                raise ImagingError(f"{name} of an image is {value!r}, expected what image_info says of it.")
+                raise ImagingError(
+                    f"The option image has {value!r} as {name}: pass the image as fleet.imaging.image_info returns it."
+                )
         return cls(**values)  # type: ignore[arg-type]
 
 
@@ -48,7 +50,7 @@ def reasons_against(
     host: str,
     erase: bool,
 ) -> Iterator[str]:
-    """What speaks against a disk for an image, in sentences that say the way out.
+    """The reasons against putting an image on a disk, as sentences with the way out.
 
     ``host`` is the name by which the controller knows this machine. With ``erase`` false the disk is only compared, which the disk that the
     image was captured from may be as well.
@@ -73,10 +75,10 @@ def reasons_against(
 
 
 def _same_disk(image: ImageFacts, path: str, serial: str, wwn: str, host: str) -> str:
-    """By what a disk is the one that the image was captured from, or nothing.
+    """Which property shows that a disk is the one that the image was captured from; nothing if it is another one.
 
-    Cheap disks share serial numbers: where both have a world wide name, that alone decides. Where neither the disk nor the image has
-    anything of its own, it is the same path on the same host.
+    Cheap disks share serial numbers, so where both have a world wide name, only that decides. Where neither has a serial number or a world
+    wide name, the host's name and the disk's path decide.
     """
     if wwn and image.source_wwn:
         return f"WWN, {wwn}" if wwn == image.source_wwn else ""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boot loaders on an EFI system partition: what they are for, and which of them comes first.
+"""The boot loaders on an EFI system partition: for which kind of machine they are, and which of them comes first.
 
 Sources: UEFI specification 2.10, section 3.5.1.1 (table 3.2: names of the fallback loader); Microsoft, PE format (machine types).
 """

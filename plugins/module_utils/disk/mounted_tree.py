@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files of a file system by the kernel, for those that no program reads unmounted.
+"""Reads single files through the kernel, of file systems that no program reads unmounted.
 
 The mount is detached: it has no place in any folder, nobody else sees it, and it ends with this process at the latest. It is read-only, no
 log is replayed, and no device, program or link on it leads anywhere else. The kernel must know the file system, and must not be given one
@@ -45,7 +45,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 REASONS = {
     errno.ENODEV: "it does not know this file system",
     errno.ENOSYS: "it is older than Linux 5.6",
-    errno.EPERM: "only root may have it do that",
+    errno.EPERM: "only root may mount",
 }
 
 TOP = {"subvolid": "5"}

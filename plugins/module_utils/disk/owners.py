@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who else than its file system may own the bytes of a partition.
+"""Owners of a partition's bytes other than its file system.
 
-A file system knows which bytes it does not use itself. It does not know of what lies below or beside it: the disk of a virtual machine that
-has replaced it, a hash tree that covers every block, a snapshot that still needs what was freed. Then its account of free space is no
-permission to leave anything out.
+A file system knows which bytes it does not use itself. It does not know what lies below or beside it: the disk of a virtual machine that has
+replaced it, a hash tree that covers every block, a snapshot that still needs freed blocks. Then nothing may be left out by its account of free
+space.
 
 | owner | how it is known | decision |
 |---|---|---|
@@ -104,7 +104,9 @@ SEARCHED = 1 << 20
 
 
 def inner_table(content: Content, read: Read) -> str:
-    """Why a partition is a disk of its own, as that of a virtual machine, or nothing. An empty table is none: some file systems show one."""
+    """Why a partition counts as a disk of its own, such as a virtual machine's, or nothing. An empty table does not count: some file systems
+    contain one.
+    """
     kind = content.partition_table
     if not kind or (kind == "dos" and not names_partitions(read(0, SMALLEST_SECTOR))):
         return ""
@@ -119,7 +121,7 @@ def other_than_swap(kind: str) -> str:
 
 
 def covering(content: Content, read: Read) -> str:
-    """What in this partition covers the blocks of another one, in words, or nothing."""
+    """In words, what this partition holds that covers the blocks of another one, or nothing."""
     if content.type:
         return COVERING.get(content.type, "")
     superblock = read(0, SUPERBLOCK)

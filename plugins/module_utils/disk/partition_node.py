@@ -91,9 +91,9 @@ def forget_cache(node: str) -> None:
 
 
 def flush(path: str) -> None:
-    """Bring what was written to a device or file to the medium: the next thing may be that somebody switches the machine off.
+    """Flush what was written to a device or file to the medium, because the machine may be switched off next.
 
-    It is opened for reading, with which fsync(2) is content: udev looks at a disk again when somebody who could write to it closes it.
+    It is opened for reading only, which is enough for fsync(2): closing a descriptor that can write makes udev look at the disk again.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

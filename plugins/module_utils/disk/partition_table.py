@@ -115,14 +115,15 @@ def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
 
 
 def _is_volume(run: RunCommand, path: str, table: PartitionTable) -> bool:
-    """Whether a disk is one volume, in whose boot sector sfdisk takes code and text for a DOS table, as in BitLocker's.
+    """Whether a disk holds a single volume, such as BitLocker's, in whose boot sector sfdisk takes code and text for a DOS table.
 
-    blkid knows these from one another. Beside the mark of a RAID, which may be old and lies at the disk's end, it does not look for a table.
+    blkid tells the two apart. The signature of a RAID does not count: it lies at the disk's end, may be stale, and blkid looks for no table
+    beside it.
     """
     try:
         content = detect(run, path)
     except ImagingError:
-        return False  # whoever needs to know what the disk holds asks, and hears why that can't be said
+        return False  # callers that need the disk's content call detect() themselves, and get this error
     unlikely = not content.partition_table or bool(table.faults)
     return bool(content.type) and content.usage != "raid" and unlikely
 

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which processes lock a disk, have it open, or use a file system on it.
+"""Finds the processes that lock a disk, have it open, or use a file system on it.
 
-Source: proc(5) for the folders of processes, and for /proc/locks.
+Source: proc(5), for the folders of processes and for /proc/locks.
 """
 
 from __future__ import annotations

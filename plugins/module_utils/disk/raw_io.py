@@ -130,7 +130,7 @@ class RawDisk:
                 raise DiskError(f"{self.path} can't be locked: {error.strerror}.") from error
             who = in_words(lockers_of(self.path)) or "another program, which can't be seen from here"
             raise DiskError(
-                f"{self.path} is locked by {who}, and still was after {self._patience:g} s: wait for that, or end it, and run again."
+                f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again."
             ) from error
 
     def _open_direct(self, flags: int) -> int:

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a system sees in a partition, as an image's header notes it: blkid's type, UUID, label and kind of partition table.
+"""What blkid finds in a partition, as an image's header notes it: type, UUID, label and kind of partition table.
 
-By these a system finds its partitions when it starts, and decides what they belong to.
+A system finds its partitions by these when it starts, and decides what they belong to.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def read_note(value: Any) -> Content:
     ambivalent = said.get("ambivalent")
     if len(known) < len(TEXTS) or not isinstance(ambivalent, bool):
         raise ImagingError(
-            f"{str(value)[:200]!r} says nothing of a partition's content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
-            "characters each, and ambivalent."
+            f"The note {str(value)[:200]!r} does not describe a partition's content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
+            "characters each, and the boolean ambivalent."
         )
     return Content(ambivalent=ambivalent, **known)
 
@@ -73,7 +73,7 @@ def describe_seen(content: Content) -> str:
 
 
 def contradicts(expected: Content, found: Content) -> bool:
-    """Whether a partition has another owner than expected, whichever versions of blkid looked.
+    """Whether a partition has another owner than expected, whatever the versions of blkid.
 
     Versions differ in the types that they know and in how they write labels, but not in the name of a type that both know.
     """
@@ -82,7 +82,7 @@ def contradicts(expected: Content, found: Content) -> bool:
 
 
 def blkid_version(run: RunCommand) -> str:
-    """The version of libblkid, such as 2.38.1; empty when that can't be said."""
+    """The version of libblkid, such as 2.38.1; empty when it can't be determined."""
     try:
         result = run(["blkid", "-V"])
     except ImagingError:

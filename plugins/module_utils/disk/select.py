@@ -75,9 +75,7 @@ def select_disk(
         return usable[0]
     if len(described) > 1:
         names = ", ".join(disk.path for disk in described)
-        problem = (
-            f"Several disks are like the one that imaging_disk describes ({names}): say more there, such as serial."
-        )
+        problem = f"Several disks are like the one that imaging_disk describes ({names}): describe it more closely there, by its serial for example."
     elif usable:
         names = ", ".join(disk.path for disk in usable)
         problem = f"Several disks could be {PURPOSES[purpose]} ({names}): set imaging_disk to the one that is meant."
@@ -126,7 +124,7 @@ def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:
     rows = [("DISK", "SIZE", "CONNECTED", "MODEL", "SERIAL", "AGAINST IT")]
     for disk, reasons in zip(disks, against):
         said = " ".join(reasons) or "nothing"
-        rows.append((disk.path, _size(disk.size), disk.transport, disk.model, disk.serial, said))
+        rows.append((disk.path, _size(disk.size), disk.transport or "-", disk.model or "-", disk.serial or "-", said))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     if len(rows) == 1:
         return "This machine has no disks."

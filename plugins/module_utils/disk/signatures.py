@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where on a block device programs look for the signature of its owner: a file system, a RAID, LVM, an encrypted volume.
+"""Where programs look for signatures on a block device: of a file system, a RAID, LVM, an encrypted volume.
 
-A signature that a former owner left in one of these places says what the device is, whatever its owner uses of it now. So these places
-are part of what a disk holds, free or not.
+A signature of a former use in one of these places decides what programs take the device for, even if its present file system does not use
+the place. So these places always belong to an image.
 
 Sources, all in the same places or between them: util-linux 2.38 to 2.41, libblkid/src/superblocks; mdadm, super0.c and super1.c (0.90
 and 1.0 in the last 128 KiB, 1.1 and 1.2 in the first 8 KiB); Linux, drivers/md/bcache (4 KiB) and fs/btrfs (64 KiB; its further copies
@@ -24,8 +24,8 @@ BLOCK = 4096
 """Bytes at each of these."""
 
 TAIL = 2 << 20
-"""Bytes at the end of a device. The furthest signature from there is that of Promise's RAID, 3087 sectors (promise_raid.c). This is also
-enough for the end of a partition that ends up to 1 MiB before a disk does, as one does that was enlarged."""
+"""Bytes at the end of a device. The signature furthest from the end is that of Promise's RAID, 3087 sectors (promise_raid.c). This is also
+enough where a partition ends up to 1 MiB before the disk, as an enlarged one does."""
 
 
 def probed_ranges(start: int, size: int) -> list[tuple[int, int]]:

@@ -26,8 +26,8 @@ READY = "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"
 STATES = {
     READY: "generalized, and ready for its first start",
     "IMAGE_STATE_GENERALIZE_RESEAL_TO_AUDIT": "generalized for audit mode, in which it would start next",
-    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE": "this machine's: sysprep was run without /generalize, or its first start has begun",
-    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_AUDIT": "this machine's: sysprep was run without /generalize, or its first start into audit mode has begun",
+    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE": "specialized for this machine: sysprep was run without /generalize, or its first start has begun",
+    "IMAGE_STATE_SPECIALIZE_RESEAL_TO_AUDIT": "specialized for this machine: sysprep was run without /generalize, or its start into audit mode began",
     "IMAGE_STATE_UNDEPLOYABLE": "in a state that can't be deployed: sysprep or setup was interrupted, or it is in audit mode",
     "IMAGE_STATE_COMPLETE": "set up for this machine: sysprep was not run, or it was started since",
 }
@@ -38,7 +38,7 @@ KNOW_STATE = f"start it from its disk, and if it starts, {SYSPREP}; if not, have
 
 @dataclass(frozen=True)
 class Shared:
-    """Something that must differ from machine to machine, and the command of a shell that clears it, run by chroot in that system."""
+    """Something that must differ from machine to machine, and the shell command that clears it, to be run by chroot in that system."""
 
     what: str
     clear: str
@@ -138,9 +138,9 @@ def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -
     if folder.lower() != f"/{WINDOWS}".lower():
         yield f"it lies in {printable(folder)}, not in /{WINDOWS}"
     if others:
-        yield f"another one, in {printable(', '.join(others))}, was not looked into"
+        yield f"another Windows, in {printable(', '.join(others))}, was not examined"
     if registry.boot_execute not in ("", BOOT_EXECUTE):
-        yield f"the next start runs a check of a disk or another program first (BootExecute: {registry.boot_execute}), on all copies"
+        yield f"the next start of every copy first runs a check of a disk or another program (BootExecute: {registry.boot_execute})"
     for answers in ANSWERS:
         name = _computer_name(tree.read(f"{folder}/{answers}"))
         if name and name != RANDOM_NAME:
@@ -159,7 +159,7 @@ def _problem(state: str, tag: bool, registry: Registry) -> str:
     """What speaks against a Windows being ready for its first start on another machine; nothing when no sign does."""
     known = registry.image_state
     if known is not None and known != state and READY in (state, known):
-        return "contradicts itself: its State.ini and its registry do not agree, so that sysprep failed half-way, or something was changed since"
+        return "contradicts itself: its State.ini and its registry do not agree. Sysprep failed half-way, or something was changed since"
     if not state:
         return "does not say in which state it is" + (", though sysprep has succeeded some time" if tag else "")
     if state != READY:

@@ -22,7 +22,7 @@ USR, VAR = "/usr", "/var"
 """Kinds of systems, too: parts of a Linux that have a file system of their own."""
 
 SUSPENDED = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
-"""What stands in the place of a swap area's signature, the last ten bytes of its first page, while a Linux is hibernated in it."""
+"""What replaces a swap area's signature, in the last ten bytes of its first page, while a Linux is hibernated in it."""
 
 TUX_ON_ICE = bytes.fromhex("edc302e99856e50c")
 """What such an area of TuxOnIce begins with (util-linux: libblkid/src/superblocks/swap.c)."""
@@ -171,9 +171,8 @@ def _system(tree: FileTree, release: bytes) -> System:
 
 
 def join(systems: list[System]) -> list[System]:
-    """The systems of a disk, with what is known of their parts when there is no doubt to which they belong: of one Linux, one part of a kind.
-
-    A part whose system was not found stays as it is.
+    """The systems of a disk, with /usr and /var in file systems of their own joined to their Linux. They are joined only when there is one Linux
+    and one part of the kind; other parts stay in the list.
     """
     whole = [system for system in systems if system.kind == LINUX]
     if len(whole) != 1:

@@ -22,7 +22,7 @@ Below the 30 s that a controller gives a laptop to answer for the first time.
 def settle(run: RunCommand, patience: float = PATIENCE) -> None:
     """Return when udev has nothing left to do, at the latest after ``patience`` seconds; at once where there is no udev.
 
-    Not while a disk is locked: udev waits for that, and this would wait for udev.
+    Do not call it while holding the lock of a disk: udev would wait for the lock, and this function for udev.
     """
     try:
         run(["udevadm", "settle", f"--timeout={patience:.0f}"])

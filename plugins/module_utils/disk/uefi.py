@@ -156,8 +156,8 @@ def _see_to_fallback(esp: Esp, loader: Loader, boot: Boot) -> None:
         boot.fallback, boot.made_from = f"{FALLBACK_FOLDER}/{fallback_name(loader.machine)}", loader.path
     else:
         boot.warnings.append(
-            f"{loader.path} on partition {boot.esp} is no program for UEFI on a machine that is known here, so that no fallback loader was made "
-            "from it: without an entry for the disk, firmware starts nothing from it."
+            f"{loader.path} on partition {boot.esp} is not a UEFI program for a known kind of machine, so no fallback loader was made from it: "
+            "without a boot entry, firmware starts nothing from this disk."
         )
 
 
@@ -185,7 +185,7 @@ def _see_to_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: b
     except MissingTool as error:
         reason = str(error).rstrip(".")
     if reason:
-        start = f"the disk starts by {boot.fallback}" if boot.fallback else "nothing on the disk is started"
+        start = f"it starts {boot.fallback}" if boot.fallback else "it starts nothing from this disk"
         boot.warnings.append(
-            f"The firmware's list of what it starts was not looked at: {reason}. Where it has no entry for the disk, {start}."
+            f"The firmware's boot entries were not checked: {reason}. If it has no entry for this disk, {start}."
         )

@@ -110,7 +110,7 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
 
 
 def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedMap:
-    """The map, with the partitions of these numbers counted as used wholly, for the reasons that are given; these become warnings."""
+    """Return the map with these partitions, by number, counted as completely used. The reasons become warnings."""
     warnings = list(used.warnings)
     partitions, ranges = [], [used.ranges]
     for each in used.partitions:
@@ -142,7 +142,7 @@ def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> 
     if table.label not in ("gpt", "dos"):
         return f"its partition table is of the kind {table.label}"
     if table.faults:
-        return "its partition table is not true. " + " ".join(table.faults).rstrip(".")
+        return "its partition table is inconsistent. " + " ".join(table.faults).rstrip(".")
     if not table.partitions:
         return "its partition table is empty"
     return unknown or (f"the disk as a whole holds {content.type}" if content.type else "")
@@ -180,7 +180,7 @@ class _Mapper:
         if content.stray:
             return (
                 content,
-                f"a signature of {content.stray} lies in it, which may be a part of a file, or of what it held before or holds now",
+                f"it has a signature of {content.stray}, which may be a part of a file, or of a former or present owner",
             )
         return content, ""
 

@@ -46,7 +46,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "source.systems": dict.fromkeys(("name", "edition", "build", "architecture", "computer_name"), str),
     "source.findings": {},
 }
-"""What is read of a header's objects, and its types. What else there is, is kept as it is."""
+"""The fields of a header's objects that are read, with their types. Other fields are kept unchanged."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _bad_ranges(value: Any, geometry: Geometry) -> list[dict[str, Any]]:
         right = is_whole(start) and is_whole(end) and isinstance(partition, str)
         if not right or not 0 <= start < end <= geometry.disk_size:
             raise ImagingError(
-                "The image's header names a range that could not be read, which can't be one of this disk."
+                "The image's header lists a range that could not be read and that does not lie on its disk."
             )
         ranges.append({"start": start, "end": end, "partition": partition})
     return ranges

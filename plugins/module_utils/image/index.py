@@ -29,7 +29,7 @@ ROW = struct.Struct("<IBBHIQI32s")
 LARGEST_TOTALS = 1 << 20
 
 LARGEST_INDEX = 512 << 20
-"""Bytes; that of a disk of 8 TiB with a hundred used ranges in every chunk of 4 MiB is as large. Both ends have it in memory."""
+"""Bytes: the index of a disk of 8 TiB with a hundred used ranges in each chunk of 4 MiB. Both ends keep it in memory."""
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -110,7 +110,7 @@ class Index:
         )
         if len(self._rows) + len(self._ranges) + ROW.size + len(row.ranges) > LARGEST_INDEX:
             raise BadIndex(
-                f"The index of this disk takes more than {LARGEST_INDEX} bytes: what is used of it is too scattered."
+                f"The index of this disk would take more than {LARGEST_INDEX} bytes: its used space is too fragmented."
             )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]

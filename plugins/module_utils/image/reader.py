@@ -61,7 +61,7 @@ class FileSource:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             self._file.close()
-            raise BadImage(f"{path} is no regular file, and so it is no image.")
+            raise BadImage(f"{path} is not a regular file, so it can't be an image.")
         self.size = found.st_size
 
     def read_range(self, offset: int, size: int) -> bytes:
@@ -194,7 +194,7 @@ class ImageReader(StoredRecords):
     def _seek_table_size(self) -> int:
         size = self.source.size
         if size < FOOTER.size:
-            raise BadImage(f"{self.source.name} has only {size} bytes: it is no image.")
+            raise BadImage(f"{self.source.name} has only {size} bytes: it is not an image.")
         return SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
 
     def _read_index(self, stored: array[int]) -> None:

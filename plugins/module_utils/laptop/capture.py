@@ -326,7 +326,7 @@ def run_capture(
         if capture is None:
             raise ImagingError("The controller ended the transfer before it asked for anything.")
         if not source.confirmed:
-            raise ImagingError("The controller ended the transfer before the file systems of the disk were checked.")
+            raise ImagingError("The controller ended the transfer before the disk's file systems were checked.")
         bad = source.bad_ranges()
         captured = Captured(
             **vars(_examined(disk)),

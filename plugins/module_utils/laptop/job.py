@@ -50,7 +50,7 @@ def forget_other_job(run_id: str) -> None:
 
 
 def forget_uncollected(run_id: str, age: float) -> None:
-    """Remove the results of earlier runs that lie there for so many seconds: nobody collects them any more."""
+    """Remove the results of earlier runs that lie there for so many seconds, or will never come: nobody collects them any more."""
     own = job_folder(run_id)
     if own is None:
         return
@@ -58,13 +58,17 @@ def forget_uncollected(run_id: str, age: float) -> None:
         others = [entry for entry in os.scandir(os.path.dirname(own)) if RUN_ID.fullmatch(entry.name)]
     except OSError:
         return
+    running = _command_lines() if len(others) > 1 else b""
     for other in others:
-        if other.name != run_id and _ended(other.path, age):
+        if other.name != run_id and _ended(other.path, age, running):
             remove_own_folder(other.path)
 
 
-def _ended(folder: str, age: float) -> bool:
+def _ended(folder: str, age: float, running: bytes) -> bool:
+    """Whether a result has lain in a folder for so long, or none will come: async_wrapper's command line has the job's name in it."""
     try:
+        if not settled(os.stat(folder).st_mtime, age):
+            return False
         for entry in os.scandir(folder):
             if not entry.is_file(
                 follow_symlinks=False
@@ -72,8 +76,10 @@ def _ended(folder: str, age: float) -> bool:
                 return False
             with open(entry.path, encoding="utf-8") as file:
                 job = json.load(file)
-            # async_status: what says "started" and not "finished" still runs.
-            if ("started" in job and not job.get("finished")) or not settled(entry.stat().st_mtime, age):
+            # async_status: what says "started" and not "finished" still runs, unless its wrapper was killed.
+            if "started" in job and not job.get("finished") and os.fsencode(entry.name.partition(".")[0]) in running:
+                return False
+            if not settled(entry.stat().st_mtime, age):
                 return False
     except (OSError, ValueError, AttributeError):
         return False

@@ -97,7 +97,5 @@ def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
         module.fail_json(msg=str(error), **error.facts)
     except Terminated as error:
         end_children()
-        module.fail_json(
-            msg=f"The module was {error}. What it had not finished is finished by running again.", **error.facts
-        )
+        module.fail_json(msg=f"The module was {error}. Run again to finish what it had not finished.", **error.facts)
     module.exit_json(**result)

@@ -35,7 +35,8 @@ FOLDER_SCRIPT = (
     'if [ "$(id -u)" = 0 ]; then d=/run/fleet.imaging; else d="${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi; '
     'if [ -d "$d" ] && [ ! -L "$d" ] && [ -O "$d" ]; then echo "$d"; else echo /dev/null; fi'
 )
-"""The same choice as :func:`folder_path`, for a shell; what has no files where there is no such folder, or it is somebody else's."""
+"""The same choice as :func:`folder_path`, for a shell. Prints /dev/null, below which there are no files, when the folder is missing or is
+another user's."""
 
 PAYLOAD = "ansible_[A-Za-z0-9_.]*_payload_[A-Za-z0-9_]*"
 """The names of the folders that Ansible's wrapper makes for modules, in the folder for temporary files; for sed, too."""

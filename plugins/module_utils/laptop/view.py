@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a system sees on a disk what it saw on the reference: the partitions, and what each of them holds.
+"""Whether sfdisk and blkid find on a disk what they found on the reference: the partitions, and the content of each.
 
-Equal bytes are not enough for that. What lies in space that the image does not use may speak to whoever looks for signatures.
+Equal bytes are not enough for that: programs may also find signatures in space that the image does not use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHOWN = 4
 """How many differences a message shows."""
 
 PAUSE = 0.02
-"""Seconds for which one who waits for a comparison does not listen to anything else."""
+"""Seconds between two calls of the function that runs while a comparison is waited for."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class ExpectedView:
             result.differences.append(sentence)
         else:
             known = self._blkid or "unknown"
-            result.doubts.append(f"{sentence}, by another version of blkid ({version or 'unknown'}, then {known})")
+            result.doubts.append(f"{sentence} (blkid is {version or 'unknown'} here, and was {known} on the reference)")
 
 
 @contextmanager

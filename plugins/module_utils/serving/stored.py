@@ -22,7 +22,7 @@ class StoredSource:
         self.frames_sent = 0
         """Bytes."""
         self.described = False
-        """Whether the sink was told of the content, without which it writes nothing."""
+        """Whether the sink has the index, without which it writes nothing."""
 
     @property
     def chunk_count(self) -> int:

@@ -162,7 +162,7 @@ class Meter:
         self.timeline.append((status.seconds, status.done, status.phase))
         if len(self.timeline) >= 2 * MOST_POINTS:
             thinned = _thinned(self.timeline)
-            # A laptop that says again and again that it has begun something else gets no longer a timeline by that.
+            # A laptop that keeps reporting a new phase must not make the timeline longer by that.
             self.timeline = thinned if len(thinned) < 2 * MOST_POINTS else thinned[::2]
 
     def _tell_limit(self, point: _Point) -> None:

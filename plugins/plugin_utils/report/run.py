@@ -156,7 +156,7 @@ class Run:
                 self.laptop(name).disks[str(disk["path"])] = {fact: disk.get(fact) for fact in FACTS}
 
     def forgive(self, names: Iterable[str]) -> None:
-        """Forget the failures of these laptops, which were rescued."""
+        """Forget the failures of these laptops: a rescue section has handled them."""
         for name in names:
             self.laptop(name).failures.clear()
 

@@ -160,8 +160,8 @@ class ProgramChannel(SocketChannel):
         if "Permission denied" in words or "Too many authentication failures" in words:
             return denied(self._address, words)
         if self._authenticated:
-            return LinkError(f"The SSH connection to {self._address} broke: {words or 'ssh ended without a word'}")
-        return Unreachable(f"ssh could not connect to {self._address}: {words or 'it ended without a word'}")
+            return LinkError(f"The SSH connection to {self._address} broke: {words or 'ssh ended without a message'}")
+        return Unreachable(f"ssh could not connect to {self._address}: {words or 'it ended without a message'}")
 
     def _last_words(self) -> str:
         words = [

@@ -76,6 +76,6 @@ def test_what_a_playbook_can_not_do_without_is_asked_for() -> None:
 
 
 def test_facts_are_no_settings() -> None:
-    with pytest.raises(ImagingError, match="facts of one hold imaging_disk"):
+    with pytest.raises(ImagingError, match="facts of one contain imaging_disk"):
         given_variables({"ansible_facts": {"imaging_disk": "/dev/sda"}, "imaging_disk": "/dev/sda"}, "one")
     assert given_variables({"imaging_port": 5, "ansible_port": 22}, "one") == {"imaging_port": 5}

@@ -85,7 +85,7 @@ def test_a_module_that_leaves_nothing_is_gone(
         module.wait_for_port()
     (tmp_path / f"{RUN_ID}.json").write_text('{"pid": 0, "state": "listening", "port": 19000}')
     assert module.wait_for_port() == 19000
-    with pytest.raises(ImagingError, match="gone without a result"):
+    with pytest.raises(ImagingError, match="ended without a result"):
         module.ended()
 
 
@@ -135,7 +135,7 @@ def test_what_can_not_be_understood_is_shown(
 def test_a_shell_that_prints_after_an_answer_is_refused_at_once(module: DetachedModule, connection: Connection) -> None:
     connection.noise = ["{}; echo bye"]
     with pytest.raises(ImagingError, match=r"'bye'.*bashrc"):
-        module._check_shell()
+        module._shell.check_login_shell()
     assert connection.asked == 1
 
 

@@ -427,6 +427,6 @@ def test_a_disk_of_which_more_is_used_than_was_said_is_captured_anew_and_little_
 
 
 def test_a_laptop_that_keeps_taking_back_what_it_said_is_given_up(laptop: SimpleNamespace) -> None:
-    with pytest.raises(ImagingError, match="took back more than 256 times"):
+    with pytest.raises(ImagingError, match="changed the description of its disk more than 256 times"):
         capture(laptop, doubt=lambda disk: True)
     assert "captured.img.zst" not in os.listdir(laptop.store.path)

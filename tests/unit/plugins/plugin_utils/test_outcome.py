@@ -58,10 +58,10 @@ def test_each_disk_is_named_by_what_it_is_now() -> None:
     restored(outcome, "lab-08", disk_state=["odd"], failed=True)
     assert outcome.lines(False, [*CALL, "-l", "lab_laptops"]) == [
         "These disks do not boot now: lab-02.",
-        "These disks may not boot now, their laptops did not say how it ended: lab-03, lab-08.",
-        "Written, but not verified: lab-05.",
-        "Restored and verified, but what comes after that did not succeed: lab-06.",
-        "Nothing was written: lab-01 (not reached), lab-04.",
+        "These disks may not boot now, because their laptops did not report how the restore ended: lab-03, lab-08.",
+        "These disks were written, but not verified: lab-05.",
+        "These disks were restored and verified, but the steps after that did not finish: lab-06.",
+        "Nothing was written to these disks: lab-01 (not reached), lab-04.",
         f"To go on with them: {AGAIN} -l lab-01,lab-02,lab-03,lab-04,lab-05,lab-06,lab-08",
     ]
 
@@ -73,9 +73,9 @@ def test_a_transfer_that_was_interrupted_is_not_known_to_have_ended_well() -> No
     outcome.begin("lab-03", RESTORE)
     outcome.skip("lab-03")
     assert outcome.lines(True, CALL) == [
-        "These disks may not boot now, their laptops did not say how it ended: lab-01.",
-        "Restored and verified, but what comes after that did not succeed: lab-02.",
-        "Nothing was written: lab-03.",
+        "These disks may not boot now, because their laptops did not report how the restore ended: lab-01.",
+        "These disks were restored and verified, but the steps after that did not finish: lab-02.",
+        "Nothing was written to these disks: lab-03.",
         f"To go on with them: {AGAIN}",
     ]
 
@@ -87,7 +87,7 @@ def test_before_anything_was_begun_there_is_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"), [(1 << 20, "What was stored is kept, and this goes on from there"), (0, "To try again")]
+    ("kept", "said"), [(1 << 20, "What was stored is kept. To go on from there"), (0, "To try again")]
 )
 def test_of_a_capture_it_is_said_what_is_kept(kept: int, said: str) -> None:
     outcome = run("reference-01")

@@ -60,14 +60,14 @@ def test_a_store_that_does_not_exist_is_judged_by_where_it_will_be(tmp_path: Pat
     ("free", "disk", "ratio", "there", "said"),
     [
         (10 * GIB, source(4 * GIB), None, 0, ""),
-        (GIB, source(6 * GIB), None, 0, "may fail"),
+        (GIB, source(6 * GIB), None, 0, "may run out"),
         (GIB - 1, source(6 * GIB), None, 0, None),
         # What may be shared with the new image is no room that it needs.
-        (GIB - 1, source(6 * GIB), None, 1, "may fail"),
+        (GIB - 1, source(6 * GIB), None, 1, "may run out"),
         # A disk whose image is known to be much smaller.
         (GIB - 1, source(6 * GIB), 10.0, 0, ""),
         # Nobody knows how much of what is captured whole is zeros.
-        (GIB, source(GIB, 100 * GIB), None, 0, "may fail"),
+        (GIB, source(GIB, 100 * GIB), None, 0, "may run out"),
         (0, {"partitions": "odd"}, None, 0, ""),
         (0, {"partitions": [{"used": "1", "method": "partclone"}, 7, {"used": True}]}, None, 0, ""),
     ],

@@ -335,7 +335,7 @@ def test_a_laptop_that_was_reached_once_is_not_behind_a_firewall(
         return opened(self, port, seconds)
 
     monkeypatch.setattr(tcp.Tcp, "open", vanish)
-    with pytest.raises(ImagingError, match=r"was reached before, and does not answer since \d\d:\d\d") as caught:
+    with pytest.raises(ImagingError, match=r"was connected before, and has not answered since \d\d:\d\d") as caught:
         restore(laptop, to_laptop=lambda: cut_at(300_000))
     assert "firewall" not in str(caught.value)
 

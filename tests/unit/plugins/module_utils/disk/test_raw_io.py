@@ -52,7 +52,9 @@ def test_a_lock_that_ends_is_waited_for(disk: Path) -> None:
 def test_a_lock_that_does_not_end_is_an_error_that_names_the_process(disk: Path) -> None:
     with locked(disk, 60) as pid:
         before = time.monotonic()
-        with pytest.raises(DiskError, match=rf"is locked by process {pid} \(python3[^)]*\), and still was after 0.3 s"):
+        with pytest.raises(
+            DiskError, match=rf"is locked by process {pid} \(python3[^)]*\), which did not release it within 0.3 s"
+        ):
             RawDisk(str(disk), patience=0.3)
         assert time.monotonic() - before >= 0.3
         with RawDisk(str(disk), shared=True, patience=0):

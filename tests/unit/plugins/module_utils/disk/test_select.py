@@ -73,6 +73,22 @@ def test_several_candidates_are_listed() -> None:
     assert "/dev/nvme1n1" in str(refusal.value)
 
 
+def test_what_is_unknown_of_a_disk_is_a_dash_in_the_table() -> None:
+    virtual = replace(NVME, path="/dev/vda", transport="", serial="")
+    with pytest.raises(ImagingError) as caught:
+        select_disk([NVME, virtual], None, "target")
+    assert str(caught.value).splitlines()[-1].split() == [
+        "/dev/vda",
+        "512.0",
+        "GiB",
+        "-",
+        "Fast",
+        "One",
+        "-",
+        "nothing",
+    ]
+
+
 def test_when_only_a_usb_stick_is_seen_the_firmwares_raid_mode_is_explained() -> None:
     with pytest.raises(ImagingError, match="AHCI") as refusal:
         select_disk([STICK, LIVE], None, "target")
@@ -137,7 +153,7 @@ def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reaso
 def test_a_description_that_fits_two_disks_is_refused_although_one_is_in_use() -> None:
     busy = replace(SECOND, model="Fast Two", target_refusals=("It is mounted.",), releasable=("It is mounted.",))
     for release in (False, True):
-        with pytest.raises(ImagingError, match=r"\(/dev/nvme0n1, /dev/nvme1n1\): say more there"):
+        with pytest.raises(ImagingError, match=r"\(/dev/nvme0n1, /dev/nvme1n1\): describe it more closely"):
             select_disk([NVME, busy], None, "target", release, Wanted(model="fast*"))
     assert select_disk([NVME, LIVE], None, "target", wanted=Wanted(min_size=1)) == NVME
 

@@ -108,7 +108,8 @@ def test_the_folder_is_the_users_who_logs_in_where_root_runs_the_module(tmp_path
         ({"finished": 1}, 30, True),
         ({"finished": 1}, 300, False),
         ({"finished": 1}, -300, False),
-        ({"started": 1}, 300, True),
+        ({"started": 1}, 300, False),
+        ({"started": 1}, 30, True),
         ({"started": 1, "finished": 1}, 300, False),
     ],
 )
@@ -120,7 +121,30 @@ def test_a_result_that_nobody_collects_goes_whatever_the_clock_has_become(
     for folder in (tmp_path / OWN, file.parent):
         folder.mkdir()
     file.write_text(json.dumps(result))
-    os.utime(file, (time.time() - age,) * 2)
+    for path in (file, file.parent):
+        os.utime(path, (time.time() - age,) * 2)
     forget_uncollected(OWN, 120)
     assert (tmp_path / OWN).exists()
     assert file.exists() is stays
+
+
+def test_a_result_that_is_waited_for_stays_and_so_does_a_place_that_was_just_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(tmp_path / OWN))
+    file, young = tmp_path / OLD / "j987654321098.77", tmp_path / "abcdef0123456789"
+    for folder in (tmp_path / OWN, file.parent, young):
+        folder.mkdir()
+    file.write_text('{"started": 1, "finished": 0}')
+    for path in (file, file.parent):
+        os.utime(path, (0, 0))
+    code = "import time; print(flush=True); time.sleep(60)"
+    wrapper = [sys.executable, "-c", code, "j987654321098", "604800", MODULE]
+    with subprocess.Popen(wrapper, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"\n"
+        forget_uncollected(OWN, 120)
+        assert file.exists()
+        process.kill()
+    forget_uncollected(OWN, 120)
+    assert not file.exists()
+    assert young.exists()

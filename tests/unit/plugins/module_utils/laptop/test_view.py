@@ -37,9 +37,9 @@ def test_a_header_that_says_nothing_is_taken(partitions: Any) -> None:
 @pytest.mark.parametrize(
     ("partition", "words"),
     [
-        ({"start": 0, "size": 512, "seen": "ext4"}, "'ext4' says nothing"),
-        ({"start": 0, "size": 512, "seen": {**SEEN, "uuid": 3}}, "says nothing"),
-        ({"start": 0, "size": 512, "content": ["ext4"]}, "says nothing"),
+        ({"start": 0, "size": 512, "seen": "ext4"}, "'ext4' does not describe"),
+        ({"start": 0, "size": 512, "seen": {**SEEN, "uuid": 3}}, "does not describe"),
+        ({"start": 0, "size": 512, "content": ["ext4"]}, "does not describe"),
     ],
 )
 def test_a_partition_that_cant_be_is_refused_before_anything_is_written(partition: Any, words: str) -> None:
@@ -74,5 +74,5 @@ def test_what_the_whole_disk_showed_counts_on_one_of_another_size_where_there_ar
     table: bool, size: int, counts: bool
 ) -> None:
     raw = {"label": "dos", "partitions": [ENTRY]} if table else None
-    with pytest.raises(ImagingError, match="says nothing") if counts else contextlib.nullcontext():
+    with pytest.raises(ImagingError, match="does not describe") if counts else contextlib.nullcontext():
         view([], raw, size * SIZE, seen="isw_raid_member")
