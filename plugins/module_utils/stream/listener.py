@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import threading
 from collections import deque
@@ -51,6 +52,8 @@ class Listener:
         self._waiting: dict[str, Link] = {}
         """The newest link of each role that nobody has taken yet."""
         self._taken: dict[str, Link] = {}
+        self._newest: dict[str, int] = {}
+        """Of each role the number of the last connection that proved itself."""
         self._unproven: deque[TcpChannel] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -58,7 +61,9 @@ class Listener:
         threading.Thread(target=self._accept, name="listener", daemon=True).start()
 
     def _accept(self) -> None:
-        while not self._closed:
+        for number in itertools.count():
+            if self._closed:
+                return
             try:
                 connection, _address = self._socket.accept()
                 channel = TcpChannel(connection)
@@ -66,16 +71,16 @@ class Listener:
                 if self._closed or error.errno in (errno.EBADF, errno.EINVAL):
                     return
                 continue  # the peer went away between connecting and being accepted
-            self._admit(channel)
+            self._admit(channel, number)
 
-    def _admit(self, channel: TcpChannel) -> None:
+    def _admit(self, channel: TcpChannel, number: int) -> None:
         with self._changed:
             self._unproven.append(channel)
             oldest = self._unproven.popleft() if len(self._unproven) > HANDSHAKES else None
         if oldest is not None:
             oldest.close()
         try:
-            threading.Thread(target=self._shake_hands, args=(channel,), name="handshake", daemon=True).start()
+            threading.Thread(target=self._shake_hands, args=(channel, number), name="handshake", daemon=True).start()
         except RuntimeError:  # no more threads just now
             self._dismiss(channel)
 
@@ -85,7 +90,7 @@ class Listener:
                 self._unproven.remove(channel)
         channel.close()
 
-    def _shake_hands(self, channel: TcpChannel) -> None:
+    def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
             role, keys = accept_handshake(channel, self._secrets)
         except LinkError:
@@ -95,6 +100,10 @@ class Listener:
             if channel not in self._unproven:
                 return
             self._unproven.remove(channel)
+            if number < self._newest.get(role, 0):  # one that came later was quicker
+                channel.close()
+                return
+            self._newest[role] = number
             superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
             self._waiting[role] = Link(channel, keys, self._silence)
             self._changed.notify_all()

@@ -292,6 +292,31 @@ def test_a_new_link_supersedes_the_old_one() -> None:
     server.close()
 
 
+def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_one() -> None:
+    server = listener()
+    go_on = threading.Event()
+
+    class Slow(SocketChannel):
+        """Says hello at once and proves itself later."""
+
+        def sendall(self, data: bytes | memoryview, /) -> None:
+            if len(data) == handshake.SECRET_SIZE:
+                go_on.wait(5)
+            super().sendall(data)
+
+    slow = Slow(socket.create_connection(("127.0.0.1", server.port)))
+    late = threading.Thread(target=lambda: connect_handshake(slow, SECRET))
+    late.start()
+    newer = dial(server)
+    theirs = server.next_link(5)
+    go_on.set()
+    late.join()
+    assert slow.recv_into(memoryview(bytearray(1))) == 0
+    newer.send(Kind.DONE)
+    assert theirs.receive().kind == Kind.DONE
+    server.close()
+
+
 def test_links_of_other_roles_are_kept() -> None:
     others = b"o" * 32
     server = Listener("127.0.0.1", 0, {CONTROLLER: SECRET, "other": others})
