@@ -171,13 +171,13 @@ class HttpFile:
     def _check_answer(self, answer: http.client.HTTPResponse, offset: int, end: int) -> None:
         """Raise BadImage unless this is the range that was asked for, of a file that is as long as before."""
         if answer.status == http.client.OK:
-            raise self._failed("the server does not serve ranges: asked for a part, it sent the whole file")
+            raise self._failed("expected a part of the file and got all of it: the server does not serve ranges")
         if answer.status != http.client.PARTIAL_CONTENT:
-            raise self._failed(f"asked for a part of the file, the server answered {answer.status} {answer.reason}")
+            raise self._failed(f"expected a part of the file and got {answer.status} {answer.reason}")
         found = CONTENT_RANGE.fullmatch(answer.getheader("Content-Range", ""))
         first, last, size = map(int, found.groups()) if found else (0, -1, 0)
         if (first, last) != (offset, end - 1) or answer.getheader("Content-Encoding", "identity") != "identity":
-            raise self._failed(f"asked for the bytes {offset} to {end - 1}, the server sent something else")
+            raise self._failed(f"expected the bytes {offset} to {end - 1} and got something else")
         if self.size not in (0, size):
             raise self._failed("the file changed while it was read")
         self.size = size
@@ -188,13 +188,13 @@ class HttpFile:
         downgraded = urlsplit(self._url).scheme == "https" and target.scheme != "https"
         if target.scheme not in ("http", "https") or not target.hostname or downgraded:
             raise self._failed(
-                f"it redirects to {location[:200]!r}, and only http and https are read, and no http for https"
+                f"it redirects to {location[:200]!r}: expected an address with http or https, and after https with https"
             )
         self._url = target.geturl()
 
     def _too_slow(self) -> BadImage:
         return self._failed(
-            f"it is too slow: expected are an answer within {self._silence:.0f} seconds, and {LEAST_RATE >> 20} MiB a second"
+            f"it is too slow: expected an answer within {self._silence:.0f} seconds and {LEAST_RATE >> 20} MiB a second"
         )
 
     def _failed(self, reason: str) -> BadImage:
