@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Callable, Iterator
@@ -22,10 +23,12 @@ class RangeServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: str, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: str, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         super().__init__((address, 0), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.folder = folder
-        self.url = f"http://{address}:{self.server_address[1]}"
+        self.url = f"http{'s' if tls else ''}://{address}:{self.server_address[1]}"
         self.answer: Callable[[_Handler], bool] = lambda handler: False
         """Answers instead of the server, if it returns True."""
         self.spoil: Callable[[int, bytes], bytes] = lambda offset, data: data
@@ -73,9 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: str, address: str = "127.0.0.1") -> Iterator[RangeServer]:
+def serving(folder: str, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[RangeServer]:
     """A server of this folder, for as long as the context lasts."""
-    server = RangeServer(folder, address)
+    server = RangeServer(folder, address, tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

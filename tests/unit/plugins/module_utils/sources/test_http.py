@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from typing import Any, Iterator
@@ -96,6 +98,41 @@ def test_a_server_that_drips_is_given_up(server: RangeServer) -> None:
     with pytest.raises(BadImage, match="too slow"):
         file.read_range(0, 200000)
     assert time.monotonic() - began < 5 * SILENCE
+
+
+@pytest.fixture(name="certificate", scope="module")
+def fixture_certificate(tmp_path_factory: Any) -> str:
+    """The path of a certificate of 127.0.0.1 that nobody but itself has signed, and of its key."""
+    path = str(tmp_path_factory.mktemp("tls") / "both.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=mirror"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", f"{path}.crt"]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    with open(path, "a", encoding="ascii") as both, open(f"{path}.crt", encoding="ascii") as part:
+        both.write(part.read())
+    return path
+
+
+def test_over_tls_the_certificate_counts(certificate: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with serving(str(tmp_path), tls=tls) as server:
+        with pytest.raises(BadImage, match="CERTIFICATE_VERIFY_FAILED"):
+            opened(server)
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        file = opened(server)
+        assert file.read_range(5, SIZE - 5) == CONTENT[5:]
+
+        def redirect(handler: Any) -> bool:
+            handler.send_response(302)
+            handler.send_header("Location", "http://127.0.0.1/file")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return True
+
+        server.answer = redirect
+        with pytest.raises(BadImage, match="after https with https"):
+            file.read_range(0, 5)
 
 
 def test_a_read_that_waits_is_stopped_by_another_thread(server: RangeServer) -> None:
