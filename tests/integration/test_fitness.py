@@ -554,4 +554,4 @@ def test_what_is_fit_is_captured_as_that(plan: Plan, store: Path, tmp_path: Path
         assert "Windows 11 Pro 23H2 (Professional, build 22631, amd64, REFERENCE); " in listed.stdout
         restored = playbook(lab, "restore", "-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
         assert restored.status == 0, restored.stdout
-        assert "was not generalized" not in restored.stdout
+        assert "was not generalized by sysprep" not in restored.stdout
