@@ -330,7 +330,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.http import image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 

@@ -58,7 +58,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.http import HttpImage
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import HttpImage
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,

@@ -29,8 +29,8 @@ from ..image.header import ImageHeader
 from ..image.index import Index, largest_index
 from ..image.record import RecordHeader
 from ..sources.content import ImageContent
-from ..sources.http import HttpImage
 from ..sources.link import LinkSource
+from ..sources.mirror import HttpImage
 from ..sources.router import Router
 from ..stream.conversation import ask_header, receive_index
 from .restore_job import RestoreJob, bytes_of

@@ -11,7 +11,7 @@ from typing import Iterator, TypedDict
 from ..disk_state import VERIFIED
 from ..engine.look import EQUAL, WANTED, WRITTEN
 from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
-from ..sources.http import MIRROR
+from ..sources.mirror import MIRROR
 from ..stream.listener import CONTROLLER
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan

@@ -17,7 +17,7 @@ from typing import Any, Iterator
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.http import LARGEST_GAP, HttpFile, image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import LARGEST_GAP, HttpFile, image_url
 
 from ..range_server import RangeServer, serving
 
