@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import RESTORE_ARGUMENTS
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -21,70 +19,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action impo
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
 """What Ansible shows with ``--diff``."""
-
-
-class StoredSource:
-    """Answers the laptop's questions from an image (``stream.conversation.Source``)."""
-
-    def __init__(self, image: ImageReader) -> None:
-        self._image = image
-        self.watches = Stopwatches()
-        self._watch = self.watches.new()
-        self._frames_sent = 0
-        self.described = False
-        """Whether the laptop has the index, without which it writes nothing."""
-        self.meter = Meter(self.watches, lambda: self._frames_sent, frames=image.stored_bytes)
-
-    @property
-    def chunk_count(self) -> int:
-        """Of the whole image."""
-        return self._image.header.geometry.chunk_count
-
-    @property
-    def largest_known(self) -> int:
-        """Zero: a laptop that is restored does not send its own index."""
-        return 0
-
-    def header(self) -> bytes:
-        """The header as the image has it."""
-        return self._image.packed_header
-
-    def index(self) -> bytes:
-        """The index as the image has it."""
-        self.described = True
-        return self._image.packed_index
-
-    def known(self, header: bytes, index: bytes) -> None:
-        """Nothing depends on it: the laptop asks for what it lacks."""
-
-    def progress(self, report: bytes) -> None:
-        """Learn how far the laptop is."""
-        self.meter.hear(report)
-
-    def report(self) -> bytes:
-        """Nothing: it is the laptop that reports."""
-        return b""
-
-    def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
-        """The records of the used chunks in [start, end), as the image has them."""
-        watch = self._watch
-        watch.restart()
-        for row in self._image.index.rows_between(start, end):
-            record = self._image.record(row)
-            watch.busy("read store")
-            yield record.header.pack(), record.frame
-            self._frames_sent += len(record.frame)
-            watch.busy("send")
-
-    def conclude(self) -> Iterator[bytes]:
-        """Nothing: an image does not change while it is read."""
-        return iter(())
-
-    def check(self, chunk: int) -> None:
-        """Raise BadImage when the image's own copy of a chunk is damaged."""
-        row = self._image.index.find(chunk)
-        if row is not None:
-            self._image.check_frame(self._image.record(row))
 
 
 class ActionModule(TransferAction):
@@ -118,12 +52,12 @@ class ActionModule(TransferAction):
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
         source = self._source = StoredSource(image)
+        meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         ticket = self.ticket(task_vars, found)
 
         def conversation(link: Link) -> None:
-            serve(link, source)
+            serve(link, source, meter.hear)
 
-        meter = source.meter
         result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
         if result.get("failed"):
             said = result.pop("disk_state", None)

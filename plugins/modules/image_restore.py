@@ -69,6 +69,15 @@ options:
       - Whether to write what the disk holds already, too. Without this nothing is sent or written that is equal.
     type: bool
     default: false
+  mirror:
+    description:
+      - URL of a folder on an HTTP server that has a copy of the image, under the name that it has in the image store. The laptop fetches from there
+        what it can, and from the controller what is missing there, differs, is damaged, or comes too slowly. The server has to serve ranges.
+      - The server need not be trusted for what is written, because the controller says what each chunk has to be. But whoever can read from
+        the server can read the image.
+      - Redirects are followed; no proxy is used. Empty asks the controller alone.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - fleet.imaging.disk
   - fleet.imaging.transfer
@@ -138,6 +147,17 @@ sent_bytes:
   description: Bytes that the controller sent over the link.
   returned: success
   type: int
+frame_bytes:
+  description: How many bytes of compressed chunks the laptop fetched from where.
+  returned: success
+  type: dict
+  contains:
+    controller:
+      description: From the controller, over the link.
+      type: int
+    mirror:
+      description: From O(mirror).
+      type: int
 stored_bytes:
   description: Size of the image file in bytes.
   returned: success
@@ -303,16 +323,14 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import
     open_session,
     run_module,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
-    RESTART,
-    Restored,
-    RestoreRequest,
-    RestoreSink,
-    TargetDisk,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
@@ -338,6 +356,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         host=ticket.host,
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
+        mirror=image_url(module.params["mirror"], module.params["image"]),
     )
     run = module_runner(module)
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(
@@ -346,7 +365,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         sinks.append(sink)
         session.converse(sink.converse)
         result = sink.result()
-    for warning in (*session.notes, *sink.warnings):
+    for warning in (*session.notes, *sink.outcome.warnings):
         module.warn(warning)
     check_end(sink, request, result)
     return asdict(result)
@@ -354,22 +373,23 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
 
 def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> None:
     """Raise ImagingError when a disk that was written, or was to be, can't be used as it should."""
-    if request.write and sink.unlike:
+    outcome = sink.outcome
+    if request.write and outcome.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
             f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{in_words(sink.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
+            f"{in_words(outcome.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
             f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
-    if request.write and sink.differs:
-        first = f"chunk {sink.differing[0]}" if sink.differing else "the end of the disk"
+    if request.write and outcome.differs:
+        first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
         raise ImagingError(
             f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
             f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
         )
-    if sink.stale:
+    if outcome.stale:
         raise ImagingError(
-            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(sink.stale)}. "
+            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(outcome.stale)}. "
             f"{RESTART}, and run again: what is equal is neither sent nor written."
         )
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -29,6 +31,9 @@ from .foreign.exporting import FORMATS
 from .transfer_action import BOUNDS
 
 PREFIX = "imaging_"
+
+URL_CHARACTERS = re.compile(r"[!-~]+")
+"""Printable ASCII; all else is written with % in a URL (RFC 3986, section 2)."""
 
 
 class BadValue(Exception):
@@ -98,6 +103,23 @@ def number_in(least: int, most: int) -> Read:
         return number
 
     return read
+
+
+def read_url(value: Any) -> str:
+    """The URL of a folder on an HTTP server, or nothing. It is shown in messages, and so it holds no password."""
+    if value == "":
+        return ""
+    expected = "http://HOST/FOLDER or https://HOST/FOLDER, without user, password, query and fragment"
+    if not isinstance(value, str) or not URL_CHARACTERS.fullmatch(value):
+        raise BadValue(expected)
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise BadValue(expected) from error
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+        raise BadValue(expected)
+    return value
 
 
 def read_release(value: Any) -> str | bool:
@@ -175,6 +197,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_confirm_erase": Setting(False, read_boolean),
     "imaging_transport": Setting(TCP, one_of(*TRANSPORTS)),
     "imaging_ssh_client": Setting(PARAMIKO, one_of(*SSH_CLIENTS)),
+    "imaging_mirror": Setting("", read_url),
     "imaging_port": Setting(19000, number_in(*BOUNDS["port"])),
     "imaging_link_timeout": Setting(120, number_in(*BOUNDS["link_timeout"])),
     "imaging_compression_level": Setting(AUTO, read_level),

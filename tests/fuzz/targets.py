@@ -12,6 +12,7 @@ import bz2
 import gzip
 import hashlib
 import hmac
+import http.client
 import io
 import json
 import lzma
@@ -43,22 +44,26 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
+    SKIPPABLE,
     USED,
     ZERO,
     RecordHeader,
+    largest_frame,
     pack_ranges,
     unpack_ranges,
     zeros_hash,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, SeekTable
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import HttpImage
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,
     receive_index,
     receive_record,
-    serve,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import (
     MAGIC,
@@ -243,7 +248,7 @@ def run_partial(data: bytes) -> None:
 
 def run_accept(data: bytes) -> None:
     """Nobody without the secret gets in."""
-    accept_handshake(Stream(data), SECRET)
+    accept_handshake(Stream(data), {"one": SECRET, "other": bytes(31) + b"1"})
     raise AssertionError("a stranger was let in")
 
 
@@ -275,7 +280,7 @@ REPORT = Status(STREAMING, 1, 2, 1, 2, 1.5, {"read": {"busy": 1.0, "wait": 0.5, 
 
 
 class Answers:
-    """A source that has little to say (``stream.conversation.Source``)."""
+    """A source that has little to say (``serving.server.LiveSource``)."""
 
     chunk_count = 10
     largest_known = 1 << 20
@@ -293,10 +298,6 @@ class Answers:
         geometry = ImageHeader.unpack(packed_header).geometry
         Index.unpack(packed_index, packed_header, geometry)
 
-    def progress(self, report: bytes) -> None:
-        """Read it, as the controller does."""
-        Status.unpack(report)
-
     def report(self) -> bytes:
         """Nothing."""
         return b""
@@ -310,7 +311,7 @@ class Answers:
         for chunk in range(start, min(end, start + 2)):
             yield b"record", b"frame" if chunk % 2 else None
 
-    def check(self, chunk: int) -> None:
+    def arrived_damaged(self, chunk: int) -> None:
         """One of the disk's."""
         assert 0 <= chunk < self.chunk_count
 
@@ -331,10 +332,19 @@ def run_link(data: bytes) -> None:
 
 
 def run_source(data: bytes) -> None:
-    """A source hears anything that its sink may say."""
+    """A controller that serves an image hears anything that a laptop may say."""
     link = linked(messages(data))
     try:
-        serve(link, Answers())
+        serve(link, Answers(), Status.unpack)
+    finally:
+        link.close()
+
+
+def run_live_source(data: bytes) -> None:
+    """A laptop that serves its disk hears anything that a controller may say."""
+    link = linked(messages(data))
+    try:
+        serve_live(link, Answers())
     finally:
         link.close()
 
@@ -383,6 +393,86 @@ def source_seeds() -> list[bytes]:
         said((Kind.HEADER, header().pack()), (Kind.INDEX, b"x"), (Kind.INDEX, b""), (Kind.PROGRESS, REPORT.pack())),
         said((Kind.DAMAGED, bytes(4)), (Kind.PING, b""), (Kind.END, b"enough")),
     ]
+
+
+class Canned:
+    """A socket of an HTTP client, on which given answers come whatever is asked."""
+
+    def __init__(self, answers: io.BytesIO) -> None:
+        self._answers = answers
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """A reader of its own, which can be closed."""
+        return io.BufferedReader(Unclosed(self._answers))
+
+    def sendall(self, data: bytes) -> None:
+        """Nobody hears it."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing is waited for."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class Unclosed(io.RawIOBase):
+    """One byte of a file at a time, so that no reader takes more of it than it wants."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next byte."""
+        return self._file.readinto(memoryview(buffer)[:1])
+
+
+def run_mirror(data: bytes) -> None:
+    """Whatever an HTTP server answers gives records that fit their place, or makes it fail."""
+    answers = io.BytesIO(data)
+
+    def connect(connection: http.client.HTTPConnection) -> None:
+        connection.sock = Canned(answers)
+
+    room = memoryview(bytearray(largest_frame(CHUNK)))
+    with patch.object(http.client.HTTPConnection, "connect", connect):
+        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str)
+        chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
+        source.request(chunks)
+        for chunk in chunks:
+            header = source.receive(room)
+            assert header is not None and header.chunk == chunk and header.frame_size <= len(room)
+
+
+def mirror_seeds() -> list[bytes]:
+    """The answers of a server that has the image, as they are asked for, and a redirect."""
+    content, reader = image(), ImageReader(Bytes(image()))
+    table = SeekTable.size_of(2 + 2 * GEOMETRY.chunk_count)
+    size, header = len(content), SKIPPABLE.size + len(reader.packed_header)
+    index = SKIPPABLE.size + len(reader.packed_index)
+    end = size - table
+    first = next(iter(reader.index)).record_offset
+    ranges = [
+        (0, 1),
+        (size - FOOTER.size, size),
+        (0, SKIPPABLE.size),
+        (0, header),
+        (end, size),
+        (end - index, end),
+        (first, end - index),
+    ]
+    answers = b"".join(
+        f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/{size}\r\n"
+        f"Content-Length: {stop - start}\r\n\r\n".encode()
+        + content[start:stop]
+        for start, stop in ranges
+    )
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: http://other/image\r\nContent-Length: 0\r\n\r\n"
+    return [answers, redirect + answers]
 
 
 def run_map(data: bytes) -> None:
@@ -546,7 +636,9 @@ TARGETS = {
     "handshake-connecting": Target(run_connect, lambda: [bytes(64), bytes(200)]),
     "link": Target(run_link, lambda: [messages(sink_seeds()[0])[:-40], bytes(100)]),
     "source": Target(run_source, source_seeds),
+    "live-source": Target(run_live_source, source_seeds),
     "sink": Target(run_sink, sink_seeds),
+    "mirror": Target(run_mirror, mirror_seeds),
     "partclone-map": Target(run_map, map_seeds),
     "lsblk": Target(run_lsblk, lsblk_seeds),
     "sfdisk": Target(run_sfdisk, sfdisk_seeds),

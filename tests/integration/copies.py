@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, run_capture
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import (
-    RestoreRequest,
-    RestoreSink,
-    TargetDisk,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import RUN
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import SECRET, hold
@@ -61,6 +59,7 @@ def restore(
 ) -> dict[str, Any]:
     """Restore an image onto a disk; what the laptop's module says of that, or with what message it failed."""
     source = StoredSource(image)
+    meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
     request = RestoreRequest(str(target), image.root_digest, {}, True, True, "lab-01", unused)
 
     def work(session: Session) -> dict[str, Any]:
@@ -69,10 +68,10 @@ def restore(
             contextlib.closing(RestoreSink(disk, request, find_zstd(), session)) as sink,
         ):
             session.converse(sink.converse)
-            return dict(asdict(sink.result()), warnings=sink.warnings)
+            return dict(asdict(sink.result()), warnings=sink.outcome.warnings)
 
     def conversation(link: Any) -> None:
-        serve(link, source)
+        serve(link, source, meter.hear)
 
-    result, _ends = hold(str(target), folder / "run", work, conversation, lambda: source.meter.mark, timeout=PATIENCE)
+    result, _ends = hold(str(target), folder / "run", work, conversation, lambda: meter.mark, timeout=PATIENCE)
     return result

@@ -34,7 +34,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, TargetDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,10 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+from ansible_collections.fleet.imaging.tests.lab.network import PREFIX_LENGTH
 from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
 
 YES = ("-e", "imaging_confirm_erase=true")
 SECTOR = 512
@@ -294,3 +299,24 @@ def test_an_image_is_brought_up_to_date(lab: Lab, image: Path, store: Path) -> N
     compared = playbook(lab, RESTORE_ONE, "--check", "-l", laptop.name, *where(updated))
     assert the_result(compared, "image_restore")["verified"] is True
     assert playbook(lab, RESTORE_ONE, "-l", laptop.name, *where(image)).status == 0
+
+
+def test_a_restore_takes_its_chunks_from_a_mirror(lab: Lab, image: Path) -> None:
+    laptop = lab.targets[0]
+    address = str(ip_interface(f"{laptop.address}/{PREFIX_LENGTH}").network[1]) if laptop.isolated else "127.0.0.1"
+
+    def slowly(offset: int, data: bytes) -> bytes:
+        time.sleep(0.002)  # for 16 KiB
+        return data
+
+    with serving(str(image.parent), address) as mirror:
+        mirror.spoil = slowly
+        variables = ("-e", f"imaging_mirror={mirror.url}/", "-e", "imaging_rewrite=true")
+        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *variables)
+    result = the_result(outcome, "image_restore", laptop.name)
+    assert result["verified"] is True
+    came = result["frame_bytes"]
+    assert came["controller"] == 0 and came["mirror"] > result["stored_bytes"] / 2
+    assert result["sent_bytes"] < result["stored_bytes"] / 10
+    assert result["limited_by"]["limit"] == "mirror"
+    assert re.search("[0-9] MiB from the mirror", outcome.stdout)

@@ -15,7 +15,7 @@ import itertools
 import threading
 from bisect import bisect_right
 from collections import deque
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 from ..image.index import Row
 from ..image.record import ZERO
@@ -208,8 +208,17 @@ class Look:
             if before not in (EQUAL, KNOWN, WRITTEN):
                 self._settle(self._goal.row(chunk))
 
+    def want_again(self, chunks: Iterable[int]) -> None:
+        """Want chunks that were asked for and will not come."""
+        with self._changed:
+            for chunk in chunks:
+                if self.states[chunk] == REQUESTED:
+                    self.states[chunk] = WANTED
+                    self._lowest_wanted = min(self._lowest_wanted, chunk)
+            self._changed.notify_all()
+
     def ask_again(self) -> None:
-        """Want what was asked for and did not come: the link broke."""
+        """Want all that was asked for and did not come: the link broke."""
         with self._changed:
             self.states[:] = self.states.replace(bytes((REQUESTED,)), bytes((WANTED,)))
             self._lowest_wanted = 0

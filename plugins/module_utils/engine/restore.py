@@ -25,6 +25,8 @@ Receive = Callable[[memoryview], Union[RecordHeader, None]]
 """Fills the start of a buffer with the next frame and returns its record header, or None when there are no more."""
 
 
+Reject = Callable[[int, ImagingError], None]
+
 LARGEST_ZERO = 1 << 30
 """Bytes that are zeroed before it is noted that they were."""
 
@@ -35,6 +37,10 @@ class DamagedFrame(ImagingError):
     def __init__(self, chunk: int) -> None:
         super().__init__(f"The frame of chunk {chunk} arrived damaged.")
         self.chunk = chunk
+
+
+def _raise(_chunk: int, error: ImagingError) -> None:
+    raise error
 
 
 class _Slot:
@@ -104,10 +110,19 @@ class Restore:
             chunks.append(row.chunk)
         flush()
 
-    def write(self, receive: Receive, interrupt: Callable[[], None], written: Callable[[int], None]) -> None:
+    def write(
+        self,
+        receive: Receive,
+        interrupt: Callable[[], None],
+        written: Callable[[int], None],
+        reject: Reject = _raise,
+        stage: Callable[[], str] = lambda: "receive",
+    ) -> None:
         """Write what ``receive`` yields, but for the guards; ``written`` is called with each chunk that is on its way to the medium.
 
-        ``interrupt`` must make a blocked ``receive`` raise. Raises DamagedFrame, DiskError, and what ``receive`` raises.
+        ``interrupt`` must make a blocked ``receive`` raise. ``reject`` is called with a chunk whose record can't be believed, and the reason;
+        unless it raises, the other records are written. ``stage`` names what ``receive`` has just done. Raises DiskError, what ``receive``
+        raises and what ``reject`` raises: without one DamagedFrame and ImagingError.
         """
         receiving = self._watches.new()
         writing = self._watches.new()
@@ -118,7 +133,7 @@ class Restore:
             if header is None:
                 return False
             slot.header = header
-            receiving.busy("receive")
+            receiving.busy(stage())
             return True
 
         if not self._slots:
@@ -127,6 +142,9 @@ class Restore:
         with contextlib.closing(pipeline.results()) as results:
             for slot, content in results:
                 writing.wait("write")
+                if isinstance(content, ImagingError):
+                    reject(slot.header.chunk, content)
+                    continue
                 row = self._goal.row(slot.header.chunk)
                 if row is not None:
                     self._write_chunk(row, content)
@@ -138,13 +156,17 @@ class Restore:
         self._guards.take_out(offset, content)
         self.bytes_written += write_spans(self._disk, offset, content, self._goal.ranges(row))
 
-    def _work(self, slot: _Slot) -> memoryview:
+    def _work(self, slot: _Slot) -> memoryview | ImagingError:
+        """The content of a slot's frame, or why there is none."""
         own = self._own
         if own.codec is None or own.watch is None:
             own.codec, own.watch = self._zstd.codec(), self._watches.new()
         own.watch.wait("decompress")
         content = slot.content[: slot.header.content_size]
-        decode(self._index, slot.header, slot.frame[: slot.header.frame_size], own.codec, content, own.watch)
+        try:
+            decode(self._index, slot.header, slot.frame[: slot.header.frame_size], own.codec, content, own.watch)
+        except ImagingError as error:
+            return error
         return content
 
 

@@ -88,6 +88,11 @@ class Index:
         """How many chunks are used."""
         return len(self._rows) // ROW.size
 
+    @property
+    def packed_size(self) -> int:
+        """The most bytes that its packed form may have, with totals of any size."""
+        return HEAD.size + LARGEST_TOTALS + len(self._rows) + len(self._ranges)
+
     def append(self, row: Row) -> None:
         """Add the next used chunk; raises BadIndex when it is not beyond the last one."""
         if len(self) and row.chunk <= self.chunk_at(len(self) - 1):

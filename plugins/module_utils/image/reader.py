@@ -149,22 +149,30 @@ class StoredRecords:
 class ImageReader(StoredRecords):
     """An opened image: ``header``, ``index``, ``packed_header`` and ``packed_index`` (their bytes), ``root_digest``, and its records on request."""
 
-    def __init__(self, source: ByteSource) -> None:
-        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong."""
+    def __init__(self, source: ByteSource, like: Index | None = None) -> None:
+        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong.
+
+        With ``like``, only an image of such a disk is taken, whose index is at most twice as large: that bounds the memory that a file
+        from a stranger takes.
+        """
         super().__init__(source)
         try:
-            self._open()
+            self._open(like)
         except BadImage:
             raise
         except ImagingError as error:
             raise BadImage(f"{source.name}: {error}") from error
 
-    def _open(self) -> None:
+    def _open(self, like: Index | None) -> None:
         table_size = self._seek_table_size()
         header_size = SKIPPABLE.size + self._skippable_size(0)
         self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, LARGEST_HEADER)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
+        if like is not None and like.geometry != geometry:
+            raise BadImage(
+                f"{self.source.name} is the image of another disk: its sizes are {geometry.to_json()}, expected {like.geometry.to_json()}."
+            )
         # Before the table is read, because only the header bounds it.
         if table_size != SeekTable.size_of(2 + 2 * geometry.chunk_count):
             raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")
@@ -178,7 +186,8 @@ class ImageReader(StoredRecords):
             if length != geometry.length(chunk):
                 raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
         index_offset = self.source.size - table_size - stored[-1]
-        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, largest_index(geometry))
+        largest = largest_index(geometry) if like is None else 2 * like.packed_size
+        self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, largest)
         self._read_index(stored)
         self.stored_bytes = self.source.size
 

@@ -27,7 +27,8 @@ from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, largest_index
 from ..image.record import STREAM_SIZE
-from ..stream.conversation import Changed, serve
+from ..serving.server import serve_live
+from ..stream.conversation import Changed
 from ..stream.link import Link
 from ..zstd import Zstd
 from .held_disk import HeldDisk
@@ -158,7 +159,7 @@ class SourceDisk(HeldDisk):
 
 
 class CaptureSource:
-    """Answers the controller's questions (``stream.conversation.Source``)."""
+    """Answers the controller's questions (``serving.server.LiveSource``)."""
 
     def __init__(
         self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None, zero_bad_sectors: bool = False
@@ -227,9 +228,6 @@ class CaptureSource:
         capture = self._asked()
         geometry = ImageHeader.unpack(header).geometry
         capture.known = Index.unpack(index, header, geometry) if geometry == self._disk.geometry else None
-
-    def progress(self, report: bytes) -> None:
-        """Nothing: it is the laptop that reports."""
 
     def report(self) -> bytes:
         """How the capture gets on, once a second."""
@@ -303,8 +301,8 @@ class CaptureSource:
         """Bytes that were read of the disk's content."""
         return self._read_before + self._asked().bytes_read
 
-    def check(self, chunk: int) -> None:
-        """What the controller has of a chunk is damaged. Frames are made from the disk each time they are asked for."""
+    def arrived_damaged(self, chunk: int) -> None:
+        """Believe no more that the controller has a chunk. Frames are made from the disk each time they are asked for."""
         self._asked().forgotten.add(chunk)
 
 
@@ -317,7 +315,7 @@ def run_capture(
     def conversation(link: Link) -> None:
         nonlocal sent
         try:
-            serve(link, source)
+            serve_live(link, source)
         finally:
             sent += link.bytes_sent
 

@@ -52,6 +52,7 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
     unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
     rewrite={"type": "bool", "default": False},
     root_digest={"type": "str", "default": ""},
+    mirror={"type": "str", "default": ""},
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
-from ..stream.listener import ControllerGone, Listener
+from ..stream.listener import CONTROLLER, ControllerGone, Listener
 from .job import forget_job, forget_uncollected
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
@@ -58,6 +58,8 @@ class Session:
         """What had to be ended to make room."""
         self._secret = secret
         self._listener: Listener
+        self._link: Link
+        """The newest one: a conversation may attend to several."""
         self._last_heard: float | None = None
         self.links_made = 0
 
@@ -72,7 +74,8 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        self._listener = Listener(self._address, self._run.port, self._secret, longest_silence(self._link_timeout))
+        secrets = {CONTROLLER: self._secret}
+        self._listener = Listener(self._address, self._run.port, secrets, longest_silence(self._link_timeout))
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -87,14 +90,14 @@ class Session:
         try:
             conversation(link)
         except LinkError:
-            self._last_heard = link.last_heard
-            link.close()
+            self._last_heard = self._link.last_heard
+            self._link.close()
             return False
         except PeerEnded:
-            link.close()
+            self._link.close()
             raise
         except BaseException as error:
-            link.end(str(error) or type(error).__name__)
+            self._link.end(str(error) or type(error).__name__)
             raise
         return True
 
@@ -106,6 +109,7 @@ class Session:
         """The controller's newest link; raises ControllerGone when none comes within the link timeout since it was last heard."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
         link = self._listener.next_link(max(1.0, self._link_timeout - silent))
+        self._link = link
         self.links_made += 1
         self.publish(CONNECTED)
         return link
@@ -113,7 +117,7 @@ class Session:
     @property
     def link_waits(self) -> bool:
         """Whether :meth:`next_link` would return at once."""
-        return self._listener.link_waits
+        return self._listener.link_waits()
 
     @property
     def patience(self) -> float:

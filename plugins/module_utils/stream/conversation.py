@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What two ends say to one another. The sink asks, the source answers; which of them is the laptop does not matter.
+"""What two ends say to one another. The sink asks, the source answers (``serving.server``); which of them is the laptop does not matter.
 
 sink   -> DESCRIBE                        source -> HEADER INDEX ... INDEX(empty)
 sink   -> HEADER INDEX ... INDEX(empty)   what the sink has of an older image; not answered
@@ -16,11 +16,8 @@ A broken link is made again and the sink asks for what it still lacks: nobody ha
 
 from __future__ import annotations
 
-import contextlib
 import struct
-import threading
-from collections import deque
-from typing import Callable, Generator, Iterable, Iterator, NoReturn, Protocol, TypeVar
+from typing import Callable, Iterable, NoReturn, Protocol, TypeVar
 
 from ..errors import ImagingError
 from .link import INDEX_PIECE, Kind, Link, LinkError, Message
@@ -31,12 +28,6 @@ CHUNK = struct.Struct("<I")
 MOST_WANTS = 64
 """How many of its requests a sink has under way. More would only wait in the source's memory."""
 
-MOST_WAITING = 4 << 20
-"""Bytes of messages that a source keeps until it comes to them; from then on the other end has to wait. Sixty-four requests take less."""
-
-MESSAGE_OVERHEAD = 256
-"""Bytes that a message takes beside its payload, roughly."""
-
 
 class PeerEnded(ImagingError):
     """The other end gave up and said why."""
@@ -44,152 +35,6 @@ class PeerEnded(ImagingError):
 
 class Changed(LinkError):
     """What a source said of itself no longer holds. Whoever does not expect that makes a new link, as after any other message out of turn."""
-
-
-class Source(Protocol):
-    """The end that has the content."""
-
-    @property
-    def chunk_count(self) -> int:
-        """How many chunks there are to be asked for."""
-
-    @property
-    def largest_known(self) -> int:
-        """Bytes that the index may have which :meth:`known` hears; 0 where nothing is to be heard."""
-
-    def header(self) -> bytes:
-        """The packed image header."""
-
-    def index(self) -> bytes:
-        """The packed index; empty when it comes into being only with the records."""
-
-    def known(self, header: bytes, index: bytes) -> None:
-        """Hear what the sink has already: packed header and index of an older image."""
-
-    def progress(self, report: bytes) -> None:
-        """Hear how the sink gets on; called from a thread of its own."""
-
-    def report(self) -> bytes:
-        """What the sink is to hear of how this end gets on; empty when nothing is due."""
-
-    def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview | None], None, None]:
-        """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has.
-
-        Raises Changed.
-        """
-
-    def conclude(self) -> Iterator[bytes]:
-        """Make sure of what was served, before the sink hears that it was all; yields reports meanwhile. Raises Changed."""
-
-    def check(self, chunk: int) -> None:
-        """Raise ImagingError when the source's own copy of a chunk's frame is damaged."""
-
-
-class _Inbox:
-    """Reads a link in a thread of its own, so that a source hears its sink while it sends. Reports of progress are passed on at once.
-
-    What the source has not come to yet is kept, up to ``MOST_WAITING`` bytes; then the link is not read any further.
-    """
-
-    def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
-        self._link = link
-        self._heard = heard
-        self._error: ImagingError | None = None
-        self._end: Message | None = None
-        self._messages: deque[Message | ImagingError] = deque()
-        self._waiting = 0
-        self._changed = threading.Condition()
-        threading.Thread(target=self._read, name="inbox", daemon=True).start()
-
-    def _read(self) -> None:
-        try:
-            while True:
-                message = self._link.receive()
-                if message.kind == Kind.PROGRESS:
-                    self._heard(message.payload)
-                    continue
-                if message.kind == Kind.END:
-                    self._end = message
-                    self._link.close()  # wakes whoever is blocked in sending
-                self._put(message, len(message.payload) + MESSAGE_OVERHEAD)
-                if message.kind in (Kind.END, Kind.DONE):
-                    return
-        except LinkError as error:
-            self._put(error)
-        except ImagingError as error:
-            self._error = error
-            self._link.close()
-            self._put(error)
-
-    def _put(self, message: Message | ImagingError, size: int = 0) -> None:
-        with self._changed:
-            while size and self._waiting and self._waiting + size > MOST_WAITING and not self._link.closed:
-                self._changed.wait(1.0)
-            self._messages.append(message)
-            self._waiting += size
-            self._changed.notify_all()
-
-    def next(self) -> Message:
-        with self._changed:
-            while not self._messages:
-                self._changed.wait()
-            message = self._messages.popleft()
-            if isinstance(message, ImagingError):
-                raise message
-            self._waiting -= len(message.payload) + MESSAGE_OVERHEAD
-            self._changed.notify_all()
-        return message
-
-    def raise_if_ended(self) -> None:
-        """Raise PeerEnded when the sink gave up, or what is wrong with its reports, without waiting for a message."""
-        if self._error is not None:
-            raise self._error
-        if self._end is not None:
-            raise_end(self._end)
-
-
-def serve(link: Link, source: Source) -> None:
-    """The source's part, until the sink is done; raises LinkError, PeerEnded, and whatever the source raises."""
-    inbox = _Inbox(link, source.progress)
-    while True:
-        message = inbox.next()
-        if message.kind == Kind.DESCRIBE:
-            describe(link, source.header(), source.index())
-        elif message.kind == Kind.HEADER:
-            source.known(message.payload, _index_pieces(inbox.next, source.largest_known))
-        elif message.kind == Kind.WANT:
-            try:
-                _serve_records(link, inbox, source, message.payload)
-            except Changed:
-                link.send(Kind.CHANGED)
-        elif message.kind == Kind.DAMAGED:
-            source.check(_unpack_damaged(message.payload, source.chunk_count))
-        elif message.kind == Kind.DONE:
-            link.send(Kind.DONE)
-            return
-        else:
-            raise_end(message)
-
-
-def _serve_records(link: Link, inbox: _Inbox, source: Source, payload: bytes) -> None:
-    for start, end in _unpack_want(payload, source.chunk_count):
-        with contextlib.closing(source.records(start, end)) as records:
-            for header, frame in records:
-                try:
-                    report = source.report()
-                    if report:
-                        tell_progress(link, report)
-                    link.send(*((Kind.KEPT, header) if frame is None else (Kind.RECORD, header, frame)))
-                except LinkError:
-                    inbox.raise_if_ended()
-                    raise
-    for report in source.conclude():
-        try:
-            tell_progress(link, report)
-        except LinkError:
-            inbox.raise_if_ended()
-            raise
-    link.send(Kind.SERVED)
 
 
 def describe(link: Link, header: bytes, index: bytes) -> None:
@@ -209,10 +54,11 @@ def ask_header(link: Link) -> bytes:
 
 def receive_index(link: Link, most: int) -> bytes:
     """The source's packed index, empty when there is none yet; raises ImagingError when it has more than ``most`` bytes."""
-    return _index_pieces(link.receive, most)
+    return join_index(link.receive, most)
 
 
-def _index_pieces(receive: Callable[[], Message], most: int) -> bytes:
+def join_index(receive: Callable[[], Message], most: int) -> bytes:
+    """The packed index whose pieces ``receive`` returns one after the other; raises ImagingError when it has more than ``most`` bytes."""
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -306,7 +152,7 @@ def raise_end(message: Message) -> NoReturn:
     raise LinkError(f"The other end said {message.kind.name} out of turn.")
 
 
-def _unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
+def unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
     """Ranges in ascending order of a disk with so many chunks; raises ImagingError."""
     if len(payload) % RANGE.size:
         raise ImagingError("The other end asked for chunks in a form that can't be read.")
@@ -321,7 +167,8 @@ def _unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _unpack_damaged(payload: bytes, chunks: int) -> int:
+def unpack_damaged(payload: bytes, chunks: int) -> int:
+    """The chunk that a DAMAGED names, of a disk with so many; raises ImagingError."""
     chunk: int = CHUNK.unpack(payload)[0] if len(payload) == CHUNK.size else chunks
     if chunk >= chunks:
         raise ImagingError("The other end asked for chunks again that the disk does not have.")

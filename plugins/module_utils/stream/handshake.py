@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import time
+from typing import Mapping
 
 from .link import Channel, Keys, LinkError, receive_exactly
 
@@ -82,8 +83,11 @@ def connect_handshake(channel: Channel, secret: bytes) -> Keys:
     return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
 
 
-def accept_handshake(channel: Channel, secret: bytes) -> Keys:
-    """The listening side's part; raises LinkError when whoever connected does not prove in time that it knows the secret."""
+def accept_handshake(channel: Channel, secrets: Mapping[str, bytes]) -> tuple[str, Keys]:
+    """The listening side's part: the role of whoever connected, by the secret that it knows, and the keys of the link.
+
+    Raises LinkError when it does not prove in time that it knows one of them.
+    """
     limited = _Deadline(channel)
     hello = _receive(limited, len(MAGIC) + NONCE_SIZE)
     if hello[: len(MAGIC)] != MAGIC:
@@ -91,7 +95,14 @@ def accept_handshake(channel: Channel, secret: bytes) -> Keys:
     mine = os.urandom(NONCE_SIZE)
     _send(limited, mine)
     nonces = hello[len(MAGIC) :] + mine
-    if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"connecting side", nonces)):
+    proof = _receive(limited, SECRET_SIZE)
+    proven = [
+        role
+        for role, secret in secrets.items()
+        if hmac.compare_digest(proof, _derive(secret, b"connecting side", nonces))
+    ]
+    if not proven:
         raise LinkError("Somebody connected who does not know the secret of this run.")
+    secret = secrets[proven[0]]
     _send(limited, _derive(secret, b"listening side", nonces))
-    return Keys(_derive(secret, b"to connector", nonces), _derive(secret, b"to listener", nonces))
+    return proven[0], Keys(_derive(secret, b"to connector", nonces), _derive(secret, b"to listener", nonces))

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import queue
+import itertools
 import socket
 import threading
 from collections import deque
+from typing import Mapping
 
 from ..errors import ImagingError
 from .handshake import accept_handshake
@@ -18,6 +18,9 @@ from .link import Link, LinkError, TcpChannel
 
 LOOPBACK = "127.0.0.1"
 """Where to listen for those alone who are on this machine, or come through its sshd."""
+
+CONTROLLER = "controller"
+"""The role of whoever has the secret of the ticket."""
 
 HANDSHAKES = 64
 """How many unproven connections are kept at a time. When one more comes, the oldest goes: the one who can prove needs only moments."""
@@ -28,14 +31,17 @@ class ControllerGone(ImagingError):
 
 
 class Listener:
-    """Accepts connections, shakes hands with all of them side by side, and hands out the links that proved themselves."""
+    """Accepts connections, shakes hands with all of them side by side, and hands out the links that proved themselves.
 
-    def __init__(self, address: str, port: int, secret: bytes, silence: float | None = None) -> None:
+    Whoever connects has a role, and for each role there is one link: a new one of the same role closes those before.
+    """
+
+    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], silence: float | None = None) -> None:
         """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
 
-        ``silence``: seconds without a byte after which its links count as broken.
+        ``secrets`` are the roles, and what each has to know. ``silence``: seconds without a byte after which links count as broken.
         """
-        self._secret = secret
+        self._secrets = secrets
         self._silence = silence
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
@@ -43,16 +49,21 @@ class Listener:
             self._socket = socket.create_server((address, port), family=family, backlog=128, dualstack_ipv6=both)
         except OSError as error:
             raise ImagingError(_why_not_listening(port, error)) from error
-        self._links: queue.Queue[Link] = queue.Queue()
+        self._waiting: dict[str, Link] = {}
+        """The newest link of each role that nobody has taken yet."""
+        self._taken: dict[str, Link] = {}
+        self._newest: dict[str, int] = {}
+        """Of each role the number of the last connection that proved itself."""
         self._unproven: deque[TcpChannel] = deque()
-        self._lock = threading.Lock()
-        self._current: Link | None = None
+        self._changed = threading.Condition()
         self._closed = False
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._accept, name="listener", daemon=True).start()
 
     def _accept(self) -> None:
-        while not self._closed:
+        for number in itertools.count():
+            if self._closed:
+                return
             try:
                 connection, _address = self._socket.accept()
                 channel = TcpChannel(connection)
@@ -60,59 +71,59 @@ class Listener:
                 if self._closed or error.errno in (errno.EBADF, errno.EINVAL):
                     return
                 continue  # the peer went away between connecting and being accepted
-            self._admit(channel)
+            self._admit(channel, number)
 
-    def _admit(self, channel: TcpChannel) -> None:
-        with self._lock:
+    def _admit(self, channel: TcpChannel, number: int) -> None:
+        with self._changed:
             self._unproven.append(channel)
             oldest = self._unproven.popleft() if len(self._unproven) > HANDSHAKES else None
         if oldest is not None:
             oldest.close()
         try:
-            threading.Thread(target=self._shake_hands, args=(channel,), name="handshake", daemon=True).start()
+            threading.Thread(target=self._shake_hands, args=(channel, number), name="handshake", daemon=True).start()
         except RuntimeError:  # no more threads just now
             self._dismiss(channel)
 
     def _dismiss(self, channel: TcpChannel) -> None:
-        with self._lock:
+        with self._changed:
             if channel in self._unproven:
                 self._unproven.remove(channel)
         channel.close()
 
-    def _shake_hands(self, channel: TcpChannel) -> None:
+    def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
-            keys = accept_handshake(channel, self._secret)
+            role, keys = accept_handshake(channel, self._secrets)
         except LinkError:
             self._dismiss(channel)
             return
-        with self._lock:
+        with self._changed:
             if channel not in self._unproven:
                 return
             self._unproven.remove(channel)
-            superseded = [self._current] if self._current is not None else []
-            with contextlib.suppress(queue.Empty):
-                while True:  # nobody has taken them yet, and only the newest counts
-                    superseded.append(self._links.get_nowait())
-            self._links.put(Link(channel, keys, self._silence))
+            if number < self._newest.get(role, 0):  # one that came later was quicker
+                channel.close()
+                return
+            self._newest[role] = number
+            superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
+            self._waiting[role] = Link(channel, keys, self._silence)
+            self._changed.notify_all()
         for link in superseded:
             link.close()
 
-    def next_link(self, timeout: float) -> Link:
-        """The newest link to the controller, which closes the ones before; raises ControllerGone after ``timeout`` seconds without one."""
-        try:
-            link = self._links.get(timeout=timeout)
-        except queue.Empty:
-            raise ControllerGone(
-                f"No controller connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
-            ) from None
-        with self._lock:
-            self._current = link
+    def next_link(self, timeout: float, role: str = CONTROLLER) -> Link:
+        """The newest link of a role; raises ControllerGone after ``timeout`` seconds without one that was not handed out yet."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: role in self._waiting, timeout):
+                raise ControllerGone(
+                    f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
+                )
+            link = self._taken[role] = self._waiting.pop(role)
         return link
 
-    @property
-    def link_waits(self) -> bool:
-        """Whether a link has been made that :meth:`next_link` would hand out at once."""
-        return not self._links.empty()
+    def link_waits(self, role: str = CONTROLLER) -> bool:
+        """Whether a link of a role has been made that :meth:`next_link` would hand out at once."""
+        with self._changed:
+            return role in self._waiting
 
     def close(self) -> None:
         """Stop listening and drop whoever has not proved anything."""
@@ -122,13 +133,15 @@ class Listener:
         except OSError:
             pass
         self._socket.close()
-        with self._lock:
+        with self._changed:
             unproven = list(self._unproven)
             self._unproven.clear()
+            waiting = list(self._waiting.values())
+            self._waiting.clear()
         for channel in unproven:
             channel.close()
-        while not self._links.empty():
-            self._links.get().close()
+        for link in waiting:
+            link.close()
 
 
 def _why_not_listening(port: int, error: OSError) -> str:

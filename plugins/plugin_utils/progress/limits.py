@@ -20,12 +20,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch imp
 SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"
 NETWORK = "network"
+MIRROR = "mirror"
 CONTROLLER_CPU = "controller cpu"
 STORE = "store disk"
 TARGET_WRITE = "target disk write"
 TARGET_READ = "target disk read"
 TARGET_CPU = "target cpu (decompression, hashing)"
-LIMITS = (SOURCE_READ, LAPTOP_CPU, NETWORK, CONTROLLER_CPU, STORE, TARGET_WRITE, TARGET_READ, TARGET_CPU)
+LIMITS = (SOURCE_READ, LAPTOP_CPU, NETWORK, MIRROR, CONTROLLER_CPU, STORE, TARGET_WRITE, TARGET_READ, TARGET_CPU)
 
 GIGABIT = 117_000_000
 """Bytes of TCP payload that a second of gigabit Ethernet takes at the most.
@@ -89,6 +90,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     else:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
+        busy[MIRROR] = blocked("fetch")
         busy[TARGET_CPU] = max(spent(CPU, "hash", "decompress", "compare") / (seconds * after.workers), processors)
         busy[TARGET_WRITE] = spent(BUSY, "write", "zero", "flush") / seconds
         busy[TARGET_READ] = spent(BUSY, "read") / seconds
@@ -154,6 +156,10 @@ def _network(busy: Shares, around: Circumstances) -> str:
     return said
 
 
+def _mirror(busy: Shares, around: Circumstances) -> str:
+    return "the mirror, or the network to it, gives no more; a faster one would help, or none (imaging_mirror) where the controller is faster"
+
+
 def _source_read(busy: Shares, around: Circumstances) -> str:
     return f"it gives {around.disk_rate / 1e6:.0f} MB/s; neither a faster network nor another zstd level would make this capture faster"
 
@@ -202,6 +208,7 @@ ADVICE = {
     SOURCE_READ: _source_read,
     LAPTOP_CPU: _laptop_cpu,
     NETWORK: _network,
+    MIRROR: _mirror,
     CONTROLLER_CPU: _controller_cpu,
     STORE: _store,
     TARGET_WRITE: _target_write,

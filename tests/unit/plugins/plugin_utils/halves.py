@@ -23,19 +23,21 @@ from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureSource
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreRequest, RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
@@ -52,9 +54,8 @@ USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE)
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 SECRET = os.urandom(32)
-PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
-
 NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
+PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
 
 Spoil = Callable[[int, bytes], bytes]
 """What the man in the middle does with the bytes at a position of the stream; an empty answer cuts the link."""
@@ -239,7 +240,8 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
-    conversation = options.pop("conversation", lambda link: serve(link, source))
+    meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+    conversation = options.pop("conversation", lambda link: serve(link, source, meter.hear))
     run = options.pop("run", no_programs)
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 
@@ -257,9 +259,10 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
             with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
                 session.converse(sink.converse)
                 result = sink.result()
-                return dict(asdict(result), end=partial(check_end, sink, request, result))
+                end = partial(check_end, sink, request, result)
+                return dict(asdict(result), end=end, warnings=sink.outcome.warnings)
 
-    result, ends = laptop.run(work, conversation, lambda: source.meter.mark, **spoil)
+    result, ends = laptop.run(work, conversation, lambda: meter.mark, **spoil)
     return dict(result, sent=ends.sent), ends
 
 
@@ -281,7 +284,7 @@ def capture(
         def conversation(link: Link) -> None:
             nonlocal sent
             try:
-                serve(link, source)
+                serve_live(link, source)
             finally:
                 sent += link.bytes_sent
 

@@ -30,7 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import Captured, Examined
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import Probed
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import Restored
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored
 from ansible_collections.fleet.imaging.plugins.modules import disk_info
 from ansible_collections.fleet.imaging.plugins.modules.disk_release import Released
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import (

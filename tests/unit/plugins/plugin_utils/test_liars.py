@@ -22,14 +22,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import HEAD as INDEX_HEAD
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import FIELDS
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, noise
 
@@ -215,7 +215,7 @@ def test_a_laptop_that_lies_makes_a_whole_image_or_none(
 ) -> None:
     chance = random.Random(number)
     lies = moments(chance, number)
-    monkeypatch.setattr(halves, "serve", lambda link, source: serve(Liar(link, chance, lies), source))  # type: ignore[arg-type]
+    monkeypatch.setattr(halves, "serve_live", lambda link, source: serve_live(Liar(link, chance, lies), source))  # type: ignore[arg-type]
     with halves.made_laptop(tmp_path) as laptop:
         try:
             result, _ends = halves.capture(laptop)

@@ -125,3 +125,32 @@ def test_a_problem_is_never_an_exception_of_another_kind() -> None:
                 read_settings({name: odd})
             except ImagingError:  # pragma: no cover
                 pytest.fail(name)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://10.0.0.5/images", "https://mirror.lab:8443/a/b/", "http://[fe80::1]:8080/x%20y"]
+)
+def test_a_mirror_is_the_url_of_a_folder(url: str) -> None:
+    assert value(mirror=url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mirror.lab/images",
+        "ftp://mirror.lab/images",
+        "file:///images",
+        "http:///images",
+        "http://user:secret@mirror.lab/images",
+        "http://mirror.lab/a?b=c",
+        "http://mirror.lab/a#b",
+        "http://mirror.lab:99999/a",
+        "http://mirror.lab/a b",
+        "http://[fe80/a",
+        "http://mirror.lab/\u00fc",
+        7,
+        ["http://mirror.lab"],
+    ],
+)
+def test_what_is_no_such_url_is_refused(url: Any) -> None:
+    assert "expected http://HOST/FOLDER" in problem(mirror=url)

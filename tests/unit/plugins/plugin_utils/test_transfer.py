@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -17,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_restore import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header, serve
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
@@ -292,7 +294,7 @@ def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -
 
     def work(session: Session) -> dict[str, Any]:
         try:
-            session.converse(lambda link: serve(link, SimpleNamespace(progress=bytes)))
+            session.converse(lambda link: serve(link, SimpleNamespace()))
         except ImagingError as error:
             outcome.append(str(error))
         return {}
@@ -400,6 +402,32 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
     link_to(module.wait_for_port()).end("the controller gives up")
     module.collect(3)
     assert outcome == ["the controller gives up"]
+
+
+def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
+    session = Session("attended", str(laptop.disk), SECRET, ("", 0), 3.0, RunFolder(str(tmp_path / "run2")))
+
+    def conversation(link: Link) -> None:
+        attendance = session.attend(link)
+        deadline = time.monotonic() + 10
+        while attendance.link is link and time.monotonic() < deadline:
+            attendance.check()
+            time.sleep(0.02)
+        raise ImagingError("the disk is gone")
+
+    def work() -> dict[str, Any]:
+        with session, contextlib.suppress(ImagingError):
+            session.converse(conversation)
+        return {}
+
+    module = StartedModule(work, lambda: session._listener.port)
+    first = link_to(module.wait_for_port())
+    time.sleep(0.2)
+    first.close()
+    second = link_to(module.wait_for_port())
+    assert second.receive().payload == b"the disk is gone"
+    second.close()
+    module.collect(3)
 
 
 def test_stopwatches_add_up_over_threads() -> None:

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, largest_index
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import (
     BadImage,
@@ -26,6 +27,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
     HEADER_MAGIC,
+    INDEX_MAGIC,
     SEEK_TABLE_MAGIC,
     SKIPPABLE,
 )
@@ -265,6 +267,41 @@ def test_a_file_that_only_says_that_it_is_large_takes_no_memory(tmp_path: object
         with pytest.raises(BadImage):
             ImageReader(FileSource(path))
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_a_stranger_only_an_image_like_the_wanted_one_is_read(tmp_path: object, image: str) -> None:
+    wanted = ImageReader(FileSource(image)).index
+    assert ImageReader(FileSource(image), like=wanted).root_digest == wanted.root_digest()
+    other = os.path.join(str(tmp_path), "other.img.zst")
+    make_image(other, bytes(DISK) + bytes(CHUNK), USED)
+    with pytest.raises(BadImage, match="another disk"):
+        ImageReader(FileSource(other), like=wanted)
+
+
+def test_of_a_stranger_no_index_is_read_that_is_much_larger_than_the_wanted_one(tmp_path: object) -> None:
+    path, measures = os.path.join(str(tmp_path), "stranger.img.zst"), geometry(16384 * CHUNK)
+    index_size = 5 << 20
+    assert index_size < largest_index(measures)
+    header = ImageHeader(measures, STREAM, "now").pack()
+    start = SKIPPABLE.pack(HEADER_MAGIC, len(header)) + header
+    entries = [(len(start), 0), *[(1, 0), (1, CHUNK)] * measures.chunk_count, (index_size, 0)]
+    table = b"".join(struct.pack("<II", *each) for each in entries)
+    with open(path, "wb") as file:
+        file.write(start)
+        file.seek(2 * measures.chunk_count, os.SEEK_CUR)
+        file.write(SKIPPABLE.pack(INDEX_MAGIC, index_size - SKIPPABLE.size))
+        file.seek(index_size - SKIPPABLE.size, os.SEEK_CUR)
+        file.write(SKIPPABLE.pack(SEEK_TABLE_MAGIC, len(table) + FOOTER.size) + table)
+        file.write(FOOTER.pack(len(entries), 0, FOOTER_MAGIC))
+    with pytest.raises(ImagingError, match="index"):
+        ImageReader(FileSource(path))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadImage, match=f"has {index_size} bytes, which can't be"):
+            ImageReader(FileSource(path), like=Index(measures))
+        assert tracemalloc.get_traced_memory()[1] < index_size
     finally:
         tracemalloc.stop()
 

@@ -26,9 +26,15 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     LinkError,
     SocketChannel,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import HANDSHAKES, ControllerGone, Listener
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import (
+    CONTROLLER,
+    HANDSHAKES,
+    ControllerGone,
+    Listener,
+)
 
 SECRET = bytes(range(32))
+SECRETS = {CONTROLLER: SECRET}
 
 
 def pair() -> tuple[SocketChannel, SocketChannel]:
@@ -158,7 +164,7 @@ def test_heartbeats_keep_an_idle_link(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listener() -> Listener:
-    return Listener("127.0.0.1", 0, SECRET)
+    return Listener("127.0.0.1", 0, SECRETS)
 
 
 def dial(server: Listener, secret: bytes = SECRET) -> Link:
@@ -176,7 +182,7 @@ def test_of_many_links_only_the_newest_is_kept() -> None:
         time.sleep(0.05)
     assert kept == links[-1:]
     server.next_link(1).close()
-    assert not server.link_waits
+    assert not server.link_waits()
     server.close()
     links[-1].close()
 
@@ -210,7 +216,7 @@ def test_who_does_not_is_told_nothing() -> None:
 
 
 def test_a_listener_without_the_secret_is_not_believed() -> None:
-    impostor = Listener("127.0.0.1", 0, b"y" * 32)
+    impostor = Listener("127.0.0.1", 0, {CONTROLLER: b"y" * 32})
     with pytest.raises(LinkError):
         dial(impostor)
     impostor.close()
@@ -286,10 +292,54 @@ def test_a_new_link_supersedes_the_old_one() -> None:
     server.close()
 
 
+def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_one() -> None:
+    server = listener()
+    go_on = threading.Event()
+
+    class Slow(SocketChannel):
+        """Says hello at once and proves itself later."""
+
+        def sendall(self, data: bytes | memoryview, /) -> None:
+            if len(data) == handshake.SECRET_SIZE:
+                go_on.wait(5)
+            super().sendall(data)
+
+    slow = Slow(socket.create_connection(("127.0.0.1", server.port)))
+    late = threading.Thread(target=lambda: connect_handshake(slow, SECRET))
+    late.start()
+    newer = dial(server)
+    theirs = server.next_link(5)
+    go_on.set()
+    late.join()
+    assert slow.recv_into(memoryview(bytearray(1))) == 0
+    newer.send(Kind.DONE)
+    assert theirs.receive().kind == Kind.DONE
+    server.close()
+
+
+def test_links_of_other_roles_are_kept() -> None:
+    others = b"o" * 32
+    server = Listener("127.0.0.1", 0, {CONTROLLER: SECRET, "other": others})
+    first, other = dial(server), dial(server, others)
+    links = {"controller": server.next_link(5), "other": server.next_link(5, "other")}
+    second = dial(server)
+    with pytest.raises(LinkError):
+        links["controller"].receive()
+    assert not server.link_waits("other")
+    other.send(Kind.DONE)
+    assert links["other"].receive().kind == Kind.DONE
+    links["other"].send(Kind.DONE)
+    assert other.receive().kind == Kind.DONE
+    assert server.next_link(5) is not links["controller"]
+    for link in (first, other, second):
+        link.close()
+    server.close()
+
+
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
     server = listener()
     with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port"):
-        Listener("127.0.0.1", server.port, SECRET)
+        Listener("127.0.0.1", server.port, SECRETS)
     server.close()
 
 

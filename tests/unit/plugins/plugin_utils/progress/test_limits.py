@@ -12,6 +12,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     CONTROLLER_CPU,
     LAPTOP_CPU,
     LIMITS,
+    MIRROR,
     NETWORK,
     SOURCE_READ,
     STORE,
@@ -74,6 +75,7 @@ RESTORES: list[tuple[str, Usage]] = [
     ),
     (TARGET_WRITE, usage(10, {"receive": (0.5, 0.2), "decompress": (2, 2), "write": (9.8, 0.2)}, {"send": (9.9, 0.2)})),
     (TARGET_WRITE, usage(10, {"flush": (9.9, 0.0)}, {})),
+    (MIRROR, usage(10, {"fetch": (9.2, 0.4), "receive": (0.2, 0.1), "decompress": (2, 2), "write": (2, 0.1)}, {})),
     (
         TARGET_CPU,
         usage(

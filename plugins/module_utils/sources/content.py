@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single places of an image that the controller has."""
+"""Reads single places of an image whose records lie elsewhere."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..image.record import ZERO, RecordHeader, largest_frame
-from ..stream.conversation import expect, receive_record, want
-from ..stream.link import Kind, Link
 from ..zstd import Zstd
+from .router import Router
 
 
-class Fetched:
+class ImageContent:
     """The content of an image, chunk by chunk as it is needed; each is kept."""
 
-    def __init__(self, link: Link, header: ImageHeader, index: Index, zstd: Zstd) -> None:
-        self._link = link
+    def __init__(self, router: Router, header: ImageHeader, index: Index, zstd: Zstd) -> None:
+        self._router = router
         self._header = header
         self._index = index
         self._codec = zstd.codec()
@@ -28,7 +27,7 @@ class Fetched:
         self._chunks: dict[int, memoryview] = {}
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``, fewer at the disk's end; what is not used is zeros. Raises DamagedFrame, LinkError, PeerEnded."""
+        """``length`` bytes at ``offset``, fewer at the disk's end; what is not used is zeros. Raises what the router's last source raises."""
         geometry = self._header.geometry
         end = min(offset + length, geometry.disk_size)
         pieces = []
@@ -42,18 +41,33 @@ class Fetched:
             content = memoryview(bytearray(self._header.geometry.length(chunk)))
             row = self._index.find(chunk)
             if row is not None and not row.flags & ZERO:
-                self._fetch(chunk, content)
+                while not self._fetch(chunk, content):
+                    pass
             self._chunks[chunk] = content
         return self._chunks[chunk]
 
-    def _fetch(self, chunk: int, content: memoryview) -> None:
-        def unpack(payload: bytes) -> RecordHeader:
-            return RecordHeader.unpack(payload, self._header.geometry, self._header.stream)
-
-        want(self._link, [(chunk, chunk + 1)])
+    def _fetch(self, chunk: int, content: memoryview) -> bool:
+        """Whether the source that was asked has sent what the index promises."""
         room = memoryview(bytearray(largest_frame(len(content))))
-        record = receive_record(self._link, unpack, room)
+        record = self._record(chunk, room)
+        if record is None and self._router.take_lost():
+            return False
         if record is None or record.chunk != chunk:
             raise ImagingError(f"The controller did not send chunk {chunk}, which the image has. Run again.")
-        decode(self._index, record, room[: record.frame_size], self._codec, content, self._watch)
-        expect(self._link, Kind.SERVED)
+        try:
+            decode(self._index, record, room[: record.frame_size], self._codec, content, self._watch)
+        except ImagingError as error:
+            self._router.reject(chunk, error)
+            self._router.take_lost()
+            return False
+        return True
+
+    def _record(self, chunk: int, room: memoryview) -> RecordHeader | None:
+        found: RecordHeader | None = None
+        self._router.request([chunk])
+        while self._router.under_way:
+            header = self._router.receive(room)
+            if header is not None and found is not None:
+                raise ImagingError(f"The controller sent chunk {header.chunk}, which was not asked for. Run again.")
+            found = header or found
+        return found

@@ -1,0 +1,349 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The phases of a restore and of a comparison, in their order.
+
+Each is an object: its fields are what it may find, and what its ``run`` returns is what comes next.
+
+    Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack    restore
+                                  -> Compare                          comparison (check mode)
+
+Describe, Prepare and Write ask the controller; when the link breaks they raise LinkError, and are run again over the next link. The others
+only listen to it, over as many links as it makes. All of them raise PeerEnded, ControllerGone, DiskError and ImagingError, which end the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Callable, ContextManager
+
+from ..disk.kernel_partitions import compare_with_kernel, have_table_read
+from ..engine.another_size import own_chunks
+from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
+from ..engine.status import FLUSHING, VERIFYING, ZEROING
+from ..errors import ImagingError
+from ..image.header import ImageHeader
+from ..image.index import Index, largest_index
+from ..image.record import RecordHeader
+from ..sources.content import ImageContent
+from ..sources.link import LinkSource
+from ..sources.mirror import HttpImage
+from ..sources.router import Router
+from ..stream.conversation import ask_header, receive_index
+from .restore_job import RestoreJob, bytes_of
+from .restore_plan import DescribedImage, RestorePlan, make_plan
+from .view import Comparison, ExpectedView, comparing, in_words
+
+CHUNKS_PER_REQUEST = 4096
+
+STRETCH = 64
+"""How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
+
+RESTART = "Restart the laptop before anything else uses the disk"
+"""What to do about a kernel that goes by another partition table than the disk has."""
+
+LOOK_PAUSE = 0.2
+"""Seconds for which one who has nothing to write waits before it listens to the controller again."""
+
+
+class Phase(ABC):
+    """One phase of a job."""
+
+    @abstractmethod
+    def run(self, job: RestoreJob) -> Phase | None:
+        """Do it; returns the next phase, None after the last one."""
+
+    def close(self) -> None:  # noqa: B027  # most phases leave nothing running
+        """End what goes on beside, before the disk is let go of."""
+
+
+@dataclass
+class Describe(Phase):
+    """Learn what the image is, and that it is the one that was asked for and fits the disk."""
+
+    def run(self, job: RestoreJob) -> Prepare:
+        job.watches.begin()
+        packed_header = ask_header(job.link)
+        header = ImageHeader.unpack(packed_header)
+        packed_index = receive_index(job.link, largest_index(header.geometry))
+        index = Index.unpack(packed_index, packed_header, header.geometry)
+        found = index.root_digest()
+        if found != job.request.root_digest:
+            raise ImagingError(
+                f"The index that arrived has the root digest {found.hex()} and the image that was asked for has "
+                f"{job.request.root_digest.hex()}. Nothing was written."
+            )
+        job.disk.check_fits(header, index)
+        controller = LinkSource(lambda: job.link, header, job.consequence)
+        mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn)] if job.request.mirror else []
+        router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
+        return Prepare(DescribedImage(header, index, router))
+
+
+@dataclass
+class Prepare(Phase):
+    """Make the plan. On a disk of another size this needs some of the image's content."""
+
+    image: DescribedImage
+
+    def run(self, job: RestoreJob) -> Survey:
+        image, size = self.image, job.disk.raw.size
+        view = ExpectedView(image.header, size)
+        image.router.restart()
+        content = ImageContent(image.router, image.header, image.index, job.zstd)
+        own = own_chunks(image.header, image.index, size, content.read)
+        plan = make_plan(image, own, view, job.disk, job.request, job.zstd, job.watches)
+        job.plan = plan
+        return Survey(plan)
+
+
+@dataclass
+class Survey(Phase):
+    """Look at the chunks that hold the guards, while nothing is changed yet."""
+
+    plan: RestorePlan
+
+    def run(self, job: RestoreJob) -> Write | Compare:
+        plan = self.plan
+        job.disk.raw.flush()  # the page cache must not answer for the medium
+        if job.request.rewrite and job.request.write:
+            plan.look.give_up()
+        else:
+            plan.look.begin(whole=not job.request.write)
+        for chunk in plan.guards.chunks():
+            if plan.look.states[chunk] == EQUAL:
+                plan.guards.keep(chunk)
+        return Write(plan) if job.request.write else Compare(plan)
+
+
+@dataclass
+class Compare(Phase):
+    """Look at everything and write nothing."""
+
+    plan: RestorePlan
+
+    def run(self, job: RestoreJob) -> None:
+        look = self.plan.look
+        job.attend()
+        if not look.finished:
+            look.advance(len(look.states), job.attend)
+        job.outcome.differing = [row.chunk for row in look.rows(WANTED)]
+        job.outcome.compared = True
+        if not job.outcome.differing:
+            with _views(job, self.plan) as wait:
+                _take_views(job, wait(job.attend))
+        self._compare_with_kernel(job)
+        _warn_of_unreadable(job, self.plan)
+
+    @staticmethod
+    def _compare_with_kernel(job: RestoreJob) -> None:
+        """Warn when the kernel goes by another partition table than a disk has that is what it should be: that is no fault of the disk."""
+        outcome, path = job.outcome, job.disk.raw.path
+        if outcome.differs:
+            return
+        try:
+            wrong = compare_with_kernel(job.disk.run, path)
+        except ImagingError as error:
+            outcome.warn(str(error))
+            return
+        if wrong:
+            outcome.warn(
+                f"The kernel of this laptop goes by another partition table than {path} has: {in_words(wrong)}. {RESTART}."
+            )
+
+
+@dataclass
+class Write(Phase):
+    """Fetch and write what differs, while the looking goes on beside; a rotating disk is looked at and written in turns."""
+
+    plan: RestorePlan
+    _looking: threading.Thread | None = None
+    _stop_looking: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, job: RestoreJob) -> Complete:
+        look = self.plan.look
+        self.plan.image.router.restart()
+        look.ask_again()
+        job.attend()
+        if job.disk.disk.rotational:
+            self._fetch(job)
+            while not look.finished:
+                look.advance(STRETCH, job.attend)
+                self._fetch(job)
+        else:
+            self._look_beside()
+            self._fetch(job)
+            self.close()
+        return Complete(self.plan)
+
+    def close(self) -> None:
+        self._stop_looking.set()
+        if self._looking is not None:
+            self._looking.join()
+
+    def _look_beside(self) -> None:
+        """Look in a thread of its own, which goes on whatever becomes of the link."""
+        look = self.plan.look
+        if self._looking is not None:
+            return
+
+        def attend() -> None:
+            if self._stop_looking.is_set():
+                raise ImagingError("The transfer has ended.")
+
+        def run() -> None:
+            try:
+                if not look.finished:
+                    look.advance(len(look.states), attend)
+            except BaseException as error:  # for the thread that writes, which raises it
+                look.fail(error)
+
+        self._looking = threading.Thread(target=run, name="look", daemon=True)
+        self._looking.start()
+
+    def _fetch(self, job: RestoreJob) -> None:
+        """Have everything written that is wanted and, unless the disk rotates, that will be until the look has ended."""
+        look, router = self.plan.look, self.plan.image.router
+
+        def receive(room: memoryview) -> RecordHeader | None:
+            return self._receive(job, room)
+
+        while True:
+            self.plan.engine.write(receive, router.interrupt, look.written, router.reject, lambda: router.stage)
+            look.want_again(router.take_lost())
+            if not look.count(WANTED):
+                break
+            # What came last could not be used, and is asked for elsewhere.
+        row = next(look.rows(REQUESTED), None)
+        if row is not None:
+            raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
+
+    def _receive(self, job: RestoreJob, room: memoryview) -> RecordHeader | None:
+        look, router = self.plan.look, self.plan.image.router
+        while not router.interrupted:
+            last = look.finished or self._looking is None
+            look.want_again(router.take_lost())
+            if router.has_room:
+                self._ask()
+            if router.last_under_way:
+                job.tell()
+            else:
+                job.attend()
+            if router.under_way:
+                header = router.receive(room)
+                if header is not None:
+                    self._check_asked(header.chunk)
+                    return header
+            elif last:
+                return None
+            else:
+                look.wait(LOOK_PAUSE)
+        return None
+
+    def _ask(self) -> None:
+        """Ask for what is known to be wanted."""
+        chunks = self.plan.look.take(CHUNKS_PER_REQUEST)
+        if chunks:
+            self.plan.change.begin()
+            self.plan.image.router.request(chunks)
+
+    def _check_asked(self, chunk: int) -> None:
+        """Raise ImagingError for a record that nobody asked for: what it would overwrite is right, or beyond the end of this disk."""
+        states = self.plan.look.states
+        if chunk >= len(states) or states[chunk] not in (REQUESTED, WRITTEN):
+            raise ImagingError(f"The controller sent chunk {chunk}, which this laptop did not ask for. Run again.")
+
+
+@dataclass
+class Complete(Phase):
+    """Write what needs no sending, and bring everything to the medium, the guards last."""
+
+    plan: RestorePlan
+
+    def run(self, job: RestoreJob) -> ReadBack:
+        plan = self.plan
+        job.attend()
+        if plan.look.count(KNOWN):
+            job.enter(ZEROING, bytes_of(plan, plan.look.rows(KNOWN)))
+            plan.change.begin()
+
+        def written(chunk: int) -> None:
+            plan.look.written(chunk)
+            job.advance(bytes_of(plan, [plan.goal.row(chunk)]))
+
+        plan.engine.write_known(plan.look.rows(KNOWN), written)
+        plan.change.finish_discarding()
+        job.enter(FLUSHING)
+        flushing = job.watches.new()
+        if plan.change.begun:
+            plan.change.make_bootable()
+            for chunk in plan.guards.chunks():
+                if plan.look.states[chunk] == EQUAL:
+                    plan.look.written(chunk)
+        flushing.busy("flush")
+        job.outcome.write_seconds = job.watches.seconds()
+        return ReadBack(plan)
+
+
+@dataclass
+class ReadBack(Phase):
+    """Compare what was written (what was not has been compared before) and what a system sees, and conclude from both."""
+
+    plan: RestorePlan
+
+    def run(self, job: RestoreJob) -> None:
+        with _views(job, self.plan) as wait:  # beside the read-back: each waits for the disk most of the time
+            if self.plan.change.begun and job.request.read_back:
+                self._compare_written(job)
+            if not job.outcome.differing:
+                _take_views(job, wait(job.attend))
+        self._conclude(job)
+        _warn_of_unreadable(job, self.plan)
+
+    def _compare_written(self, job: RestoreJob) -> None:
+        plan, outcome = self.plan, job.outcome
+        job.enter(VERIFYING, bytes_of(plan, plan.look.rows(WRITTEN)))
+        with contextlib.closing(plan.scan.compare(plan.look.rows(WRITTEN))) as results:
+            for row, equal in results:
+                if not equal:
+                    outcome.differing.append(row.chunk)
+                job.advance(plan.goal.bytes_in(row))
+        outcome.compared = True
+
+    def _conclude(self, job: RestoreJob) -> None:
+        """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
+        change, outcome = self.plan.change, job.outcome
+        if outcome.differs:
+            change.make_unbootable()
+            return
+        if change.begun and outcome.compared:
+            change.verified()
+        view = have_table_read(job.disk.run, job.disk.raw, change.begun)
+        outcome.stale = view.stale
+        if view.warning:
+            outcome.warn(view.warning)
+
+
+def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:
+    """Compare what a system sees on a disk that holds its goal, the guards too."""
+    job.disk.raw.flush()  # the page cache must not answer for the medium
+    return comparing(plan.view, job.disk.run, job.disk.raw.path)
+
+
+def _take_views(job: RestoreJob, found: Comparison) -> None:
+    job.outcome.unlike = found.differences
+    if found.doubts:
+        job.outcome.warn(
+            f"Whether a system sees the same on {job.disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
+        )
+
+
+def _warn_of_unreadable(job: RestoreJob, plan: RestorePlan) -> None:
+    if plan.scan.unreadable:
+        job.outcome.warn(
+            f"{plan.scan.unreadable} chunks of {job.disk.raw.path} could not be read when they were looked at, and count as different. "
+            "The disk is probably failing: look at the kernel's log (dmesg) and at smartctl -a."
+        )

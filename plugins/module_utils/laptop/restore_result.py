@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a restore or a comparison returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator, TypedDict
+
+from ..disk_state import VERIFIED
+from ..engine.look import EQUAL, WANTED, WRITTEN
+from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
+from ..sources.mirror import MIRROR
+from ..stream.listener import CONTROLLER
+from .restore_job import RestoreJob, bytes_of
+from .restore_plan import RestorePlan
+
+
+class Diff(TypedDict):
+    """What ``--diff`` shows."""
+
+    before: str
+    after: str
+
+
+class FrameBytes(TypedDict):
+    """How many bytes of frames came from where."""
+
+    controller: int
+    mirror: int
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of a restore or a comparison, for a result. Sizes in bytes; ``status`` is a packed ``engine.status.Status``."""
+
+    changed: bool
+    disk_state: str
+    device: str
+    model: str
+    serial: str
+    wwn: str
+    table: str
+    disk_size: int
+    larger_by: int
+    root_digest: str
+    used_chunks: int
+    used_bytes: int
+    equal_chunks: int
+    written_chunks: int
+    bytes_written: int
+    bytes_discarded: int
+    frame_bytes: FrameBytes
+    differing_chunks: int
+    differing_bytes: int
+    seen_differences: list[str]
+    changes: list[NamedRange]
+    more_changes: int
+    verified: bool
+    past_cache: bool
+    write_seconds: float
+    compare_seconds: float
+    links_made: int
+    workers: int
+    status: str
+    zstd: str
+    diff: Diff
+
+
+def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
+    """The module's result, once the last phase is over."""
+    look, outcome, image, raw = plan.look, job.outcome, plan.image, job.disk.raw
+    begun, seconds = plan.change.begun, job.watches.seconds()
+    writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
+    places = list(_changes(job, plan))
+    changes = name_ranges(places[:MOST_RANGES], image.header.source.get("partitions") or ())
+    more_changes = len(places) - len(changes)
+    verified = not outcome.differs and (outcome.compared or not begun)
+    came = image.router.frame_bytes()
+    return Restored(
+        changed=begun or outcome.differs,
+        disk_state=VERIFIED if verified else plan.change.state,
+        device=raw.path,
+        **job.disk.identity(),
+        table=job.disk.table_id(),
+        disk_size=raw.size,
+        larger_by=raw.size - image.index.geometry.disk_size,
+        root_digest=job.request.root_digest.hex(),
+        used_chunks=len(plan.goal),
+        used_bytes=image.index.used_bytes(),
+        equal_chunks=look.count(EQUAL),
+        written_chunks=look.count(WRITTEN),
+        bytes_written=plan.engine.bytes_written,
+        bytes_discarded=plan.change.bytes_discarded,
+        frame_bytes=FrameBytes(controller=came[CONTROLLER], mirror=came.get(MIRROR, 0)),
+        differing_chunks=len(outcome.differing),
+        differing_bytes=bytes_of(plan, map(plan.goal.row, outcome.differing)),
+        seen_differences=outcome.unlike,
+        changes=changes,
+        more_changes=more_changes,
+        verified=verified,
+        past_cache=raw.past_cache,
+        write_seconds=round(writing, 3),
+        compare_seconds=round(seconds - writing, 3) if outcome.compared or not begun else 0.0,
+        links_made=job.links_made,
+        workers=plan.engine.workers,
+        status=job.status(plan).pack().decode(),
+        zstd=job.zstd.name,
+        diff=_diff(job, plan, changes, more_changes),
+    )
+
+
+def _diff(job: RestoreJob, plan: RestorePlan, changes: list[NamedRange], more: int) -> Diff:
+    chunks = [row.chunk for row in plan.look.rows(WRITTEN)] if job.request.write else job.outcome.differing
+    size = bytes_of(plan, map(plan.goal.row, chunks))
+    lines = [f"{len(chunks)} of {len(plan.goal)} chunks ({size} used bytes) differ"]
+    lines += [describe_range(place) for place in changes]
+    lines += [f"and {more} more ranges"] if more else []
+    lines += job.outcome.unlike
+    return Diff(before="\n".join(lines) + "\n", after=f"0 of {len(plan.goal)} chunks (0 used bytes) differ\n")
+
+
+def _changes(job: RestoreJob, plan: RestorePlan) -> Iterator[tuple[int, int]]:
+    """The byte ranges of the disk that were written or, in a comparison, would be."""
+    geometry = plan.goal.geometry
+    rows = plan.look.rows(WRITTEN if job.request.write else WANTED)
+    yield from merge(
+        (geometry.offset(row.chunk), geometry.offset(row.chunk) + geometry.length(row.chunk)) for row in rows
+    )

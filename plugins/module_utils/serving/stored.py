@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stored image as something to serve."""
+
+from __future__ import annotations
+
+from typing import Generator
+
+from ..engine.stopwatch import Stopwatches
+from ..image.reader import ImageReader
+
+
+class StoredSource:
+    """Answers a sink's questions from an image (``serving.server.Source``)."""
+
+    def __init__(self, image: ImageReader) -> None:
+        self._image = image
+        self.watches = Stopwatches()
+        """The times of reading and sending."""
+        self._watch = self.watches.new()
+        self.frames_sent = 0
+        """Bytes."""
+        self.described = False
+        """Whether the sink has the index, without which it writes nothing."""
+
+    @property
+    def chunk_count(self) -> int:
+        """Of the whole image."""
+        return self._image.header.geometry.chunk_count
+
+    def header(self) -> bytes:
+        """The header as the image has it."""
+        return self._image.packed_header
+
+    def index(self) -> bytes:
+        """The index as the image has it."""
+        self.described = True
+        return self._image.packed_index
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
+        """The records of the used chunks in [start, end), as the image has them."""
+        watch = self._watch
+        watch.restart()
+        for row in self._image.index.rows_between(start, end):
+            record = self._image.record(row)
+            watch.busy("read store")
+            yield record.header.pack(), record.frame
+            self.frames_sent += len(record.frame)
+            watch.busy("send")
+
+    def arrived_damaged(self, chunk: int) -> None:
+        """Raise BadImage when the image's own copy of a chunk is damaged."""
+        row = self._image.index.find(chunk)
+        if row is not None:
+            self._image.check_frame(self._image.record(row))

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The other end of a link as a source of chunks."""
+
+from __future__ import annotations
+
+from typing import Callable, NoReturn, Sequence
+
+from ..engine.places import merge
+from ..engine.restore import DamagedFrame
+from ..errors import ImagingError
+from ..image.header import ImageHeader
+from ..image.record import RecordHeader
+from ..stream.conversation import MOST_WANTS, damaged, receive_record, want
+from ..stream.link import Link, LinkError
+from ..stream.listener import CONTROLLER
+
+DAMAGED_LIMIT = 3
+"""How often the same chunk may arrive damaged before a broken link is no longer believed."""
+
+
+class LinkSource:
+    """The image that the controller serves (``sources.base.LastSource``). All methods but :meth:`has` raise LinkError, PeerEnded."""
+
+    name = CONTROLLER
+    stage = "receive"
+    most_requests = MOST_WANTS
+
+    def __init__(self, newest: Callable[[], Link], header: ImageHeader, consequence: Callable[[], str]) -> None:
+        """``newest`` gives the newest link, ``consequence`` says what it means for the disk when the transfer ends now."""
+        self._newest = newest
+        self._header = header
+        self._consequence = consequence
+        self._link: Link | None = None
+        """The one on which was asked last."""
+        self._damaged: dict[int, int] = {}
+
+    def has(self, chunk: int) -> bool:
+        """It has everything."""
+        return True
+
+    def request(self, chunks: Sequence[int]) -> None:
+        """Ask for records, and over a new link say first what arrived damaged over the ones before."""
+        link = self._newest()
+        if link is not self._link:
+            for chunk in self._damaged:
+                damaged(link, chunk)
+            self._link = link
+        want(link, merge((chunk, chunk + 1) for chunk in chunks))
+
+    def receive(self, room: memoryview) -> RecordHeader | None:
+        """The next record, as the other end sends it."""
+        return receive_record(self._link or self._newest(), self._unpack, room)
+
+    def _unpack(self, payload: bytes) -> RecordHeader:
+        return RecordHeader.unpack(payload, self._header.geometry, self._header.stream)
+
+    def close(self) -> None:
+        """Close the link on which was asked: what was asked for would still arrive on it."""
+        if self._link is not None:
+            self._link.close()
+
+    def reject(self, chunk: int, error: ImagingError) -> NoReturn:
+        """Break the link over which a damaged frame came; a chunk that is damaged again and again ends the transfer, and so does any lie."""
+        if not isinstance(error, DamagedFrame):
+            raise error
+        self.close()
+        times = self._damaged[chunk] = self._damaged.get(chunk, 0) + 1
+        if times >= DAMAGED_LIMIT:
+            raise ImagingError(
+                f"The frame of chunk {chunk} arrived damaged {times} times: something between the image and this laptop changes data "
+                f"(network hardware, memory, or somebody in between). {self._consequence()}; run again when that is mended."
+            ) from error
+        raise LinkError(str(error)) from error
