@@ -29,8 +29,8 @@ OF_ANSIBLE = {
 }
 """Fields of any result."""
 
-NEVER_RUN = "Finalization of task args"
-"""What Ansible says of a task whose arguments can't be had, so that it was not run."""
+NEVER_RUN = ("Finalization of task args", "Error processing keyword")
+"""What Ansible says of a task whose arguments or keywords have no value, so that it was not run."""
 
 OF_A_MODULE = {
     "msg",
@@ -53,7 +53,7 @@ def undocumented(action: str, result: Mapping[str, Any], failed: bool, check_mod
     """In what the result of a task is not what its module documents; nothing for the modules of others."""
     failed = failed and "failed_when_result" not in result
     module = action.removeprefix(PREFIX)
-    if module == action or NEVER_RUN in str(result.get("msg")):
+    if module == action or any(words in str(result.get("msg")) for words in NEVER_RUN):
         return []
     fields = documented_fields(module)
     found = [

@@ -243,7 +243,7 @@ def test_a_restore_that_is_asked_for_what_it_can_not_do_says_that_nothing_was_wr
     (restored,) = outcome.of("image_restore")
     assert (restored.status, restored.result["disk_state"]) == ("failed", "untouched")
     assert "value of unused must be one of" in restored.result["msg"]
-    assert "Nothing was written: lab-01." in outcome.stdout
+    assert "Nothing was written to these disks: lab-01." in outcome.stdout
 
 
 def test_variables_are_checked_for_every_host_before_any_is_contacted(tmp_path: Path) -> None:
