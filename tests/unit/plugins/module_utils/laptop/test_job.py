@@ -117,7 +117,7 @@ def test_a_result_that_nobody_collects_goes_whatever_the_clock_has_become(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: object, age: float, stays: bool
 ) -> None:
     monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(tmp_path / OWN))
-    file = tmp_path / OLD / "j1.1"
+    file = tmp_path / OLD / "j246813579024.1"
     for folder in (tmp_path / OWN, file.parent):
         folder.mkdir()
     file.write_text(json.dumps(result))
