@@ -105,6 +105,14 @@ def only(used: UsedMap) -> PartitionUse:
     return used.partitions[0]
 
 
+def proven_map(disk: Path | str) -> UsedMap:
+    """The used map of a disk with one file system, of which a map is made that its check finds consistent."""
+    used = used_map(disk)
+    assert only(used).method == "partclone", only(used).reason
+    assert doubts_about(disk, used) == {}
+    return used
+
+
 def single(tmp_path: Path, size: int, make: Sequence[str], label: str = "gpt", kind: str = "linux") -> Path:
     """A disk with one partition of ``size`` bytes, made by a command whose last word becomes its device."""
     disk = old_disk(tmp_path / "disk", size + 3 * MIB)

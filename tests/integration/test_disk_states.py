@@ -32,6 +32,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     only,
     part,
     partitioned,
+    proven_map,
     read,
     single,
     used_map,
@@ -162,9 +163,7 @@ def test_an_ext4_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path:
         pytest.skip(f"mkfs.ext4 here can't make it: {error}")
     with attached(disk, *part(START, size)) as device:
         tool("sh", "-c", 'e2fsck -fy "$0" || [ $? = 1 ]', device)  # what mkfs leaves of quotas
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     assert used.ranges.total() < 0.8 * size
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     for path, folder in ((disk, "here"), (copy, "there")):
@@ -205,9 +204,7 @@ def test_an_xfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path: 
         (folder / "gone").write_bytes(bytes(range(256)) * 4096)
         os.sync()
         (folder / "gone").unlink()
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     assert used.ranges.total() < 0.6 * size
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
@@ -224,9 +221,7 @@ def test_an_old_xfs_which_kernels_do_not_mount_any_more_is_mapped_rightly(option
     source.write_bytes(content)
     (tmp_path / "prototype").write_text(f"none\n0 0\nd--755 0 0\nfile ---644 0 0 {source}\n$\n$\n")
     disk = single(tmp_path, size, ["mkfs.xfs", "-q", "-f", "-K", *options, "-p", str(tmp_path / "prototype")])
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
         tool("xfs_repair", "-n", device)
@@ -258,9 +253,7 @@ def test_an_ntfs_of_any_make_is_mapped_rightly(kind: str, files: Path, tmp_path:
     with attached(disk, *part(START, size)) as device:
         for path in plain(files):
             tool("ntfscp", "-q", device, path, path.name)
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
         tool("ntfsfix", "--no-action", device)
@@ -277,9 +270,7 @@ def test_compressed_files_of_an_ntfs_are_all_there(tmp_path: Path) -> None:
         os.setxattr(folder, "system.ntfs_attrib_be", struct.pack(">I", 0x810))  # a folder, compressed: ntfs-3g(8)
         (folder / "text").write_bytes(text)
         assert (folder / "text").stat().st_blocks * 512 < len(text) / 2
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with mounted(copy, SIZE, tmp_path / "other", *options, "-r") as folder:
         assert (folder / "text").read_bytes() == text
@@ -306,9 +297,7 @@ def test_an_exfat_of_any_make_is_mapped_rightly(options: Sequence[str], files: P
     with mounted(disk, size, tmp_path / "one", "-t", "exfat-fuse") as folder:
         for path in plain(files):
             shutil.copyfile(path, folder / path.name)
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     copy = copy_used(disk, used, tmp_path / "copy", noise=True)
     with attached(copy, "--read-only", *part(START, size)) as device:
         tool("fsck.exfat", "-n", device)

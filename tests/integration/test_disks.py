@@ -41,13 +41,13 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     START,
     attached,
     copy_used,
-    doubts_about,
     needs,
     needs_loop_devices,
     old_disk,
     only,
     part,
     partitioned,
+    proven_map,
     runner,
     single,
     used_map,
@@ -152,9 +152,7 @@ def test_the_used_ranges_of_an_aged_file_system_hold_all_of_it(kind: str, tmp_pa
     disk = single(tmp_path, size, make)
     with mounted(disk, size, tmp_path / "one", *options) as folder:
         fill_and_age(folder, 0.4)
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     assert not used.warnings
     assert used.ranges.total() < 0.75 * size
     around = START + TAIL + len(FURTHER) * BLOCK
@@ -184,9 +182,7 @@ def test_the_used_ranges_of_an_aged_fat_hold_all_of_it(bits: str, tmp_path: Path
     with attached(disk, *part(START, size)) as device:
         tool("mcopy", "-s", "-i", device, *sorted(here.iterdir()), "::/")
         tool("mdel", "-i", device, *(f"::/{path.relative_to(here)}" for path in sorted(here.rglob("file*"))[::3]))
-    used = used_map(disk)
-    assert only(used).method == "partclone", only(used).reason
-    assert doubts_about(disk, used) == {}
+    used = proven_map(disk)
     copy = copy_used(disk, used, tmp_path / "copy")
     for image, folder in ((disk, one), (copy, other)):
         with attached(image, "--read-only", *part(START, size)) as device:
