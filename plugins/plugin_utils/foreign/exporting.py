@@ -162,9 +162,13 @@ def check_tools(kind: str) -> None:
     if kind != QCOW2:
         return
     try:
-        run_command([QEMU_IMG, "--version"])
+        done = run_command([QEMU_IMG, "--version"])
     except (OSError, MissingTool):
         raise ImagingError(
             "qcow2 is written by qemu-img, which is not installed on this machine. Install it (Debian, Ubuntu: apt install qemu-utils; "
             "Fedora: dnf install qemu-img; macOS: brew install qemu), or export to .img."
         ) from None
+    if done.rc:
+        raise ImagingError(
+            f"{QEMU_IMG}, which writes qcow2, does not run here: {done.complaint()}. Install it anew, or export to .img."
+        )
