@@ -236,6 +236,6 @@ def test_in_a_dos_table_it_is_the_disk_s_signature_and_the_number(tmp_path: Path
 
 @pytest.mark.parametrize(("kind", "same"), [("a5", True), ("83", False)])
 def test_partitions_within_one_of_a_bsd_are_in_no_table(kind: str, same: bool) -> None:
-    slices = {number: KernelPartition(number, MIB, size * MIB, "", "") for number, size in ((1, 4), (5, 2))}
+    slices = {number: KernelPartition(number, "", MIB, size * MIB, "") for number, size in ((1, 4), (5, 2))}
     table = PartitionTable("dos", 512, 32 * MIB, (Partition(1, "", MIB, 4 * MIB, kind),), {"id": "0x1"})
     assert (not differences(slices, table)) is same

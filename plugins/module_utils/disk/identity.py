@@ -16,6 +16,7 @@ from typing import Any, Iterator, Mapping
 from ..errors import ImagingError
 from .command import RunCommand
 from .devices import Disk, describe, resolve
+from .gpt import BOOT_SIGNATURE, GPT_SIGNATURE
 from .raw_io import logical_sector_size
 
 IDENTITY = {
@@ -43,12 +44,6 @@ BLKGETDISKSEQ = 0x80081280
 """Of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-GPT_SIGNATURE = b"EFI PART"
-"""UEFI specification, table 5-5; the disk's GUID is at byte 56 of the header."""
-
-MBR_SIGNATURE = b"\x55\xaa"
-"""At byte 510; the disk's signature is at byte 440 (UEFI specification, table 5-1)."""
 
 UNREADABLE = "unreadable"
 
@@ -148,6 +143,6 @@ def _table(descriptor: int, sector_size: int) -> str:
         return UNREADABLE
     if second[:8] == GPT_SIGNATURE:
         return f"gpt {uuid.UUID(bytes_le=second[56:72])}"
-    if first[510:512] == MBR_SIGNATURE:
+    if first[510:512] == BOOT_SIGNATURE:
         return f"dos {struct.unpack_from('<I', first, 440)[0]:08x}"
     return ""

@@ -29,22 +29,11 @@ NESTED_TYPES = ("63", "81", "82", "a5", "a6", "a9", "b7", "bf")
 
 
 @dataclass(frozen=True)
-class KernelPartition:
-    """A partition by which the kernel goes. ``start`` and ``size`` in bytes; ``uuid`` and ``name`` are empty where it does not say them."""
+class KernelPartition(Partition):
+    """A partition by which the kernel goes, which knows no type. ``uuid`` and ``name`` are empty where it does not say them."""
 
-    number: int
-    start: int
-    size: int
-    node: str
-    device: str
+    device: str = ""
     """The numbers of its block device (major:minor)."""
-    uuid: str = ""
-    name: str = ""
-
-    @property
-    def end(self) -> int:
-        """The byte after the last one."""
-        return self.start + self.size
 
 
 @dataclass
@@ -69,15 +58,15 @@ def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition
             number, start, size = (int(_read(child, each)) for each in ("partition", "start", "size"))
             said = dict(line.partition("=")[::2] for line in _read(child, "uevent").splitlines())
             found[number] = KernelPartition(
-                number,
-                start * KERNEL_SECTOR,
-                size * KERNEL_SECTOR,
-                "/dev/" + name.replace("!", "/"),
-                _read(child, "dev"),
-                said.get(
-                    "PARTUUID", ""
-                ).lower(),  # since Linux 6.10, and only of a table that the kernel has read itself
-                said.get("PARTNAME", ""),
+                number=number,
+                node="/dev/" + name.replace("!", "/"),
+                start=start * KERNEL_SECTOR,
+                size=size * KERNEL_SECTOR,
+                type="",
+                # Since Linux 6.10, and only of a table that the kernel has read itself.
+                uuid=said.get("PARTUUID", "").lower(),
+                name=said.get("PARTNAME", ""),
+                device=_read(child, "dev"),
             )
     return found
 
@@ -130,7 +119,7 @@ def _uuid(table: PartitionTable, partition: Partition) -> str:
     return partition.uuid.lower() or f"{signature[2:]:0>8}-{partition.number:02x}"
 
 
-def _words(partition: Partition | KernelPartition | None) -> str:
+def _words(partition: Partition | None) -> str:
     if partition is None:
         return "none"
     called = " ".join(text for text in (partition.uuid.lower(), partition.name) if text)

@@ -9,7 +9,7 @@ from ..disk.raw_io import RawDisk
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.goal import Goal
 from ..engine.guards import Guards
-from ..engine.unused import Discarding
+from ..engine.unused import LONGEST_WAIT, Discarding
 
 
 class DiskChange:
@@ -38,10 +38,10 @@ class DiskChange:
         if self._discard:
             self._discarding = Discarding(self._raw, self._goal)
 
-    def finish_discarding(self, seconds: float | None = None) -> None:
-        """Wait until the unused space was given back, for so many seconds at the most (None: as long as it takes)."""
+    def finish_discarding(self, seconds: float = LONGEST_WAIT) -> None:
+        """Wait until the unused space was given back, for so many seconds at the most."""
         if self._discarding is not None:
-            self._discarding.finish(*(() if seconds is None else (seconds,)))
+            self._discarding.finish(seconds)
 
     @property
     def bytes_discarded(self) -> int:

@@ -15,6 +15,7 @@ import json
 import os
 import re
 
+from ..disk.processes import processes
 from ..private_files import SETTLED, remove_own_folder, settled
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
@@ -117,13 +118,12 @@ def _abandoned(folder: os.DirEntry[str]) -> bool:
 
 
 def _command_lines() -> bytes:
-    """Those of all processes that can be seen."""
+    """Those of all other processes that can be seen."""
     found = []
-    for name in os.listdir("/proc"):
+    for pid, _name in processes():
         try:
-            if name.isdigit():
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    found.append(file.read())
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                found.append(file.read())
         except OSError:
             continue  # it has ended
     return b"\n".join(found)

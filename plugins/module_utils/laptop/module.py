@@ -10,6 +10,7 @@ import signal
 from typing import Any, Callable, NoReturn, Protocol
 
 from ..disk.identity import DISK_ARGUMENTS
+from ..disk.processes import processes
 from ..engine.goal import DISCARD, UNUSED
 from ..engine.level import AUTO
 from ..errors import ImagingError
@@ -78,14 +79,14 @@ class Module(Protocol):
 
 def end_children() -> None:
     """End the programs that this process has started (partclone, say), which would otherwise go on without it."""
-    for name in os.listdir("/proc"):
+    for pid, _name in processes():
         try:
-            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
                 parent = int(file.read().rpartition(")")[2].split()[1])
             if parent == os.getpid():
-                os.kill(int(name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         except (OSError, ValueError, IndexError):
-            continue  # no process, or one that has ended
+            continue  # it has ended
 
 
 def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:

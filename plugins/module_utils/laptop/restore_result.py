@@ -73,7 +73,8 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
     look, outcome, image, raw = plan.look, job.outcome, plan.image, job.disk.raw
     begun, seconds = plan.change.begun, job.watches.seconds()
     writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
-    places = list(_changes(job, plan))
+    chunks = [row.chunk for row in look.rows(WRITTEN if job.request.write else WANTED)]
+    places = list(_places(plan, chunks))
     changes = name_ranges(places[:MOST_RANGES], image.header.source.get("partitions") or ())
     more_changes = len(places) - len(changes)
     verified = not outcome.differs and (outcome.compared or not begun)
@@ -107,24 +108,20 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         workers=plan.engine.workers,
         status=job.status(plan).pack().decode(),
         zstd=job.zstd.name,
-        diff=_diff(job, plan, changes, more_changes),
+        diff=_diff(plan, chunks, changes, more_changes, outcome.unlike),
     )
 
 
-def _diff(job: RestoreJob, plan: RestorePlan, changes: list[NamedRange], more: int) -> Diff:
-    chunks = [row.chunk for row in plan.look.rows(WRITTEN)] if job.request.write else job.outcome.differing
+def _diff(plan: RestorePlan, chunks: list[int], changes: list[NamedRange], more: int, unlike: list[str]) -> Diff:
     size = bytes_of(plan, map(plan.goal.row, chunks))
     lines = [f"{len(chunks)} of {len(plan.goal)} chunks ({size} used bytes) differ"]
     lines += [describe_range(place) for place in changes]
     lines += [f"and {more} more ranges"] if more else []
-    lines += job.outcome.unlike
+    lines += unlike
     return Diff(before="\n".join(lines) + "\n", after=f"0 of {len(plan.goal)} chunks (0 used bytes) differ\n")
 
 
-def _changes(job: RestoreJob, plan: RestorePlan) -> Iterator[tuple[int, int]]:
-    """The byte ranges of the disk that were written or, in a comparison, would be."""
+def _places(plan: RestorePlan, chunks: list[int]) -> Iterator[tuple[int, int]]:
+    """The byte ranges of these chunks, those that touch united."""
     geometry = plan.goal.geometry
-    rows = plan.look.rows(WRITTEN if job.request.write else WANTED)
-    yield from merge(
-        (geometry.offset(row.chunk), geometry.offset(row.chunk) + geometry.length(row.chunk)) for row in rows
-    )
+    yield from merge((geometry.offset(chunk), geometry.offset(chunk) + geometry.length(chunk)) for chunk in chunks)
