@@ -79,10 +79,15 @@ def mount(laptop: Laptop, *arguments: str) -> None:
 
 
 def all_mounts(laptop: Laptop) -> list[str]:
-    return [
-        line.split()[4].replace("\\040", " ")
-        for line in laptop.run(["cat", "/proc/self/mountinfo"]).stdout.splitlines()
-    ]
+    return mount_points(laptop.run(["cat", "/proc/self/mountinfo"]).stdout)
+
+
+def mounts_of_this_machine() -> set[str]:
+    return set(mount_points(Path("/proc/self/mountinfo").read_text()))
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    return [line.split()[4].replace("\\040", " ") for line in mountinfo.splitlines()]
 
 
 def mounts_of(laptop: Laptop) -> list[str]:
@@ -111,7 +116,9 @@ def test_mounts_of_all_kinds_go_and_nothing_else(lab: Lab, laptop: Laptop, mnt: 
     mount(laptop, "--bind", f"{mnt}/inner", f"{mnt} of mine")
     laptop.run(["mkdir", "-p", f"{mnt}/proc"])
     mount(laptop, "--bind", "/proc", f"{mnt}/proc")
+    machine = mounts_of_this_machine()
     before = all_mounts(laptop)
+    machine |= mounts_of_this_machine()
     checked = result_of(release(lab, play, laptop, "--check"))
     assert checked["changed"] is True
     assert words(checked) == [f"umount -- {mnt} of mine", f"umount -- {mnt}/proc", f"umount -- {mnt}"]
@@ -120,8 +127,9 @@ def test_mounts_of_all_kinds_go_and_nothing_else(lab: Lab, laptop: Laptop, mnt: 
     assert (done["changed"], words(done)) == (True, words(checked))
     assert mounts_of(laptop) == []
     after = all_mounts(laptop)
-    # Whatever else this machine does meanwhile shows in the laptop, too.
-    gone = [path for path in before if path not in after and not path.startswith("/tmp/")]
+    # What this machine unmounts meanwhile goes from the laptop, too: other tests have namespaces and mounts of their own.
+    unmounted_here = machine - mounts_of_this_machine()
+    gone = [path for path in before if path not in after and path not in unmounted_here]
     assert gone == [mnt, f"{mnt} of mine", f"{mnt}/proc"]
     assert {"/", "/proc", "/run"} <= set(after)
     again = result_of(release(lab, play, laptop))

@@ -174,7 +174,7 @@ def test_the_target_vanishes(lab: Lab, image: Path, target: FaultyDisk) -> None:
     assert_holds(image, target.backing_file)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_started_from_its_disk_after_a_cut(lab: Lab, image: Path, share: float) -> None:
     """It does not start: the laptop lost its power before the end, and what makes a disk bootable is written last."""
     laptop = lab.targets[0]
@@ -183,7 +183,11 @@ def test_started_from_its_disk_after_a_cut(lab: Lab, image: Path, share: float) 
     running = start_playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
     wait_for_share(laptop.disk, image, share, before, running)
     laptop.power_off()
-    assert looks_bootable(laptop.disk) == []
+    if share > 0.9 and looks_bootable(laptop.disk):
+        # From here to the last byte it is less than 50 ms: the cut came after that. Then nothing may be missing.
+        assert_holds(image, Path(laptop.disk))
+    else:
+        assert looks_bootable(laptop.disk) == []
     assert list(running.wait().failures()) == [laptop.name]
     boot_live_medium_again(laptop)
     assert_nothing_remains(lab)
