@@ -23,7 +23,6 @@ from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import TICKET
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
     CONNECTED,
     FOLDER_SCRIPT,
@@ -31,8 +30,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
     PAYLOAD,
     WAITING,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""

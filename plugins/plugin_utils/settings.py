@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import (
     PARAMIKO,
     SSH_CLIENTS,
     TCP,
     TRANSPORTS,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 from .foreign.exporting import FORMATS
 from .transfer_action import BOUNDS

@@ -9,8 +9,8 @@ from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import OPENSSH, TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import OPENSSH, TCP
 
 from .ssh_openssh import OpenSsh
 from .ssh_paramiko import MISSING, Paramiko

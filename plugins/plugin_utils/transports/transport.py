@@ -4,7 +4,7 @@
 """What a transport is: a way to get a byte stream to the module that listens on a laptop.
 
 To add one, write its class beside the others here, and name it in ``choose.py`` and in the module's arguments
-(``laptop.module.TRANSPORTS``).
+(``arguments.TRANSPORTS``).
 """
 
 from __future__ import annotations
