@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -109,10 +108,9 @@ def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPla
     return running
 
 
-def published(laptop: Laptop) -> dict[str, Any]:
+def published(laptop: Laptop) -> str:
     """What the module on a laptop says of itself."""
-    said = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.json 2>/dev/null || true"]).stdout
-    return dict(json.loads(said)) if said else {}
+    return laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.run 2>/dev/null || true"]).stdout
 
 
 def kill_on_laptop(laptop: Laptop, pattern: str) -> None:
@@ -150,7 +148,7 @@ def remains(lab: Lab) -> list[str]:
         if laptop.pid is None:
             continue
         script = (
-            'ls -A "$1/ansible" "$1/async" "$1/tmp" | grep -v ":$"; ls -d /run/fleet.imaging/*.json 2>/dev/null; '
+            'ls -A "$1/ansible" "$1/async" "$1/tmp" | grep -v ":$"; ls -d /run/fleet.imaging/*.run 2>/dev/null; '
             r'ps -eo args | grep -E "[A]nsiballZ|[a]sync_wrapper|[p]artclone\."; ss -Htln "sport = :19000"; '
             'grep -E "/(sd|loop|nvme)[a-z0-9]+ " /proc/self/mounts | grep "$1"'
         )
