@@ -73,6 +73,7 @@ options:
     default: fail
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_restore

@@ -65,6 +65,7 @@ options:
     default: auto
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture

@@ -80,6 +80,7 @@ options:
     default: ""
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture

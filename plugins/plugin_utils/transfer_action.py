@@ -16,7 +16,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
@@ -55,8 +55,6 @@ MEASURED = frozenset(("started", "limited_by", "limits", "stages", "timeline"))
 
 STATUS = {"type": "str"}
 """The field ``status``, which the modules of both transfers return for ``TransferAction.findings`` and do not document."""
-
-BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
 
 
 def check_bounds(arguments: dict[str, Any]) -> None:
