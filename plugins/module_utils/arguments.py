@@ -10,10 +10,13 @@ from typing import Any
 from .disk.identity import DISK_ARGUMENTS
 from .engine.goal import DISCARD, UNUSED
 from .engine.level import AUTO
+from .stream.listener import LOOPBACK
 
 TCP = "tcp"
 SSH = "ssh"
-TRANSPORTS = (TCP, SSH)
+TRANSPORTS = {TCP: "", SSH: LOOPBACK}
+"""How the controller reaches the laptop's port, and the address on which the laptop then listens (empty: all of its addresses)."""
+
 PARAMIKO = "paramiko"
 OPENSSH = "openssh"
 SSH_CLIENTS = (PARAMIKO, OPENSSH)

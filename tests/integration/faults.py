@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH, SSH_CLIENTS, TRANSPORTS
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
@@ -54,10 +55,9 @@ def where(image: Path) -> tuple[str, ...]:
     )
 
 
-WAYS = {
-    "tcp": (),
-    "paramiko": ("-e", "imaging_transport=ssh"),
-    "openssh": ("-e", "imaging_transport=ssh", "-e", "imaging_ssh_client=openssh"),
+WAYS: dict[str, tuple[str, ...]] = {
+    **{transport: ("-e", f"imaging_transport={transport}") for transport in TRANSPORTS if transport != SSH},
+    **{client: ("-e", f"imaging_transport={SSH}", "-e", f"imaging_ssh_client={client}") for client in SSH_CLIENTS},
 }
 """The arguments for each transport and client."""
 

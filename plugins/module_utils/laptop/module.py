@@ -9,19 +9,18 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
-from ..arguments import SSH
+from ..arguments import TRANSPORTS
 from ..disk.processes import processes
 from ..errors import ImagingError
-from ..stream.listener import LOOPBACK
 from ..ticket import Ticket
 from .job import forget_killed
 from .session import Session, Terminated, arm_termination
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
-    """The session of a module with these arguments. Over SSH it listens on the loopback address alone."""
+    """The session of a module with these arguments."""
     forget_killed(params["ticket"])
-    address = LOOPBACK if params["transport"] == SSH else ""
+    address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
     return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])
 
