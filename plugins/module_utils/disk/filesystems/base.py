@@ -135,9 +135,12 @@ class Files:
 class FileSystem:
     """A kind of file system, or several that are alike. What is None can't be done with it.
 
-    ``names`` are blkid's. ``size`` says by the first ``HEAD`` bytes how many bytes it has, 0 when they do not say it. ``check`` says why its account
-    of its free space can't be believed, or returns None when the file system is proven clean. (partclone is no judge of that: it exits 0 on a hibernated
-    NTFS and on an ext4 whose journal was not replayed.) Without ``free_space`` it is captured whole all the same. ``ways_out`` says, by the names of findings in ``fitness``, what a person can do about them.
+    ``names`` are blkid's. ``size`` says by the first ``HEAD`` bytes how many bytes it has, 0 when they do not say it.
+
+    ``check`` says why its account of its free space can't be believed, or returns None when the file system is proven clean. partclone is no judge of
+    that: it exits 0 on a hibernated NTFS and on an ext4 whose journal was not replayed. Without ``free_space`` it is captured whole all the same.
+
+    ``ways_out`` says, by the names of ``findings.CONTENT_CHECKS``, what a person can do about a finding.
     """
 
     names: tuple[str, ...]

@@ -16,7 +16,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.reg
     distrust,
     file_system,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import GROWABLE
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -36,7 +36,7 @@ def test_what_is_left_out_or_grown_is_checked_and_its_size_is_known() -> None:
 
 
 def test_ways_out_are_of_findings_that_there_are() -> None:
-    assert {finding for kind in FILE_SYSTEMS for finding in kind.ways_out} <= set(WAYS_OUT)
+    assert {finding for kind in FILE_SYSTEMS for finding in kind.ways_out} <= {check.name for check in CONTENT_CHECKS}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
