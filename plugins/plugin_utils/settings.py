@@ -16,7 +16,7 @@ from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SETTABLE
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -191,7 +191,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_image": Setting("", read_text),
     "imaging_disk": Setting("", read_disk),
     "imaging_release": Setting("capture", read_release),
-    "imaging_allow": Setting([], list_of(tuple(WAYS_OUT))),
+    "imaging_allow": Setting([], list_of(tuple(check.name for check in CONTENT_CHECKS))),
     "imaging_unused": argument("unused"),
     "imaging_grow": Setting("none", read_text),
     "imaging_finish": Setting("none", one_of("none", "reboot", "poweroff")),
