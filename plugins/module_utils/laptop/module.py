@@ -59,10 +59,10 @@ RESTORE_ARGUMENTS: dict[str, Any] = dict(
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     """The session of a module with these arguments. Over SSH it listens on the loopback address alone."""
-    forget_killed(params["ticket"])
+    forget_killed(params["ticket"], ticket.timeouts.settled)
     address = LOOPBACK if params["transport"] == SSH else ""
     device = os.path.realpath(params["device"])
-    return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])
+    return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), ticket.timeouts)
 
 
 class Module(Protocol):

@@ -11,8 +11,9 @@ import time
 from typing import Any, Callable
 
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.link import Link, LinkError, longest_silence
+from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER, ControllerGone, Listener
+from ..timeouts import Timeouts
 from .job import forget_job, forget_uncollected
 from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
 
@@ -35,13 +36,13 @@ class Session:
         device: str,
         secret: bytes,
         listen_on: tuple[str, int],
-        link_timeout: float,
+        timeouts: Timeouts,
         folder: RunFolder | None = None,
     ) -> None:
         """``listen_on``: address (empty: all) and port (0: the kernel chooses)."""
         self._address, port = listen_on
-        self._link_timeout = link_timeout
-        self._folder = folder or RunFolder()
+        self.timeouts = timeouts
+        self._folder = folder or RunFolder(timeouts=timeouts)
         pid = os.getpid()
         self._run = Run(
             run_id,
@@ -53,7 +54,7 @@ class Session:
             clock(),
             payload_folder(),
         )
-        forget_uncollected(run_id, link_timeout)
+        forget_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
         """What had to be ended to make room."""
         self._secret = secret
@@ -75,7 +76,7 @@ class Session:
         controller is told before.
         """
         secrets = {CONTROLLER: self._secret}
-        self._listener = Listener(self._address, self._run.port, secrets, longest_silence(self._link_timeout))
+        self._listener = Listener(self._address, self._run.port, secrets, self.timeouts)
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -108,7 +109,7 @@ class Session:
     def next_link(self) -> Link:
         """The controller's newest link; raises ControllerGone when none comes within the link timeout since it was last heard."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
-        link = self._listener.next_link(max(1.0, self._link_timeout - silent))
+        link = self._listener.next_link(max(self.timeouts.min_return, self.patience - silent))
         self._link = link
         self.links_made += 1
         self.publish(CONNECTED)
@@ -122,7 +123,7 @@ class Session:
     @property
     def patience(self) -> float:
         """Seconds without a controller after which a run ends."""
-        return self._link_timeout
+        return self.timeouts.link_timeout
 
     def __enter__(self) -> Session:
         return self

@@ -11,6 +11,7 @@ from ansible.plugins.connection import ConnectionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import OPENSSH, TCP
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .ssh_openssh import OpenSsh
 from .ssh_paramiko import MISSING, Paramiko
@@ -24,13 +25,15 @@ NO_PARAMIKO = (
 )
 
 
-def choose_transport(arguments: dict[str, Any], connection: ConnectionBase, address: str) -> Transport:
+def choose_transport(
+    arguments: dict[str, Any], connection: ConnectionBase, address: str, timeouts: Timeouts
+) -> Transport:
     """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""
     if arguments["transport"] == TCP:
         return Tcp(address)
     settings = settings_of(connection)
     if arguments["ssh_client"] == OPENSSH:
-        return OpenSsh(settings)
+        return OpenSsh(settings, timeouts)
     if MISSING:
         raise ImagingError(NO_PARAMIKO.format(error=MISSING)) from MISSING
-    return Paramiko(settings)
+    return Paramiko(settings, timeouts)

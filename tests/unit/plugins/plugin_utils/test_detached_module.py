@@ -16,6 +16,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils import detached_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.detached_module import DetachedModule
 
@@ -50,7 +51,7 @@ def fixture_connection() -> Connection:
 @pytest.fixture(name="module")
 def fixture_module(connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetachedModule:
     monkeypatch.setattr(detached_module, "FOLDER_SCRIPT", f"echo {tmp_path}")
-    module = DetachedModule(connection, {}, RUN_ID, 60.0)
+    module = DetachedModule(connection, {}, RUN_ID, Timeouts(gone=0.3, clean_up=1))
     module._job = str(tmp_path / RUN_ID)
     (tmp_path / RUN_ID).mkdir()
     return module
@@ -77,10 +78,7 @@ def test_a_module_that_fails_at_once_has_no_port(module: DetachedModule, tmp_pat
     assert module.collect(1.0) == {"failed": True, "msg": "no such disk"}
 
 
-def test_a_module_that_leaves_nothing_is_gone(
-    module: DetachedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detached_module, "GONE_TIME", 0.3)
+def test_a_module_that_leaves_nothing_is_gone(module: DetachedModule, tmp_path: Path) -> None:
     with pytest.raises(ImagingError, match="was killed"):
         module.wait_for_port()
     (tmp_path / f"{RUN_ID}.json").write_text('{"pid": 0, "state": "listening", "port": 19000}')
@@ -157,10 +155,7 @@ def test_a_connection_that_is_lost_in_the_end_is_made_again_to_clean_up(
     assert not (tmp_path / RUN_ID).exists()
 
 
-def test_a_laptop_that_is_off_in_the_end_holds_nobody_up(
-    module: DetachedModule, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detached_module, "CLEANING_TIME", 1.0)
+def test_a_laptop_that_is_off_in_the_end_holds_nobody_up(module: DetachedModule, connection: Connection) -> None:
     connection.failures = 1000
     began = time.monotonic()
     module.clean_up()
