@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration
+
 from .progress.limits import (
     CONTROLLER_CPU,
     LAPTOP_CPU,
@@ -155,7 +157,7 @@ class Forecast:
         if self.help is None:
             return "No part of it would help by itself if it were twice as fast."
         then = f", and {self.help.then} is the limit then" if self.help.then not in (self.limit, "") else ""
-        return f"{self.help.words} would help most: {span(self.help.seconds)} instead of {span(self.seconds)}{then}."
+        return f"{self.help.words} would help most: {duration(self.help.seconds)} instead of {duration(self.seconds)}{then}."
 
     def to_json(self) -> dict[str, Any]:
         """For a result."""
@@ -167,14 +169,6 @@ class Forecast:
             "help": helped and {"resource": helped.resource, "seconds": round(helped.seconds, 3), "limit": helped.then},
             "advice": self.advice(),
         }
-
-
-def span(seconds: float) -> str:
-    """A duration in words."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{round(seconds / 60, 1):g} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 Faster = Mapping[str, float]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, ORDER, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import overridden
 

@@ -20,7 +20,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     for_all,
     forecast_capture,
     forecast_restore,
-    span,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     CONTROLLER_CPU,
@@ -226,10 +225,3 @@ def test_a_forecast_as_a_result() -> None:
     assert result["help"]["resource"] == LAPTOP_CPU
     assert result["help"]["seconds"] == 5.653
     assert Forecast(0.0, "").to_json()["help"] is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(3.14, "3.1 s"), (99.9, "99.9 s"), (330, "5.5 min"), (7500, "2 h 05 min")]
-)
-def test_durations_in_words(seconds: float, words: str) -> None:
-    assert span(seconds) == words

@@ -14,11 +14,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from ..errors import ImagingError
-from ..stream.handshake import SECRET_SIZE
-from ..timeouts import DEFAULTS, Timeouts
+from .errors import ImagingError
+from .stream.handshake import SECRET_SIZE
+from .timeouts import DEFAULTS, Timeouts
 
 LARGEST_TICKET = 64 << 10
+
+TICKET = "ticket"
+"""The file's name, in the folder that Ansible makes for the module."""
+
 RUN_AGAIN = "Run again."
 
 
