@@ -21,7 +21,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder, start_time
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import LISTENING, Run, unpack_run
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils import detached_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.detached_module import DetachedModule
 
@@ -283,7 +283,7 @@ def test_what_a_run_file_says_is_never_run_and_removes_nothing_else(
     module: DetachedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(detached_module, "GONE_TIME", -1.0)
+    module._timeouts = Timeouts(gone=-1)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kept = [tmp_path / "ansible_a_payload_b", tmp_path / "victim"]
     for folder in kept:
