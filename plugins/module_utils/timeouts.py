@@ -127,9 +127,9 @@ class Timeouts:
         return self.connect + self.handshake
 
     @property
-    def making_room(self) -> float:
-        """A module may take so long until it listens: it ends an older one, and waits for its disk."""
-        return self.returning_grace + self.terminate + self.kill + self.held_disk
+    def port(self) -> float:
+        """The controller waits so long for the module's port: for as long as the module may take to end an older one and to get its disk."""
+        return max(self.link_timeout, self.returning_grace + self.terminate + self.kill + self.held_disk)
 
     @property
     def differing(self) -> dict[str, float]:
@@ -168,8 +168,7 @@ ORDER = (
     ("port_first_pause", "port_max_pause", "pauses grow"),
     ("first_attempt", "first_patience", "the first attempt must not use up the controller's patience"),
     ("max_pause", "returning_grace", "a newer run must not end a module whose controller is about to try again"),
-    ("first_link", "starting_grace", "a newer run must not end a module whose controller still tries to connect"),
-    ("first_link", "link_timeout", "the laptop listens for at least as long as the controller tries to connect"),
+    ("first_patience", "starting_grace", "a newer run must not end a module whose controller still tries to connect"),
     ("log_in", "link_timeout", "the laptop must still listen when somebody has touched the key"),
     ("silence", "stuck", "a slow connection is not a stuck one"),
     ("max_pause", "clean_up", "the connection must be tried once more before the laptop is left as it is"),
@@ -177,10 +176,5 @@ ORDER = (
     ("farewell", "terminate", "a module takes leave of its controller before it is killed"),
     ("gone", "result", "that a module is gone must be noticed before its result is given up"),
     ("held_disk", "result", "a module may wait for its disk once more after its last word"),
-    (
-        "making_room",
-        "link_timeout",
-        "the controller must still wait for the port when an older module and the disk were waited for",
-    ),
 )
 """Shorter, longer, and why: both are names of fields or properties of :class:`Timeouts`."""

@@ -198,9 +198,8 @@ class DetachedModule:
 
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
-        patience = self._shell.patience
+        patience, pause = self._timeouts.port, self._timeouts.port_first_pause
         deadline = time.monotonic() + patience
-        pause = self._timeouts.port_first_pause
         while True:
             run = self.published()
             if run is not None and run.state in (LISTENING, CONNECTED, WAITING) and 0 < run.port < 65536:

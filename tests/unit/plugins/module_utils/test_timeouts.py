@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,14 +15,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, ORDER, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import overridden
 
-FIELDS = {field.name for field in fields(Timeouts)}
-
 
 def test_the_defaults_agree_with_each_other() -> None:
     assert DEFAULTS.contradictions() == []
 
 
-@pytest.mark.parametrize("link_timeout", [35, 60, 120, 600, 24 * 3600])
+@pytest.mark.parametrize("link_timeout", [20, 60, 120, 600, 24 * 3600])
 def test_whoever_is_more_patient_breaks_no_other_rule(link_timeout: float) -> None:
     """A shorter patience is the user's to choose. What must fit into it then is cut short, and he is told."""
     broken = replace(DEFAULTS, link_timeout=link_timeout).contradictions()
@@ -32,15 +30,12 @@ def test_whoever_is_more_patient_breaks_no_other_rule(link_timeout: float) -> No
 
 @pytest.mark.parametrize(("shorter", "longer"), [rule[:2] for rule in ORDER])
 def test_a_figure_that_breaks_a_rule_is_named(shorter: str, longer: str) -> None:
-    """The longer wait is a little too short for the other; where it is no field, or the shorter is none, one of its parts is changed."""
-    limit = getattr(DEFAULTS, shorter)
-    if longer == "link_timeout":
-        changed = replace(DEFAULTS, link_timeout=1.0)
-    elif longer in FIELDS:
-        changed = replace(DEFAULTS, **{longer: limit * 0.99})
-    else:
-        assert (shorter, longer) == ("first_attempt", "first_patience")
-        changed = replace(DEFAULTS, first_link=limit * 0.99)
+    """The longer wait, or what it is made of, is too short for the other."""
+    changes = {
+        "link_timeout": {"link_timeout": 1.0},
+        "first_patience": {"first_link": DEFAULTS.first_attempt * 0.99},
+    }
+    changed = replace(DEFAULTS, **changes.get(longer, {longer: getattr(DEFAULTS, shorter) * 0.99}))
     assert any(each.startswith(f"{shorter} (") and f"than {longer} (" in each for each in changed.contradictions())
 
 
@@ -49,6 +44,11 @@ def test_a_figure_that_breaks_a_rule_is_named(shorter: str, longer: str) -> None
 )
 def test_the_silence_follows_the_link_timeout(link_timeout: float, silence: float) -> None:
     assert Timeouts(link_timeout=link_timeout).silence == silence
+
+
+def test_the_port_is_waited_for_while_an_older_module_and_the_disk_are() -> None:
+    """10 s for the older one's controller, 10 + 5 s for its end, 10 s for the disk."""
+    assert Timeouts(link_timeout=5).port == 35 and DEFAULTS.port == 120
 
 
 def test_the_laptop_goes_by_the_controllers_figures() -> None:
