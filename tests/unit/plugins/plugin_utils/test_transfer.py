@@ -64,12 +64,16 @@ def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> No
     assert result["links_made"] == ends.links == 1
 
 
-def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
-    capture(laptop)
-    content = laptop.disk.read_bytes()
+def digest_of(laptop: SimpleNamespace) -> bytes:
+    """The root digest of an image of what the disk holds."""
     other = ImageStore(laptop.store.path + "2")
     os.mkdir(other.path)
-    assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
+    return make_image(other.image_path("x"), laptop.disk.read_bytes(), USED)[0]
+
+
+def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
+    capture(laptop)
+    assert laptop.store.open("captured").root_digest == digest_of(laptop)
 
 
 SPOILS = {
@@ -354,6 +358,73 @@ def test_a_lost_last_word_loses_no_capture(laptop: SimpleNamespace) -> None:
     assert "failed" not in result
     assert ends.links == 2
     assert laptop.store.names() == ["captured", "image"]
+
+
+class Cable:
+    """One that is pulled out of the first connection once so much has passed to one end, for so long; in both directions."""
+
+    def __init__(self, after: int, seconds: float) -> None:
+        self._after = after
+        self._seconds = seconds
+        self._plugged = threading.Event()
+        self._plugged.set()
+        self.pulled = False
+
+    def counted(self) -> Spoil:
+        """Towards the end that gets the data."""
+
+        def spoil(position: int, data: bytes) -> bytes:
+            if position > self._after and not self.pulled:
+                self.pulled = True
+                self._plugged.clear()
+                threading.Timer(self._seconds, self._plugged.set).start()
+            return self.held(position, data)
+
+        return spoil
+
+    def held(self, _position: int, data: bytes) -> bytes:
+        """What comes through, late."""
+        self._plugged.wait()
+        return data
+
+
+@pytest.mark.parametrize(("silence", "breaks"), [(3.2, False), (0.8, True)])
+@pytest.mark.parametrize("transfer", [restore, capture])
+def test_a_link_that_is_down_for_a_while_loses_nothing(
+    laptop: SimpleNamespace, transfer: Callable[..., Any], silence: float, breaks: bool
+) -> None:
+    """Whether that is shorter than the silence after which a link counts as broken, or longer."""
+    cable = Cable(SIZE // 4, 1.6)
+    ways = {"to_laptop": first_only(cable.counted()), "to_controller": first_only(cable.held)}
+    if transfer is capture:
+        ways = {"to_laptop": first_only(cable.held), "to_controller": first_only(cable.counted())}
+    timeouts = replace(TIMEOUTS, min_silence=silence, max_silence=silence)
+    _result, ends = transfer(laptop, timeouts=timeouts, **ways)
+    assert cable.pulled and (ends.links > 1) is breaks
+    if transfer is restore:
+        assert disk_is_restored(laptop)
+    else:
+        assert laptop.store.open("captured").root_digest == digest_of(laptop)
+
+
+def test_a_slow_link_is_not_a_silent_one(laptop: SimpleNamespace) -> None:
+    """It carries each piece within the silence, and all of them in many times that."""
+
+    def slow(_position: int, data: bytes) -> bytes:
+        time.sleep(len(data) / RATE)
+        return data
+
+    silence = 0.8
+    began = time.monotonic()
+    _result, ends = restore(
+        laptop, to_laptop=lambda: slow, timeouts=replace(TIMEOUTS, min_silence=silence, max_silence=silence)
+    )
+    assert disk_is_restored(laptop) and ends.links == 1
+    assert time.monotonic() - began > 4 * silence
+
+
+RATE = 250_000
+"""Bytes a second."""
 
 
 def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace) -> None:
