@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 partition:
   description: Number of the partition.
   returned: success
@@ -85,7 +90,7 @@ def main() -> None:
     try:
         growth = grow(module_runner(module), device, which, not module.check_mode, expect)
     except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), **error.facts)
     module.exit_json(**asdict(growth))
 
 

@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk.
   returned: success
@@ -231,7 +236,7 @@ def main() -> None:
     try:
         result = source_info(module)
     except ImagingError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), **error.facts)
     module.exit_json(changed=False, **result)
 
 

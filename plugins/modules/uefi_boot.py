@@ -62,6 +62,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 esp:
   description: Number of the EFI system partition.
   returned: when there is one
@@ -121,7 +126,7 @@ def main() -> None:
     except (MissingTool, NoNode) as error:
         boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
     except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), **error.facts)
     result = asdict(boot)
     for warning in result.pop("warnings"):
         module.warn(warning)

@@ -22,6 +22,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
 
 HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
@@ -45,6 +46,8 @@ LINGER = 2.0
 
 class LinkError(ImagingError):
     """The link broke or was tampered with; it can be made again."""
+
+    code = LINK_BROKEN
 
 
 class Kind(IntEnum):
