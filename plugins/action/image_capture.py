@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
@@ -21,7 +22,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.place import P
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     Changed,

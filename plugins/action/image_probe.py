@@ -10,6 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import (
+    CAPTURE,
+    PROBE_ARGUMENTS,
+    RESTORE,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import FILE_ALIGNMENT, spans
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.look import (
@@ -21,14 +26,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import FIELDS, ZERO, unpack_ranges
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
-    CAPTURE,
-    PROBE_ARGUMENTS,
-    RESTORE,
-    ZONES,
-)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, TAG_SIZE, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.probe import (
+    ZONES,
     Carried,
     Piece,
     ask_to_measure,

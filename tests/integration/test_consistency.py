@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk import (
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import find_program
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import (
     exfat_allocation,
     fat_allocation,
     ntfs_allocation,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.allocation_check import Damaged
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import find_program
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.allocation_check import Damaged
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import wholly_used
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, SourceDisk, examine
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file

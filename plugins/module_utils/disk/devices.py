@@ -14,8 +14,8 @@ from typing import Any, Iterator, Mapping
 from ..errors import ImagingError
 from ..printable import printable
 from ..reasons import BAD_SIZE, IS_FILE, NO_CAPACITY, NOT_A_DISK, PARTITION, READ_ONLY, Reason, Refusal
+from .blkid import Content, detect
 from .command import RunCommand
-from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
 from .release import release_steps

@@ -16,39 +16,25 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, List, Mapping, Sequence, Tuple
 
+from ..arguments import CAPTURE
 from ..disk.command import RunCommand
 from ..disk.partition_table import read_partition_table
 from ..disk.ranges import ByteRanges
 from ..disk.raw_io import RawDisk, aligned_buffer, read_spans, spans
 from ..disk.used_map import ALL, read_used_map
 from ..engine.capture import Capture
-from ..engine.level import AUTO, FIRST
+from ..engine.level import FIRST
 from ..engine.pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, processors, worker_count
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.record import STREAM_SIZE
 from ..stream.link import Link
-from ..stream.probe import Carried, serve_probe
+from ..stream.probe import ZONES, Carried, serve_probe
 from ..zstd import Codec, Zstd
 from .held_disk import HeldDisk
-from .module import COMMON_ARGUMENTS
 from .session import Session
 
-CAPTURE = "capture"
-RESTORE = "restore"
-
-PROBE_ARGUMENTS: dict[str, Any] = dict(
-    COMMON_ARGUMENTS,
-    purpose={"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
-    image={"type": "str"},
-    laptops={"type": "int", "default": 1},
-    forks={"type": "int", "default": 64},
-    compression_level={"type": "str", "default": AUTO},
-    used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
-)
-
-ZONES = ("beginning", "middle", "end")
 ZONE_CHUNKS = 64
 """So many chunks of a zone are looked at, at the most, for some that hold anything."""
 

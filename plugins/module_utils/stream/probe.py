@@ -26,6 +26,9 @@ from ..errors import ImagingError
 from .conversation import expect, finish, raise_end
 from .link import LARGEST_BODY, Kind, Link, LinkError, Message
 
+ZONES = ("beginning", "middle", "end")
+"""Where the laptop measures how fast its disk is read."""
+
 AMOUNT = struct.Struct("<II")
 HEAD = struct.Struct("<I32s")
 """Size of a piece's content, SHA-256 of the piece."""

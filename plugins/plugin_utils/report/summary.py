@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .rates import samples
@@ -69,7 +70,7 @@ def summary(run: Run) -> dict[str, Any]:
         "ended": rfc3339(run.ended or run.began),
         "seconds": round(max(((run.ended or run.began) - run.began).total_seconds(), 0.0), 3),
         "failures": [_failure(failure) for failure in run.failures],
-        "limits": _limits_of_all(entries),
+        "limits": _limits_of_all((entry["limits"], entry["seconds"] or 0.0) for entry in entries),
         "versions": run.versions | _zstd(entries),
         "laptops": entries,
     }
@@ -188,21 +189,16 @@ def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 def limits(value: Any) -> dict[str, float]:
     """Shares of the time by what was the limit, the largest first; they sum to 1. Empty when there are none."""
-    shares = {str(name): number(share) or 0.0 for name, share in value.items()} if isinstance(value, Mapping) else {}
-    total = sum(shares.values())
-    if not 0 < total < float("inf"):
-        return {}
-    ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return {name: round(share / total, 4) for name, share in ordered if share}
+    return _limits_of_all([(value, 1.0)])
 
 
-def _limits_of_all(entries: list[dict[str, Any]]) -> dict[str, float]:
-    """The same over all laptops' time."""
-    total: dict[str, float] = {}
-    for entry in entries:
-        for name, share in entry["limits"].items():
-            total[name] = total.get(name, 0.0) + share * (entry["seconds"] or 0.0)
-    return limits(total)
+def _limits_of_all(of_laptops: Iterable[tuple[Any, float]]) -> dict[str, float]:
+    """The same over all laptops' time: of each its shares, and its seconds."""
+    found = Bottlenecks()
+    for value, seconds in of_laptops:
+        for name, share in value.items() if isinstance(value, Mapping) else ():
+            found.charge({str(name): 1.0}, (number(share) or 0.0) * seconds)
+    return {name: round(share, 4) for name, share in found.shares().items()}
 
 
 def _limited_by(value: Any) -> dict[str, Any] | None:

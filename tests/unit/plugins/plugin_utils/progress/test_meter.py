@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, VERIFYING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.history import MOST_POINTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     LIMITS,
     NETWORK,
@@ -22,7 +23,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     TARGET_WRITE,
     Circumstances,
 )
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import MOST_POINTS, Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 
 MB = 1_000_000
 

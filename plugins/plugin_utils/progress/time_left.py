@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a transfer will be done, by how it went so far."""
+
+from __future__ import annotations
+
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
+    COMPARING,
+    STREAMING,
+    VERIFYING,
+    Stages,
+    Status,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY
+
+from .history import History, Point
+from .limits import CONTROLLER_CPU, NETWORK, STORE, TARGET_CPU, TARGET_READ, Shares
+
+SETTLED = 30.0
+"""Seconds. The rate that a forecast goes by is that of the last half of the run, or of these last ones if that is more."""
+
+ENOUGH_SCANNED = 32 << 20
+"""Bytes that must have been read for comparison, that the read-back's rate is told from them."""
+
+BY_FRAMES = (NETWORK, STORE, CONTROLLER_CPU)
+"""What takes its time by the bytes that are sent, and not by those that they decompress to."""
+
+
+class TimeLeft:
+    """How long a transfer will still take. ``frames`` is how many bytes there are to be sent at the most, None where that is not known."""
+
+    def __init__(self, history: History, capturing: bool, frames: int | None = None, settled: float = SETTLED) -> None:
+        self._history = history
+        self._capturing = capturing
+        self._frames = frames
+        self._settled = settled
+
+    def seconds(self, status: Status, limit: str) -> float | None:
+        """Seconds until all is done, when ``limit`` limits; None when that can't be told yet."""
+        since = self._history.settled(self._settled)
+        if since is None:
+            return None
+        if status.phase == STREAMING:
+            left = self.streaming(status, limit)
+            if left is None or self._capturing:
+                return left
+            return left + read_back(status, status.written + max(0, status.data_total - status.data_done))[0]
+        last = self._history.last
+        rate = (last.done - since.done) / (last.at - since.at)
+        if rate <= 0:
+            return None
+        after = 0.0 if status.phase in (COMPARING, VERIFYING) else read_back(status, status.written)[0]
+        return (status.total - status.done) / rate + after
+
+    def streaming(self, status: Status, limit: str) -> float | None:
+        """Seconds until everything is sent."""
+        left = max(0, status.data_total - status.data_done)
+        since, last = self._history.settled(self._settled), self._history.last
+        if not left:
+            return 0.0
+        if since is None or last.data_done <= since.data_done:
+            return None
+        seconds = last.at - since.at
+        if self._frames is not None and limit in BY_FRAMES and last.wire > since.wire:
+            return self._frames_left(self._frames, status, last, left) * seconds / (last.wire - since.wire)
+        return left * seconds / (last.data_done - since.data_done)
+
+    @staticmethod
+    def _frames_left(frames: int, status: Status, last: Point, left: int) -> int:
+        unsent = max(0, frames - last.wire)
+        # What is equal already is not sent, so no more of the frames is left than of the data.
+        equal = status.data_done > status.written
+        return min(unsent, int(frames * left / max(1, status.data_total))) if equal else unsent
+
+
+def read_back(status: Status, size: int) -> tuple[float, Shares]:
+    """Seconds that reading so many bytes back takes, and how busy the laptop is meanwhile.
+
+    By the rate of the looks before or, without any, by that of the writing.
+    """
+    read = busy(status.stages, "read")
+    if status.scanned >= ENOUGH_SCANNED and read > 0:
+        compare = busy(status.stages, "compare") / max(1, status.workers)
+        longer = max(read, compare)
+        return size * longer / status.scanned, {TARGET_READ: read / longer, TARGET_CPU: compare / longer}
+    write = busy(status.stages, "write")
+    return (size * write / status.written if status.written > 0 else 0.0), {TARGET_READ: 1.0}
+
+
+def busy(stages: Stages, name: str) -> float:
+    """For how many seconds a stage was busy."""
+    return stages[name][BUSY] if name in stages else 0.0
