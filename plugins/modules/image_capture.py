@@ -235,6 +235,10 @@ limited_by:
   returned: success, not in check mode, when it could be told
   type: dict
   contains:
+    code:
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+        V(target_write), V(target_read) or V(target_cpu).
+      type: str
     limit:
       description: Its name, such as V(network) or V(target disk write).
       type: str
@@ -243,6 +247,9 @@ limited_by:
       type: float
     advice:
       description: A sentence that says so, and what would help.
+      type: str
+    explanation:
+      description: The part of RV(limited_by.advice) that explains it.
       type: str
 limits:
   description: For each thing that limited for a while the share of the time for which it did.

@@ -177,7 +177,10 @@ alone:
       description: How long the module O(purpose) names is expected to take, for a restore with the read-back.
       type: float
     limit:
-      description: The resource that limits it.
+      description: The resource that limits it, empty when there is none.
+      type: str
+    code:
+      description: Its code, as in RV(fleet.imaging.image_restore#module:limited_by.code).
       type: str
     resources:
       description: For each resource the seconds that it would take if everything else took none.
