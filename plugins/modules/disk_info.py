@@ -272,6 +272,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.image_fit import ImageFacts, reasons_against
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import TARGET, Wanted, select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
@@ -329,11 +330,7 @@ def main() -> None:
         mutually_exclusive=[("device", "match")],
         supports_check_mode=True,
     )
-    try:
-        result = disk_info(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error), **error.facts)
-    module.exit_json(changed=False, **result)
+    run_module(module, lambda: dict(disk_info(module), changed=False))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
@@ -108,11 +108,7 @@ def disk_release(module: AnsibleModule) -> Released:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
-    try:
-        result = disk_release(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error), **error.facts)
-    module.exit_json(**asdict(result))
+    run_module(module, lambda: asdict(disk_release(module)))
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -350,7 +350,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: capture(module))
+    run_transfer(module, lambda: capture(module))
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import PRO
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
     ProbeRequest,
     run_probe,
@@ -257,7 +257,7 @@ def probe(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: probe(module))
+    run_transfer(module, lambda: probe(module))
 
 
 if __name__ == "__main__":

@@ -334,7 +334,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import Z
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
@@ -410,7 +410,7 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: restore(module))
+    run_transfer(module, lambda: restore(module))
 
 
 if __name__ == "__main__":
