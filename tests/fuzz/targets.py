@@ -440,7 +440,7 @@ def run_mirror(data: bytes) -> None:
 
     room = memoryview(bytearray(largest_frame(CHUNK)))
     with patch.object(http.client.HTTPConnection, "connect", connect):
-        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str)
+        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str, 10.0)
         chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
         source.request(chunks)
         for chunk in chunks:

@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import store_error
@@ -196,8 +197,7 @@ class _Import:
             return None, UsedMap(whole, reason="unknown")
         for partition in table.partitions if table else ():
             self._check_end(disk, partition.end, f"partition {partition.number}")
-        if known.source_refusals:
-            raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
+        refuse_for(known.source_refusals, f"{self._source.path} can't be imported:")
         if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
             self.warnings.append(
                 "Only root can have file systems mapped: run this as root to leave out what they do not use."

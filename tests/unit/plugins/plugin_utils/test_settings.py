@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SETTABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, module_arguments, read_settings
 
@@ -62,6 +63,7 @@ def test_the_roles_take_the_same_choices() -> None:
     specs = yaml.safe_load((ROOT / "roles/prepare_source/meta/argument_specs.yml").read_text())["argument_specs"]
     option = specs["main"]["options"]["prepare_source_allow"]
     assert option["default"] == SETTINGS["imaging_allow"].default
+    assert sorted(option["choices"]) == sorted(check.name for check in CONTENT_CHECKS)
 
 
 def test_defaults_stand_where_nothing_is_given_or_a_value_is_empty() -> None:

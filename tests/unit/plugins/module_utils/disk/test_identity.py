@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.held_disk import HeldDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import ANOTHER_DISK, RESTARTED
 
 SIZE = 1 << 20
 GUID = bytes(range(16))
@@ -68,14 +69,16 @@ def test_a_disk_that_was_replaced_is_another_although_it_has_no_serial_number(tm
     with pytest.raises(AnotherDisk, match=r"its diskseq was .* and is now .* It was not touched"):
         check_same("/dev/sda", selected, look(tmp_path / "disk"))
     replaced = look(make(tmp_path / "disk", b"", GUID))
-    with pytest.raises(AnotherDisk, match="its table was '' and is now 'gpt"):
+    with pytest.raises(AnotherDisk, match="its table was '' and is now 'gpt") as caught:
         check_same("/dev/sda", dict(selected, diskseq=replaced["diskseq"]), replaced)
+    assert caught.value.facts["codes"] == [ANOTHER_DISK]
 
 
 def test_a_machine_that_was_restarted_is_looked_at_again(tmp_path: Path) -> None:
     found = look(make(tmp_path / "disk"))
-    with pytest.raises(AnotherDisk, match=r"was restarted since /dev/sda was selected.*Run again"):
+    with pytest.raises(AnotherDisk, match=r"was restarted since /dev/sda was selected.*Run again") as caught:
         check_same("/dev/sda", dict(found, boot_id="another", diskseq=1), found)
+    assert caught.value.facts["codes"] == [RESTARTED]
 
 
 def test_what_was_absent_must_still_be_absent_and_what_is_not_given_is_not_compared(tmp_path: Path) -> None:
