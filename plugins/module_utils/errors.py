@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable
 
 from .printable import printable_lines
 
@@ -14,9 +14,11 @@ class ImagingError(Exception):
     """What went wrong, in words for the person at the keyboard: what was expected, what was found, what to do next.
 
     Whatever a message quotes (a program, the other end, a disk's label), it is fit to be shown. ``facts`` become fields of the failed result, for
-    whoever has to decide by them.
+    whoever has to decide by them; ``codes`` of ``reasons``, by default that of the class, are always among them.
     """
 
-    def __init__(self, message: str = "", **facts: Any) -> None:
+    code = ""
+
+    def __init__(self, message: str = "", codes: Iterable[str] = (), **facts: Any) -> None:
         super().__init__(printable_lines(message))
-        self.facts: dict[str, Any] = facts
+        self.facts: dict[str, Any] = {"codes": list(codes) or [self.code] * bool(self.code), **facts}

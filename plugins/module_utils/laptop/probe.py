@@ -482,7 +482,7 @@ class LaptopProbe:
         if disk.in_use:
             warnings.append(
                 f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
-                + " ".join(disk.in_use)
+                + disk.in_use
             )
             return whole, "whole"
         used = read_used_map(self._run, disk.disk, read_partition_table(self._run, raw.path), request.used_map)

@@ -22,6 +22,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
 from ..timeouts import DEFAULTS, Timeouts
 
 HEAD = struct.Struct("<BIIQ")
@@ -34,6 +35,8 @@ gigabit up to a round trip of 17 ms."""
 
 class LinkError(ImagingError):
     """The link broke or was tampered with; it can be made again."""
+
+    code = LINK_BROKEN
 
 
 class Kind(IntEnum):

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Mapping
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
 from ..timeouts import DEFAULTS, Timeouts
 from .handshake import accept_handshake
 from .link import Link, LinkError, TcpChannel
@@ -29,6 +30,8 @@ HANDSHAKES = 64
 
 class ControllerGone(ImagingError):
     """No controller connected in time."""
+
+    code = LINK_BROKEN
 
 
 class Listener:
