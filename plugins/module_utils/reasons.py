@@ -47,8 +47,13 @@ RESTARTED = "restarted"
 
 # Other failures.
 CANNOT_RELEASE = "cannot_release"
+LOCKED = "locked"
 UNREADABLE_SECTORS = "unreadable_sectors"
+READ_BACK_DIFFERS = "read_back_differs"
+SEEN_DIFFERENTLY = "seen_differently"
+KERNEL_TABLE = "kernel_table"
 MISSING_PROGRAM = "missing_program"
+PORT_IN_USE = "port_in_use"
 LINK_BROKEN = "link_broken"
 NO_IMAGE = "no_image"
 IMAGE_EXISTS = "image_exists"
