@@ -66,7 +66,6 @@ class Disk:
     read_only: bool
     kind: str
     by_id: tuple[str, ...]
-    partitions: tuple[DiskPartition, ...]
     holders: tuple[str, ...]
     mount_points: tuple[str, ...]
     swap: tuple[str, ...]
@@ -81,12 +80,20 @@ class Disk:
         return [refusal for refusal in found if not (release and refusal.releasable)]
 
 
-def list_disks(run: RunCommand) -> list[Disk]:
+@dataclass(frozen=True)
+class DescribedDisk(Disk):
+    """A disk with its partitions, which programs were asked about."""
+
+    partitions: tuple[DiskPartition, ...] = ()
+
+
+def list_disks(run: RunCommand) -> list[DescribedDisk]:
     """All disks of this machine, in lsblk's order. Raises MissingTool, ImagingError."""
     devices = BlockDevices()
     links = _links_by_id()
     rows = [row for row in _lsblk(run) if row.get("type") != "rom"]
-    return [_block_device(run, devices, row, links) for row in rows if _text(row, "kname")]
+    disks = [(_block_device(devices, row, links), row) for row in rows if _text(row, "kname")]
+    return [_with_partitions(run, devices, disk, row) for disk, row in disks]
 
 
 def resolve(path: str) -> tuple[str, os.stat_result]:
@@ -103,15 +110,29 @@ def resolve(path: str) -> tuple[str, os.stat_result]:
     return real, found
 
 
-def describe(run: RunCommand, path: str) -> Disk:
+def describe(run: RunCommand, path: str) -> DescribedDisk:
     """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
-    real, found = resolve(path)
     devices = BlockDevices()
+    return _with_partitions(run, devices, *_disk_at(run, devices, path))
+
+
+def disk_at(run: RunCommand, path: str) -> Disk:
+    """As ``describe``, without the partitions: no program but lsblk is run, which reads nothing of the disk."""
+    return _disk_at(run, BlockDevices(), path)[0]
+
+
+def _disk_at(run: RunCommand, devices: BlockDevices, path: str) -> tuple[Disk, Row]:
+    real, found = resolve(path)
     if stat.S_ISREG(found.st_mode):
-        return _regular_file(run, devices, real, found.st_size)
+        return _regular_file(devices, real, found.st_size), {}
     name = os.path.basename(devices.folder(f"../../dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"))
     rows = _lsblk(run, real)
-    return _block_device(run, devices, dict(rows[0] if rows else {}, kname=name), _links_by_id(), real)
+    row = dict(rows[0] if rows else {}, kname=name)
+    return _block_device(devices, row, _links_by_id(), real), row
+
+
+def _with_partitions(run: RunCommand, devices: BlockDevices, disk: Disk, row: Row) -> DescribedDisk:
+    return DescribedDisk(**vars(disk), partitions=tuple(_partitions(run, devices, row, disk.path)))
 
 
 def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
@@ -154,9 +175,7 @@ def _links_by_id() -> dict[str, list[str]]:
     return links
 
 
-def _block_device(
-    run: RunCommand, devices: BlockDevices, row: Row, links: Mapping[str, list[str]], path: str = ""
-) -> Disk:
+def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]], path: str = "") -> Disk:
     name = _text(row, "kname")
     path = path or node(name)
     use = devices.of_device(name)
@@ -167,7 +186,7 @@ def _block_device(
     size = _number(row, "size") or 512 * int(devices.attribute(name, "size") or 0)
     read_only = _flag(row, "ro") or devices.attribute(name, "ro") == "1"
     kind = _kind(row, devices, name)
-    refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use, _can_be_released(devices, path)))
+    refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use, _releasable(devices, path, use)))
     return Disk(
         path=path,
         size=size,
@@ -183,7 +202,6 @@ def _block_device(
         read_only=read_only,
         kind=kind,
         by_id=tuple(links.get(node(name), ())),
-        partitions=tuple(_partitions(run, devices, row, path)),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,
@@ -267,8 +285,10 @@ def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conte
         return Content()
 
 
-def _can_be_released(devices: BlockDevices, path: str) -> bool:
-    """Whether all that is in the way can be ended."""
+def _releasable(devices: BlockDevices, path: str, use: Use) -> bool:
+    """Whether all that is in the way can be ended. Nothing is planned for a disk that nobody uses."""
+    if not any(in_the_way(use)):
+        return False
     try:
         release_steps(devices, path)
     except (ImagingError, OSError):
@@ -276,10 +296,10 @@ def _can_be_released(devices: BlockDevices, path: str) -> bool:
     return True
 
 
-def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) -> Disk:
+def _regular_file(devices: BlockDevices, path: str, size: int) -> Disk:
     use: Use = devices.of_file(path)
     read_only = not os.access(path, os.W_OK)
-    refusals = list(in_the_way(use, _can_be_released(devices, path)))
+    refusals = list(in_the_way(use, _releasable(devices, path, use)))
     if not size or size % 512:
         refusals.append(Refusal(BAD_SIZE, f"It has {size} bytes: the size of a disk is a positive multiple of 512."))
     forbidden = Refusal(READ_ONLY, "It is read-only: its mode or its file system forbids writing.")
@@ -298,7 +318,6 @@ def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) 
         read_only=read_only,
         kind="file",
         by_id=(),
-        partitions=tuple(_partitions_by_table(run, path)),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,

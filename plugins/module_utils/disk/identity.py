@@ -16,7 +16,7 @@ from typing import Any, Iterator, Mapping
 from ..errors import ImagingError
 from ..reasons import ANOTHER_DISK, RESTARTED
 from .command import RunCommand
-from .devices import Disk, describe, resolve
+from .devices import Disk, disk_at, resolve
 from .gpt import BOOT_SIGNATURE, GPT_SIGNATURE
 from .raw_io import logical_sector_size
 
@@ -83,7 +83,7 @@ def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any]) -> It
     """
     path, _found = resolve(device)
     with _opened(path) as descriptor:
-        disk = describe(run, path)
+        disk = disk_at(run, path)
         check_same(path, expect, identify(disk, descriptor))
         yield disk
 

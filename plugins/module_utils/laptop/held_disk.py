@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from ..disk.command import RunCommand
-from ..disk.devices import describe
+from ..disk.devices import disk_at
 from ..disk.identity import check_same, identify
 from ..disk.raw_io import RawDisk
 from ..reasons import messages, refuse_for
@@ -25,13 +25,13 @@ class HeldDisk:
         ``expect`` is what the selection knew of it (``disk.identity``); what is missing there is not compared.
         With ``may_be_in_use`` what could be released is no reason; the disk is then shared with whoever has it.
         """
-        disk = describe(run, device)
+        disk = disk_at(run, device)
         saying = f"{disk.path} can't be {'written' if writable else 'read as a whole'}:"
         refuse_for(disk.refusals(writable, release=may_be_in_use), saying)
         self.in_use = messages(disk.refusals(writable))
         self.raw = RawDisk(disk.path, writable, shared=bool(self.in_use))
         try:
-            self.disk = describe(run, self.raw.path)
+            self.disk = disk_at(run, self.raw.path)
             check_same(self.raw.path, expect, identify(self.disk, self.raw.fileno()))
         except BaseException:
             self.raw.close()

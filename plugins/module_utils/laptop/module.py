@@ -20,10 +20,10 @@ from .session import Session, Terminated, arm_termination
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     """The session of a module with these arguments."""
-    forget_killed(params["ticket"])
+    forget_killed(params["ticket"], ticket.timeouts.settled)
     address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
-    return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])
+    return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), ticket.timeouts)
 
 
 def end_children() -> None:

@@ -24,9 +24,6 @@ from .base import SourceFailed
 
 MIRROR = "mirror"
 
-SILENCE = 10.0
-"""Seconds without an answer, or without a byte of it, after which a server is given up."""
-
 LEAST_RATE = 1 << 20
 """Bytes a second. A record may take as long as it takes at this rate, and the silence in addition."""
 
@@ -58,8 +55,8 @@ class HttpFile:
     One connection carries one request after the other.
     """
 
-    def __init__(self, url: str, silence: float = SILENCE) -> None:
-        """``url`` begins with http:// or https://. Nothing is asked yet."""
+    def __init__(self, url: str, silence: float) -> None:
+        """``url`` begins with http:// or https://. Nothing is asked yet. After so many seconds of silence the server is given up."""
         self.name = url
         self.size = 0
         self._url = url
@@ -231,7 +228,7 @@ class HttpImage:
     stage = "fetch"
     most_requests = 2
 
-    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float = SILENCE) -> None:
+    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float) -> None:
         """``wanted`` is the index of the image that is to be restored. ``warn`` hears when the server has another one."""
         self._file = HttpFile(url, silence)
         self._wanted = wanted

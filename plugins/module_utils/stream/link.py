@@ -23,25 +23,14 @@ from typing import Protocol
 
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN
+from ..timeouts import DEFAULTS, Timeouts
 
 HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
 
-SILENCE = 30.0
-"""Seconds without a byte after which a link counts as broken, at the most."""
-
-LEAST_SILENCE = 8.0
-"""Seconds; a slow link's buffers may take that long to have room for more."""
-
-HEARTBEATS = 6
-"""How often within its time of silence an end that has nothing to say says so."""
-
 WINDOW = 2 << 20
 """Bytes that may have come and were not taken yet. What is on its way when a link is cut has to be sent again; and this much fills a
 gigabit up to a round trip of 17 ms."""
-
-LINGER = 2.0
-"""Seconds that an end which gives up waits for the other one to hear of it."""
 
 
 class LinkError(ImagingError):
@@ -188,18 +177,13 @@ class Keys:
     receiving: bytes
 
 
-def longest_silence(link_timeout: float) -> float:
-    """Seconds without a byte after which a link counts as broken, where both ends give up after ``link_timeout`` seconds without one."""
-    return min(SILENCE, max(LEAST_SILENCE, link_timeout / 2))
-
-
 class Link:
     """Sends from any thread, receives in one."""
 
-    def __init__(self, channel: Channel, keys: Keys, silence: float | None = None) -> None:
+    def __init__(self, channel: Channel, keys: Keys, timeouts: Timeouts = DEFAULTS) -> None:
         self._channel = channel
-        self._silence = SILENCE if silence is None else silence
-        channel.settimeout(self._silence)
+        self._timeouts = timeouts
+        channel.settimeout(timeouts.silence)
         # Copies of keyed states are cheaper than keying anew for each message.
         self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
@@ -252,7 +236,7 @@ class Link:
                 message = self._receive()
                 if message.kind != Kind.PING:
                     return message
-            if time.monotonic() - self.last_heard > self._silence:
+            if time.monotonic() - self.last_heard > self._timeouts.silence:
                 raise LinkError("The link broke: the other end is silent.")
         except LinkError:
             self.close()
@@ -297,7 +281,7 @@ class Link:
         self.last_heard = time.monotonic()
 
     def _beat(self) -> None:
-        heartbeat = self._silence / HEARTBEATS
+        heartbeat = self._timeouts.heartbeat
         while not self._closed.wait(heartbeat):
             if time.monotonic() - self._last_sent >= heartbeat:
                 try:
@@ -308,7 +292,7 @@ class Link:
     def end(self, reason: str) -> None:
         """Tell the other end why this one gives up, as far as that still works, and close; takes a few seconds at most."""
         try:
-            self._channel.settimeout(LINGER)
+            self._channel.settimeout(self._timeouts.linger)
             # After an interruption amid a message the other end would take the reason for the rest of that message.
             if not self._within_message:
                 self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
@@ -320,7 +304,7 @@ class Link:
 
     def _drain(self) -> None:
         """Closing with unread data would reset the connection, and the other end might never see what was sent last."""
-        deadline = time.monotonic() + LINGER
+        deadline = time.monotonic() + self._timeouts.linger
         rest = memoryview(bytearray(1 << 20))
         while time.monotonic() < deadline and self._channel.recv_into(rest):
             pass

@@ -14,6 +14,7 @@ from typing import Mapping
 
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN, PORT_IN_USE
+from ..timeouts import DEFAULTS, Timeouts
 from .handshake import accept_handshake
 from .link import Link, LinkError, TcpChannel
 
@@ -39,13 +40,13 @@ class Listener:
     Whoever connects has a role, and for each role there is one link: a new one of the same role closes those before.
     """
 
-    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], silence: float | None = None) -> None:
+    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], timeouts: Timeouts = DEFAULTS) -> None:
         """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
 
-        ``secrets`` are the roles, and what each has to know. ``silence``: seconds without a byte after which links count as broken.
+        ``secrets`` are the roles, and what each has to know.
         """
         self._secrets = secrets
-        self._silence = silence
+        self._timeouts = timeouts
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
         try:
@@ -96,7 +97,7 @@ class Listener:
 
     def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
-            role, keys = accept_handshake(channel, self._secrets)
+            role, keys = accept_handshake(channel, self._secrets, self._timeouts.handshake)
         except LinkError:
             self._dismiss(channel)
             return
@@ -109,7 +110,7 @@ class Listener:
                 return
             self._newest[role] = number
             superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
-            self._waiting[role] = Link(channel, keys, self._silence)
+            self._waiting[role] = Link(channel, keys, self._timeouts)
             self._changed.notify_all()
         for link in superseded:
             link.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import disk_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map, wholly_used
@@ -189,7 +189,7 @@ class _Import:
             self._warn(f"its sectors have {disk.logical_sector_size} bytes, and a loop device's have {UNIT}")
             return None, UsedMap(whole, reason="sectors")
         try:
-            known = describe(self._run, disk.path)
+            known = disk_at(self._run, disk.path)
             table = read_partition_table(self._run, disk.path)
             used = read_used_map(self._run, known, table, self._request.used_map)
         except (OSError, ImagingError) as error:  # no Linux, or a program is missing

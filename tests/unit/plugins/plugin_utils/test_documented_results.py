@@ -24,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.action.image_capture import Actio
 from ansible_collections.fleet.imaging.plugins.action.image_probe import ActionModule as ProbeAction
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule as RestoreAction
 from ansible_collections.fleet.imaging.plugins.module_utils import reasons
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import DescribedDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import Finding, PartitionFacts
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth
@@ -147,7 +147,7 @@ def test_what_is_on_a_disk_is_documented() -> None:
 def test_what_disks_there_are_is_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     documented = result_of("disk_info")
     for name in ("disks", "selected"):
-        assert differences(documented[name]["contains"], fields_of(Disk), name) == []
+        assert differences(documented[name]["contains"], fields_of(DescribedDisk), name) == []
     identity = {name: {"type": kind} for name, kind in IDENTITY.items()}
     assert differences(documented["expect"]["contains"], identity, "expect") == []
     (tmp_path / "disk").write_bytes(bytes(1 << 20))

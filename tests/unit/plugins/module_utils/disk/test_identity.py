@@ -21,6 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import
     selected_disk,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.held_disk import HeldDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import ANOTHER_DISK, RESTARTED
 
 SIZE = 1 << 20
@@ -29,6 +30,10 @@ GUID = bytes(range(16))
 
 def no_table(command: Any) -> CommandResult:
     return CommandResult(1, "", "does not contain a recognized partition table")
+
+
+def no_program(command: Any) -> CommandResult:
+    raise AssertionError(f"{command} was run")
 
 
 def look(path: Path) -> dict[str, Any]:
@@ -100,3 +105,13 @@ def test_a_link_that_leads_to_another_disk_is_noticed_before_anything_is_done(tm
     for path, words in ((tmp_path, "neither a block device nor a regular file"), (tmp_path / "three", "No such file")):
         with pytest.raises(ImagingError, match=words), selected_disk(no_table, str(path), {}):
             pytest.fail("there is no disk")
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_disk_is_recognised_and_held_without_a_look_at_its_partitions(tmp_path: Path, writable: bool) -> None:
+    disk = make(tmp_path / "disk", b"\1\2\3\4")
+    expected = look(disk)
+    with selected_disk(no_program, str(disk), expected) as selected:
+        assert selected.path == str(disk)
+    with HeldDisk(no_program, str(disk), expected, writable) as held:
+        assert held.table_id() == "dos 04030201"

@@ -40,7 +40,6 @@ NVME = Disk(
     read_only=False,
     kind="disk",
     by_id=("/dev/disk/by-id/nvme-Fast_One_S1",),
-    partitions=(),
     holders=(),
     mount_points=(),
     swap=(),
