@@ -46,6 +46,7 @@ ANOTHER_DISK = "another_disk"
 RESTARTED = "restarted"
 
 # Other failures.
+NOT_CONFIRMED = "not_confirmed"
 CANNOT_RELEASE = "cannot_release"
 LOCKED = "locked"
 UNREADABLE_SECTORS = "unreadable_sectors"
