@@ -139,8 +139,8 @@ class CaptureSink:
         self._changes += 1
         if self._changes > MOST_CHANGES:
             raise ImagingError(
-                f"The laptop changed the description of its disk more than {MOST_CHANGES} times, and a sound one does so once for each file "
-                "system at most. Boot its live system again, and run again."
+                f"The laptop changed the description of its disk more than {MOST_CHANGES} times: expected at most one change for each file "
+                "system. Boot its live system again, and run again."
             )
         self.close()
         if self.writer is not None:
@@ -255,7 +255,9 @@ class CaptureSink:
         """Write a record whose frame the store has."""
         found = None if header.chunk in self._damaged else self._basis.find(header.chunk, header.content_hash)
         if found is None:
-            raise LinkError(f"The laptop says of chunk {header.chunk} that the store has it, which is not so.")
+            raise LinkError(
+                f"The laptop says of chunk {header.chunk} that the store already has it, but the store does not."
+            )
         stored, row = found
         try:
             record = sound_record(stored, row)

@@ -83,7 +83,7 @@ def check_tags(variables: Mapping[str, Any]) -> None:
     """Raise ImagingError when tags leave tasks out: there are none in the playbooks, and nearly nothing would be done without a word."""
     if list(variables["ansible_run_tags"]) != ["all"] or variables["ansible_skip_tags"]:
         raise ImagingError(
-            "The playbooks of this collection run whole or not at all: expected neither --tags nor --skip-tags. Run again without. Nothing was "
+            "The playbooks of this collection can't run in part: expected neither --tags nor --skip-tags. Run again without them. Nothing was "
             "done."
         )
 

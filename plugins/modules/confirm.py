@@ -51,7 +51,7 @@ seealso:
 
 EXAMPLES = r"""
 ---
-- name: Confirm that a disk is erased
+- name: Confirm erasing a disk
   fleet.imaging.confirm:
     about: Everything on /dev/nvme0n1 of lab-01 will be lost.
     word: erase 1

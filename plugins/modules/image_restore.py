@@ -378,9 +378,9 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
     if request.write and outcome.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{in_words(outcome.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
-            f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
+            f"{result.device} holds every byte that the image uses, but a system sees something else on it than on the reference: "
+            f"{in_words(outcome.unlike)}. Most likely, old signatures are left in space that the image does not use. The disk does not "
+            f"boot. To repair it, {zero}capture the reference again: images made now hold every place where such signatures lie."
         )
     if request.write and outcome.differs:
         first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
@@ -390,8 +390,8 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
         )
     if outcome.stale:
         raise ImagingError(
-            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(outcome.stale)}. "
-            f"{RESTART}, and run again: what is equal is neither sent nor written."
+            f"{result.device} holds the image, but the kernel of this laptop still uses another partition table: {in_words(outcome.stale)}. "
+            f"{RESTART}, and run again: equal chunks are neither sent nor written."
         )
 
 

@@ -83,7 +83,7 @@ def message(outcome: Outcome, host: str) -> str:
 def test_a_name_that_leads_elsewhere_is_refused(lab: Lab, image: Path, name: str) -> None:
     for run in (capture_one, restore_one):
         outcome = run(lab, "reference-01" if run is capture_one else "lab-01", image.parent, name)
-        assert "no name for an image" in message(outcome, "reference-01" if run is capture_one else "lab-01")
+        assert "not a valid image name" in message(outcome, "reference-01" if run is capture_one else "lab-01")
     assert stored(image.parent) == [image.name]
 
 

@@ -48,13 +48,13 @@ def extent(header: ImageHeader, index: Index) -> Extent:
     size, sector_size = header.geometry.disk_size, header.geometry.logical_sector_size
     label = _label(header)
     if label not in ("gpt", "dos") or not any(_entries(header)):
-        return Extent(size, size, "its content, of which no partition table says where it ends")
+        return Extent(size, size, "its content, whose end no partition table gives")
     ends = [
         (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")
         for each in known_partitions(header.source.get("partitions"))
     ]
     used = _last_used(index, size - TAIL, ByteRanges(_backup_ranges(header)) if label == "gpt" else ByteRanges())
-    ends.append((used, f"what is used in no partition up to {used}"))
+    ends.append((used, f"used space outside of partitions up to {used}"))
     # Of several that end together the first says most: a partition has a name.
     end, last = max(ends, key=lambda each: each[0])
     entries = _count(header.partition_table, "table-length", USUAL_ENTRIES)
@@ -92,8 +92,8 @@ def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) 
             writes = relocate(read, geometry.disk_size, target_size, geometry.logical_sector_size)
         except ImagingError as error:
             raise ImagingError(
-                f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or mend "
-                "the table of the reference with sgdisk -v and capture again."
+                f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or repair "
+                "the table of the reference (sgdisk -v shows its problems) and capture again."
             ) from error
     elif unannounced_partitions(read, geometry.logical_sector_size):
         raise ImagingError(

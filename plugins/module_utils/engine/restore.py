@@ -176,7 +176,7 @@ def decode(
     """Fill ``content`` from a record that arrived, believing nothing of it; raises DamagedFrame, ImagingError."""
     row = index.find(header.chunk)
     if row is None or (row.flags, row.ranges, row.content_hash) != (header.flags, header.ranges, header.content_hash):
-        raise ImagingError(f"A record of chunk {header.chunk} arrived that is not what the image's index says of it.")
+        raise ImagingError(f"A record of chunk {header.chunk} arrived that does not match the image's index.")
     if hashlib.sha256(frame).digest() != header.frame_hash:
         raise DamagedFrame(header.chunk)
     watch.busy("hash")
@@ -186,5 +186,5 @@ def decode(
     codec.decompress_into(frame, content)
     watch.busy("decompress")
     if hashlib.sha256(content).digest() != header.content_hash:
-        raise ImagingError(f"The frame of chunk {header.chunk} decodes to something else than the index promises.")
+        raise ImagingError(f"The frame of chunk {header.chunk} decompresses to something else than the index says.")
     watch.busy("hash")

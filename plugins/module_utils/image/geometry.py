@@ -61,7 +61,7 @@ class Geometry:
         for name in ("size", "logical_sector_size", "physical_sector_size", "chunk_size"):
             number = value.get(name)
             if not isinstance(number, int) or isinstance(number, bool):
-                raise ImagingError(f"The disk geometry gives {number!r} as {name}, which is no whole number.")
+                raise ImagingError(f"The disk geometry gives {number!r} as {name}: expected a whole number.")
             numbers.append(number)
         geometry = cls(*numbers)
         geometry.check()
@@ -70,13 +70,15 @@ class Geometry:
     def check(self) -> None:
         """Raise ImagingError unless every size is one that a disk can have."""
         if not 0 < self.disk_size <= LARGEST_DISK or self.disk_size % UNIT:
-            raise ImagingError(f"A disk of {self.disk_size} bytes is none: expected a positive multiple of {UNIT}.")
+            raise ImagingError(f"Invalid disk size {self.disk_size}: expected a positive multiple of {UNIT}.")
         for size in (self.logical_sector_size, self.physical_sector_size):
             # Physical sectors beyond 4 KiB exist (optimal erase blocks reported as such); the logical ones are what we write.
             if size < UNIT or size & (size - 1) or size > LARGEST_CHUNK_SIZE:
-                raise ImagingError(f"A sector size of {size} bytes is none.")
+                raise ImagingError(f"Invalid sector size {size}.")
         if self.logical_sector_size not in SECTOR_SIZES:
-            raise ImagingError(f"A logical sector size of {self.logical_sector_size} bytes is none of {SECTOR_SIZES}.")
+            raise ImagingError(
+                f"A logical sector size of {self.logical_sector_size} bytes is not one of {SECTOR_SIZES}."
+            )
         chunk = self.chunk_size
         if not SMALLEST_CHUNK_SIZE <= chunk <= LARGEST_CHUNK_SIZE or chunk & (chunk - 1):
             raise ImagingError(

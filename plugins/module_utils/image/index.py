@@ -226,9 +226,7 @@ class Index:
             row = self.row_at(position)
             reserved, count, begins = struct.unpack_from("<5xBHI", self._rows, position * ROW.size)
             if not before < row.chunk < self.geometry.chunk_count:
-                raise BadIndex(
-                    f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk."
-                )
+                raise BadIndex(f"Row {position} of the index names chunk {row.chunk}, out of order or beyond the disk.")
             length = self.geometry.length(row.chunk)
             if begins != first or len(row.ranges) != count * RANGE.size:
                 raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")
@@ -270,5 +268,5 @@ def _read_totals(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadIndex(f"The totals of the index can't be read: {error}.") from error
     if not isinstance(totals, Mapping):
-        raise BadIndex("The totals of the index are no JSON object.")
+        raise BadIndex("The totals of the index are not a JSON object.")
     return dict(totals)

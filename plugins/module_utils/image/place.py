@@ -85,7 +85,7 @@ class Place:
 
     def _appeared(self) -> ImagingError:
         return ImagingError(
-            f"{self.path} came into being, or was changed, during the capture, and is left as it is. Capture again."
+            f"{self.path} was created or changed during the capture, and was left as it is. Capture again."
         )
 
     def leave(self, keep: bool) -> int:

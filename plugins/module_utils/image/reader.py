@@ -106,7 +106,7 @@ class StoredRecords:
 
     def _skippable(self, offset: int, stored: int, magic: int, largest: int) -> bytes:
         if not SKIPPABLE.size <= stored <= largest + SKIPPABLE.size:
-            raise BadImage(f"{self.source.name}: a frame at {offset} has {stored} bytes, which can't be.")
+            raise BadImage(f"{self.source.name}: a frame at {offset} has the impossible size of {stored} bytes.")
         data = self.source.read_range(offset, stored)
         found, size = SKIPPABLE.unpack_from(data)
         if found != magic or size != stored - SKIPPABLE.size:
@@ -248,4 +248,6 @@ def check_record(reader: ImageReader, record: Record, codec: Codec, room: memory
     except ImagingError as error:
         raise BadImage(f"Chunk {header.chunk}: {error} {REPAIR}") from error
     if hashlib.sha256(content).digest() != header.content_hash:
-        raise BadImage(f"The frame of chunk {header.chunk} decodes to something else than its record says. {REPAIR}")
+        raise BadImage(
+            f"The frame of chunk {header.chunk} decompresses to something else than its record says. {REPAIR}"
+        )

@@ -68,7 +68,7 @@ class SeekTable:
         count, descriptor, magic = FOOTER.unpack(footer)
         if magic != FOOTER_MAGIC:
             raise ImagingError(
-                "The file does not end with a seek table: it is cut short, or no image of this collection."
+                "The file does not end with a seek table: it is cut short, or it is not an image of this collection."
             )
         size = SeekTable.size_of(count)
         if descriptor or count > LARGEST_ROWS or size > file_size:

@@ -279,7 +279,7 @@ class CaptureSource:
 
     def _asked(self) -> Capture:
         if self.capture is None:
-            raise ImagingError("The controller asked for records before it asked what the disk is.")
+            raise ImagingError("The controller asked for records before it asked for the description of the disk.")
         return self.capture
 
     def _unreadable(self, error: UnreadableSectors) -> ImagingError:
@@ -287,7 +287,7 @@ class CaptureSource:
         lost = sum(end - start for start, end in error.ranges)
         return ImagingError(
             f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
-            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy one. To have this one captured all the same, "
+            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy disk. To capture this one anyway, "
             "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero."
         )
 
@@ -351,7 +351,7 @@ def _zeroed(device: str, bad: list[NamedRange]) -> list[str]:
     places = "; ".join(map(describe_range, bad[:SHOWN_RANGES]))
     more = f"; and {len(bad) - SHOWN_RANGES} more" if len(bad) > SHOWN_RANGES else ""
     said = f"{lost} used bytes of {device} could not be read, and are zeros in the image and so on every copy: {places}{more}."
-    return [f"{said} The disk is failing: capture a healthy one."]
+    return [f"{said} The disk is failing: capture a healthy disk."]
 
 
 def examine(run: RunCommand, request: CaptureRequest) -> tuple[Examined, list[str]]:

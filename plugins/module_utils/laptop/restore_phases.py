@@ -151,7 +151,7 @@ class Compare(Phase):
             return
         if wrong:
             outcome.warn(
-                f"The kernel of this laptop goes by another partition table than {path} has: {in_words(wrong)}. {RESTART}."
+                f"The kernel of this laptop uses another partition table than {path} has: {in_words(wrong)}. {RESTART}."
             )
 
 
@@ -344,6 +344,6 @@ def _take_views(job: RestoreJob, found: Comparison) -> None:
 def _warn_of_unreadable(job: RestoreJob, plan: RestorePlan) -> None:
     if plan.scan.unreadable:
         job.outcome.warn(
-            f"{plan.scan.unreadable} chunks of {job.disk.raw.path} could not be read when they were looked at, and count as different. "
+            f"{plan.scan.unreadable} chunks of {job.disk.raw.path} could not be read for the comparison, and count as different. "
             "The disk is probably failing: look at the kernel's log (dmesg) and at smartctl -a."
         )

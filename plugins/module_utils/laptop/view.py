@@ -86,7 +86,7 @@ class ExpectedView:
                 self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
         except ImagingError as error:
             raise ImagingError(
-                f"The image's header can't be true: {error} Nothing was written. Capture the reference again."
+                f"The image's header is not valid: {error} Nothing was written. Capture the reference again."
             ) from error
 
     def compare(self, run: RunCommand, disk: str, attend: Callable[[], None]) -> Comparison:
@@ -179,12 +179,12 @@ def _entries(table: Mapping[str, Any]) -> Entries:
     entries = {"the partition table": _texts(table, "label", "id")}
     partitions = table.get("partitions", [])
     if not isinstance(partitions, list) or len(partitions) > PARTITION_LIMIT:
-        raise ImagingError("Its partition table has no list of partitions, or too long a one.")
+        raise ImagingError("Its partition table has no list of partitions, or one that is too long.")
     for each in partitions:
         number = re.search(r"[0-9]{1,5}$", str(each.get("node", ""))) if isinstance(each, Mapping) else None
         if number is None:
             raise ImagingError(
-                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
+                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be determined."
             )
         row = _texts(each, "start", "size", "type", "uuid")
         if row["type"] == f"{PROTECTIVE_TYPE:x}":

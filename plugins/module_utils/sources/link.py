@@ -70,6 +70,6 @@ class LinkSource:
         if times >= DAMAGED_LIMIT:
             raise ImagingError(
                 f"The frame of chunk {chunk} arrived damaged {times} times: something between the image and this laptop changes data "
-                f"(network hardware, memory, or somebody in between). {self._consequence()}; run again when that is mended."
+                f"(network hardware, memory, or somebody in between). {self._consequence()}; run again when that is fixed."
             ) from error
         raise LinkError(str(error)) from error

@@ -70,7 +70,9 @@ def join_index(receive: Callable[[], Message], most: int) -> bytes:
             return b"".join(pieces)
         size += len(piece)
         if size > most:
-            raise ImagingError(f"The other end sends an index of more than {most} bytes, which this disk can't have.")
+            raise ImagingError(
+                f"The other end sends an index of more than {most} bytes, which is too large for this disk."
+            )
         pieces.append(piece)
 
 
@@ -124,7 +126,7 @@ def receive_record(
         raise_end(message)
     header = unpack(message.payload)
     if header.frame_size != message.body_size:
-        raise LinkError("A record arrived whose frame has another size than it says.")
+        raise LinkError("A record arrived whose frame does not have the size that its header says.")
     link.receive_body(room[: header.frame_size])
     return header
 

@@ -78,7 +78,7 @@ def connect_handshake(channel: Channel, secret: bytes) -> Keys:
     _send(limited, _derive(secret, b"connecting side", nonces))
     if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"listening side", nonces)):
         raise LinkError(
-            "What listens there does not know the secret of this run: it is not the module that was started."
+            "The program that listens there does not know the secret of this run: it is not the module that was started."
         )
     return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
 
@@ -102,7 +102,7 @@ def accept_handshake(channel: Channel, secrets: Mapping[str, bytes]) -> tuple[st
         if hmac.compare_digest(proof, _derive(secret, b"connecting side", nonces))
     ]
     if not proven:
-        raise LinkError("Somebody connected who does not know the secret of this run.")
+        raise LinkError("Something connected that does not know the secret of this run.")
     secret = secrets[proven[0]]
     _send(limited, _derive(secret, b"listening side", nonces))
     return proven[0], Keys(_derive(secret, b"to connector", nonces), _derive(secret, b"to listener", nonces))

@@ -263,7 +263,7 @@ class Link:
         try:
             kind = Kind(number)
         except ValueError:
-            raise LinkError("Something that is no message arrived: the link was tampered with.") from None
+            raise LinkError("Something that is not a message arrived: the link was tampered with.") from None
         if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (
             kind == Kind.RECORD
         ):

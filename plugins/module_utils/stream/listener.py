@@ -115,7 +115,7 @@ class Listener:
         with self._changed:
             if not self._changed.wait_for(lambda: role in self._waiting, timeout):
                 raise ControllerGone(
-                    f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
+                    f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall blocks it."
                 )
             link = self._taken[role] = self._waiting.pop(role)
         return link
