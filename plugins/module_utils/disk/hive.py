@@ -175,7 +175,7 @@ class Hive:
         self._file.seek(BASE_SIZE + place)
         content = self._file.read(length)
         if len(content) != length:
-            raise BadHive(f"it is cut at {place:#x}")
+            raise BadHive(f"it is truncated at {place:#x}")
         return content
 
 

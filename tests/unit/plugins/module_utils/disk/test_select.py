@@ -143,7 +143,7 @@ def test_a_disk_can_be_described(wanted: Wanted) -> None:
 def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reasons() -> None:
     with pytest.raises(ImagingError, match="Several disks match the description in imaging_disk"):
         select_disk([NVME, SECOND], None, "target", wanted=Wanted(model="fast*"))
-    with pytest.raises(ImagingError, match="imaging_disk describes") as refusal:
+    with pytest.raises(ImagingError, match="description in imaging_disk") as refusal:
         select_disk([NVME, READ_ONLY], None, "target", wanted=Wanted(serial="S1", min_size=1 << 40))
     assert f"It has {512 << 30} bytes, less than {1 << 40}." in str(refusal.value)
     with pytest.raises(ImagingError, match="Its serial is S1, not other"):
