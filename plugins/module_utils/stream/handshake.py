@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mutual challenge and response at the start of a link, from one secret that both ends have.
+"""Mutual challenge and response at the start of a link, based on a secret that both ends have.
 
-The connecting side sends magic and nonce, gets a nonce, proves that it knows the secret, and only then gets the same proof: a
-stranger who connects learns nothing but a random number. The keys of both directions come from the secret and both nonces (HMAC-SHA256
+The connecting side sends magic and nonce, gets a nonce, proves that it knows the secret, and only then gets the other side's proof: a
+stranger who connects learns only a random number. The keys of both directions come from the secret and both nonces (HMAC-SHA256
 as key derivation, RFC 2104; labels keep the uses apart).
 """
 
@@ -23,11 +23,11 @@ NONCE_SIZE = 32
 SECRET_SIZE = 32
 
 HANDSHAKE_TIME = 10.0
-"""Seconds that a handshake may take in all."""
+"""Maximum seconds of a whole handshake."""
 
 
 class _Deadline:
-    """A channel whose calls together take no longer than the handshake may, however slowly bytes drip in."""
+    """A channel whose calls together take at most the time of a handshake, however slowly bytes arrive."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -70,7 +70,7 @@ def _send(channel: Channel, data: bytes) -> None:
 
 
 def connect_handshake(channel: Channel, secret: bytes) -> Keys:
-    """The connecting side's part; raises LinkError when the other end is silent, a stranger, or gone."""
+    """Do the connecting side's part; raises LinkError when the other end is silent, a stranger, or gone."""
     limited = _Deadline(channel)
     mine = os.urandom(NONCE_SIZE)
     _send(limited, MAGIC + mine)
@@ -84,9 +84,9 @@ def connect_handshake(channel: Channel, secret: bytes) -> Keys:
 
 
 def accept_handshake(channel: Channel, secrets: Mapping[str, bytes]) -> tuple[str, Keys]:
-    """The listening side's part: the role of whoever connected, by the secret that it knows, and the keys of the link.
+    """Do the listening side's part; returns the role of the client, determined by its secret, and the keys of the link.
 
-    Raises LinkError when it does not prove in time that it knows one of them.
+    Raises LinkError when the client does not prove in time that it knows one of the secrets.
     """
     limited = _Deadline(channel)
     hello = _receive(limited, len(MAGIC) + NONCE_SIZE)
