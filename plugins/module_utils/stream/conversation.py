@@ -34,7 +34,7 @@ class PeerEnded(ImagingError):
 
 
 class Changed(LinkError):
-    """The source's description of its disk is not valid any more. A sink that does not expect this makes a new link, as after any other such message."""
+    """The source's description of its disk is not valid any more. A sink that does not expect this makes a new link."""
 
 
 def describe(link: Link, header: bytes, index: bytes) -> None:
