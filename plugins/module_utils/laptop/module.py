@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules of all transfers share: how they listen, and how an error of ours ends a module."""
+"""What all modules of transfers share: making the session, and ending the module with an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .session import Session, Terminated, arm_termination
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
-    """The session of a module with these arguments."""
+    """Return the session of a module with these arguments."""
     forget_killed(params["ticket"])
     address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
@@ -26,7 +26,7 @@ def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
 
 
 class Module(Protocol):
-    """What is used of AnsibleModule."""
+    """The used part of AnsibleModule."""
 
     params: dict[str, Any]
 
@@ -38,7 +38,7 @@ class Module(Protocol):
 
 
 def end_children() -> None:
-    """End the programs that this process has started (partclone, say), which would otherwise go on without it."""
+    """End the programs that this process has started (for example partclone), which would otherwise go on without it."""
     for pid, _name in processes():
         try:
             with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
