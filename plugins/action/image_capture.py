@@ -341,7 +341,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
         try:
             result, transfer = self.run_transfer(
-                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress, sink.meter
+                arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress, sink.meter
             )
             if not result.get("failed"):
                 sink.conclude(result)

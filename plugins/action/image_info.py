@@ -16,6 +16,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
@@ -28,7 +29,9 @@ def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
     missing = [name for name in asked if not os.path.lexists(store.image_path(name))]
     if missing:
         there = ", ".join(store.names()) or "none"
-        raise ImagingError(f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.")
+        raise ImagingError(
+            f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.", [NO_IMAGE]
+        )
     return list(dict.fromkeys(asked))
 
 
@@ -70,7 +73,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
 
 def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
     """Return one row of the listing, with the error when the image can't be opened or is damaged."""
-    row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None}
+    row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None, "codes": []}
     try:
         row["path"] = store.image_path(name)
         image = store.open(name)
@@ -79,7 +82,7 @@ def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
             verify_image(image)
             row["intact"] = True
     except ImagingError as error:
-        row.update(intact=False, error=str(error))
+        row.update(intact=False, error=str(error), codes=error.facts["codes"])
     except OSError as error:
         row.update(error=f"{row['path']} can't be read: {error.strerror}.")
     return row

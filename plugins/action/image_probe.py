@@ -202,7 +202,7 @@ class ActionModule(TransferAction):
         store = measure_store(ImageStore(arguments["store"]).path)
         probe = LinkProbe(self.address(), sample_pieces(image) if image is not None else random_pieces())
         found, _transfer = self.run_transfer(
-            arguments, self.ticket(task_vars), task_vars, probe.converse, probe.progress
+            arguments, self.ticket(arguments, task_vars), task_vars, probe.converse, probe.progress
         )
         if found.get("failed"):
             return found

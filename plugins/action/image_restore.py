@@ -53,7 +53,7 @@ class ActionModule(TransferAction):
             )
         source = self._source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        ticket = self.ticket(task_vars, found)
+        ticket = self.ticket(arguments, task_vars, found)
 
         def conversation(link: Link) -> None:
             serve(link, source, meter.hear)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable
 
 from .printable import printable_lines
 
@@ -13,10 +13,12 @@ from .printable import printable_lines
 class ImagingError(Exception):
     """An error message for the user: what was expected, what was found, what to do next.
 
-    The message is made printable, whatever it quotes (a program, the other end, a disk's label). ``facts`` become fields of the failed result,
-    for programs that decide by them.
+    Whatever a message quotes (a program, the other end, a disk's label), it is fit to be shown. ``facts`` become fields of the failed result, for
+    whoever has to decide by them; ``codes`` of ``reasons``, by default that of the class, are always among them.
     """
 
-    def __init__(self, message: str = "", **facts: Any) -> None:
+    code = ""
+
+    def __init__(self, message: str = "", codes: Iterable[str] = (), **facts: Any) -> None:
         super().__init__(printable_lines(message))
-        self.facts: dict[str, Any] = facts
+        self.facts: dict[str, Any] = {"codes": list(codes) or [self.code] * bool(self.code), **facts}

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Callable, Sequence, Union
 
 from .errors import ImagingError
+from .reasons import DAMAGED_IMAGE
 
 Frame = Union[bytes, memoryview]
 
@@ -40,6 +41,8 @@ NO_ZSTD = (
 
 class FrameError(ImagingError):
     """A frame is not what its record promised."""
+
+    code = DAMAGED_IMAGE
 
 
 class Codec(ABC):

@@ -103,6 +103,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 disks:
   description: The disks of this machine, or the one that O(device) names.
   returned: success
@@ -192,21 +197,35 @@ disks:
       description: Whether this machine runs from it.
       type: bool
     source_refusals:
-      description: What is in the way of capturing it, and the way out. Empty when it can be captured.
+      description: What is in the way of capturing it. Empty when it can be captured.
       type: list
-      elements: str
+      elements: dict
+      contains: &refusal
+        code:
+          description: Its code, of C(docs/codes.md), by which playbooks can decide.
+          type: str
+        message:
+          description: What is in the way, and the way out.
+          type: str
+        releasable:
+          description: Whether M(fleet.imaging.disk_release) can put an end to it.
+          type: bool
     target_refusals:
-      description: What is in the way of restoring it, and the way out. Empty when it can be restored.
+      description: What is in the way of restoring it. Empty when it can be restored.
       type: list
-      elements: str
-    releasable:
-      description: Those of the refusals that M(fleet.imaging.disk_release) can put an end to.
-      type: list
-      elements: str
+      elements: dict
+      contains: *refusal
     not_default:
       description: Why it is used only when it is named.
       type: list
-      elements: str
+      elements: dict
+      contains:
+        code:
+          description: The reason's code, of C(docs/codes.md).
+          type: str
+        message:
+          description: The reason.
+          type: str
 selected:
   description: The selected disk.
   returned: success, with O(purpose)
@@ -253,7 +272,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.image_fit import ImageFacts, reasons_against
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import TARGET, Wanted, select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
 def wanted_disk(match: dict[str, str | None] | None) -> Wanted | None:
@@ -287,10 +308,7 @@ def check_image(disk: Disk, image: Mapping[str, object], host: str, purpose: str
     """Raise ImagingError when a disk can't hold an image, or must not."""
     size, sector_size, serial, wwn = disk.size, disk.logical_sector_size, disk.serial, disk.wwn
     facts = ImageFacts.of(image)
-    reasons = reasons_against(facts, disk.path, size, sector_size, serial, wwn, host, erase=purpose == TARGET)
-    said = " ".join(reasons)
-    if said:
-        raise ImagingError(said)
+    refuse_for(reasons_against(facts, disk.path, size, sector_size, serial, wwn, host, erase=purpose == TARGET))
 
 
 def main() -> None:
@@ -312,11 +330,7 @@ def main() -> None:
         mutually_exclusive=[("device", "match")],
         supports_check_mode=True,
     )
-    try:
-        result = disk_info(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **result)
+    run_module(module, lambda: dict(disk_info(module), changed=False))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk.
   returned: success
@@ -69,7 +74,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
 class Ended(TypedDict):
@@ -92,10 +98,8 @@ def disk_release(module: AnsibleModule) -> Released:
     """Do it, or say what would be done; raises ImagingError."""
     run = module_runner(module)
     with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
-        left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
         steps = release_steps(BlockDevices(), disk.path)
-        if left:
-            raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
+        refuse_for(disk.refusals(write=False, release=True), f"{disk.path} can't be released:")
         if not module.check_mode:
             steps = release_disk(run, disk.path)
     return Released(bool(steps), disk.path, [Ended(words=step.words, command=list(step.command)) for step in steps])
@@ -104,11 +108,7 @@ def disk_release(module: AnsibleModule) -> Released:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
-    try:
-        result = disk_release(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**asdict(result))
+    run_module(module, lambda: asdict(disk_release(module)))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -230,6 +235,10 @@ limited_by:
   returned: success, not in check mode, when it could be told
   type: dict
   contains:
+    code:
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+        V(target_write), V(target_read) or V(target_cpu).
+      type: str
     limit:
       description: Its name, such as V(network) or V(target disk write).
       type: str
@@ -238,6 +247,9 @@ limited_by:
       type: float
     advice:
       description: A sentence that says so, and what would help.
+      type: str
+    explanation:
+      description: The part of RV(limited_by.advice) that explains it.
       type: str
 limits:
   description: For each thing that limited for a while the share of the time for which it did.
@@ -302,7 +314,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -338,7 +350,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: capture(module))
+    run_transfer(module, lambda: capture(module))
 
 
 if __name__ == "__main__":

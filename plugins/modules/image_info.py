@@ -56,6 +56,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 store:
   description: The image store, as an absolute path.
   returned: success, and when a damaged image is found
@@ -78,6 +83,11 @@ images:
       description: What is wrong with the image; null when nothing is known to be.
       returned: when something is wrong
       type: str
+    codes:
+      description: What is wrong with it, by codes of C(docs/codes.md); empty where no code says more than RV(images[].error).
+      returned: always
+      type: list
+      elements: str
     intact:
       description: Whether every record is undamaged; null when that was not asked for.
       returned: when O(verify=true), or the image can't be opened

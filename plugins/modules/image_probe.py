@@ -84,6 +84,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk that was read.
   returned: success
@@ -172,7 +177,10 @@ alone:
       description: How long the module O(purpose) names is expected to take, for a restore with the read-back.
       type: float
     limit:
-      description: The resource that limits it.
+      description: The resource that limits it, empty when there is none.
+      type: str
+    code:
+      description: Its code, as in RV(fleet.imaging.image_restore#module:limited_by.code).
       type: str
     resources:
       description: For each resource the seconds that it would take if everything else took none.
@@ -218,7 +226,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import PRO
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
     ProbeRequest,
     run_probe,
@@ -249,7 +257,7 @@ def probe(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: probe(module))
+    run_transfer(module, lambda: probe(module))
 
 
 if __name__ == "__main__":

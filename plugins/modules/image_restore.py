@@ -112,6 +112,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -252,6 +257,10 @@ limited_by:
   returned: success, when it could be told
   type: dict
   contains:
+    code:
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+        V(target_write), V(target_read) or V(target_cpu).
+      type: str
     limit:
       description: Its name, such as V(network) or V(target disk write).
       type: str
@@ -260,6 +269,9 @@ limited_by:
       type: float
     advice:
       description: A sentence that says so, and what would help.
+      type: str
+    explanation:
+      description: The part of RV(limited_by.advice) that explains it.
       type: str
 limits:
   description: For each thing that limited for a while the share of the time for which it did.
@@ -322,7 +334,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import Z
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
@@ -398,7 +410,7 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: restore(module))
+    run_transfer(module, lambda: restore(module))
 
 
 if __name__ == "__main__":

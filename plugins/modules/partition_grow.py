@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 partition:
   description: Number of the partition.
   returned: success
@@ -73,7 +78,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import grow
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 
 
 def main() -> None:
@@ -82,11 +87,7 @@ def main() -> None:
         argument_spec=dict(DISK_ARGUMENTS, partition={"type": "str", "default": "last"}), supports_check_mode=True
     )
     device, expect, which = (module.params[name] for name in ("device", "expect", "partition"))
-    try:
-        growth = grow(module_runner(module), device, which, not module.check_mode, expect)
-    except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**asdict(growth))
+    run_module(module, lambda: asdict(grow(module_runner(module), device, which, not module.check_mode, expect)))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk.
   returned: success
@@ -211,7 +216,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 
 
 def source_info(module: AnsibleModule) -> dict[str, object]:
@@ -228,11 +233,7 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
-    try:
-        result = source_info(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **result)
+    run_module(module, lambda: dict(source_info(module), changed=False))
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 esp:
   description: Number of the EFI system partition.
   returned: when there is one
@@ -102,7 +107,21 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import NoNode
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
+
+
+def uefi_boot(module: AnsibleModule) -> dict[str, object]:
+    """Have firmware find the disk; raises ImagingError."""
+    device, expect = module.params["device"], module.params["expect"]
+    choices = boot_choices(module.params["boot_order"])
+    try:
+        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
+    except (MissingTool, NoNode) as error:
+        boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
+    result = asdict(boot)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    return dict(result, changed=boot.changed)
 
 
 def main() -> None:
@@ -114,18 +133,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    device, expect = module.params["device"], module.params["expect"]
-    choices = boot_choices(module.params["boot_order"])
-    try:
-        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
-    except (MissingTool, NoNode) as error:
-        boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
-    except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
-    result = asdict(boot)
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    module.exit_json(changed=boot.changed, **result)
+    run_module(module, lambda: uefi_boot(module))
 
 
 if __name__ == "__main__":

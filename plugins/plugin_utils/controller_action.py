@@ -33,7 +33,7 @@ class ControllerAction(ActionBase):
             with interruptible():
                 result.update(self.work(arguments))
         except ImagingError as error:
-            refuse(str(error))
+            refuse(str(error), error.facts)
         except Interrupted as error:
             refuse(f"Nothing was kept: {error}.")
         if result.get("failed"):

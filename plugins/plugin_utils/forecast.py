@@ -19,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.quantities import du
 from .progress.limits import (
     CONTROLLER_CPU,
     LAPTOP_CPU,
+    LIMITS,
     NETWORK,
     SOURCE_READ,
     STORE,
@@ -165,6 +166,7 @@ class Forecast:
         return {
             "seconds": round(self.seconds, 3),
             "limit": self.limit,
+            "code": LIMITS[self.limit].code if self.limit else "",
             "resources": {name: round(seconds, 3) for name, seconds in self.resources.items()},
             "help": helped and {"resource": helped.resource, "seconds": round(helped.seconds, 3), "limit": helped.then},
             "advice": self.advice(),

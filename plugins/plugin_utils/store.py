@@ -12,6 +12,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_writable, store_error
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
@@ -54,7 +55,9 @@ class ImageStore:
         try:
             source = FileSource(path)
         except FileNotFoundError:
-            raise ImagingError(f"There is no image {name!r} in {self.path}. {self._what_there_is()}") from None
+            raise ImagingError(
+                f"There is no image {name!r} in {self.path}. {self._what_there_is()}", [NO_IMAGE]
+            ) from None
         except OSError as error:
             raise ImagingError(f"{path} can't be read: {error.strerror}.") from error
         return ImageReader(source)
@@ -73,7 +76,8 @@ class ImageStore:
             raise ImagingError(
                 f"There is an image {name!r} in {self.path} already, and images are not overwritten by default: set imaging_update: true to bring "
                 "it up to date, give the new one another name with imaging_image, or remove the old one with images.yml and "
-                f"imaging_remove_images: [{name}]."
+                f"imaging_remove_images: [{name}].",
+                [IMAGE_EXISTS],
             )
         check_writable(self.path)
         return self.open(name) if there else None

@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    LOCAL_TEMP,
     Outcome,
     RunningPlaybook,
     playbook,
@@ -155,7 +156,7 @@ def remains(lab: Lab) -> list[str]:
         listing = laptop.run(["sh", "-c", script, "sh", str(laptop.folder)], check=False).stdout
         found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
         found += [f"{laptop.name}: secret in {path}" for path in _tickets(laptop.folder)]
-    found += [f"here: secret in {path}" for path in _tickets(Path.home() / ".ansible/tmp")]
+    found += [f"here: secret in {path}" for path in _tickets(LOCAL_TEMP)]
     # The connections that Ansible's ssh shares end by themselves, a minute after they were used last.
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [

@@ -35,6 +35,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry impor
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LIVE_MEDIUM, NO_CAPACITY, READ_ONLY, VIRTUAL
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
@@ -672,7 +673,7 @@ def test_an_xfs_is_not_trusted_without_xfs_logprint(tmp_path: Path) -> None:
 def refused(disk: Disk) -> str:
     assert disk.source_refusals == disk.target_refusals
     assert len(disk.source_refusals) == 1
-    return disk.source_refusals[0]
+    return disk.source_refusals[0].message
 
 
 def test_a_disk_in_nobodys_use_is_usable_by_all_its_names(tmp_path: Path) -> None:
@@ -684,7 +685,7 @@ def test_a_disk_in_nobodys_use_is_usable_by_all_its_names(tmp_path: Path) -> Non
             found = describe(RUN, name)
             assert (found.path, found.kind, found.size) == (device, "loop", 4 * MIB)
             assert found.source_refusals == found.target_refusals == ()
-            assert found.not_default == ("it is a virtual device",)
+            assert [reason.code for reason in found.not_default] == [VIRTUAL]
         assert device in [each.path for each in list_disks(RUN)]
     plain = describe(RUN, str(disk))
     assert (plain.kind, plain.size, plain.source_refusals, plain.target_refusals) == ("file", 4 * MIB, (), ())
@@ -751,12 +752,12 @@ def test_a_read_only_disk_can_be_a_source_and_no_target(tmp_path: Path) -> None:
     with attached(disk, "--read-only") as device:
         found = describe(RUN, device)
         assert not found.source_refusals
-        assert "read-only" in found.target_refusals[0]
+        assert [refusal.code for refusal in found.target_refusals] == [READ_ONLY]
 
 
 def test_a_disk_without_capacity_is_refused() -> None:
     free = tool("losetup", "--find").strip()
-    assert "no capacity" in describe(RUN, free).source_refusals[0]
+    assert describe(RUN, free).source_refusals[0].code == NO_CAPACITY
 
 
 @pytest.mark.parametrize("size", [0, 511, 1000])
@@ -777,7 +778,7 @@ def test_the_disk_that_this_machine_runs_from_is_refused() -> None:
         pytest.skip("the root file system here is on no disk")
     for disk in disks:
         assert disk.live_medium
-        assert "This machine runs from it" in " ".join(disk.target_refusals)
+        assert LIVE_MEDIUM in [refusal.code for refusal in disk.target_refusals]
 
 
 def test_a_missing_lsblk_is_an_error_and_no_empty_list(tmp_path: Path) -> None:

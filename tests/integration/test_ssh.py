@@ -25,6 +25,7 @@ from ansible.plugins.loader import connection_loader
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, receive_exactly
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import choose_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
@@ -117,9 +118,9 @@ def common_arguments(lab: Path, *more: str) -> str:
     return " ".join(["-F /dev/null", *(f"-o {option}" for option in options)])
 
 
-def transport(client: str, laptop: Laptop, **variables: Any) -> Transport:
+def transport(client: str, laptop: Laptop, timeouts: Timeouts = DEFAULTS, **variables: Any) -> Transport:
     arguments = {"transport": "ssh", "ssh_client": client}
-    return choose_transport(arguments, connection(laptop, **variables), laptop.address)
+    return choose_transport(arguments, connection(laptop, **variables), laptop.address, timeouts)
 
 
 def assert_carries(channel: Channel, size: int = 3_000_000) -> None:
@@ -395,13 +396,9 @@ def test_closing_ends_everything(client: str, laptop: Laptop, port: int) -> None
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int) -> None:
     """Whoever sends must not wait for ever."""
-    if client == "paramiko":
-        from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import ssh_paramiko
-
-        monkeypatch.setattr(ssh_paramiko, "STUCK", 1.0)
-    channel = transport(client, laptop).open(port, 10)
+    channel = transport(client, laptop, Timeouts(stuck=1)).open(port, 10)
     channel.settimeout(1.5)
     channel.sendall(b"x")
     channel.recv_into(memoryview(bytearray(1)))

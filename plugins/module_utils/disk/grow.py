@@ -10,6 +10,7 @@ from typing import Any, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
+from ..reasons import refuse_for
 from .blkid import detect
 from .command import RunCommand
 from .devices import Disk
@@ -62,8 +63,7 @@ def grow(
 
 
 def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float) -> Growth:
-    if disk.target_refusals:
-        raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
+    refuse_for(disk.target_refusals, f"{disk.path} can't be changed:")
     table = _sound_table(run, disk.path)
     partition = _choose(table, which)
     _refuse_what_is_behind(table, partition)

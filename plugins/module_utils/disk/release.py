@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from ..errors import ImagingError
+from ..reasons import CANNOT_RELEASE
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
 from .processes import in_words, processes, users_of
@@ -34,6 +35,8 @@ SUBSYSTEM=="block", KERNEL=="{pattern}", ENV{{UDISKS_IGNORE}}="1", ENV{{UDISKS_A
 
 class CannotRelease(ImagingError):
     """Something holds a disk that is not ours to end, or does not end."""
+
+    code = CANNOT_RELEASE
 
 
 @dataclass(frozen=True)

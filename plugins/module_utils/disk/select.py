@@ -11,6 +11,7 @@ from typing import Sequence
 
 from ..errors import ImagingError
 from ..quantities import size
+from ..reasons import NO_DISK, NO_SUCH_DISK, SEVERAL_DISKS, refuse_for
 from .devices import Disk
 
 SOURCE = "source"
@@ -86,18 +87,17 @@ def select_disk(
         problem = f"No disk can be {PURPOSES[purpose]} unless imaging_disk names it."
         if not any(_is_internal(disk) for disk in disks):
             problem += " " + HIDDEN_DISK
-    raise ImagingError(f"{problem}\n{disk_table(disks, against)}")
+    code = SEVERAL_DISKS if usable or len(described) > 1 else NO_DISK
+    raise ImagingError(f"{problem}\n{disk_table(disks, against)}", [code])
 
 
 def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: bool) -> Disk:
     for disk in disks:
         if requested == disk.path or requested in disk.by_id:
-            reasons = refusals(disk, purpose, release)
-            if reasons:
-                raise ImagingError(f"{disk.path} can't be {PURPOSES[purpose]}: {' '.join(reasons)}")
+            refuse_for(disk.refusals(purpose == TARGET, release), f"{disk.path} can't be {PURPOSES[purpose]}:")
             return disk
     against = [_against(disk, purpose, release, Wanted()) for disk in disks]
-    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}")
+    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}", [NO_SUCH_DISK])
 
 
 def _is_meant(disk: Disk, wanted: Wanted) -> bool:
@@ -110,14 +110,8 @@ def _against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[st
     mismatch = wanted.mismatch(disk)
     if mismatch:
         return [mismatch]
-    by_name = [] if wanted.names else [f"Only when named: {reason}." for reason in disk.not_default]
-    return [*refusals(disk, purpose, release), *by_name]
-
-
-def refusals(disk: Disk, purpose: str, release: bool = False) -> tuple[str, ...]:
-    """What is in the way of a purpose, if need be without what can be released."""
-    found = disk.source_refusals if purpose == SOURCE else disk.target_refusals
-    return tuple(each for each in found if not (release and each in disk.releasable))
+    by_name = [] if wanted.names else [f"Only when named: {reason.message}." for reason in disk.not_default]
+    return [*(refusal.message for refusal in disk.refusals(purpose == TARGET, release)), *by_name]
 
 
 def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:

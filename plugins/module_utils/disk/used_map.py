@@ -158,6 +158,10 @@ def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int,
     yield from probed_ranges(0, size)
 
 
+class _SaidForAll(str):
+    """A reason of which one warning tells for all partitions."""
+
+
 class _Mapper:
     """Maps the partitions of one disk, and collects what a person should know."""
 
@@ -271,8 +275,8 @@ class _Mapper:
         return ByteRanges(), reason
 
     def _warn_whole(self, partition: Partition, content: Content, reason: str) -> None:
-        if reason in self._warned:
-            return  # a missing tool, which was said once for all
+        if isinstance(reason, _SaidForAll):
+            return
         held = f" ({content.type})" if content.type else ""
         self.warnings.append(f"Partition {partition.number}{held} is captured whole: {reason}.")
 
@@ -281,9 +285,7 @@ class _Mapper:
         way_out = "Install it, or set imaging_install: true" if error.package == "partclone" else "Install it"
         text = f"{error} What it would map is captured whole, which takes longer. {way_out}."
         self._warn_once(error.package, text)
-        reason = f"{error.program} is not installed"
-        self._warned.add(reason)
-        return reason
+        return _SaidForAll(f"{error.program} is not installed")
 
     def _warn_once(self, subject: str, text: str) -> None:
         if subject not in self._warned:
@@ -310,6 +312,6 @@ def _describe(
         content.label,
         used,
         method,
-        reason,
+        str(reason),
         seen,
     )

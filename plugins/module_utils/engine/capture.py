@@ -15,6 +15,7 @@ from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_hash
+from ..reasons import UNREADABLE_SECTORS
 from ..zstd import Codec, Zstd
 from .level import FIRST, AutoLevel, FixedLevel, context_size
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
@@ -28,6 +29,8 @@ NO_FRAME_HASH = bytes(32)
 
 class UnreadableSectors(ImagingError):
     """Used bytes of the disk can't be read; ``ranges`` are their offsets."""
+
+    code = UNREADABLE_SECTORS
 
     def __init__(self, ranges: list[tuple[int, int]], cause: ReadError) -> None:
         super().__init__(str(cause))

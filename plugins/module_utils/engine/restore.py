@@ -15,6 +15,7 @@ from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import ZERO, RecordHeader, largest_frame
+from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec, Zstd
 from .goal import Goal
 from .guards import Guards
@@ -33,6 +34,8 @@ LARGEST_ZERO = 1 << 30
 
 class DamagedFrame(ImagingError):
     """A frame does not match its record header."""
+
+    code = DAMAGED_IMAGE
 
     def __init__(self, chunk: int) -> None:
         super().__init__(f"The frame of chunk {chunk} arrived damaged.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Union
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
 from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
 
@@ -36,6 +37,8 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 class BadIndex(ImagingError):
     """An index contradicts itself or the disk that it describes."""
+
+    code = DAMAGED_IMAGE
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Iterator, Protocol
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec
 from .header import LARGEST_HEADER, ImageHeader
 from .index import Index, Row, largest_index
@@ -34,6 +35,8 @@ from .seek_table import FOOTER, SeekTable
 
 class BadImage(ImagingError):
     """A file is damaged, cut short, or not an image."""
+
+    code = DAMAGED_IMAGE
 
 
 class ByteSource(Protocol):

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Iterable, Sequence
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
 
 SKIPPABLE = struct.Struct("<II")
@@ -42,6 +43,8 @@ LARGEST_RECORD_HEADER = FIELDS.size + RANGE.size * (1 << 14)
 
 class RecordError(ImagingError):
     """A record contradicts itself or its image."""
+
+    code = DAMAGED_IMAGE
 
 
 def largest_frame(content_size: int) -> int:

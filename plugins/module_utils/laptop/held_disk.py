@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from ..disk.command import RunCommand
-from ..disk.devices import describe
+from ..disk.devices import disk_at
 from ..disk.identity import check_same, identify
 from ..disk.raw_io import RawDisk
-from ..errors import ImagingError
+from ..reasons import messages, refuse_for
 
 
 class HeldDisk:
-    """``raw`` is the held disk, ``disk`` its description, ``in_use`` its other users, if they are allowed."""
+    """``raw`` is the held disk, ``disk`` what is known of it, ``in_use`` says what else has it, if that was allowed."""
 
     def __init__(
         self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool, may_be_in_use: bool = False
@@ -25,17 +25,13 @@ class HeldDisk:
         ``expect`` identifies the selected disk (``disk.identity``); missing entries are not compared.
         With ``may_be_in_use``, users that could be released are no reason against it; the disk is then shared with them.
         """
-        disk = describe(run, device)
-        refusals = disk.target_refusals if writable else disk.source_refusals
-        self.in_use = [reason for reason in refusals if may_be_in_use and reason in disk.releasable]
-        reasons = [reason for reason in refusals if reason not in self.in_use]
-        if reasons:
-            raise ImagingError(
-                f"{disk.path} can't be {'written' if writable else 'read as a whole'}: " + " ".join(reasons)
-            )
+        disk = disk_at(run, device)
+        saying = f"{disk.path} can't be {'written' if writable else 'read as a whole'}:"
+        refuse_for(disk.refusals(writable, release=may_be_in_use), saying)
+        self.in_use = messages(disk.refusals(writable))
         self.raw = RawDisk(disk.path, writable, shared=bool(self.in_use))
         try:
-            self.disk = describe(run, self.raw.path)
+            self.disk = disk_at(run, self.raw.path)
             check_same(self.raw.path, expect, identify(self.disk, self.raw.fileno()))
         except BaseException:
             self.raw.close()

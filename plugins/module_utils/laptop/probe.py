@@ -483,8 +483,8 @@ class LaptopProbe:
             return whole, "whole"
         if disk.in_use:
             warnings.append(
-                f"{raw.path} is in use, so its used space can't be determined and the forecast is for all of it. "
-                + " ".join(disk.in_use)
+                f"{disk.raw.path} can't be read past the page cache, so some reads may have come from memory."
+                + disk.in_use
             )
             return whole, "whole"
         used = read_used_map(self._run, disk.disk, read_partition_table(self._run, raw.path), request.used_map)

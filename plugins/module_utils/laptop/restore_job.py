@@ -16,6 +16,7 @@ from ..engine.stopwatch import Stopwatches
 from ..image.index import Row
 from ..stream.conversation import tell_progress
 from ..stream.link import Link, LinkError
+from ..timeouts import Timeouts
 from ..zstd import Zstd
 from .restore_plan import RestorePlan
 from .session import Attendance, Session
@@ -70,6 +71,11 @@ class RestoreJob:
     def links_made(self) -> int:
         """How many links to the controller were made."""
         return self._session.links_made
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long is waited for others."""
+        return self._session.timeouts
 
     def use(self, link: Link) -> None:
         """Continue over a new link."""

@@ -79,7 +79,9 @@ class Describe(Phase):
             )
         job.disk.check_fits(header, index)
         controller = LinkSource(lambda: job.link, header, job.consequence)
-        mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn)] if job.request.mirror else []
+        mirrors = []
+        if job.request.mirror:
+            mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence)]
         router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 

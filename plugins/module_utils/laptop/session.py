@@ -12,8 +12,9 @@ from typing import Any, Callable
 
 from ..run_file import CONNECTED, LISTENING, STARTING, WAITING, Run
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.link import Link, LinkError, longest_silence
+from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER, ControllerGone, Listener
+from ..timeouts import Timeouts
 from .job import forget_job, forget_uncollected
 from .run_folder import RunFolder, clock, payload_folder, start_time
 
@@ -36,13 +37,13 @@ class Session:
         device: str,
         secret: bytes,
         listen_on: tuple[str, int],
-        link_timeout: float,
+        timeouts: Timeouts,
         folder: RunFolder | None = None,
     ) -> None:
         """``listen_on``: address (empty: all) and port (0: the kernel chooses)."""
         self._address, port = listen_on
-        self._link_timeout = link_timeout
-        self._folder = folder or RunFolder()
+        self.timeouts = timeouts
+        self._folder = folder or RunFolder(timeouts=timeouts)
         pid = os.getpid()
         self._run = Run(
             pid=pid,
@@ -54,7 +55,7 @@ class Session:
             device=device,
             run_id=run_id,
         )
-        forget_uncollected(run_id, link_timeout)
+        forget_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
         """Notes about earlier runs that were ended because they were in the way."""
         self._secret = secret
@@ -76,7 +77,7 @@ class Session:
         controller is told before.
         """
         secrets = {CONTROLLER: self._secret}
-        self._listener = Listener(self._address, self._run.port, secrets, longest_silence(self._link_timeout))
+        self._listener = Listener(self._address, self._run.port, secrets, self.timeouts)
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -109,7 +110,7 @@ class Session:
     def next_link(self) -> Link:
         """Return the controller's newest link; raises ControllerGone when none is made within the link timeout since the last sign of life."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
-        link = self._listener.next_link(max(1.0, self._link_timeout - silent))
+        link = self._listener.next_link(max(self.timeouts.min_return, self.patience - silent))
         self._link = link
         self.links_made += 1
         self.publish(CONNECTED)
@@ -123,7 +124,7 @@ class Session:
     @property
     def patience(self) -> float:
         """Seconds without a controller after which a run ends."""
-        return self._link_timeout
+        return self.timeouts.link_timeout
 
     def __enter__(self) -> Session:
         return self

@@ -12,9 +12,9 @@ from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
 from ..engine.another_size import image_facts
 from ..engine.goal import DISCARD
-from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
+from ..reasons import refuse_for
 from .held_disk import HeldDisk
 
 
@@ -47,20 +47,17 @@ class TargetDisk(HeldDisk):
 
     def check_fits(self, header: ImageHeader, index: Index) -> None:
         """Raise ImagingError when the image does not fit this disk, or was captured from it."""
-        reasons = list(
-            reasons_against(
-                image_facts(header, index),
-                self.raw.path,
-                self.raw.size,
-                self.raw.logical_sector_size,
-                self.disk.serial,
-                self.disk.wwn,
-                host=self._request.host,
-                erase=self._request.write,
-            )
+        reasons = reasons_against(
+            image_facts(header, index),
+            self.raw.path,
+            self.raw.size,
+            self.raw.logical_sector_size,
+            self.disk.serial,
+            self.disk.wwn,
+            host=self._request.host,
+            erase=self._request.write,
         )
-        if reasons:
-            raise ImagingError(f"Nothing was written. {' '.join(reasons)}")
+        refuse_for(reasons, "Nothing was written.")
 
     def __enter__(self) -> TargetDisk:
         return self

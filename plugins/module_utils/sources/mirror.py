@@ -24,9 +24,6 @@ from .base import SourceFailed
 
 MIRROR = "mirror"
 
-SILENCE = 10.0
-"""Maximum seconds without a byte from the server; then it is not used any more."""
-
 LEAST_RATE = 1 << 20
 """Minimum rate in bytes a second. A record may take the time at this rate plus the silence."""
 
@@ -58,8 +55,8 @@ class HttpFile:
     All requests use one connection, one after the other.
     """
 
-    def __init__(self, url: str, silence: float = SILENCE) -> None:
-        """``url`` begins with http:// or https://. Nothing is requested yet."""
+    def __init__(self, url: str, silence: float) -> None:
+        """``url`` begins with http:// or https://. Nothing is asked yet. After so many seconds of silence the server is given up."""
         self.name = url
         self.size = 0
         self._url = url
@@ -231,7 +228,7 @@ class HttpImage:
     stage = "fetch"
     most_requests = 2
 
-    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float = SILENCE) -> None:
+    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float) -> None:
         """``wanted`` is the index of the image to restore. ``warn`` is called when the server has another image."""
         self._file = HttpFile(url, silence)
         self._wanted = wanted

@@ -16,22 +16,20 @@ import os
 import time
 from typing import Mapping
 
+from ..timeouts import DEFAULTS
 from .link import Channel, Keys, LinkError, receive_exactly
 
 MAGIC = b"FLIMLNK1"
 NONCE_SIZE = 32
 SECRET_SIZE = 32
 
-HANDSHAKE_TIME = 10.0
-"""Maximum seconds of a whole handshake."""
-
 
 class _Deadline:
     """A channel whose calls together take at most the time of a handshake, however slowly bytes arrive."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, seconds: float) -> None:
         self._channel = channel
-        self._end = time.monotonic() + HANDSHAKE_TIME
+        self._end = time.monotonic() + seconds
         self.close = channel.close
         self.readable = channel.readable
         self.settimeout = channel.settimeout
@@ -69,9 +67,9 @@ def _send(channel: Channel, data: bytes) -> None:
         raise LinkError(f"The link broke during the handshake: {error}.") from error
 
 
-def connect_handshake(channel: Channel, secret: bytes) -> Keys:
-    """Do the connecting side's part; raises LinkError when the other end is silent, a stranger, or gone."""
-    limited = _Deadline(channel)
+def connect_handshake(channel: Channel, secret: bytes, seconds: float = DEFAULTS.handshake) -> Keys:
+    """The connecting side's part, within so many seconds; raises LinkError when the other end is silent, a stranger, or gone."""
+    limited = _Deadline(channel, seconds)
     mine = os.urandom(NONCE_SIZE)
     _send(limited, MAGIC + mine)
     nonces = mine + _receive(limited, NONCE_SIZE)
@@ -83,12 +81,14 @@ def connect_handshake(channel: Channel, secret: bytes) -> Keys:
     return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
 
 
-def accept_handshake(channel: Channel, secrets: Mapping[str, bytes]) -> tuple[str, Keys]:
-    """Do the listening side's part; returns the role of the client, determined by its secret, and the keys of the link.
+def accept_handshake(
+    channel: Channel, secrets: Mapping[str, bytes], seconds: float = DEFAULTS.handshake
+) -> tuple[str, Keys]:
+    """The listening side's part: the role of whoever connected, by the secret that it knows, and the keys of the link.
 
-    Raises LinkError when the client does not prove in time that it knows one of the secrets.
+    Raises LinkError when it does not prove within so many seconds that it knows one of them.
     """
-    limited = _Deadline(channel)
+    limited = _Deadline(channel, seconds)
     hello = _receive(limited, len(MAGIC) + NONCE_SIZE)
     if hello[: len(MAGIC)] != MAGIC:
         raise LinkError("A stranger connected.")

@@ -22,29 +22,21 @@ from enum import IntEnum
 from typing import Protocol
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
+from ..timeouts import DEFAULTS, Timeouts
 
 HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
-
-SILENCE = 30.0
-"""Maximum seconds without a byte before a link counts as broken."""
-
-LEAST_SILENCE = 8.0
-"""Minimum seconds without a byte before a link counts as broken: the buffers of a slow link may take that long to drain."""
-
-HEARTBEATS = 6
-"""How many heartbeats an idle end sends within the time of silence."""
 
 WINDOW = 2 << 20
 """Maximum bytes in flight that were not read yet. They have to be sent again after the link breaks. This window fills gigabit Ethernet up to a
 round trip of 17 ms."""
 
-LINGER = 2.0
-"""Seconds for which an end that gives up waits until the other end has read its reason."""
-
 
 class LinkError(ImagingError):
     """The link broke or was tampered with; it can be made again."""
+
+    code = LINK_BROKEN
 
 
 class Kind(IntEnum):
@@ -185,18 +177,13 @@ class Keys:
     receiving: bytes
 
 
-def longest_silence(link_timeout: float) -> float:
-    """Return after how many seconds without a byte a link counts as broken, if both ends give up after ``link_timeout`` seconds without a link."""
-    return min(SILENCE, max(LEAST_SILENCE, link_timeout / 2))
-
-
 class Link:
     """One link. Any thread may send; one thread receives."""
 
-    def __init__(self, channel: Channel, keys: Keys, silence: float | None = None) -> None:
+    def __init__(self, channel: Channel, keys: Keys, timeouts: Timeouts = DEFAULTS) -> None:
         self._channel = channel
-        self._silence = SILENCE if silence is None else silence
-        channel.settimeout(self._silence)
+        self._timeouts = timeouts
+        channel.settimeout(timeouts.silence)
         # Copying a keyed state is cheaper than keying again for each message.
         self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
@@ -249,7 +236,7 @@ class Link:
                 message = self._receive()
                 if message.kind != Kind.PING:
                     return message
-            if time.monotonic() - self.last_heard > self._silence:
+            if time.monotonic() - self.last_heard > self._timeouts.silence:
                 raise LinkError("The link broke: the other end is silent.")
         except LinkError:
             self.close()
@@ -294,7 +281,7 @@ class Link:
         self.last_heard = time.monotonic()
 
     def _beat(self) -> None:
-        heartbeat = self._silence / HEARTBEATS
+        heartbeat = self._timeouts.heartbeat
         while not self._closed.wait(heartbeat):
             if time.monotonic() - self._last_sent >= heartbeat:
                 try:
@@ -305,7 +292,7 @@ class Link:
     def end(self, reason: str) -> None:
         """Try to tell the other end why this end gives up, and close; takes a few seconds at most."""
         try:
-            self._channel.settimeout(LINGER)
+            self._channel.settimeout(self._timeouts.linger)
             # After an interruption within a message, the other end would read the reason as the rest of that message.
             if not self._within_message:
                 self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
@@ -317,7 +304,7 @@ class Link:
 
     def _drain(self) -> None:
         """Read pending data: closing with unread data resets the connection, and the other end may lose the last message."""
-        deadline = time.monotonic() + LINGER
+        deadline = time.monotonic() + self._timeouts.linger
         rest = memoryview(bytearray(1 << 20))
         while time.monotonic() < deadline and self._channel.recv_into(rest):
             pass

@@ -13,6 +13,8 @@ from collections import deque
 from typing import Mapping
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
+from ..timeouts import DEFAULTS, Timeouts
 from .handshake import accept_handshake
 from .link import Link, LinkError, TcpChannel
 
@@ -29,6 +31,8 @@ HANDSHAKES = 64
 class ControllerGone(ImagingError):
     """No controller connected in time."""
 
+    code = LINK_BROKEN
+
 
 class Listener:
     """Accepts connections, runs their handshakes in parallel, and hands out the authenticated links.
@@ -36,13 +40,13 @@ class Listener:
     Each client has a role. There is one link for each role: a new link closes the older one of its role.
     """
 
-    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], silence: float | None = None) -> None:
+    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], timeouts: Timeouts = DEFAULTS) -> None:
         """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
 
-        ``secrets`` maps each role to its secret. ``silence``: seconds without a byte after which links count as broken.
+        ``secrets`` are the roles, and what each has to know.
         """
         self._secrets = secrets
-        self._silence = silence
+        self._timeouts = timeouts
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
         try:
@@ -92,7 +96,7 @@ class Listener:
 
     def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
-            role, keys = accept_handshake(channel, self._secrets)
+            role, keys = accept_handshake(channel, self._secrets, self._timeouts.handshake)
         except LinkError:
             self._dismiss(channel)
             return
@@ -105,7 +109,7 @@ class Listener:
                 return
             self._newest[role] = number
             superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
-            self._waiting[role] = Link(channel, keys, self._silence)
+            self._waiting[role] = Link(channel, keys, self._timeouts)
             self._changed.notify_all()
         for link in superseded:
             link.close()

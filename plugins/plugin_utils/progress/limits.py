@@ -9,7 +9,7 @@ is also busy while the other end takes or gives nothing. So the network is only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS
@@ -26,7 +26,7 @@ STORE = "store disk"
 TARGET_WRITE = "target disk write"
 TARGET_READ = "target disk read"
 TARGET_CPU = "target cpu (decompression, hashing)"
-LIMITS = (SOURCE_READ, LAPTOP_CPU, NETWORK, MIRROR, CONTROLLER_CPU, STORE, TARGET_WRITE, TARGET_READ, TARGET_CPU)
+"""Names by which limits are known to people, in results and in progress; ``LIMITS`` has the rest of each."""
 
 GIGABIT = 117_000_000
 """Maximum TCP payload of gigabit Ethernet, in bytes a second.
@@ -133,10 +133,37 @@ class Circumstances:
     over_ssh: bool = False
 
 
-def advise(limit: str, busy: Shares, around: Circumstances) -> str:
-    """Return a sentence that says what would help."""
-    share = busy[limit]
-    return f"{limit} {share:.0%} busy: {ADVICE[limit](busy, around)}"
+@dataclass(frozen=True)
+class Limit:
+    """One limit: its code in results, its name where there is little room, and what can be said of it."""
+
+    code: str
+    short: str
+    explain: Callable[[Shares, Circumstances], str]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What limited a transfer, how busy that was (from 0 to 1), and an explanation that says what would help."""
+
+    limit: str
+    share: float
+    explanation: str
+
+    def to_json(self) -> dict[str, object]:
+        """For a result."""
+        return {
+            "code": LIMITS[self.limit].code,
+            "limit": self.limit,
+            "share": round(self.share, 3),
+            "advice": f"{self.limit} {self.share:.0%} busy: {self.explanation}",
+            "explanation": self.explanation,
+        }
+
+
+def advise(limit: str, busy: Shares, around: Circumstances) -> Advice:
+    """What can be said of a limit."""
+    return Advice(limit, busy[limit], LIMITS[limit].explain(busy, around))
 
 
 def _network(busy: Shares, around: Circumstances) -> str:
@@ -201,14 +228,15 @@ def _target_cpu(busy: Shares, around: Circumstances) -> str:
     )
 
 
-ADVICE = {
-    SOURCE_READ: _source_read,
-    LAPTOP_CPU: _laptop_cpu,
-    NETWORK: _network,
-    MIRROR: _mirror,
-    CONTROLLER_CPU: _controller_cpu,
-    STORE: _store,
-    TARGET_WRITE: _target_write,
-    TARGET_READ: _target_read,
-    TARGET_CPU: _target_cpu,
+LIMITS = {
+    SOURCE_READ: Limit("source_read", "source disk read", _source_read),
+    LAPTOP_CPU: Limit("laptop_cpu", "laptop cpu", _laptop_cpu),
+    NETWORK: Limit("network", "network", _network),
+    MIRROR: Limit("mirror", "mirror", _mirror),
+    CONTROLLER_CPU: Limit("controller_cpu", "controller cpu", _controller_cpu),
+    STORE: Limit("store", "store disk", _store),
+    TARGET_WRITE: Limit("target_write", "target disk write", _target_write),
+    TARGET_READ: Limit("target_read", "target disk read", _target_read),
+    TARGET_CPU: Limit("target_cpu", "target cpu", _target_cpu),
 }
+"""All limits, by their names."""

@@ -13,6 +13,8 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate, size
 
+from .limits import LIMITS
+
 RECONNECTING = "reconnecting"
 """The state of a transfer whose link broke and is being made again."""
 
@@ -105,7 +107,7 @@ def _cells(news: News) -> dict[str, str]:
         "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
         "state": printable(f"{news.state} {news.detail}".rstrip()),
         "limit": limited(news),
-        "short": f"{news.limit.split(' (', 1)[0]} {news.share:.0%}" if news.limit else "",
+        "short": f"{LIMITS[news.limit].short} {news.share:.0%}" if news.limit in LIMITS else "",
     }
 
 

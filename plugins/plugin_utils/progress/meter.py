@@ -196,13 +196,11 @@ class Meter:
         return {name: round(found[name], 3) for name in LIMITS if name in found}
 
     def verdict(self, around: Circumstances) -> dict[str, object] | None:
-        """Return the limit of the run, how busy it was, and a sentence of advice; None when the run was too short to determine it."""
+        """What limited the run, as ``Advice.to_json`` has it; None when it was over before that could be told."""
         limit = self.limited_by
         if not limit:
             return None
-        how_busy = self.bottlenecks.busy()
-        advice = advise(limit, how_busy, self._measured(around, limit))
-        return {"limit": limit, "share": round(how_busy[limit], 3), "advice": advice}
+        return advise(limit, self.bottlenecks.busy(), self._measured(around, limit)).to_json()
 
     def _measured(self, around: Circumstances, limit: str) -> Circumstances:
         """Complete the context by what was measured."""

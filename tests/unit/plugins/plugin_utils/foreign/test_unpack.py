@@ -9,6 +9,7 @@ import functools
 import gzip
 import lzma
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,11 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 import zstandard
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.modules import image_export, image_import
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import formats, unpack
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.compressions import COMPRESSIONS
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import FORMATS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import look_at, name_for
+
+ROOT = Path(__file__).resolve().parents[5]
 
 CONTENT = os.urandom(300_000) + bytes(3_000_000) + b"some text, again and again " * 40_000 + bytes(700_001) + b"end"
 
@@ -34,6 +41,22 @@ PACKERS: dict[str, Pack] = {
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 BY_PROGRAM = {f"{kind} by {command[0]}": kind for kind, command in unpack.ON_ALL_CORES.items()}
+
+
+def test_every_format_is_tested_and_named_where_formats_are_listed() -> None:
+    assert list(PACKERS) == list(COMPRESSIONS)
+    for path in ("plugins/modules/image_import.py", "README.md"):
+        text = " ".join((ROOT / path).read_text(encoding="utf-8").split())
+        (listed,) = set(re.findall(r"plain or (?:compressed with|through) ((?:\w+, )+\w+ or \w+)", text))
+        assert re.findall(r"\w+", listed.replace(" or ", " ")) == list(COMPRESSIONS), path
+    returned = yaml.safe_load(image_import.RETURN)["format"]["description"]
+    assert re.findall(r"[a-z.0-9]+", returned.split("(")[1].split(")")[0]) == [
+        "raw",
+        *COMPRESSIONS,
+        "or",
+        formats.FLEET,
+    ]
+    assert yaml.safe_load(image_export.DOCUMENTATION)["options"]["format"]["choices"] == list(FORMATS)
 
 
 def unpacked(path: Path, target: Path) -> bytes:
