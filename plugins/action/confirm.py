@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks a person to confirm what will be lost. No host is contacted."""
+"""Asks the user to confirm what will be lost. No host is contacted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ActionModule(ControllerAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Ask unless everything is confirmed beforehand; raises ImagingError when the answer is another word."""
+        """Ask unless everything is confirmed in advance; raises ImagingError unless the answer is the expected word."""
         about, word, hosts = arguments["about"], arguments["word"], arguments["unconfirmed"]
         if hosts:
             self._ask(about, word, hosts)

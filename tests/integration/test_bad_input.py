@@ -161,7 +161,7 @@ def fixture_refused(lab: Lab, image: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_leads_elsewhere_is_refused(refused: Refused, name: str) -> None:
     for action in ("image_capture", "image_restore"):
-        assert "no name for an image" in refused[action, name]
+        assert "not a valid image name" in refused[action, name]
 
 
 def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path, refused: Refused) -> None:
@@ -596,7 +596,7 @@ def test_a_man_in_the_middle_can_not_change_what_is_written(lab: Lab, image: Pat
 def test_a_disk_that_is_described_and_not_there_is_said_with_all_disks(lab: Lab, store: Path) -> None:
     description = '{"imaging_disk": {"model": "no such*", "min_size": "1GB"}}'
     text = message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", description), "reference-01")
-    assert "imaging_disk describes" in text and "AGAINST IT" in text
+    assert "the description in imaging_disk" in text and "AGAINST IT" in text
     wrong = '{"imaging_disk": {"max_size": "much"}}'
     assert "200GB" in message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", wrong), "reference-01")
     assert stored(store) == []

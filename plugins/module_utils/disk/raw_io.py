@@ -255,7 +255,7 @@ class RawDisk:
             _patiently(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
         except OSError as error:
             if error.errno == errno.EINVAL:
-                return f"The kernel looks for no partition table on {self.path}."
+                return f"The kernel does not read a partition table on {self.path}."
             who = in_words(openers_of(self.path)) if error.errno == errno.EBUSY else ""
             return (
                 f"The kernel did not read the new partition table of {self.path} ({error.strerror}"
