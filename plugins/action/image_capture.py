@@ -48,10 +48,10 @@ MOST_CHANGES = 256
 
 
 class CaptureSink:
-    """Writes what the laptop serves into the store, over as many links as it takes.
+    """Writes the chunks that the laptop serves into the store, over as many links as necessary.
 
-    What is there already, from the old image or from a capture that broke off, is announced to the laptop, which then sends only what
-    differs. Nothing is written as long as everything is as in the old image.
+    It describes the old image, or the file of an interrupted capture, to the laptop, which then sends only what differs. Nothing is written as
+    long as all chunks equal the old image.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class CaptureSink:
         self._old_identity = os.fstat(old.source.fileno()) if old else None
         self._damaged: set[int] = set()
         self._rows_equal = 0
-        """How many rows of the old image were confirmed, as long as nothing else has come."""
+        """How many rows of the old image were confirmed, as long as all chunks equal it."""
         self._room = memoryview(b"")
         self._header_size = 0
         self._basis: Basis
@@ -91,7 +91,7 @@ class CaptureSink:
 
     @property
     def _next(self) -> int:
-        """The first chunk that is not dealt with."""
+        """The first chunk that was not handled yet."""
         if self.writer is not None:
             return self.writer.next_chunk
         return self._old.index.chunk_at(self._rows_equal - 1) + 1 if self._old and self._rows_equal else 0
@@ -101,7 +101,7 @@ class CaptureSink:
         return self._next
 
     def converse(self, link: Link) -> None:
-        """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
+        """Request the missing chunks and store them; raises LinkError, PeerEnded, ImagingError."""
         while True:
             try:
                 self._converse(link)
@@ -135,12 +135,12 @@ class CaptureSink:
         finish(link)
 
     def _restart(self) -> None:
-        """Forget the laptop's description of its disk. What it sent is kept, as after a capture that broke off."""
+        """Discard the laptop's description of its disk. The stored chunks are kept, as after an interrupted capture."""
         self._changes += 1
         if self._changes > MOST_CHANGES:
             raise ImagingError(
-                f"The laptop changed the description of its disk more than {MOST_CHANGES} times, and a sound one does so once for each file "
-                "system at most. Boot its live system again, and run again."
+                f"The laptop changed the description of its disk more than {MOST_CHANGES} times: expected at most one change for each file "
+                "system. Boot its live system again, and run again."
             )
         self.close()
         if self.writer is not None:
@@ -152,7 +152,7 @@ class CaptureSink:
         self._rows_equal = self.kept = 0
 
     def _sync(self) -> None:
-        """Have what was written go to the medium meanwhile."""
+        """Start to write the file to the medium in the background."""
         writer = self._begun()
         if self._syncing is None:
             self._syncing = Syncing(self._place.file.fileno())
@@ -169,7 +169,7 @@ class CaptureSink:
         left = self._left()
         files = [*left, *([self._old] if self._old else [])]
         if self._changes:
-            # The old image is more likely to hold these partitions in their present form than what was begun with another map.
+            # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
         self._basis = Basis(files, header.geometry)
         self._check_room(sum(each.source.size for each in left))
@@ -177,7 +177,7 @@ class CaptureSink:
             self._begun()
 
     def _check_room(self, left: int) -> None:
-        """Compare what is free in the store with what is used of the disk; raises ImagingError."""
+        """Compare the free space of the store with the used space of the disk; raises ImagingError."""
         old = self._old
         ratio = old.index.used_bytes() / old.stored_bytes if old else None
         warning = check_room(
@@ -200,7 +200,7 @@ class CaptureSink:
                 )
 
     def _left(self) -> list[PartialImage]:
-        """What captures that broke off have stored."""
+        """Return the images of interrupted captures."""
         try:
             return [PartialImage(FileSource(self._place.left))]
         except (FileNotFoundError, ImagingError):
@@ -216,7 +216,7 @@ class CaptureSink:
         return RecordHeader.unpack(payload, header.geometry, header.stream)
 
     def _keep(self, payload: bytes) -> None:
-        """Take a chunk over from the store, by its record's header."""
+        """Copy a chunk from the store, by its record's header."""
         header = self._known_header()
         record = RecordHeader.unpack(payload, header.geometry, header.stream, framed=False)
         if self.writer is None and self._is_next_of_old(record):
@@ -237,7 +237,7 @@ class CaptureSink:
         )
 
     def _begun(self) -> ImageWriter:
-        """The writer; what was equal to the old image so far is copied when it begins."""
+        """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""
         if self.writer is None:
             header = self._known_header()
             self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
@@ -252,10 +252,12 @@ class CaptureSink:
         return self.writer
 
     def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
-        """Write a record whose frame the store has."""
+        """Copy a record whose frame is in the store."""
         found = None if header.chunk in self._damaged else self._basis.find(header.chunk, header.content_hash)
         if found is None:
-            raise LinkError(f"The laptop says of chunk {header.chunk} that the store has it, which is not so.")
+            raise LinkError(
+                f"The laptop says of chunk {header.chunk} that the store already has it, but the store does not."
+            )
         stored, row = found
         try:
             record = sound_record(stored, row)
@@ -266,7 +268,7 @@ class CaptureSink:
         writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
 
     def conclude(self, result: dict[str, Any]) -> None:
-        """Make the image whole and give it its name, if it is what the laptop says it is."""
+        """Complete the image and rename it, if its root digest is the one that the laptop returned."""
         self.close()
         self._known_header()
         old = self._old
@@ -290,20 +292,20 @@ class CaptureSink:
             raise store_error(self._store.path, error) from error
 
     def close(self) -> None:
-        """End what goes on beside; before the file is let go of."""
+        """End the background thread before the file is closed."""
         if self._syncing is not None:
             self._syncing.close()
             self._syncing = None
 
     @property
     def stored_bytes(self) -> int:
-        """Size of the image that there is now."""
+        """Return the size of the stored image."""
         if self.writer is not None:
             return self.writer.stored_bytes
         return self._old.stored_bytes if self._old is not None else 0
 
     def leave(self) -> int:
-        """Let go of what did not become an image; returns how many bytes of it the next capture can go on from."""
+        """Unlock the incomplete file; returns how many bytes of it the next capture can use."""
         self.close()
         return self._place.leave(keep=self.writer is not None and len(self.writer.index) > 0)
 
@@ -325,7 +327,7 @@ class ActionModule(TransferAction):
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": {**STATUS, "returned": NOT_IN_CHECK_MODE}}
 
     def facts_of_failure(self) -> dict[str, Any]:
-        """That nothing is kept."""
+        """Return the fact that nothing is kept."""
         return {"kept_bytes": 0}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +373,7 @@ class ActionModule(TransferAction):
 
 
 def _kept(stored: int, name: str) -> str:
-    """What a person should know of what a capture that broke off has left."""
+    """Return the sentence about what an interrupted capture has stored."""
     if not stored:
         return ""
     return (

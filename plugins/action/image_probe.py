@@ -240,9 +240,7 @@ class ActionModule(TransferAction):
         if arguments["purpose"] == CAPTURE:
             return None
         if not arguments["image"]:
-            raise ImagingError(
-                "A restore can only be forecast of an image: set image to the name of one (imaging_image)."
-            )
+            raise ImagingError("A forecast of a restore needs an image: set image to the name of one (imaging_image).")
         return ImageStore(arguments["store"]).open(arguments["image"])
 
 
@@ -320,14 +318,14 @@ def _described(
 
 def _capture_notes(found: dict[str, Any], compressed: dict[str, Any], tried: int) -> list[str]:
     sampled = f"{compressed['chunks']} of its {found['used_chunks']} used chunks"
-    notes = [f"The rest of {found['device']} is taken to be like the {sampled} that were compressed."]
+    notes = [f"Assumed: the rest of {found['device']} is like the {sampled} that were compressed."]
     if tried > 1:
         levels = ", ".join(str(each["level"]) for each in found["compressed"])
         notes.append(
             f"The level of compression follows what limits the capture: the forecast is for level {compressed['level']}, the quickest of {levels}."
         )
     if found["used_by"] == "whole":
-        notes.append(f"All of {found['device']} is taken to be captured.")
+        notes.append(f"Assumed: all of {found['device']} is captured.")
     return notes
 
 
@@ -335,26 +333,26 @@ def _restore_notes(
     machine: Machine, at_once: int, own: OwnLink | None, work: RestoreWork, controller: Controller
 ) -> list[str]:
     if machine.rotational:
-        notes = ["Nothing was written: the disk, which rotates, is taken to be written as fast as it is read."]
+        notes = ["Nothing was written. Assumed: the disk, which rotates, is written as fast as it is read."]
     else:
         notes = [
-            f"Nothing was written: the disk, which does not rotate, is taken to be written at {WRITE_SHARE:.0%} of the rate at which it is read."
+            f"Nothing was written. Assumed: the disk, which does not rotate, is written at {WRITE_SHARE:.0%} of the rate at which it is read."
         ]
-    notes.append("Nothing of the image is taken to be on the disk already.")
+    notes.append("Assumed: nothing of the image is on the disk already.")
     if at_once > 1:
-        notes.append(f"All {at_once} laptops at once are taken to be like this one.")
+        notes.append(f"Assumed: all {at_once} laptops are like this one.")
         if own is None:
             notes.append(
-                "How fast the controller's own network connection is, the system does not say: it is taken to carry no more for all laptops together "
+                "The system does not say how fast the controller's own network connection is. Assumed: it carries no more for all laptops together "
                 "than was measured with one."
             )
         else:
             notes.append(
-                f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s by what the system says."
+                f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s according to the system."
             )
         if work.sent > controller.cache:
             notes.append(
-                "The image is larger than the controller's free memory: each laptop has it read from the store anew."
+                "The image is larger than the controller's free memory: it is read from the store again for each laptop."
             )
     return notes
 

@@ -64,15 +64,13 @@ def take_ticket(path: str | None) -> Ticket:
     """Read the ticket and remove its file, before anything else can fail; raises ImagingError."""
     if not path:
         raise ImagingError(
-            "This module is one end of a transfer and its action plugin the other: it can't be started without it."
+            "This module is one end of a transfer, and its action plugin is the other end: it can't run without the action plugin."
         )
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(LARGEST_TICKET)
     except OSError as error:
-        raise ImagingError(
-            f"The ticket of this run is not where it should be ({path}: {error.strerror}). {RUN_AGAIN}"
-        ) from error
+        raise ImagingError(f"The ticket of this run is missing ({path}: {error.strerror}). {RUN_AGAIN}") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)

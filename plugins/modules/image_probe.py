@@ -19,7 +19,7 @@ description:
   - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. The
     file that the store is measured with has no name, and is gone whatever happens.
   - Compressing is measured on samples of the disk, decompressing on frames of the image.
-  - A disk that is in use is read all the same. What of it is used can't be seen then, and all of it is taken to be.
+  - A disk that is in use is read all the same. Its used space can't be determined then, so the forecast is for all of it.
   - For a restore nothing of the image is expected to be on the disk already.
 attributes:
   check_mode:
@@ -41,7 +41,7 @@ options:
     type: str
   laptops:
     description:
-      - How many laptops there are to be restored, all taken to be like this one. They share the controller's processors, its network
+      - How many laptops are to be restored. All of them are assumed to be like this one. They share the controller's processors, its network
         connection and its store.
     type: int
     default: 1
@@ -85,7 +85,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 codes:
-  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
   returned: failure
   type: list
   elements: str

@@ -13,23 +13,24 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Gives the space behind a partition to it and to the file system in it, which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs are kept.
-  - Refused, with nothing changed, are a partition behind which others lie, a file system that is not clean or of another kind, and a disk that is
-    in use.
-  - Needs C(sfdisk), and C(ntfsresize), C(resize2fs) and C(e2fsck), C(xfs_growfs), or C(btrfs). XFS and btrfs grow only while they are mounted,
-    which is done where no other program sees it.
-  - NTFS is marked for a check, which Windows does at its next start.
+  - Extends a partition and its file system over the free space behind it. The file system is which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
+    are kept.
+  - Fails without any change for a partition with others behind it, for a file system that is not clean or of another kind, and for a disk that is in
+    use.
+  - Needs C(sfdisk), and C(ntfsresize), C(resize2fs) and C(e2fsck), C(xfs_growfs), or C(btrfs). XFS and btrfs grow only while they are mounted, which
+    happens in a private mount namespace.
+  - NTFS is marked for a check, which Windows runs at its next start.
 attributes:
   check_mode:
     support: full
-    description: Says what would be grown.
+    description: Returns what would be grown.
   diff_mode:
     support: none
     description: Shows no differences.
 options:
   partition:
     description:
-      - V(last) for the one that lies last on the disk, or the name that a GPT gives it, or its number.
+      - V(last) for the last partition on the disk, or its name in a GPT, or its number.
     type: str
     default: last
 extends_documentation_fragment:
@@ -49,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 codes:
-  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
   returned: failure
   type: list
   elements: str
@@ -58,7 +59,7 @@ partition:
   returned: success
   type: int
 content:
-  description: What is in it, such as C(ntfs).
+  description: Its content, such as C(ntfs).
   returned: success
   type: str
 old_size:
@@ -66,7 +67,7 @@ old_size:
   returned: success
   type: int
 new_size:
-  description: Size of the partition now or, in check mode, as it would be.
+  description: Size of the partition now or, in check mode, after growing, in bytes.
   returned: success
   type: int
 """

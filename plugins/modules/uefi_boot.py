@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Makes the fallback loader that firmware starts when it has no entry for the disk, unless the disk's EFI system partition has it. It is
-    C(EFI/BOOT/BOOTX64.EFI), or the name for the kind of machine that the loaders are for by their PE headers.
+  - Makes the fallback loader, which firmware starts when it has no entry for the disk, if it is missing in the EFI system partition. It is
+    C(EFI/BOOT/BOOTX64.EFI), or the name for the machine type in the PE headers of the loaders.
   - If this machine was itself started by UEFI, makes sure that the firmware's list has one active entry for the disk, before all others, and reads
     the list again. Other entries stay, in their order.
   - "Of several loaders, the first of these is used: the one in O(boot_order); the one that the fallback loader is a copy of; shim, GRUB,
@@ -26,14 +26,14 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Says what would be made.
+    description: Returns what would be made.
   diff_mode:
     support: none
     description: Shows no differences.
 options:
   boot_order:
     description:
-      - What the firmware of the captured machine started from the disk, in its order, as M(fleet.imaging.image_info) returns it.
+      - The loaders that the firmware of the captured machine started from the disk, in order, as M(fleet.imaging.image_info) returns them.
       - Entries that are not well-formed are ignored.
     type: list
     elements: dict
@@ -63,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 codes:
-  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
   returned: failure
   type: list
   elements: str
@@ -76,7 +76,7 @@ fallback:
   returned: success
   type: str
 made_from:
-  description: Path of the loader that the fallback was made from, empty when it was there.
+  description: Path of the loader that the fallback was copied from, empty when it existed.
   returned: success
   type: str
 entry:

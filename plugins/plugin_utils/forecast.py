@@ -156,7 +156,7 @@ class Forecast:
     def advice(self) -> str:
         """What would help most, in a sentence."""
         if self.help is None:
-            return "No part of it would help by itself if it were twice as fast."
+            return "No single part would help by being twice as fast."
         then = f", and {self.help.then} is the limit then" if self.help.then not in (self.limit, "") else ""
         return f"{self.help.words} would help most: {duration(self.help.seconds)} instead of {duration(self.seconds)}{then}."
 

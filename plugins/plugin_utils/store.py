@@ -22,7 +22,7 @@ def check_name(name: str) -> str:
     """Return an image's name; raises ImagingError when it is none."""
     if not NAME.fullmatch(name) or ".." in name or name.endswith((SUFFIX, ".partial")):
         raise ImagingError(
-            f"{name!r} is no name for an image: expected up to 200 letters, digits and any of _ . + @ : -, beginning with a letter, a digit or _, "
+            f"{name!r} is not a valid image name: expected up to 200 letters, digits and any of _ . + @ : -, beginning with a letter, a digit or _, "
             f"without '..', without folder and without the ending {SUFFIX}."
         )
     return name
@@ -74,7 +74,7 @@ class ImageStore:
         there = os.path.lexists(self.image_path(name))
         if there and not update:
             raise ImagingError(
-                f"There is an image {name!r} in {self.path} already, and an image is not overwritten unasked: set imaging_update: true to bring "
+                f"There is an image {name!r} in {self.path} already, and images are not overwritten by default: set imaging_update: true to bring "
                 "it up to date, give the new one another name with imaging_image, or remove the old one with images.yml and "
                 f"imaging_remove_images: [{name}].",
                 [IMAGE_EXISTS],

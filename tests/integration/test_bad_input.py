@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,8 @@ import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import unpack_run
-from ansible_collections.fleet.imaging.tests.integration.faults import kill, wait_until, workers
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
+from ansible_collections.fleet.imaging.tests.integration.faults import SHORT, kill, wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
@@ -70,8 +71,11 @@ def digest_of(laptop: Laptop) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore_one(lab: Lab, host: str, store: Path, name: str = "sound", *more: str) -> Outcome:
-    return playbook(lab, RESTORE_ONE, "-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+def restore_one(
+    lab: Lab, host: str, store: Path, name: str = "sound", *more: str, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    arguments = ("-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+    return playbook(lab, RESTORE_ONE, *arguments, environment=environment)
 
 
 def capture_one(lab: Lab, host: str, store: Path, name: str = "new", *more: str) -> Outcome:
@@ -157,7 +161,7 @@ def fixture_refused(lab: Lab, image: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_leads_elsewhere_is_refused(refused: Refused, name: str) -> None:
     for action in ("image_capture", "image_restore"):
-        assert "no name for an image" in refused[action, name]
+        assert "not a valid image name" in refused[action, name]
 
 
 def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path, refused: Refused) -> None:
@@ -468,7 +472,9 @@ def test_a_port_that_a_firewall_drops_is_said_as_such(lab: Lab, image: Path) -> 
         pytest.skip("this machine has no iptables that can drop packets")
     try:
         with untouched(laptop):
-            text = message(restore_one(lab, "lab-01", image.parent), "lab-01")
+            outcome = restore_one(lab, "lab-01", image.parent, environment=SHORT)
+            text = message(outcome, "lab-01")
+        assert f"{OVERRIDES} is set, which is for tests" in " ".join((outcome.stdout + outcome.stderr).split())
         assert "firewall" in text and "19000" in text
         assert published(laptop) == ""
     finally:
@@ -590,7 +596,7 @@ def test_a_man_in_the_middle_can_not_change_what_is_written(lab: Lab, image: Pat
 def test_a_disk_that_is_described_and_not_there_is_said_with_all_disks(lab: Lab, store: Path) -> None:
     description = '{"imaging_disk": {"model": "no such*", "min_size": "1GB"}}'
     text = message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", description), "reference-01")
-    assert "imaging_disk describes" in text and "AGAINST IT" in text
+    assert "the description in imaging_disk" in text and "AGAINST IT" in text
     wrong = '{"imaging_disk": {"max_size": "much"}}'
     assert "200GB" in message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", wrong), "reference-01")
     assert stored(store) == []

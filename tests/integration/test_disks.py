@@ -199,7 +199,7 @@ def test_a_file_system_that_partclone_refuses_is_wholly_used(tmp_path: Path) -> 
     needs("mkfs.ext4", "partclone.extfs")
     used = used_map(single(tmp_path, 32 * MIB, ["mkfs.ext4", "-q", "-O", "bigalloc"]))
     assert only(used).method == "whole"
-    assert "partclone.extfs made no map" in only(used).reason
+    assert "partclone.extfs could not map it" in only(used).reason
     assert only(used).used == 32 * MIB
     assert "is captured whole" in used.warnings[0]
 
@@ -727,7 +727,7 @@ def test_a_disk_with_a_mounted_partition_or_a_mounted_loop_device_on_it_is_refus
             assert describe(RUN, device).partitions[0].fstype == "ext4"
             partition = describe(RUN, f"{device}p1")
             assert partition.kind == "part"
-            assert refused(partition) == f"It is a partition of {device}, and a whole disk is meant: name {device}."
+            assert refused(partition) == f"It is a partition of {device}: expected a whole disk. Use {device}."
         finally:
             tool("delpart", device, "1")
         with attached(Path(device), *part(START, 16 * MIB)) as nested:

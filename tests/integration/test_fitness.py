@@ -189,9 +189,9 @@ def test_a_control_set_that_is_not_the_first_is_the_current_one(tmp_path: Path) 
     ("hive", "way", "words"),
     [
         ("SYSTEM", "missing", "there is no /Windows/System32/config/SYSTEM"),
-        ("SOFTWARE", "empty", "does not begin as a hive"),
-        ("SYSTEM", "zeros", "does not begin as a hive"),
-        ("SOFTWARE", "cut", "it is cut"),
+        ("SOFTWARE", "empty", "does not begin with regf"),
+        ("SYSTEM", "zeros", "does not begin with regf"),
+        ("SOFTWARE", "cut", "it is truncated"),
         ("SYSTEM", "a page of zeros", "its bin at 0x0 is damaged"),
         ("SYSTEM", "unwritten", "and it has no log of that write"),
     ],

@@ -206,7 +206,7 @@ def test_steps_that_skip_the_question_do_not_get_to_write(lab: Lab, image: tuple
         with Terminal(command, ansible_environment(), str(ROOT / "playbooks"), 300, 50) as terminal:
             while terminal.watch(asks_for_a_step, 30):
                 question = terminal.text().rpartition("Perform task:")[2]
-                terminal.enter("n\r" if "Confirm that the disks are erased" in question else "y\r")
+                terminal.enter("n\r" if "Confirm erasing the disks" in question else "y\r")
                 terminal.watch(lambda seen: not asks_for_a_step(seen), 10)
             terminal.finish(10)
         text = terminal.text()
@@ -216,7 +216,7 @@ def test_steps_that_skip_the_question_do_not_get_to_write(lab: Lab, image: tuple
 
 def test_a_start_in_the_middle_writes_nothing(lab: Lab, image: tuple[str, ...]) -> None:
     with untouched(*lab.targets):
-        for start in ("Confirm that the disks are erased", "Release the disk", "Make the disk equal to*"):
+        for start in ("Confirm erasing the disks", "Release the disk", "Make the disk equal to*"):
             outcome = playbook(lab, "restore", *image, *YES, "--start-at-task", start)
             assert outcome.status != 0
             assert not any(result.status == "ok" for result in outcome.of("image_restore"))

@@ -144,9 +144,9 @@ def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
     try:
         rows = json.loads(result.out, strict=False)["blockdevices"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ImagingError(f"lsblk's answer can't be understood: {result.out[:200]!r}.") from error
+        raise ImagingError(f"The output of lsblk can't be read: {result.out[:200]!r}.") from error
     if not isinstance(rows, list):
-        raise ImagingError(f"lsblk's answer is no list of disks: {result.out[:200]!r}.")
+        raise ImagingError(f"The output of lsblk is not a list of disks: {result.out[:200]!r}.")
     return [row for row in rows if isinstance(row, dict)]
 
 
@@ -237,9 +237,9 @@ def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Itera
     """Why a device can't be a disk at all."""
     if kind == "part":
         disk = node(devices.parent(name))
-        yield Refusal(PARTITION, f"It is a partition of {disk}, and a whole disk is meant: name {disk}.")
+        yield Refusal(PARTITION, f"It is a partition of {disk}: expected a whole disk. Use {disk}.")
     elif kind in ("crypt", "lvm", "dm", "rom"):
-        yield Refusal(NOT_A_DISK, f"It is of the kind {kind}, and a whole disk is meant.")
+        yield Refusal(NOT_A_DISK, f"It is of the type {kind}: expected a whole disk.")
     if not size:
         yield Refusal(NO_CAPACITY, "It has no capacity: there is no medium in it, or it is not set up.")
 

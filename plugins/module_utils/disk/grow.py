@@ -72,8 +72,8 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
     grower = kind.grower
     if grower is None:
         raise ImagingError(
-            f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown: "
-            f"{', '.join(GROWABLE)} can. Nothing was changed."
+            f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown. "
+            f"Expected one of {', '.join(GROWABLE)}. Nothing was changed."
         )
     end = _room(table) // ALIGNMENT * ALIGNMENT
     grown = replace(partition, size=max(partition.size, end - partition.start))
@@ -122,7 +122,9 @@ def _choose(table: PartitionTable, which: str) -> Partition:
             f"{'No' if not chosen else 'More than one'} partition is {which}: expected last, or the name or number of one. There are: {there}."
         )
     if table.is_logical(chosen[0]):
-        raise ImagingError(f"Partition {chosen[0].number} lies in an extended one, and such are not grown.")
+        raise ImagingError(
+            f"Partition {chosen[0].number} lies in an extended partition, where growing is not supported."
+        )
     return chosen[0]
 
 
@@ -132,8 +134,8 @@ def _refuse_what_is_behind(table: PartitionTable, partition: Partition) -> None:
         names = ", ".join(f"{each.number}{f' ({printable(each.name)})' if each.name else ''}" for each in behind)
         raise ImagingError(
             f"Partition {partition.number} can't be grown, because partition {names} lies behind it. It is not moved: Windows notes where its "
-            "recovery partition lies, and does not find it elsewhere. On the reference, have the partition that is to grow be the last one "
-            "(Windows: reagentc /disable, and delete the recovery partition or make it anew before the others), and capture again. "
+            "recovery partition lies, and does not find it elsewhere. On the reference, make the partition that is to grow the last one "
+            "(Windows: reagentc /disable, and delete the recovery partition or create it again before the others), and capture again. "
             "Nothing was changed."
         )
 

@@ -108,7 +108,7 @@ def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any])
             continue
         if name == "boot_id":
             raise AnotherDisk(
-                f"This machine was restarted since {path} was selected, so that another disk may have that name now. It was not touched. "
+                f"This machine was restarted since {path} was selected, so another disk may have that name now. It was not touched. "
                 "Run again, and look at the disks once more.",
                 [RESTARTED],
             )

@@ -148,7 +148,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
         step = steps[0]
         if done.count(step) >= MOST_TIMES or len(done) >= MOST_STEPS:
             raise CannotRelease(
-                f"{path}: to {step.words} does not last: something puts it back. Stop what mounts disks by itself (systemctl stop udisks2, "
+                f"{path}: to {step.words} does not last, because something undoes it. Stop the program that mounts disks (systemctl stop udisks2, "
                 "or close the desktop's session), and run again."
             )
         result = run(list(step.command))

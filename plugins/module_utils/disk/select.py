@@ -19,8 +19,8 @@ TARGET = "target"
 PURPOSES = {SOURCE: "captured", TARGET: "restored"}
 
 HIDDEN_DISK = (
-    "No internal disk is seen at all. When the firmware runs the storage controller as RAID (Intel RST or VMD), Linux may not see an "
-    "NVMe disk: switch it to AHCI in the firmware's setup. If Windows is installed, have it start once in safe mode right after that."
+    "No internal disk was found. When the firmware runs the storage controller as RAID (Intel RST or VMD), Linux may not see an "
+    "NVMe disk: switch it to AHCI in the firmware's setup. If Windows is installed, start it once in safe mode right after that."
 )
 
 
@@ -42,7 +42,7 @@ class Wanted:
             if wanted and found.lower() != wanted.lower():
                 return f"Its {name} is {found or 'unknown'}, not {wanted}."
         if self.model and not fnmatch.fnmatchcase(disk.model.lower(), self.model.lower()):
-            return f"Its model is {disk.model or 'unknown'}, which is not like {self.model}."
+            return f"Its model is {disk.model or 'unknown'}, which does not match {self.model}."
         if disk.size < self.min_size:
             return f"It has {disk.size} bytes, less than {self.min_size}."
         if self.max_size and disk.size > self.max_size:
@@ -77,14 +77,14 @@ def select_disk(
         return usable[0]
     if len(described) > 1:
         names = ", ".join(disk.path for disk in described)
-        problem = f"Several disks are like the one that imaging_disk describes ({names}): describe it more closely there, by its serial for example."
+        problem = f"Several disks match the description in imaging_disk ({names}): add to the description, for example the serial."
     elif usable:
         names = ", ".join(disk.path for disk in usable)
         problem = f"Several disks could be {PURPOSES[purpose]} ({names}): set imaging_disk to the one that is meant."
     elif wanted:
-        problem = f"No disk that can be {PURPOSES[purpose]} is like the one that imaging_disk describes."
+        problem = f"No disk that can be {PURPOSES[purpose]} matches the description in imaging_disk."
     else:
-        problem = f"There is no disk that can be {PURPOSES[purpose]} without being named."
+        problem = f"No disk can be {PURPOSES[purpose]} unless imaging_disk names it."
         if not any(_is_internal(disk) for disk in disks):
             problem += " " + HIDDEN_DISK
     code = SEVERAL_DISKS if usable or len(described) > 1 else NO_DISK

@@ -94,7 +94,7 @@ def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[B
     _see_to_fallback(esp, loader, boot)
     if write and boot.made_from:
         refuse_for(
-            disk.target_refusals, f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed:"
+            disk.target_refusals, f"{disk.path} needs the fallback loader {boot.fallback}, but can't be changed:"
         )
         with partition_node(run, disk.path, esp.partition, writable=True) as node:
             _make_fallback(FatTree(run, node), boot)

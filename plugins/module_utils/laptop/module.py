@@ -19,7 +19,7 @@ from .session import Session, Terminated, arm_termination
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
-    """The session of a module with these arguments."""
+    """Return the session of a module with these arguments."""
     forget_killed(params["ticket"], ticket.timeouts.settled)
     address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
@@ -27,7 +27,7 @@ def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
 
 
 def end_children() -> None:
-    """End the programs that this process has started (partclone, say), which would otherwise go on without it."""
+    """End the programs that this process has started (for example partclone), which would otherwise go on without it."""
     for pid, _name in processes():
         try:
             with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:

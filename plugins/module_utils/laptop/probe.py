@@ -450,7 +450,9 @@ class LaptopProbe:
                     "where something is on it."
                 )
             if not disk.raw.past_cache:
-                warnings.append(f"{disk.raw.path} can't be read past the page cache, which may have answered for it.")
+                warnings.append(
+                    f"{disk.raw.path} can't be read past the page cache, so some reads may have come from memory."
+                )
             return Measured(
                 device=disk.raw.path,
                 disk_size=disk.raw.size,
@@ -481,7 +483,7 @@ class LaptopProbe:
             return whole, "whole"
         if disk.in_use:
             warnings.append(
-                f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
+                f"{disk.raw.path} can't be read past the page cache, so some reads may have come from memory."
                 + disk.in_use
             )
             return whole, "whole"

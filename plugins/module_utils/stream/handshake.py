@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mutual challenge and response at the start of a link, from one secret that both ends have.
+"""Mutual challenge and response at the start of a link, based on a secret that both ends have.
 
-The connecting side sends magic and nonce, gets a nonce, proves that it knows the secret, and only then gets the same proof: a
-stranger who connects learns nothing but a random number. The keys of both directions come from the secret and both nonces (HMAC-SHA256
+The connecting side sends magic and nonce, gets a nonce, proves that it knows the secret, and only then gets the other side's proof: a
+stranger who connects learns only a random number. The keys of both directions come from the secret and both nonces (HMAC-SHA256
 as key derivation, RFC 2104; labels keep the uses apart).
 """
 
@@ -25,7 +25,7 @@ SECRET_SIZE = 32
 
 
 class _Deadline:
-    """A channel whose calls together take no longer than the handshake may, however slowly bytes drip in."""
+    """A channel whose calls together take at most the time of a handshake, however slowly bytes arrive."""
 
     def __init__(self, channel: Channel, seconds: float) -> None:
         self._channel = channel
@@ -76,7 +76,7 @@ def connect_handshake(channel: Channel, secret: bytes, seconds: float = DEFAULTS
     _send(limited, _derive(secret, b"connecting side", nonces))
     if not hmac.compare_digest(_receive(limited, SECRET_SIZE), _derive(secret, b"listening side", nonces)):
         raise LinkError(
-            "What listens there does not know the secret of this run: it is not the module that was started."
+            "The program that listens there does not know the secret of this run: it is not the module that was started."
         )
     return Keys(_derive(secret, b"to listener", nonces), _derive(secret, b"to connector", nonces))
 
@@ -102,7 +102,7 @@ def accept_handshake(
         if hmac.compare_digest(proof, _derive(secret, b"connecting side", nonces))
     ]
     if not proven:
-        raise LinkError("Somebody connected who does not know the secret of this run.")
+        raise LinkError("Something connected that does not know the secret of this run.")
     secret = secrets[proven[0]]
     _send(limited, _derive(secret, b"listening side", nonces))
     return proven[0], Keys(_derive(secret, b"to connector", nonces), _derive(secret, b"to listener", nonces))

@@ -29,8 +29,8 @@ HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
 
 WINDOW = 2 << 20
-"""Bytes that may have come and were not taken yet. What is on its way when a link is cut has to be sent again; and this much fills a
-gigabit up to a round trip of 17 ms."""
+"""Maximum bytes in flight that were not read yet. They have to be sent again after the link breaks. This window fills gigabit Ethernet up to a
+round trip of 17 ms."""
 
 
 class LinkError(ImagingError):
@@ -86,25 +86,25 @@ class Message:
 
 
 class Channel(Protocol):
-    """What a link needs of a socket, and an SSH channel can give."""
+    """What a link needs: a subset of a socket that an SSH channel also provides."""
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send all of it, or raise OSError."""
+        """Send all data, or raise OSError."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Receive some bytes; 0 at the end of the stream; OSError on failure or time-out."""
 
     def readable(self) -> bool:
-        """Whether :meth:`recv_into` would return, or fail, at once."""
+        """Return whether :meth:`recv_into` would return or fail at once."""
 
     def settimeout(self, seconds: float | None, /) -> None:
-        """How long a call may block."""
+        """Set how long a call may block, in seconds."""
 
     def end_sending(self) -> None:
-        """Say that nothing more will be sent; raises OSError."""
+        """Signal that nothing more will be sent; raises OSError."""
 
     def close(self) -> None:
-        """End the stream, and make calls that block in other threads return."""
+        """Close the channel, and make blocked calls of other threads return."""
 
 
 class SocketChannel:
@@ -119,14 +119,14 @@ class SocketChannel:
         return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send all of it; unlike the socket's own, each piece has the whole time-out, so that slow is not silent."""
+        """Send all data. Unlike with the socket's own method, each piece has the whole time-out, so a slow peer does not count as silent."""
         view = memoryview(data)
         while view:
             view = view[self._socket.send(view) :]
 
     def readable(self) -> bool:
-        """Whether bytes have come, or the end."""
-        poll = select.poll()  # select() itself knows only the first 1024 descriptors
+        """Return whether there is data, or the end of the stream."""
+        poll = select.poll()  # select() only supports the first 1024 descriptors
         try:
             poll.register(self._socket, select.POLLIN)
             return bool(poll.poll(0))
@@ -138,7 +138,7 @@ class SocketChannel:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Shut the socket down, which wakes whoever is blocked in it, and close it."""
+        """Shut the socket down, which wakes blocked threads, and close it."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -171,20 +171,20 @@ def receive_exactly(channel: Channel, view: memoryview) -> None:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one link: for what this end sends, and for what it receives."""
+    """The keys of one link: one for sending, one for receiving."""
 
     sending: bytes
     receiving: bytes
 
 
 class Link:
-    """Sends from any thread, receives in one."""
+    """One link. Any thread may send; one thread receives."""
 
     def __init__(self, channel: Channel, keys: Keys, timeouts: Timeouts = DEFAULTS) -> None:
         self._channel = channel
         self._timeouts = timeouts
         channel.settimeout(timeouts.silence)
-        # Copies of keyed states are cheaper than keying anew for each message.
+        # Copying a keyed state is cheaper than keying again for each message.
         self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
         self._sent = 0
@@ -193,7 +193,7 @@ class Link:
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
         self.last_heard = time.monotonic()
-        """When the last message, or its body, was complete."""
+        """The time at which the latest message, or its body, was complete."""
         self._closed = threading.Event()
         self.bytes_sent = 0
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -219,7 +219,7 @@ class Link:
             self.bytes_sent += HEAD.size + len(payload) + TAG_SIZE + len(body)
 
     def receive(self) -> Message:
-        """The next message that is no PING; raises LinkError when the link breaks or anything in it was altered."""
+        """Receive the next message other than PING; raises LinkError when the link breaks or was tampered with."""
         try:
             while True:
                 message = self._receive()
@@ -230,7 +230,7 @@ class Link:
             raise
 
     def poll(self) -> Message | None:
-        """The next message that is no PING, if one has come; raises LinkError as :meth:`receive` does, and after too long a silence."""
+        """Return the next message other than PING if one has arrived, else None; raises LinkError, also after too long a silence."""
         try:
             while self._channel.readable():
                 message = self._receive()
@@ -250,7 +250,7 @@ class Link:
         try:
             kind = Kind(number)
         except ValueError:
-            raise LinkError("Something that is no message arrived: the link was tampered with.") from None
+            raise LinkError("Something that is not a message arrived: the link was tampered with.") from None
         if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (
             kind == Kind.RECORD
         ):
@@ -272,7 +272,7 @@ class Link:
         return Message(kind, payload, body_size)
 
     def receive_body(self, view: memoryview) -> None:
-        """Fill ``view``, as long as the message's body, with it; raises LinkError. Its content is not authenticated yet."""
+        """Fill ``view``, which is as long as the message's body, with the body; raises LinkError. The body is not authenticated yet."""
         try:
             receive_exactly(self._channel, view)
         except LinkError:
@@ -290,10 +290,10 @@ class Link:
                     return
 
     def end(self, reason: str) -> None:
-        """Tell the other end why this one gives up, as far as that still works, and close; takes a few seconds at most."""
+        """Try to tell the other end why this end gives up, and close; takes a few seconds at most."""
         try:
             self._channel.settimeout(self._timeouts.linger)
-            # After an interruption amid a message the other end would take the reason for the rest of that message.
+            # After an interruption within a message, the other end would read the reason as the rest of that message.
             if not self._within_message:
                 self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
                 self._channel.end_sending()
@@ -303,7 +303,7 @@ class Link:
         self.close()
 
     def _drain(self) -> None:
-        """Closing with unread data would reset the connection, and the other end might never see what was sent last."""
+        """Read pending data: closing with unread data resets the connection, and the other end may lose the last message."""
         deadline = time.monotonic() + self._timeouts.linger
         rest = memoryview(bytearray(1 << 20))
         while time.monotonic() < deadline and self._channel.recv_into(rest):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the two ends of a probe say to one another: pieces of data that are only timed.
+"""The protocol of a probe: it sends pieces of data only to time them.
 
 controller -> DESCRIBE                   laptop -> HEADER(empty), once it has measured what needs no link
 controller -> WANT(KiB, milliseconds)    laptop -> RECORD ... SERVED
@@ -27,17 +27,17 @@ from .conversation import expect, finish, raise_end
 from .link import LARGEST_BODY, Kind, Link, LinkError, Message
 
 ZONES = ("beginning", "middle", "end")
-"""Where the laptop measures how fast its disk is read."""
+"""The zones of the disk in which the laptop measures the read rate."""
 
 AMOUNT = struct.Struct("<II")
 HEAD = struct.Struct("<I32s")
 """Size of a piece's content, SHA-256 of the piece."""
 
 RANDOM_PIECE = 256 << 10
-"""Bytes; so few that also a slow link carries several within its time."""
+"""Bytes; small enough that even a slow link carries several pieces in the given time."""
 
 LARGEST_CONTENT = 16 << 20
-"""Bytes; more has no piece's frame."""
+"""Maximum content of a piece, in bytes."""
 
 MOST_KIB = 1 << 20
 MOST_MILLISECONDS = 60000
@@ -51,13 +51,13 @@ class Piece:
     content_size: int = 0
 
     def head(self) -> bytes:
-        """The payload that announces it."""
+        """Return the payload that announces the piece."""
         return HEAD.pack(self.content_size, hashlib.sha256(self.body).digest())
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What went over a link in one direction: bytes, the seconds that it took, and those of this process's processor time."""
+    """The traffic in one direction: bytes, elapsed seconds, and processor seconds of this process."""
 
     size: int
     seconds: float
@@ -75,25 +75,25 @@ class Carried:
 
 
 class Probed(Protocol):
-    """The laptop's end: who measures what needs no link, and takes what comes."""
+    """The laptop's end: it measures everything that needs no link, and takes the pieces."""
 
     def measure(self) -> None:
-        """Measure what is to be measured while the link is quiet."""
+        """Measure everything that is measured while the link is idle."""
 
     def take(self, content_size: int, body: memoryview) -> None:
-        """Look at a piece, whose hash is right; the memory is used again afterwards."""
+        """Use a piece with a correct hash; its memory is reused afterwards."""
 
     def carried(self, sent: Carried | None, received: Carried | None) -> None:
-        """Hear what went over the link."""
+        """Take the traffic that was measured."""
 
 
 def random_pieces() -> list[Piece]:
-    """Pieces that nothing can compress."""
+    """Return incompressible pieces."""
     return [Piece(os.urandom(RANDOM_PIECE)) for dummy in range(4)]
 
 
 def serve_probe(link: Link, probed: Probed) -> None:
-    """The laptop's part, until the controller is done; raises LinkError, PeerEnded, and whatever measuring raises."""
+    """Do the laptop's part until the controller is done; raises LinkError, PeerEnded, and what measuring raises."""
     while True:
         message = link.receive()
         if message.kind == Kind.DESCRIBE:
@@ -116,19 +116,19 @@ def serve_probe(link: Link, probed: Probed) -> None:
 
 
 def ask_to_measure(link: Link) -> None:
-    """Have the laptop measure itself, and wait until it has; raises LinkError, PeerEnded."""
+    """Let the laptop measure itself, and wait for it; raises LinkError, PeerEnded."""
     link.send(Kind.DESCRIBE)
     expect(link, Kind.HEADER)
 
 
 def measure_from_laptop(link: Link, size: int, seconds: float) -> Carried:
-    """Have the laptop send for so many bytes or seconds, whichever comes first; raises LinkError, PeerEnded."""
+    """Let the laptop send for so many bytes or seconds, whichever ends first; raises LinkError, PeerEnded."""
     link.send(Kind.WANT, AMOUNT.pack(size >> 10, int(seconds * 1000)))
     return _receive(link, link.receive(), None, size + LARGEST_BODY)
 
 
 def measure_to_laptop(link: Link, pieces: Sequence[Piece], size: int, seconds: float) -> Carried:
-    """Send pieces, over and over, for so many bytes or seconds; returns how they came to the laptop. Raises LinkError, PeerEnded."""
+    """Send pieces repeatedly for so many bytes or seconds; returns the traffic as the laptop saw it. Raises LinkError, PeerEnded."""
     sent = send_pieces(link, pieces, size, seconds)
     kib, microseconds = _unpack_amount(expect(link, Kind.PROGRESS).payload)
     if kib << 10 > sent.size:
@@ -142,7 +142,7 @@ def end_probe(link: Link) -> None:
 
 
 def send_pieces(link: Link, pieces: Sequence[Piece], size: int, seconds: float) -> Carried:
-    """Send pieces, over and over, for so many bytes or seconds, and SERVED; returns what was sent. Raises LinkError."""
+    """Send pieces repeatedly for so many bytes or seconds, then SERVED; returns the traffic. Raises LinkError."""
     ready = [(piece.head(), piece.body) for piece in pieces]
     sent, began, cpu = 0, time.monotonic(), time.process_time()
     for head, body in _over_and_over(ready):

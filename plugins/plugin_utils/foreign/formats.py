@@ -70,7 +70,7 @@ def look_at(path: str) -> ForeignFile:
             f"{path} can't be read: {error.strerror}. It lies on this machine, the controller."
         ) from error
     if not os.path.isfile(real):
-        raise ImagingError(f"{path} is no regular file. To make an image of a disk of a laptop, run capture.yml.")
+        raise ImagingError(f"{path} is not a regular file. To make an image of a disk of a laptop, run capture.yml.")
     if not head:
         raise ImagingError(f"{path} is empty.")
     return ForeignFile(real, _format(path, head), found.st_size, found.st_mtime_ns)

@@ -165,8 +165,8 @@ class _Import:
             with contextlib.closing(FileDisk(path)) as disk:
                 if not disk.size or disk.size % UNIT:
                     raise ImagingError(
-                        f"{self._source.path} holds {disk.size} bytes, and the size of a disk is a multiple of {UNIT}: it was cut short, or is no "
-                        "image of a whole disk. Nothing was imported."
+                        f"{self._source.path} holds {disk.size} bytes, but the size of a disk is a multiple of {UNIT}: it was cut short, or it is "
+                        "not an image of a whole disk. Nothing was imported."
                     )
                 self._check_end(disk, disk.gpt_end, "its partition table")
                 yield disk
@@ -200,12 +200,12 @@ class _Import:
         refuse_for(known.source_refusals, f"{self._source.path} can't be imported:")
         if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
             self.warnings.append(
-                "Only root can have file systems mapped: run this as root to leave out what they do not use."
+                "Only root can map the used space of file systems: run this as root to leave out their free space."
             )
         return (dict(table.raw) if table else None), used
 
     def _warn(self, why: str) -> None:
-        self.warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
+        self.warnings.append(f"All of {self._source.path} is imported, except for zeros: {why}.")
 
     def _write(self, disk: FileDisk) -> UsedMap:
         """Write what is used; all of a file system as well that meanwhile turns out to be inconsistent."""

@@ -66,9 +66,7 @@ def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
         stream = COMPRESSIONS[source.format].stream()
         while not stream.eof:
             if not data:
-                raise Damaged(
-                    f"{source.path} is cut short: the {source.format} stream that is in it does not end. {AGAIN}"
-                )
+                raise Damaged(f"{source.path} is cut short: the {source.format} stream in it does not end. {AGAIN}")
             try:
                 yield from stream.feed(data)
             except ERRORS as error:
@@ -82,7 +80,7 @@ def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
 def _damaged(source: ForeignFile, streams: int, error: BaseException) -> Damaged:
     if streams:
         return Damaged(
-            f"{source.path} is damaged, or something that is no {source.format} follows its first {streams} streams: {error}. {AGAIN}"
+            f"{source.path} is damaged, or something other than {source.format} follows its first {streams} streams: {error}. {AGAIN}"
         )
     return Damaged(f"{source.path} is damaged: {error}. {AGAIN}")
 
@@ -109,7 +107,7 @@ def _by_program(command: list[str], source: ForeignFile) -> Iterator[bytes]:
             status = process.wait()
             listener.join()
     if status:
-        said = b"".join(words).decode(errors="replace").strip() or "no word"
+        said = b"".join(words).decode(errors="replace").strip() or "nothing"
         raise Damaged(f"{source.path} is damaged or cut short: {os.path.basename(command[0])} says {said}. {AGAIN}")
 
 

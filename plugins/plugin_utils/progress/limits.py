@@ -1,11 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What limits a transfer, by the busy times of its stages, and what can be done about it.
+"""Finds the bottleneck of a transfer from the busy times of its stages, and gives advice.
 
-Every stage works beside the others, so the one that is busy all the time is the limit, and the others wait for it. A stage that sends
-or receives is busy as well while the other end does not take or give anything: the link is only the limit when both ends wait for it,
-without using a processor meanwhile.
+All stages run at the same time, so the stage that is always busy is the limit, and the others wait for it. A stage that sends or receives
+is also busy while the other end takes or gives nothing. So the network is only the limit when both ends wait for it without using a processor.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ TARGET_CPU = "target cpu (decompression, hashing)"
 """Names by which limits are known to people, in results and in progress; ``LIMITS`` has the rest of each."""
 
 GIGABIT = 117_000_000
-"""Bytes of TCP payload that a second of gigabit Ethernet takes at the most.
+"""Maximum TCP payload of gigabit Ethernet, in bytes a second.
 
 Source: 1448 of the 1538 bytes that a full frame takes on the wire (1500 and preamble, header, check sum and gap; 20 of IP, 20 and 12 of TCP).
 """
 
 NEARLY = 0.9
-"""Share of what a gigabit takes from which on it counts as full."""
+"""Minimum share of that rate at which a gigabit link counts as full."""
 
 ENOUGH = 0.5
-"""Share of the time that must be accounted for, that a limit is told from it."""
+"""Minimum share of an interval that must be accounted for before a limit is named."""
 
 FASTEST, HIGHEST = min(COSTS), max(COSTS)
 """The levels between which the automatic one moves, where the memory suffices."""
@@ -47,10 +46,10 @@ FASTEST, HIGHEST = min(COSTS), max(COSTS)
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used so far, in seconds: of the laptop's stages and processors, and of the controller's."""
+    """The time used so far, in seconds, by the stages and processors of the laptop and of the controller."""
 
     seconds: float
-    """Of the laptop's clock."""
+    """Elapsed seconds of the laptop's clock."""
     stages: Stages
     cpu: float
     controller_seconds: float
@@ -61,11 +60,11 @@ class Usage:
 
 
 Shares = Mapping[str, float]
-"""For each limit the share of the time, from 0 to 1, for which it was busy."""
+"""For each possible limit, the share of the time for which it was busy, from 0 to 1."""
 
 
 def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
-    """How busy everything was between two moments, that may be the limit."""
+    """Return how busy each possible limit was between two moments."""
     seconds = max(after.seconds - before.seconds, 1e-9)
     there = max(after.controller_seconds - before.controller_seconds, 1e-9)
 
@@ -99,10 +98,10 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
 
 
 def tells(before: Usage, after: Usage) -> bool:
-    """Whether what was used between two moments tells what limited it.
+    """Return whether the limit between two moments can be determined.
 
-    The laptop's stages must have accounted for the time: work that is not finished is not accounted for yet. And it must be about the same
-    time on both ends: reports that waited behind data, which nobody took meanwhile, come in all at once.
+    The stages of the laptop must account for the time, which they do when a piece of work is finished. The elapsed time must also be similar at
+    both ends: reports that had to wait behind data arrive all at once.
     """
     seconds, there = after.seconds - before.seconds, after.controller_seconds - before.controller_seconds
     charged = sum(sum(times.values()) for times in after.stages.values()) - sum(
@@ -117,13 +116,13 @@ def _of(stages: Stages, stage: str, kind: str) -> float:
 
 
 def limiting(busy: Shares) -> str:
-    """The one of them that limits."""
+    """Return the busiest of them: the limit."""
     return max(busy, key=lambda name: busy[name])
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 where nothing is compressed."""
+    """The facts that advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 without compression."""
 
     wire_rate: float = 0.0
     disk_rate: float = 0.0
@@ -143,28 +142,16 @@ class Limit:
     explain: Callable[[Shares, Circumstances], str]
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What limited a transfer, how busy that was (from 0 to 1), and an explanation that says what would help."""
-
-    limit: str
-    share: float
-    explanation: str
-
-    def to_json(self) -> dict[str, object]:
-        """For a result."""
-        return {
-            "code": LIMITS[self.limit].code,
-            "limit": self.limit,
-            "share": round(self.share, 3),
-            "advice": f"{self.limit} {self.share:.0%} busy: {self.explanation}",
-            "explanation": self.explanation,
-        }
-
-
-def advise(limit: str, busy: Shares, around: Circumstances) -> Advice:
-    """What can be said of a limit."""
-    return Advice(limit, busy[limit], LIMITS[limit].explain(busy, around))
+def advise(limit: str, busy: Shares, around: Circumstances) -> dict[str, object]:
+    """What limited a transfer, how busy that was, and a sentence that says what would help, as a result has it."""
+    share, explanation = busy[limit], LIMITS[limit].explain(busy, around)
+    return {
+        "code": LIMITS[limit].code,
+        "limit": limit,
+        "share": round(share, 3),
+        "advice": f"{limit} {share:.0%} busy: {explanation}",
+        "explanation": explanation,
+    }
 
 
 def _network(busy: Shares, around: Circumstances) -> str:

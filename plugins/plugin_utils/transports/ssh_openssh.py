@@ -120,7 +120,7 @@ class ProgramChannel(SocketChannel):
         """Return when ssh is logged in; raises LinkError, ImagingError."""
         if not self._decided.wait(self._timeouts.log_in):
             raise Unreachable(
-                f"ssh did not log in at {self._address} within {self._timeouts.log_in:.0f} seconds. Its last words: {self._last_words()}"
+                f"ssh did not log in at {self._address} within {self._timeouts.log_in:.0f} seconds. Its last output: {self._last_words()}"
             )
         if not self._authenticated:
             raise self._failure()

@@ -169,7 +169,7 @@ class _Login:
                 raise
             self._tried.append(f"then it closed the connection ({_words(error)})")
         tried = ", ".join(self._tried) or "nothing, for there is no key and no password"
-        raise denied(address, f"it allows {', '.join(self._allowed)} for {self._user}; tried was {tried}.")
+        raise denied(address, f"it allows {', '.join(self._allowed)} for {self._user}; tried: {tried}.")
 
     def _ways(self) -> Iterator[tuple[str, Any]]:
         """What to try, lazily: what is allowed may change after each."""

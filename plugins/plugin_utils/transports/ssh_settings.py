@@ -206,7 +206,7 @@ def _parsed(words: Sequence[str]) -> list[tuple[str, str]]:
         ) from error
     if rest:
         raise ImagingError(
-            f"The connection's SSH arguments {shlex.join(words)!r} hold {rest[0]!r}, which is no option. See ansible_ssh_common_args."
+            f"The connection's SSH arguments {shlex.join(words)!r} hold {rest[0]!r}, which is not an option. See ansible_ssh_common_args."
         )
     return options
 

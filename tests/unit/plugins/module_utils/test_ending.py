@@ -31,7 +31,8 @@ def refused() -> dict[str, Any]:
 
 
 def odd() -> dict[str, Any]:
-    return {"size": {}["missing"]}
+    sizes: dict[str, int] = {}
+    return {"size": sizes["missing"]}
 
 
 def test_a_result_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

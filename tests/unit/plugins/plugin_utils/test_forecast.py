@@ -168,7 +168,7 @@ def test_when_nothing_gains_by_itself_it_is_said() -> None:
     # It is little beside what takes its time whatever the machines are like.
     found = forecast_capture(replace(CAPTURE, fixed=600), LAPTOP, CONTROLLER_)
     assert found.help is None
-    assert found.advice() == "No part of it would help by itself if it were twice as fast."
+    assert found.advice() == "No single part would help by being twice as fast."
 
 
 def test_laptops_at_once_share_link_store_and_processors_of_the_controller() -> None:

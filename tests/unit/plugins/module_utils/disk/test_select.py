@@ -169,9 +169,9 @@ def test_a_disk_can_be_described(wanted: Wanted) -> None:
 
 
 def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reasons() -> None:
-    with refused(SEVERAL_DISKS, "Several disks are like the one that imaging_disk describes"):
+    with refused(SEVERAL_DISKS, "Several disks match the description in imaging_disk"):
         select_disk([NVME, SECOND], None, "target", wanted=Wanted(model="fast*"))
-    with refused(NO_DISK, "imaging_disk describes") as refusal:
+    with refused(NO_DISK, "description in imaging_disk") as refusal:
         select_disk([NVME, READ_ONLY], None, "target", wanted=Wanted(serial="S1", min_size=1 << 40))
     assert f"It has {512 << 30} bytes, less than {1 << 40}." in str(refusal.value)
     with pytest.raises(ImagingError, match="Its serial is S1, not other"):
@@ -181,7 +181,7 @@ def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reaso
 def test_a_description_that_fits_two_disks_is_refused_although_one_is_in_use() -> None:
     busy = replace(SECOND, model="Fast Two", target_refusals=(IS_MOUNTED,))
     for release in (False, True):
-        with refused(SEVERAL_DISKS, r"\(/dev/nvme0n1, /dev/nvme1n1\): describe it more closely"):
+        with refused(SEVERAL_DISKS, r"\(/dev/nvme0n1, /dev/nvme1n1\): add to the description"):
             select_disk([NVME, busy], None, "target", release, Wanted(model="fast*"))
     assert select_disk([NVME, LIVE], None, "target", wanted=Wanted(min_size=1)) == NVME
 

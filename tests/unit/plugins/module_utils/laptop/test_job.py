@@ -16,10 +16,10 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import (
     FOLDER,
-    TICKET,
     forget_killed,
     forget_uncollected,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
 OWN, OLD = "0000000000000000", "fedcba9876543210"

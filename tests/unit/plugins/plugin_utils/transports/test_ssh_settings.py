@@ -95,7 +95,7 @@ def test_what_openssh_does_not_accept_is_said(tmp_path: Path) -> None:
         _config = settings(tmp_path, "", "-o NoSuchOption=yes").config
     with pytest.raises(ImagingError, match=r"can't be read.*ansible_ssh_common_args"):
         settings(tmp_path, "", "-z")
-    with pytest.raises(ImagingError, match=r"which is no option"):
+    with pytest.raises(ImagingError, match=r"which is not an option"):
         settings(tmp_path, "", "somehost")
 
 
