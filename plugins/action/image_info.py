@@ -16,7 +16,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
-from ansible_collections.fleet.imaging.plugins.module_utils.reasons import NO_IMAGE
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
@@ -105,5 +105,9 @@ class ActionModule(ControllerAction):
         result = {"changed": False, "store": store.path, "images": images}
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:
-            result.update(failed=True, msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad))
+            result.update(
+                failed=True,
+                codes=[DAMAGED_IMAGE],
+                msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad),
+            )
         return result

@@ -340,6 +340,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_resul
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
+    KERNEL_TABLE,
+    READ_BACK_DIFFERS,
+    SEEN_DIFFERENTLY,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -390,18 +395,21 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
         raise ImagingError(
             f"{result.device} holds every byte that the image uses, but a system sees something else on it than on the reference: "
             f"{in_words(outcome.unlike)}. Most likely, old signatures are left in space that the image does not use. The disk does not "
-            f"boot. To repair it, {zero}capture the reference again: images made now hold every place where such signatures lie."
+            f"boot. To repair it, {zero}capture the reference again: images made now hold every place where such signatures lie.",
+            [SEEN_DIFFERENTLY],
         )
     if request.write and outcome.differs:
         first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
         raise ImagingError(
             f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
-            f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
+            f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored.",
+            [READ_BACK_DIFFERS],
         )
     if outcome.stale:
         raise ImagingError(
             f"{result.device} holds the image, but the kernel of this laptop still uses another partition table: {in_words(outcome.stale)}. "
-            f"{RESTART}, and run again: equal chunks are neither sent nor written."
+            f"{RESTART}, and run again: equal chunks are neither sent nor written.",
+            [KERNEL_TABLE],
         )
 
 

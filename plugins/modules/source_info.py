@@ -192,7 +192,7 @@ findings:
   elements: dict
   contains:
     name:
-      description: What kind of reason it is (C(not_generalized), C(unknown_state), C(hibernated), C(dirty), C(encrypted)).
+      description: The check that found it, by the name that C(imaging_allow) takes, such as V(dirty).
       type: str
     partition:
       description: Number of the partition, V(0) for the disk as a whole.

@@ -108,7 +108,8 @@ class TransferAction(ActionBase):
         except AnsibleConnectionFailure:
             raise
         except Exception as error:
-            raise AnsibleActionFail(str(error) or type(error).__name__, result=self.facts_of_failure()) from error
+            result = {"codes": [], **self.facts_of_failure()}
+            raise AnsibleActionFail(str(error) or type(error).__name__, result=result) from error
         if result.get("failed"):
             refuse(result.pop("msg"), {**self.facts_of_failure(), **result})
         return result

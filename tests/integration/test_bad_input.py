@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,8 @@ import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import unpack_run
-from ansible_collections.fleet.imaging.tests.integration.faults import kill, wait_until, workers
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
+from ansible_collections.fleet.imaging.tests.integration.faults import SHORT, kill, wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
@@ -70,8 +71,11 @@ def digest_of(laptop: Laptop) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore_one(lab: Lab, host: str, store: Path, name: str = "sound", *more: str) -> Outcome:
-    return playbook(lab, RESTORE_ONE, "-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+def restore_one(
+    lab: Lab, host: str, store: Path, name: str = "sound", *more: str, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    arguments = ("-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+    return playbook(lab, RESTORE_ONE, *arguments, environment=environment)
 
 
 def capture_one(lab: Lab, host: str, store: Path, name: str = "new", *more: str) -> Outcome:
@@ -468,7 +472,9 @@ def test_a_port_that_a_firewall_drops_is_said_as_such(lab: Lab, image: Path) -> 
         pytest.skip("this machine has no iptables that can drop packets")
     try:
         with untouched(laptop):
-            text = message(restore_one(lab, "lab-01", image.parent), "lab-01")
+            outcome = restore_one(lab, "lab-01", image.parent, environment=SHORT)
+            text = message(outcome, "lab-01")
+        assert f"{OVERRIDES} is set, which is for tests" in " ".join((outcome.stdout + outcome.stderr).split())
         assert "firewall" in text and "19000" in text
         assert published(laptop) == ""
     finally:

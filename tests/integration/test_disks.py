@@ -59,6 +59,9 @@ from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 pytestmark = needs_loop_devices
 
+LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
+"""Requests to /dev/loop-control (linux/loop.h)."""
+
 
 def and_signatures(disk: Path, used: UsedMap, *more: tuple[int, int]) -> list[tuple[int, int]]:
     """Some ranges, and all in which signatures are looked for on a disk and in its partitions."""
@@ -756,8 +759,13 @@ def test_a_read_only_disk_can_be_a_source_and_no_target(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_capacity_is_refused() -> None:
-    free = tool("losetup", "--find").strip()
-    assert describe(RUN, free).source_refusals[0].code == NO_CAPACITY
+    """A loop device of its own: one that is free is anybody's, and other tests take them."""
+    with open("/dev/loop-control", "rb") as control:
+        number = fcntl.ioctl(control, LOOP_CTL_ADD, 20_000 + os.getpid() % 1000)
+        try:
+            assert describe(RUN, f"/dev/loop{number}").source_refusals[0].code == NO_CAPACITY
+        finally:
+            fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
 
 
 @pytest.mark.parametrize("size", [0, 511, 1000])

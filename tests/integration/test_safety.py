@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     RESTORE_ONE,
@@ -30,17 +30,18 @@ from ansible_collections.fleet.imaging.tests.integration.terminal import Termina
 from ansible_collections.fleet.imaging.tests.integration.test_bad_input import untouched
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
-SIZE = 128 << 20
+SIZE = LEAST_SIZE
 YES = ("-e", "imaging_confirm_erase=true")
 TRUSTING = {"ANSIBLE_INJECT_FACT_VARS": "true"}
 """As where the collection is used with another ansible.cfg than its own."""
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab() -> Iterator[Lab]:
-    with running_lab(Plan(2, SIZE, SIZE, isolated(), blank=True)) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, blank=True) as lab:
         yield lab
 
 

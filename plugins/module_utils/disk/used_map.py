@@ -231,7 +231,20 @@ class _Mapper:
             ranges = ByteRanges([(partition.start, partition.end)])
         else:
             ranges = ByteRanges.union([ranges, ByteRanges(probed_ranges(partition.start, partition.size))])
-        return _describe(partition, content, ranges.total(), method, reason, _note(content, unknown)), ranges
+        use = PartitionUse(
+            number=partition.number,
+            node=partition.node,
+            start=partition.start,
+            size=partition.size,
+            type=partition.type,
+            content=content.type,
+            label=content.label,
+            used=ranges.total(),
+            method=method,
+            reason=str(reason),
+            seen=_note(content, unknown),
+        )
+        return use, ranges
 
     def _reader(self, partition: Partition) -> Read:
         """Reads at offsets of a partition."""
@@ -297,21 +310,3 @@ def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
     """What of an extended partition is in no logical one: the tables that chain them, and boot code."""
     logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
     return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))
-
-
-def _describe(
-    partition: Partition, content: Content, used: int, method: str, reason: str, seen: Note | None
-) -> PartitionUse:
-    return PartitionUse(
-        partition.number,
-        partition.node,
-        partition.start,
-        partition.size,
-        partition.type,
-        content.type,
-        content.label,
-        used,
-        method,
-        str(reason),
-        seen,
-    )

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Mapping
 
 from ..errors import ImagingError
-from ..reasons import LINK_BROKEN
+from ..reasons import LINK_BROKEN, PORT_IN_USE
 from ..timeouts import DEFAULTS, Timeouts
 from .handshake import accept_handshake
 from .link import Link, LinkError, TcpChannel
@@ -52,7 +52,8 @@ class Listener:
         try:
             self._socket = socket.create_server((address, port), family=family, backlog=128, dualstack_ipv6=both)
         except OSError as error:
-            raise ImagingError(_why_not_listening(port, error)) from error
+            codes = [PORT_IN_USE] if error.errno == errno.EADDRINUSE else []
+            raise ImagingError(_why_not_listening(port, error), codes) from error
         self._waiting: dict[str, Link] = {}
         """For each role, the newest link that was not handed out yet."""
         self._taken: dict[str, Link] = {}

@@ -94,8 +94,8 @@ class _Zstd(Stream):
 class Compression:
     """A compressed format. ``start`` matches what its files begin with, within ``formats.HEAD`` bytes; ``stream`` makes what decompresses one stream.
 
-    ``program`` is a command that decompresses standard input on all cores, where one can. What it takes for the end of a file, without a look at what
-    follows, ``ends_well`` knows better: whether the format may end with these last bytes.
+    ``program`` is a command that decompresses standard input on all cores, if there is one. ``ends_well`` says whether a whole file may end with
+    these last bytes; it is for programs that ignore what follows a stream.
     """
 
     name: str

@@ -142,28 +142,16 @@ class Limit:
     explain: Callable[[Shares, Circumstances], str]
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What limited a transfer, how busy that was (from 0 to 1), and an explanation that says what would help."""
-
-    limit: str
-    share: float
-    explanation: str
-
-    def to_json(self) -> dict[str, object]:
-        """For a result."""
-        return {
-            "code": LIMITS[self.limit].code,
-            "limit": self.limit,
-            "share": round(self.share, 3),
-            "advice": f"{self.limit} {self.share:.0%} busy: {self.explanation}",
-            "explanation": self.explanation,
-        }
-
-
-def advise(limit: str, busy: Shares, around: Circumstances) -> Advice:
-    """What can be said of a limit."""
-    return Advice(limit, busy[limit], LIMITS[limit].explain(busy, around))
+def advise(limit: str, busy: Shares, around: Circumstances) -> dict[str, object]:
+    """What limited a transfer, how busy that was, and a sentence that says what would help, as a result has it."""
+    share, explanation = busy[limit], LIMITS[limit].explain(busy, around)
+    return {
+        "code": LIMITS[limit].code,
+        "limit": limit,
+        "share": round(share, 3),
+        "advice": f"{limit} {share:.0%} busy: {explanation}",
+        "explanation": explanation,
+    }
 
 
 def _network(busy: Shares, around: Circumstances) -> str:

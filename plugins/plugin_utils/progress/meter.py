@@ -196,11 +196,11 @@ class Meter:
         return {name: round(found[name], 3) for name in LIMITS if name in found}
 
     def verdict(self, around: Circumstances) -> dict[str, object] | None:
-        """What limited the run, as ``Advice.to_json`` has it; None when it was over before that could be told."""
+        """What limited the run, as ``limits.advise`` has it; None when it was over before that could be told."""
         limit = self.limited_by
         if not limit:
             return None
-        return advise(limit, self.bottlenecks.busy(), self._measured(around, limit)).to_json()
+        return advise(limit, self.bottlenecks.busy(), self._measured(around, limit))
 
     def _measured(self, around: Circumstances, limit: str) -> Circumstances:
         """Complete the context by what was measured."""

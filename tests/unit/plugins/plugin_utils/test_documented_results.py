@@ -169,6 +169,13 @@ def test_a_transfer_that_fails_says_what_is_left() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "module", [path.stem for path in (Path(__file__).parents[4] / "plugins" / "modules").glob("*.py")]
+)
+def test_every_module_documents_the_codes_of_its_failures(module: str) -> None:
+    result_of(module)
+
+
 def test_every_code_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (Path(__file__).parents[4] / "docs" / "codes.md").read_text(), re.M)
     codes = [value for name, value in vars(reasons).items() if name.isupper()]

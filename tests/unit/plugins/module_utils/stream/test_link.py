@@ -339,8 +339,9 @@ def test_links_of_other_roles_are_kept() -> None:
 
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
     server = listener()
-    with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port"):
+    with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port") as caught:
         Listener("127.0.0.1", server.port, SECRETS)
+    assert caught.value.facts["codes"] == ["port_in_use"]
     server.close()
 
 

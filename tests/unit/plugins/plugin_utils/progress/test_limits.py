@@ -106,7 +106,7 @@ def test_a_laptop_that_does_not_send_does_not_blame_the_link() -> None:
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_each_limit_has_advice(limit: str) -> None:
-    said = advise(limit, {limit: 0.94}, Circumstances(11.2e6, 85e6, 3, workers=2)).to_json()
+    said = advise(limit, {limit: 0.94}, Circumstances(11.2e6, 85e6, 3, workers=2))
     assert said["advice"] == f"{limit} 94% busy: {said['explanation']}" and len(str(said["explanation"])) > 40
     for module in ("image_capture", "image_restore"):
         documented = documented_fields(module)["limited_by"]["contains"]
@@ -114,7 +114,7 @@ def test_each_limit_has_advice(limit: str) -> None:
 
 
 def explained(limit: str, busy: Shares, around: Circumstances) -> str:
-    return advise(limit, busy, around).explanation
+    return str(advise(limit, busy, around)["explanation"])
 
 
 def test_advice_depends_on_the_circumstances() -> None:
