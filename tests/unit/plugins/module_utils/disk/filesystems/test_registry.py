@@ -61,7 +61,7 @@ def named(path: str, start: str, end: str) -> set[str]:
 
 def test_the_documentation_names_what_can_be_grown() -> None:
     for path, start, end in (
-        ("plugins/modules/partition_grow.py", "the file system in it", ". All"),
+        ("plugins/modules/partition_grow.py", "The file system is", ". All"),
         ("inventory/group_vars/all.yml", "grow a partition and its file system", "to the end"),
         ("README.md", "grows the last partition and its file system", ";"),
     ):
