@@ -122,11 +122,11 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
     problem = _problem(state, tag, registry)
     sure = UNKNOWN if registry.unread else GENERALIZED
     return System(
-        WINDOWS,
-        registry.name,
-        NOT_GENERALIZED if problem else sure,
-        problem,
-        evidence,
+        kind=WINDOWS,
+        name=registry.name,
+        generalization=NOT_GENERALIZED if problem else sure,
+        problem=problem,
+        evidence=evidence,
         edition=registry.edition,
         build=registry.build,
         architecture=registry.architecture,
