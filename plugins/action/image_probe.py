@@ -164,7 +164,15 @@ def work_of(image: ImageReader, alignment: int = FILE_ALIGNMENT) -> ImageWork:
     count = len(index)
     chunks = min(count, min(MOST_SAMPLES, count // SAMPLED_SHARE) + FIRST_VERDICT + GUARD_CHUNKS)
     back = written + zeroed
-    return ImageWork(sent, content, written, zeroed, back, back_content, chunks * back // count if count else 0)
+    return ImageWork(
+        sent=sent,
+        content=content,
+        written=written,
+        zeroed=zeroed,
+        back=back,
+        back_content=back_content,
+        looked=chunks * back // count if count else 0,
+    )
 
 
 def sample_pieces(image: ImageReader) -> list[Piece]:

@@ -325,7 +325,7 @@ def _with_help(compute: Computation, controller: Controller, link: float | None)
         if now.total - then.total > WORTH_SAYING * now.total and (best is None or then.total < best.seconds):
             most = max(concerned, key=lambda name: now.blame.get(name, 0.0))
             best = Help(most, words, then.total, then.limit)
-    return Forecast(now.total, now.limit, now.resources, sorted(unknown), best)
+    return Forecast(seconds=now.total, limit=now.limit, resources=now.resources, unknown=sorted(unknown), help=best)
 
 
 def for_all(together: float, laptops: int, at_once: int) -> float:
