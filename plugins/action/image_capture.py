@@ -9,7 +9,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
@@ -18,9 +17,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry impor
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX, ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     Changed,
@@ -33,13 +32,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
     want,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis, sound_record
+from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis
+from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image import CapturedImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
-from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 MOST_CHANGES = 256
@@ -47,10 +45,10 @@ MOST_CHANGES = 256
 
 
 class CaptureSink:
-    """Writes what the laptop serves into the store, over as many links as it takes.
+    """Has the laptop's disk become an image in the store, over as many links as it takes.
 
     What is there already, from the old image or from a capture that broke off, is announced to the laptop, which then sends only what
-    differs. Nothing is written as long as everything is as in the old image.
+    differs.
     """
 
     def __init__(
@@ -73,31 +71,18 @@ class CaptureSink:
         self._old = old
         self._old_identity = os.fstat(old.source.fileno()) if old else None
         self._damaged: set[int] = set()
-        self._rows_equal = 0
-        """How many rows of the old image were confirmed, as long as nothing else has come."""
+        self._image: CapturedImage | None = None
+        """None before the laptop has described its disk."""
         self._room = memoryview(b"")
-        self._header_size = 0
-        self._basis: Basis
-        self.header: ImageHeader | None = None
-        self.writer: ImageWriter | None = None
-        self.kept = 0
         self._changes = 0
         self.changed = True
         self.watches = Stopwatches()
         self._received = 0
         self.meter = Meter(self.watches, lambda: self._received, capturing=True)
-        self._syncing: Syncing | None = None
-
-    @property
-    def _next(self) -> int:
-        """The first chunk that is not dealt with."""
-        if self.writer is not None:
-            return self.writer.next_chunk
-        return self._old.index.chunk_at(self._rows_equal - 1) + 1 if self._old and self._rows_equal else 0
 
     def progress(self) -> int:
         """Changes with every record."""
-        return self._next
+        return self._image.next_chunk if self._image else 0
 
     def converse(self, link: Link) -> None:
         """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
@@ -109,14 +94,12 @@ class CaptureSink:
                 self._restart()
 
     def _converse(self, link: Link) -> None:
-        if self.header is None:
-            self._learn(link)
-        header = self._known_header()
+        image = self._image = self._image or self._learn(link)
         for chunk in self._damaged:
             damaged(link, chunk)
-        if self._basis:
-            describe(link, *self._basis.describe())
-        want(link, [(self._next, header.geometry.chunk_count)])
+        if image.basis:
+            describe(link, *image.basis.describe())
+        want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
         try:
             while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.hear)) is not None:
@@ -126,8 +109,7 @@ class CaptureSink:
                     raise LinkError(f"The frame of chunk {record.chunk} arrived damaged.")
                 watch.busy("check")
                 self._received += record.frame_size
-                self._begun().append(record, frame)
-                self._sync()
+                image.append(record, frame)
                 watch.busy("store")
         except OSError as error:
             raise store_error(self._store.path, error) from error
@@ -142,46 +124,36 @@ class CaptureSink:
                 "system at most. Boot its live system again, and run again."
             )
         self.close()
-        if self.writer is not None:
+        if self._image is not None and self._image.writer is not None:
             try:
                 self._place.restart()
             except OSError as error:
                 raise store_error(self._store.path, error) from error
-        self.header = self.writer = None
-        self._rows_equal = self.kept = 0
+        self._image = None
 
-    def _sync(self) -> None:
-        """Have what was written go to the medium meanwhile."""
-        writer = self._begun()
-        if self._syncing is None:
-            self._syncing = Syncing(self._place.file.fileno())
-        self._syncing.wrote(writer.stored_bytes)
-
-    def _learn(self, link: Link) -> None:
+    def _learn(self, link: Link) -> CapturedImage:
         packed = ask_header(link)
         header = ImageHeader.unpack(packed)
         receive_index(link, 0)  # empty: the index is built from the records
         self._check_expected(header.geometry)
-        self.header = header
-        self._header_size = len(packed)
         self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
         left = self._left()
         files = [*left, *([self._old] if self._old else [])]
         if self._changes:
             # The old image is more likely to hold these partitions in their present form than what was begun with another map.
             files.reverse()
-        self._basis = Basis(files, header.geometry)
-        self._check_room(sum(each.source.size for each in left))
-        if self._old is None or self._old.header.geometry != header.geometry:
-            self._begun()
+        self._check_room(header, sum(each.source.size for each in left))
+        try:
+            basis = Basis(files, header.geometry)
+            return CapturedImage(self._place, header, len(packed), self._old, basis, self._damaged)
+        except OSError as error:
+            raise store_error(self._store.path, error) from error
 
-    def _check_room(self, left: int) -> None:
+    def _check_room(self, header: ImageHeader, left: int) -> None:
         """Compare what is free in the store with what is used of the disk; raises ImagingError."""
         old = self._old
         ratio = old.index.used_bytes() / old.stored_bytes if old else None
-        warning = check_room(
-            self._store.path, self._known_header().source, ratio, left + (old.stored_bytes if old else 0)
-        )
+        warning = check_room(self._store.path, header.source, ratio, left + (old.stored_bytes if old else 0))
         if warning:
             self._warn(warning)
 
@@ -205,84 +177,31 @@ class CaptureSink:
         except (FileNotFoundError, ImagingError):
             return []
 
-    def _known_header(self) -> ImageHeader:
-        if self.header is None:
+    def _described(self) -> CapturedImage:
+        if self._image is None:
             raise ImagingError("The laptop ended the transfer before it described its disk.")
-        return self.header
+        return self._image
 
     def _unpack(self, payload: bytes) -> RecordHeader:
-        header = self._known_header()
+        header = self._described().header
         return RecordHeader.unpack(payload, header.geometry, header.stream)
 
     def _keep(self, payload: bytes) -> None:
         """Take a chunk over from the store, by its record's header."""
-        header = self._known_header()
-        record = RecordHeader.unpack(payload, header.geometry, header.stream, framed=False)
-        if self.writer is None and self._is_next_of_old(record):
-            self._rows_equal += 1
-        else:
-            self._copy(self._begun(), record)
-        self.kept += 1
-
-    def _is_next_of_old(self, record: RecordHeader) -> bool:
-        if self._old is None or self._rows_equal >= len(self._old.index):
-            return False
-        row = self._old.index.row_at(self._rows_equal)
-        return (row.chunk, row.flags, row.ranges, row.content_hash) == (
-            record.chunk,
-            record.flags,
-            record.ranges,
-            record.content_hash,
-        )
-
-    def _begun(self) -> ImageWriter:
-        """The writer; what was equal to the old image so far is copied when it begins."""
-        if self.writer is None:
-            header = self._known_header()
-            self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
-            for position in range(self._rows_equal):
-                row = self._old.index.row_at(position) if self._old else None
-                if row is not None:
-                    length = header.geometry.length(row.chunk)
-                    self._copy(
-                        self.writer,
-                        RecordHeader(row.chunk, row.flags, row.ranges, length, row.content_hash, 0, b"", header.stream),
-                    )
-        return self.writer
-
-    def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
-        """Write a record whose frame the store has."""
-        found = None if header.chunk in self._damaged else self._basis.find(header.chunk, header.content_hash)
-        if found is None:
-            raise LinkError(f"The laptop says of chunk {header.chunk} that the store has it, which is not so.")
-        stored, row = found
-        try:
-            record = sound_record(stored, row)
-        except BadImage as error:
-            self._damaged.add(header.chunk)
-            raise LinkError(str(error)) from error
-        complete = replace(header, frame_size=record.header.frame_size, frame_hash=record.header.frame_hash)
-        writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
+        image = self._described()
+        image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.stream, framed=False))
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Make the image whole and give it its name, if it is what the laptop says it is."""
         self.close()
-        self._known_header()
-        old = self._old
-        if self.writer is None and old is not None and old.root_digest.hex() == result["root_digest"]:
+        image = self._described()
+        if image.is_old(result["root_digest"]):
             self.changed = False
             self._place.remove()
             return
         try:
             watch = self.watches.new()
-            writer = self._begun()
-            root = writer.finish({"used_bytes": result["used_bytes"]}, result["bad_ranges"]).hex()
-            if root != result["root_digest"]:
-                self._place.remove()
-                raise ImagingError(
-                    f"What was stored (root digest {root}) is not what the laptop read ({result['root_digest']}): nothing was kept. The disk may "
-                    "have changed while it was read, or memory is failing on either machine. Run again."
-                )
+            image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
             self._place.commit(self._old_identity)
             watch.busy("finish")
         except OSError as error:
@@ -290,21 +209,26 @@ class CaptureSink:
 
     def close(self) -> None:
         """End what goes on beside; before the file is let go of."""
-        if self._syncing is not None:
-            self._syncing.close()
-            self._syncing = None
+        if self._image is not None:
+            self._image.close()
+
+    @property
+    def kept(self) -> int:
+        """How many chunks were taken over from the store."""
+        return self._image.kept if self._image else 0
 
     @property
     def stored_bytes(self) -> int:
         """Size of the image that there is now."""
-        if self.writer is not None:
-            return self.writer.stored_bytes
+        if self._image is not None and self._image.writer is not None:
+            return self._image.writer.stored_bytes
         return self._old.stored_bytes if self._old is not None else 0
 
     def leave(self) -> int:
         """Let go of what did not become an image; returns how many bytes of it the next capture can go on from."""
         self.close()
-        return self._place.leave(keep=self.writer is not None and len(self.writer.index) > 0)
+        writer = self._image.writer if self._image else None
+        return self._place.leave(keep=writer is not None and len(writer.index) > 0)
 
 
 class ActionModule(TransferAction):
