@@ -13,12 +13,10 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Measures, within about fifteen seconds (minutes on a slow machine), how fast the disk is read, how fast all processors of the machine together
-    compress, decompress and hash, what the link carries each way, and how fast the image store is written and read. From that it computes how long
-    a capture or a restore will take, what will limit it, and what would help most.
-  - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. The
-    file that the store is measured with has no name, and is gone whatever happens.
-  - Compressing is measured on samples of the disk, decompressing on frames of the image.
+  - Tries a capture or a restore for ten seconds (minutes over a slow link), as the modules of these names do it, on samples from all over the
+    disk or the image. By that it says how long the whole of it will take, what will limit it, and what would help most.
+  - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. What
+    a capture brings goes into a file in the image store that has no name, and is gone whatever happens.
   - A disk that is in use is read all the same. What of it is used can't be seen then, and all of it is taken to be.
   - For a restore nothing of the image is expected to be on the disk already.
 attributes:
@@ -53,8 +51,7 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-      - V(auto) lets the level follow what limits the capture. A fast, a middle and a strong level are then measured, and the forecast is for the
-        quickest of them.
+      - V(auto) lets the level follow what limits the capture.
     type: str
     default: auto
   used_map:
@@ -112,18 +109,17 @@ sent_bytes:
   returned: success
   type: int
 rates:
-  description: What was measured, in bytes for each second. What was not measured is null.
+  description: How fast each stage was while it was busy, in bytes for each second.
   returned: success
   type: dict
   contains:
     read:
-      description: Reading the disk, over all of it.
+      description: Reading the disk.
+      returned: when it was measured
       type: float
-    read_zones:
-      description: Reading the disk at its beginning, in its middle and at its end.
-      type: dict
     write:
       description: Writing the disk; assumed, not measured.
+      returned: with O(purpose=restore)
       type: float
     compress:
       description: Hashing and compressing chunks of the disk, all processors together.
@@ -133,34 +129,21 @@ rates:
       description: Decompressing and hashing chunks of the image, all processors together.
       returned: when it was measured
       type: float
-    hash:
-      description: Hashing alone, all processors together.
-      type: float
-    from_laptop:
-      description: The link from the laptop to the controller.
-      type: float
-    to_laptop:
-      description: The link from the controller to the laptop.
-      type: float
-    controller_link:
-      description: The controller's own network connection, as its speed is known to the system.
+    link:
+      description: What came over the link in the trial. It carries more if it is not the limit.
       returned: when it was measured
       type: float
-    store_write:
-      description: Writing to the image store, flushed.
-      returned: when it was measured
-      type: float
-    store_read:
-      description: Reading from the image store, past the cache.
+    store:
+      description: Writing to the image store, flushed, or reading from it, as far as it is not in memory.
       returned: when it was measured
       type: float
 ratio:
-  description: How many times smaller samples of the disk became by compressing.
+  description: How many times smaller the sample of the disk became by compressing.
   returned: with O(purpose=capture)
   type: float
 level:
-  description: The level of zstd that the forecast is for.
-  returned: with O(purpose=capture), if anything was compressed
+  description: The level of zstd at the end of the trial.
+  returned: with O(purpose=capture)
   type: int
 alone:
   description: What is expected of one laptop alone.
@@ -174,24 +157,10 @@ alone:
       description: The resource that limits it.
       type: str
     resources:
-      description: For each resource the seconds that it would take if everything else took none.
+      description: For how many of these seconds each resource is busy.
       type: dict
-    help:
-      description: The resource that helps most when it is better. Null when none helps by itself.
-      returned: when there is one
-      type: dict
-      contains:
-        resource:
-          description: Its name.
-          type: str
-        seconds:
-          description: O(purpose)'s seconds then.
-          type: float
-        limit:
-          description: What limits then.
-          type: str
     advice:
-      description: The same in a sentence.
+      description: In a sentence, what would help most, how long it would take then, and what would limit it.
       type: str
 together:
   description: What is expected of each laptop when as many as O(laptops) and O(forks) allow are worked on at once.
