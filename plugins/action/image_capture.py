@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
@@ -20,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.place import P
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import CAPTURE_ARGUMENTS
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     Changed,
     ask_header,
@@ -293,11 +294,11 @@ class ActionModule(TransferAction):
         )
 
 
-def _kept(size: int, name: str) -> str:
+def _kept(stored: int, name: str) -> str:
     """What a person should know of what a capture that broke off has left."""
-    if not size:
+    if not stored:
         return ""
     return (
-        f" What was stored of the image so far ({size >> 20} MiB) is kept as {name}{SUFFIX}.partial in the store: capture again under this name to "
+        f" What was stored of the image so far ({size(stored)}) is kept as {name}{SUFFIX}.partial in the store: capture again under this name to "
         "go on from there, or remove that file."
     )

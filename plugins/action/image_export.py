@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import (
@@ -26,7 +27,7 @@ class ActionModule(ControllerAction):
         "image": {"type": "str", "required": True},
         "dest": {"type": "path", "required": True},
         "format": {"type": "str", "choices": list(FORMATS)},
-        "store": {"type": "path", "default": "~/fleet-images"},
+        **STORE,
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:

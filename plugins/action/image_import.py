@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, FIRST, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENCODING, STORE, UPDATE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
@@ -26,10 +27,9 @@ class ActionModule(ControllerAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "source": {"type": "path", "required": True},
         "image": {"type": "str"},
-        "store": {"type": "path", "default": "~/fleet-images"},
-        "used_map": {"type": "str", "choices": ["auto", "all"], "default": "auto"},
-        "compression_level": {"type": "str", "default": AUTO},
-        "update": {"type": "bool", "default": False},
+        **STORE,
+        **ENCODING,
+        **UPDATE,
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:

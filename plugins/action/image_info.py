@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import image_facts
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -88,7 +89,7 @@ class ActionModule(ControllerAction):
     """Action plugin of M(fleet.imaging.image_info)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
-        "store": {"type": "path", "default": "~/fleet-images"},
+        **STORE,
         "names": {"type": "list", "elements": "str"},
         "verify": {"type": "bool", "default": False},
     }

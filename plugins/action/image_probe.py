@@ -13,18 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS, WRITE_SHARE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
-    CAPTURE,
-    PROBE_ARGUMENTS,
-    RESTORE,
-    TRIAL_SECONDS,
-    WRITE_SHARE,
-)
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (

@@ -13,7 +13,11 @@ from ansible.errors import AnsibleError
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import PREFIX, read_settings
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
+    PREFIX,
+    module_arguments,
+    read_settings,
+)
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
 
 CAPTURE = "capture"
@@ -68,7 +72,8 @@ class ActionModule(ControllerAction):
         if said:
             more = f" {len(said) - SHOWN} more are wrong." if len(said) > SHOWN else ""
             raise ImagingError(f"{' '.join(said[:SHOWN])}{more} No host was contacted.")
-        return {"changed": False, "hosts": settings}
+        arguments = {host: module_arguments(values) for host, values in settings.items()}
+        return {"changed": False, "hosts": settings, "arguments": arguments}
 
     def _host(self, variables: Mapping[str, Any]) -> str:
         return str(variables["inventory_hostname"])

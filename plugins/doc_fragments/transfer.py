@@ -7,15 +7,10 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation shared by image_capture and image_restore."""
+    """Documentation of what a link between controller and laptop needs."""
 
     DOCUMENTATION = r"""
 options:
-  store:
-    description:
-      - The image store, a folder on the controller. Made with mode 0700 when a capture needs it.
-    type: path
-    default: ~/fleet-images
   port:
     description:
       - The port on which the laptop listens, whichever the transport; V(0) lets its kernel choose one.

@@ -73,6 +73,7 @@ options:
     default: fail
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_restore
@@ -289,6 +290,7 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
@@ -299,11 +301,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
     run_capture,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    CAPTURE_ARGUMENTS,
     open_session,
     run_module,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 

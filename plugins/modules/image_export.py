@@ -41,11 +41,8 @@ options:
       - V(qcow2) is made by C(qemu-img), and compared with the disk.
     type: str
     choices: [raw, gz, xz, qcow2]
-  store:
-    description:
-      - The image store, a folder on the controller.
-    type: path
-    default: ~/fleet-images
+extends_documentation_fragment:
+  - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_import
 """

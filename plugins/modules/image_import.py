@@ -36,11 +36,6 @@ options:
     description:
       - Name of the image, without folder and ending. Without it, the name of the file without its endings.
     type: str
-  store:
-    description:
-      - The image store, a folder on the controller. Made with mode 0700 if need be.
-    type: path
-    default: ~/fleet-images
   used_map:
     description:
       - V(auto) leaves out what the file systems in the file do not use, where the controller can tell. It needs Linux, C(partclone) and
@@ -59,6 +54,8 @@ options:
       - Whether an image of that name that was made of something else may be replaced.
     type: bool
     default: false
+extends_documentation_fragment:
+  - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
   - module: fleet.imaging.image_export

@@ -23,11 +23,6 @@ attributes:
     support: none
     description: Changes nothing.
 options:
-  store:
-    description:
-      - The image store, a folder on the controller.
-    type: path
-    default: ~/fleet-images
   names:
     description:
       - Names of the images to list, without folder and ending. One that is not there is an error.
@@ -40,6 +35,8 @@ options:
       - The task fails when an image is damaged, and names each that is.
     type: bool
     default: false
+extends_documentation_fragment:
+  - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
   - module: fleet.imaging.image_restore

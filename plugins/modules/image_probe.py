@@ -62,6 +62,7 @@ options:
     default: auto
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -182,16 +183,16 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import PROBE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
-    PROBE_ARGUMENTS,
     ProbeRequest,
     run_probe,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 

@@ -80,6 +80,7 @@ options:
     default: ""
 extends_documentation_fragment:
   - fleet.imaging.disk
+  - fleet.imaging.store
   - fleet.imaging.transfer
 seealso:
   - module: fleet.imaging.image_capture
@@ -314,12 +315,12 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RESTORE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import ZERO_UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    RESTORE_ARGUMENTS,
     open_session,
     run_module,
 )
@@ -328,9 +329,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phase
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 

@@ -57,4 +57,10 @@ hosts:
     - For O(purpose=capture), C(imaging_image) is the name that the image will have.
   returned: success
   type: dict
+arguments:
+  description:
+    - For each host those of RV(hosts) that are arguments of this collection's modules, for C(module_defaults). By the action group, or the one
+      module, that takes them.
+  returned: success
+  type: dict
 """

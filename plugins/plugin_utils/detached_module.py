@@ -23,16 +23,17 @@ from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import TICKET
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
+from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
     CONNECTED,
     FOLDER_SCRIPT,
     LISTENING,
-    PAYLOAD,
+    SUFFIX,
     WAITING,
+    Run,
+    unpack_run,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
@@ -185,13 +186,21 @@ class DetachedModule:
             self._job = ""
             raise ImagingError(f"The module could not be started: {started.get('msg', started)}{said}")
 
-    def published(self) -> dict[str, Any]:
-        """What the module publishes of itself (``laptop.run_folder.Run``); empty when there is nothing."""
-        command = f"cat {self._run_file()} 2>/dev/null || true"
-        return self._shell.ask(command, lambda text: _mapping(text) if text else {})
+    def published(self) -> Run | None:
+        """What the module publishes of itself; None when there is nothing. Raises ImagingError when it can't be read."""
+        return self._shell.ask(PUBLISHED.format(file=self._run_file()), self._run)
+
+    def _run(self, text: str) -> Run | None:
+        """What PUBLISHED printed; raises ValueError for anything else."""
+        if text == NONE:
+            return None
+        run = unpack_run(f"{text}\n")
+        if run.run_id != self._run_id:
+            raise ValueError("another run's, or cut")
+        return run
 
     def _run_file(self) -> str:
-        return f'"$({FOLDER_SCRIPT})"/{shlex.quote(self._run_id)}.json'
+        return f'"$({FOLDER_SCRIPT})"/{shlex.quote(self._run_id)}{SUFFIX}'
 
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
@@ -200,10 +209,9 @@ class DetachedModule:
         pause = 0.05
         while True:
             run = self.published()
-            port = run.get("port")
-            if run.get("state") in (LISTENING, CONNECTED, WAITING) and isinstance(port, int) and 0 < port < 65536:
+            if run is not None and run.state in (LISTENING, CONNECTED, WAITING) and 0 < run.port < 65536:
                 self._seen = True
-                return port
+                return run.port
             if self.ended():
                 return None
             if time.monotonic() > deadline:
@@ -252,7 +260,8 @@ class DetachedModule:
         try:
             while not self.ended():
                 if time.monotonic() > deadline:
-                    state = self.published().get("state", "gone")
+                    run = self.published()
+                    state = run.state if run else GONE
                     raise ImagingError(
                         f"The module on this laptop gave no result within {within:.0f} seconds (it is {state}): it was killed, or the laptop is "
                         "in trouble (out of memory, rebooting). Look at its console, then run again."
@@ -302,26 +311,28 @@ class DetachedModule:
 
 
 LIVES = (
-    'f={file}; p=$(sed -n \'s/.*"pid": \\([0-9]*\\).*/\\1/p\' "$f" 2>/dev/null); alive=; '
-    'if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then alive=alive; fi'
+    'f={file}; p=; s=; d=; while IFS== read -r k v; do case $k in pid) p=$v;; started) s=$v;; payload) d=$v;; esac; done 2>/dev/null <"$f"; '
+    'case $p in *[!0-9]*) p=;; esac; alive=; if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then '
+    't=$(cat "/proc/$p/stat" 2>/dev/null); set -- ${{t##*) }}; if [ "${{20}}" = "$s" ]; then alive=alive; fi; fi'
 )
-"""For a shell: finds out whether the module that wrote a run file is alive; ``p`` is its process id."""
+"""For a shell: finds out whether the module that wrote a run file is alive, by its process id ``p`` and start time. ``d`` is its payload."""
 
-ALIVE, GONE = "alive", "gone"
+ALIVE, GONE, NONE = "alive", "gone", "none"
 STATE = (
     LIVES
     + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
 )
 """For a shell: prints "alive", or else what async_wrapper has stored (that the module started, or its result), or "gone"."""
 
+PUBLISHED = 'f={file}; if [ -e "$f" ]; then cat "$f"; else echo none; fi'
+"""For a shell: prints a run file, or "none" where there is none."""
+
 BURY = (
     LIVES
-    + '; if [ -z "$alive" ] && [ -e "$f" ]; then d=$(sed -n \'s/.*"payload": "\\('
-    + PAYLOAD
-    + '\\)".*/\\1/p\' "$f"); '
+    + '; if [ -z "$alive" ] && [ -e "$f" ]; then case $d in *[!A-Za-z0-9_.]*) d=;; ansible_*_payload_*) ;; *) d=;; esac; '
     't="${{TMPDIR:-/tmp}}/$d"; if [ -n "$d" ] && [ -d "$t" ] && [ ! -L "$t" ] && [ -O "$t" ]; then rm -rf -- "$t"; fi; rm -f -- "$f"; fi'
 )
-"""For a shell: removes what a killed module could not remove itself (``laptop.run_folder``)."""
+"""For a shell: removes what a killed module could not remove itself (``run_file.Run``)."""
 
 
 def _path(path: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import CPU
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration
 
 from .progress.bottlenecks import Bottlenecks
 from .progress.limits import (
@@ -27,7 +28,6 @@ from .progress.limits import (
 )
 from .progress.meter import Meter
 from .progress.time_left import busy, read_back
-from .quantities import clock
 
 BETTER: dict[tuple[str, ...], str] = {
     (SOURCE_READ,): "A disk that is read twice as fast",
@@ -91,7 +91,7 @@ class Forecast:
         gain = found.seconds - better.seconds
         then = f", and {better.limit} is the limit then" if better.limit != found.limit else ""
         advice = (
-            f"{BETTER[names]} would help most: {clock(self.seconds - gain)} instead of {clock(self.seconds)}{then}."
+            f"{BETTER[names]} would help most: {duration(self.seconds - gain)} instead of {duration(self.seconds)}{then}."
             if gain > WORTH_SAYING * self.seconds
             else "No part of it would help by itself if it were twice as fast."
         )

@@ -15,20 +15,13 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SETTABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import DISCARD, UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    PARAMIKO,
-    SSH_CLIENTS,
-    TCP,
-    TRANSPORTS,
-)
 
 from .foreign.exporting import FORMATS
-from .transfer_action import BOUNDS
 
 PREFIX = "imaging_"
 
@@ -183,27 +176,37 @@ def list_of(choices: tuple[str, ...] = ()) -> Read:
     return read
 
 
+def argument(name: str, read: Read | None = None) -> Setting:
+    """The setting of an argument that the playbooks set by module_defaults, with its default, and with its choices, bounds or type."""
+    (spec, *_others) = [table[name] for table in SETTABLE.values() if name in table]
+    if read is None and "choices" in spec:
+        read = one_of(*spec["choices"])
+    elif read is None:
+        read = number_in(*BOUNDS[name]) if name in BOUNDS else {"bool": read_boolean, "str": read_text}[spec["type"]]
+    return Setting(spec["default"], read)
+
+
 SETTINGS: dict[str, Setting] = {
-    "imaging_store": Setting("~/fleet-images", read_folder),
+    "imaging_store": argument("store", read_folder),
     "imaging_image": Setting("", read_text),
     "imaging_disk": Setting("", read_disk),
     "imaging_release": Setting("capture", read_release),
-    "imaging_allow": Setting([], list_of(tuple(WAYS_OUT))),
-    "imaging_unused": Setting(DISCARD, one_of(*UNUSED)),
+    "imaging_allow": Setting([], list_of(tuple(check.name for check in CONTENT_CHECKS))),
+    "imaging_unused": argument("unused"),
     "imaging_grow": Setting("none", read_text),
     "imaging_finish": Setting("none", one_of("none", "reboot", "poweroff")),
-    "imaging_rewrite": Setting(False, read_boolean),
+    "imaging_rewrite": argument("rewrite"),
     "imaging_report": Setting(True, read_boolean),
     "imaging_confirm_erase": Setting(False, read_boolean),
-    "imaging_transport": Setting(TCP, one_of(*TRANSPORTS)),
-    "imaging_ssh_client": Setting(PARAMIKO, one_of(*SSH_CLIENTS)),
-    "imaging_mirror": Setting("", read_url),
-    "imaging_port": Setting(19000, number_in(*BOUNDS["port"])),
-    "imaging_link_timeout": Setting(120, number_in(*BOUNDS["link_timeout"])),
-    "imaging_compression_level": Setting(AUTO, read_level),
-    "imaging_update": Setting(False, read_boolean),
-    "imaging_bad_sectors": Setting("fail", one_of("fail", "zero")),
-    "imaging_used_map": Setting("auto", one_of("auto", "all")),
+    "imaging_transport": argument("transport"),
+    "imaging_ssh_client": argument("ssh_client"),
+    "imaging_mirror": argument("mirror", read_url),
+    "imaging_port": argument("port"),
+    "imaging_link_timeout": argument("link_timeout"),
+    "imaging_compression_level": argument("compression_level", read_level),
+    "imaging_update": argument("update"),
+    "imaging_bad_sectors": argument("bad_sectors"),
+    "imaging_used_map": argument("used_map"),
     "imaging_install": Setting(False, read_boolean),
     "imaging_become": Setting(True, read_boolean),
     "imaging_source": Setting("", read_text),
@@ -235,6 +238,11 @@ def read_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
                 meant = f" (did you mean {error.meant}?)" if error.meant else ""
                 problems.append(f"{variable} is {_shown(value)}, expected {error.expected}{meant}.")
     return values, problems
+
+
+def module_arguments(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What of the settings is for the modules, by the action group or module that takes it, and by the names of its arguments."""
+    return {taker: {name: values[PREFIX + name] for name in table} for taker, table in SETTABLE.items()}
 
 
 def _shown(value: Any) -> str:

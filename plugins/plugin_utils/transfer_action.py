@@ -16,12 +16,12 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import SSH
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 
 from .detached_module import DetachedModule
 from .laptop_answer import checked_answer, documented_fields, required_outside_check_mode
@@ -55,8 +55,6 @@ MEASURED = frozenset(("started", "limited_by", "limits", "stages", "timeline"))
 
 STATUS = {"type": "str"}
 """The field ``status``, which the modules of both transfers return for ``TransferAction.findings`` and do not document."""
-
-BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
 
 
 def check_bounds(arguments: dict[str, Any]) -> None:

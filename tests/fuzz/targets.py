@@ -31,7 +31,7 @@ import zstandard
 from ansible_collections.fleet.imaging.plugins.action.image_info import describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices, hive_log
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fat import WritableFat
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.fat_volume import WritableFat
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import LARGEST_DATA, Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import NO_TABLE, parse_partition_table

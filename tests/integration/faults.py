@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH, SSH_CLIENTS, TRANSPORTS
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
@@ -55,10 +55,9 @@ def where(image: Path) -> tuple[str, ...]:
     )
 
 
-WAYS = {
-    "tcp": (),
-    "paramiko": ("-e", "imaging_transport=ssh"),
-    "openssh": ("-e", "imaging_transport=ssh", "-e", "imaging_ssh_client=openssh"),
+WAYS: dict[str, tuple[str, ...]] = {
+    **{transport: ("-e", f"imaging_transport={transport}") for transport in TRANSPORTS if transport != SSH},
+    **{client: ("-e", f"imaging_transport={SSH}", "-e", f"imaging_ssh_client={client}") for client in SSH_CLIENTS},
 }
 """The arguments for each transport and client."""
 
@@ -109,10 +108,9 @@ def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPla
     return running
 
 
-def published(laptop: Laptop) -> dict[str, Any]:
+def published(laptop: Laptop) -> str:
     """What the module on a laptop says of itself."""
-    said = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.json 2>/dev/null || true"]).stdout
-    return dict(json.loads(said)) if said else {}
+    return laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.run 2>/dev/null || true"]).stdout
 
 
 def kill_on_laptop(laptop: Laptop, pattern: str) -> None:
@@ -150,7 +148,7 @@ def remains(lab: Lab) -> list[str]:
         if laptop.pid is None:
             continue
         script = (
-            'ls -A "$1/ansible" "$1/async" "$1/tmp" | grep -v ":$"; ls -d /run/fleet.imaging/*.json 2>/dev/null; '
+            'ls -A "$1/ansible" "$1/async" "$1/tmp" | grep -v ":$"; ls -d /run/fleet.imaging/*.run 2>/dev/null; '
             r'ps -eo args | grep -E "[A]nsiballZ|[a]sync_wrapper|[p]artclone\."; ss -Htln "sport = :19000"; '
             'grep -E "/(sd|loop|nvme)[a-z0-9]+ " /proc/self/mounts | grep "$1"'
         )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -22,6 +21,7 @@ import pytest
 import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.run_file import unpack_run
 from ansible_collections.fleet.imaging.tests.integration.faults import kill, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
@@ -368,7 +368,7 @@ def test_a_module_left_over_from_a_killed_run_makes_way(lab: Lab, image: Path) -
 
 
 def published(laptop: Laptop) -> str:
-    script = 'cat /run/fleet.imaging/*.json "${TMPDIR:-/tmp}"/fleet.imaging-*/*.json 2>/dev/null || true'
+    script = 'cat /run/fleet.imaging/*.run "${TMPDIR:-/tmp}"/fleet.imaging-*/*.run 2>/dev/null || true'
     return laptop.run(["sh", "-c", script]).stdout
 
 
@@ -379,7 +379,7 @@ def test_two_controllers_at_one_laptop_do_not_meet(lab: Lab, image: Path) -> Non
     deadline = time.monotonic() + 60
     while "connected" not in published(lab.targets[0]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    busy = str(json.loads(published(lab.targets[0]))["pid"])
+    busy = str(unpack_run(published(lab.targets[0])).pid)
     lab.targets[0].run(["kill", "-STOP", busy])
     second = restore_one(lab, "lab-01", image.parent)
     lab.targets[0].run(["kill", "-CONT", busy])

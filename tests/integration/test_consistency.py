@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk import (
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import find_program
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import (
     exfat_allocation,
     fat_allocation,
     ntfs_allocation,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.allocation_check import Damaged
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.bounded_run import BoundedRun, Bounds
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import find_program
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.allocation_check import Damaged
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import wholly_used
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, SourceDisk, examine
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
@@ -385,7 +385,7 @@ TAKES_MEMORY = "exec python3 -c 'import time; x = bytearray(200000000); time.sle
         ("exec >&- 2>&-; " + HANGS, Bounds(1.0, 1 << 30), "e2fsck did not finish within 1 seconds"),
         ("kill -9 $$", PATIENT, "e2fsck failed: exit status -9"),
         ("yes | head -c 100000000; exit 4", PATIENT, "found an inconsistency: y"),
-        (TAKES_MEMORY, Bounds(20.0, 64 << 20), "more than 64 MiB"),
+        (TAKES_MEMORY, Bounds(20.0, 64 << 20), "more than 64.0 MiB"),
         ("echo no such option >&2; exit 16", PATIENT, "e2fsck failed: exit status 16, no such option"),
         ('dd if=/dev/zero of="$3" bs=512 count=1 && exit 0; exit 8', PATIENT, "e2fsck failed: exit status 8"),
     ],

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import (
-    ExtTree,
-    FatTree,
-    NoFile,
-    NtfsTree,
-    Unreadable,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import NoFile, Unreadable
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.ext import ExtTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.fat import FatTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.ntfs import NtfsTree
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, needs
 from ansible_collections.fleet.imaging.tests.integration.test_disks import NTFS

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree, NtfsTree
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid import detect
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.ext import ExtTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.ntfs import NtfsTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FatTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.fat import FatTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.modules import source_info
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import ExtTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FileTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.ext import ExtTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.registry import file_system
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness, examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree import mounted_tree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
@@ -174,6 +177,12 @@ def test_a_linux_is_found_by_a_link_and_without_its_name(tmp_path: Path, files: 
     assert (system.kind, system.name) == ("linux", name)
 
 
+def files_of(kind: str, node: str) -> contextlib.AbstractContextManager[FileTree]:
+    files = file_system(kind).files
+    assert files is not None
+    return files.open(RUN, node)
+
+
 def test_links_never_lead_to_files_of_this_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("PRETTY_NAME=here\n")
@@ -181,7 +190,7 @@ def test_links_never_lead_to_files_of_this_machine(tmp_path: Path) -> None:
     assert system.name == "Linux"
     with (
         attached(xfs(tmp_path, {"etc/os-release": f"{LINK}{secret}"}), "--read-only") as node,
-        mounted_tree("xfs", node) as tree,
+        files_of("xfs", node) as tree,
     ):
         assert tree.read("/etc/os-release") is None and tree.link("/etc/os-release") == str(secret)
         assert tree.read("/../../../../../../proc/self/status") is None
@@ -301,7 +310,7 @@ def test_a_linux_on_other_file_systems_is_found_and_nothing_is_written(tmp_path:
 @pytest.mark.parametrize("kind", OTHER_FILE_SYSTEMS)
 def test_files_are_read_by_the_kernel_for_this_process_alone(tmp_path: Path, kind: str) -> None:
     files = {"a/file": "content\n" * 3, "a/link": f"{LINK}file", "a/folder/x": ""}
-    with attached(OTHER_FILE_SYSTEMS[kind](tmp_path, files), "--read-only") as node, mounted_tree(kind, node) as tree:
+    with attached(OTHER_FILE_SYSTEMS[kind](tmp_path, files), "--read-only") as node, files_of(kind, node) as tree:
         assert sorted(tree.names("/a")) == ["file", "folder", "link"]
         assert tree.names("/nothing") == [] and tree.names("/a/file") == []
         assert tree.read("/a/link") == b"content\n" * 3 and tree.head("/a/file", 4) == b"cont"
@@ -314,7 +323,10 @@ def test_files_are_read_by_the_kernel_for_this_process_alone(tmp_path: Path, kin
 
 
 def test_a_kernel_that_does_not_know_a_file_system_is_named_for_that(tmp_path: Path) -> None:
-    with pytest.raises(ImagingError, match="it does not know this file system"), mounted_tree("no such", "/dev/null"):
+    with (
+        pytest.raises(ImagingError, match="it does not know this file system"),
+        mounted_tree("no such", "/dev/null", {}),
+    ):
         pass
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid import detect
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.registry import file_system_size
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth, grow
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.sizes import file_system_size
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,

@@ -76,7 +76,7 @@ def leftovers(lab: Lab) -> list[str]:
         folders = [str(laptop.folder / name) for name in ("ansible", "async")]
         listing = laptop.run(["sh", "-c", wait, "sh", *folders, str(laptop.folder)]).stdout
         found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
-        runs = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.json 2>/dev/null || true"]).stdout
+        runs = laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.run 2>/dev/null || true"]).stdout
         found += [f"{laptop.name}: {line}" for line in runs.splitlines() if str(laptop.disk) in line]
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import detect
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid import detect
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,

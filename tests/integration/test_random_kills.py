@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import CONNECTED
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import SETTLED
+from ansible_collections.fleet.imaging.plugins.module_utils.run_file import CONNECTED
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     assert_holds,
@@ -80,7 +80,7 @@ def strike(laptop: Laptop, running: RunningPlaybook, victim: str) -> None:
 
 def has_link(laptop: Laptop) -> bool:
     """Whether a module on a laptop has its controller, or had it when it was killed and left its file."""
-    script = f"grep -qs '\"{CONNECTED}\"' /run/fleet.imaging/*.json"
+    script = f"grep -qsx 'state={CONNECTED}' /run/fleet.imaging/*.run"
     return laptop.run(["sh", "-c", script], check=False).returncode == 0
 
 

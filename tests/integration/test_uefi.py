@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, RunCommand
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.file_tree import FatTree
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.fat import FatTree
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.firmware import boot_order
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import BootChoice
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table

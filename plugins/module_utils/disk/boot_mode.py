@@ -13,7 +13,7 @@ import os
 from typing import Callable, Sequence
 
 from .partition_table import Partition, PartitionTable, is_esp
-from .systems import UNKNOWN, System
+from .systems import UNKNOWN, WINDOWS, System
 
 BOOT_CODE = 440
 """Bytes of program at the start of an MBR."""
@@ -46,7 +46,7 @@ def boot_mode(
         )
     if esps:
         return "UEFI", ""
-    windows = any(system.kind == "windows" for system in systems)
+    windows = any(system.kind == WINDOWS for system in systems)
     active = any(entry.get("bootable") for entry in table.raw.get("partitions", ()))
     if table.label == "gpt" and windows:
         return mode, (

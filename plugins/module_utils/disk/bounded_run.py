@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Callable, Sequence
 
 from ..errors import ImagingError
+from ..quantities import size
 from .command import CommandResult, MissingTool, ending_with_parent, english, find_program
 
 TICK = 0.2
@@ -107,7 +108,7 @@ class BoundedRun:
         if time.monotonic() > deadline:
             raise OutOfBounds(f"{name} did not finish within {self.bounds.seconds:.0f} seconds.")
         if _resident(pid) > self.bounds.memory:
-            raise OutOfBounds(f"{name} took more than {self.bounds.memory >> 20} MiB of memory.")
+            raise OutOfBounds(f"{name} took more than {size(self.bounds.memory)} of memory.")
 
 
 def _first_to_be_ended(pid: int) -> None:

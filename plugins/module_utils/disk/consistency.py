@@ -9,19 +9,14 @@ A file system that can't be checked is not proven consistent.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Sequence
 
 from ..errors import ImagingError
-from ..printable import printable
-from . import exfat_allocation, fat_allocation, ntfs_allocation
-from .allocation_check import LACKING
 from .bounded_run import BoundedRun, Bounds, Stopped
-from .command import CommandResult, MissingTool
+from .command import MissingTool
+from .filesystems.base import Checker
+from .filesystems.registry import file_system
 from .partition_node import loop_device
 from .used_map import MAPPED_BY, PartitionUse
 
@@ -36,68 +31,6 @@ SETUP = Bounds(60.0, LEAST_MEMORY)
 
 CLOSING = 10.0
 """Seconds to wait for a check that was stopped."""
-
-
-@dataclass(frozen=True)
-class Checker:
-    """How a kind of file system is checked. Exit status 0 proves it consistent, those in ``errors`` mean that it is not, others are failures.
-
-    ``command`` is followed by the device. ``by_memory`` is the program's option for the MiB of memory that it may take.
-    """
-
-    name: str
-    command: Sequence[str]
-    errors: Sequence[int]
-    by_memory: str = ""
-
-    def arguments(self, node: str, memory: int) -> list[str]:
-        """The whole command."""
-        memory_option = [self.by_memory, str(memory >> 20)] if self.by_memory else []
-        return [*self.command, *memory_option, node]
-
-    def doubt(self, result: CommandResult) -> str:
-        """Why the file system is not proven consistent, or nothing."""
-        if result.rc == 0:
-            return ""
-        if result.rc in self.errors:
-            return f"{self.name} found an inconsistency: {_said(result)}"
-        return f"{self.name} failed: exit status {result.rc}, {_said(result)}"
-
-
-def _said(result: CommandResult) -> str:
-    """The first line that tells something, or the first one."""
-    lines = [line for line in map(printable, (result.out + "\n" + result.err).splitlines()) if line]
-    telling = [line for line in lines if any(word in line for word in TELLING)] or lines or ["it gave no reason"]
-    return telling[0][:160].rstrip(".")
-
-
-TELLING = ("rror", "ERROR", "ifferences", "wrong", "free", "not ", "can't")
-"""What a line has in it that says what is wrong; other lines name the program's version or its next step."""
-
-
-def _own(module: ModuleType) -> list[str]:
-    """The command that runs a module of this collection, which lies in a folder or in the zip file of an Ansible module."""
-    folder = os.path.abspath(str(module.__file__))
-    for dummy in module.__name__.split("."):
-        folder = os.path.dirname(folder)
-    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; sys.exit(main())"
-    return [sys.executable or "python3", "-I", "-c", launch, folder]
-
-
-E2FSCK = Checker("e2fsck", ["e2fsck", "-f", "-n"], [4, 12])
-"""e2fsck(8): 4 are errors that were left uncorrected, which without writing all are; 8 more is an operational error."""
-
-CHECKERS = {
-    "ext2": E2FSCK,
-    "ext3": E2FSCK,
-    "ext4": E2FSCK,
-    # xfs_repair(8): 1 when something was found. It plans its memory by half of what it is told, and takes a little more.
-    "xfs": Checker("xfs_repair", ["xfs_repair", "-n"], [1], "-m"),
-    "vfat": Checker("a check of its directories", _own(fat_allocation), [LACKING]),
-    "exfat": Checker("a check of its directories", _own(exfat_allocation), [LACKING]),
-    "ntfs": Checker("a check of its MFT", _own(ntfs_allocation), [LACKING]),
-}
-"""By blkid's names of file systems."""
 
 
 class ConsistencyChecks:
@@ -117,7 +50,7 @@ class ConsistencyChecks:
 
     def missing(self) -> dict[int, MissingTool]:
         """The partitions, by number, whose checker is not installed."""
-        programs = {each.number: CHECKERS[each.content].command[0] for each in self._partitions}
+        programs = {each.number: _checker(each).command[0] for each in self._partitions}
         return {number: MissingTool(program) for number, program in programs.items() if not self._run.finds(program)}
 
     def start(self) -> None:
@@ -156,12 +89,20 @@ class ConsistencyChecks:
             self._over.set()
 
     def _check(self, partition: PartitionUse) -> str:
-        checker = CHECKERS[partition.content]
+        checker = _checker(partition)
         try:
             with loop_device(BoundedRun(SETUP), self._disk, partition.start, partition.size) as node:
                 return checker.doubt(self._run(checker.arguments(node, self._run.bounds.memory // 2)))
         except (ImagingError, OSError) as error:
             return str(error).rstrip(".")
+
+
+def _checker(partition: PartitionUse) -> Checker:
+    """What checks a partition of which a map was made."""
+    free_space = file_system(partition.content).free_space
+    if free_space is None:
+        raise ImagingError(f"Nothing can check a file system of the kind {partition.content}.")
+    return free_space.checker
 
 
 def most_memory() -> int:

@@ -13,8 +13,8 @@ from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
+from .blkid import Content, detect
 from .command import RunCommand
-from .filesystems import Content, detect
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
 from .release import release_steps

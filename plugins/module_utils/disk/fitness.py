@@ -5,122 +5,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Iterator
 
 from ..errors import ImagingError
+from .blkid import Content, detect
 from .boot_mode import BOOT_TYPES, boot_mode
 from .command import MissingTool, RunCommand
-from .file_tree import ExtTree, FatTree, FileTree, NtfsTree
-from .filesystems import CHECKS, DIRTY, HIBERNATED, MAPPED, UNMAPPABLE, Content, detect, distrust_node
+from .filesystems.base import UNMAPPABLE, Distrust, Files
+from .filesystems.fat import FatTree
+from .filesystems.registry import BY_NAME, distrust, file_system, file_system_size
+from .findings import (
+    ENCRYPTED,
+    SUSPENDED,
+    UNKNOWN_STATE,
+    WHOLE_DISK,
+    Finding,
+    PartitionFacts,
+    capital,
+    findings_in,
+    where_is,
+)
 from .loaders import read_loaders
-from .mounted_tree import mounted_tree
 from .owners import inner_table
 from .partclone import used_blocks
 from .partition_node import NoNode, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
-from .sizes import file_system_size
-from .systems import GENERALIZED, KNOW_STATE, NOT_GENERALIZED, SYSPREP, UNKNOWN, System, find_windows
-from .systems_linux import LINUX, find_hibernation, find_linux, join
+from .systems import GENERALIZED, LINUX, NOT_GENERALIZED, UNKNOWN, WINDOWS, System, find_windows
+from .systems_linux import find_hibernation, find_linux, join
 
-WHOLE_DISK = 0
-"""Number of the "partition" that a disk without a partition table is."""
-
-ENCRYPTED = ("BitLocker", "crypto_LUKS", "FileVault2")
-"""blkid's names of what holds a file system that only a key opens."""
-
-SUSPENDED = "swsuspend"
-"""blkid's name of a swap area in which a Linux is hibernated."""
-
-EXT = ("ext2", "ext3", "ext4")
-MOUNTED = ("btrfs", "xfs")
-"""File systems whose files only the kernel reads, which is given none that is not proven clean."""
-
-MAY_BE_WINDOWS = ("ntfs", "")
-"""What a Windows may be in; nothing, where not even that is known."""
-
-ORDINARY = ("DM_verity_hash", "exfat", "jbd", "swap", "vfat", "xfs_external_log")
-"""What holds no system, or none that could be unfit."""
+ORDINARY = ("DM_verity_hash", "jbd", "xfs_external_log")
+"""What holds no system, beside the kinds of ``disk.filesystems``."""
 
 ORDINARY_TYPES = ("E3C9E316-0B5C-4DB8-817D-F92DF00215AE", *BOOT_TYPES)
 """Types of partitions whose content is no file system: reserved by Microsoft, or to boot from."""
 
 BLANK = 1 << 20
 """Bytes at the start of a partition: when all are zero, no system is in it."""
-
-LOOK_AGAIN = "install what is missing on this live system, or have the file system checked (chkdsk /f), and try again"
-
-OTHER = ""
-WAYS_OUT: dict[str, dict[str, str]] = {
-    "not_generalized": {OTHER: SYSPREP},
-    "unknown_state": {OTHER: KNOW_STATE},
-    "hibernated": {
-        "ntfs": "start it once more, and shut it down completely (powercfg /h off, then shutdown /s /t 0)",
-        OTHER: "start it once more and shut it down (systemctl poweroff), or discard its hibernated session (mkswap -U UUID; blkid shows the UUID)",
-    },
-    "dirty": {
-        "ntfs": "start its Windows once more and shut it down completely (shutdown /s /t 0), or have it checked (chkdsk /f)",
-        "vfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
-        "exfat": "start it once more and shut it down, or have it checked (Windows: chkdsk /f; Linux: fsck)",
-        "xfs": "start it once more and shut it down, or mount and unmount it, or have it repaired (xfs_repair)",
-        "btrfs": "start it once more and shut it down, or mount and unmount it",
-        OTHER: "start it once more and shut it down, or have it checked (fsck)",
-    },
-    "encrypted": {
-        "BitLocker": "decrypt it (manage-bde -off C:) and wait until manage-bde -status says Fully Decrypted, as no other machine can unlock a "
-        "copy by itself; to suspend its protection is not enough",
-        "crypto_LUKS": "set the reference up without encryption, or decrypt it (cryptsetup reencrypt --decrypt), as all copies would have one "
-        "key, and none that is bound to a TPM opens; encrypt each laptop after it was restored",
-        "FileVault2": "decrypt it (fdesetup disable) and wait until fdesetup status says that it is off, as all copies would have one key",
-    },
-}
-"""For each reason against a capture, by its name in imaging_allow: what to do about it, by blkid's name of the content."""
-
-
-@dataclass(frozen=True)
-class PartitionFacts:
-    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell.
-
-    ``distrust`` is the kind of distrust (``disk.filesystems``) in its file system, empty when there is none, and ``reason`` says why.
-
-    ``file_system_size`` and ``used`` are None where nothing can tell them: used of a file system that is not clean, or is never mapped.
-    ``number`` is ``WHOLE_DISK`` of a disk that holds one thing, without a partition table.
-    """
-
-    number: int
-    node: str
-    start: int
-    size: int
-    type: str
-    content: str
-    label: str
-    clean: bool | None = None
-    distrust: str = ""
-    reason: str = ""
-    file_system_size: int | None = None
-    used: int | None = None
-    systems: list[System] = field(default_factory=list)
-    hibernated: str = ""
-    """A file in which a Linux is hibernated."""
-    unread: str = ""
-    """Why a partition that may hold a Windows was not examined; empty if it was."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that speaks against a capture: its name, where, what it is, how that is known, and what to do."""
-
-    name: str
-    partition: int
-    words: str
-    evidence: str
-    way_out: str
-
-    def sentence(self) -> str:
-        """All of it."""
-        return f"{self.words} ({self.evidence}): {self.way_out}. [{self.name}]"
 
 
 @dataclass(frozen=True)
@@ -142,10 +64,10 @@ class Fitness:
     @property
     def generalization(self) -> str:
         """Of the disk: generalized when all its Windows are."""
-        states = {system.generalization for system in self.systems if system.kind == "windows"}
+        states = {system.generalization for system in self.systems if system.kind == WINDOWS}
         if NOT_GENERALIZED in states:
             return NOT_GENERALIZED
-        unseen = any(finding.name == "unknown_state" for finding in self.findings)
+        unseen = any(finding.name == UNKNOWN_STATE.name for finding in self.findings)
         return GENERALIZED if states == {GENERALIZED} and not unseen else UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
@@ -171,7 +93,7 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
     look.sum_up()
     systems = _systems(facts, warnings)
     mode, problem = boot_mode(path, table, systems, lambda esp: _has_loader(run, path, esp))
-    findings = [finding for each in facts for finding in _against(each)]
+    findings = [finding for each in facts for finding in findings_in(each)]
     return Fitness(path, facts, systems, findings, warnings, mode, problem)
 
 
@@ -223,23 +145,25 @@ class _Look:
         )
         if self._table is not None and self._table.is_extended(partition):
             return facts
-        where = _capital(_where(partition.number))
+        where = capital(where_is(partition.number))
         try:
             content = detect(self._run, self._path, partition.start, partition.size)
             size = file_system_size(self._path, partition.start, content.type)
             facts = replace(facts, content=content.type, label=content.label, file_system_size=size)
             if inner_table(content, lambda offset, length: self._read(partition, offset, length)):
                 table = f"a partition table of its own, {content.partition_table}"
-                self._unseen.append(f"{_where(partition.number)} ({table})")
-            elif content.type in CHECKS:
+                self._unseen.append(f"{where_is(partition.number)} ({table})")
+            elif file_system(content.type).check:
                 with partition_node(self._run, self._path, partition) as node:
                     facts = self._check(facts, content, node)
-                    facts = self._look_into(facts, node)
+                    files = file_system(content.type).files
+                    facts = self._look_into(facts, node, files) if files else facts
             elif self._may_hold_a_system(partition, content):
-                self._unseen.append(f"{_where(partition.number)} ({_describe(content)})")
+                self._unseen.append(f"{where_is(partition.number)} ({_describe(content)})")
         except (NoNode, ImagingError, OSError) as error:
             reason = str(error).rstrip(".")
-            if facts.content in MAY_BE_WINDOWS:
+            files = file_system(facts.content).files
+            if not facts.content or (files and files.system == WINDOWS):  # where not even that is known, it may be one
                 return replace(facts, unread=reason)
             self._warnings.append(f"{where} was not examined: {reason}.")
         return facts
@@ -255,17 +179,19 @@ class _Look:
             )
 
     def _check(self, facts: PartitionFacts, content: Content, node: str) -> PartitionFacts:
-        doubt = distrust_node(self._run, content, node, facts.size)
+        doubt = distrust(self._run, content.type, node, facts.size)
         if doubt:
             clean = None if doubt.kind == UNMAPPABLE else False
             return replace(facts, clean=clean, distrust=doubt.kind, reason=doubt.reason)
-        return replace(facts, clean=True, used=self._used(facts, node) if content.type in MAPPED else None)
+        free_space = file_system(content.type).free_space
+        used = self._used(facts, node, free_space.map_program) if free_space else None
+        return replace(facts, clean=True, used=used)
 
-    def _used(self, facts: PartitionFacts, node: str) -> int | None:
+    def _used(self, facts: PartitionFacts, node: str, program: str) -> int | None:
         """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
         end = facts.file_system_size or facts.size
         try:
-            used = used_blocks(self._run, facts.content, node, facts.size)
+            used = used_blocks(self._run, program, node, facts.size)
             return sum(max(0, min(stop, end) - start) for start, stop in used)
         except MissingTool as error:
             self._missing[error.package] = error
@@ -273,19 +199,18 @@ class _Look:
             pass
         return None
 
-    def _look_into(self, facts: PartitionFacts, node: str) -> PartitionFacts:
+    def _look_into(self, facts: PartitionFacts, node: str, files: Files) -> PartitionFacts:
         """Look for systems in a file system."""
-        if facts.content in MOUNTED and not facts.clean:
-            self._unseen.append(f"{_where(facts.number)} ({facts.content}, not clean)")
+        if files.only_clean and not facts.clean:
+            self._unseen.append(f"{where_is(facts.number)} ({facts.content}, not clean)")
             return facts
-        with _tree(self._run, facts.content, node) as tree:
-            if tree is None:
-                return facts
-            if facts.content == "ntfs":
+        with files.open(self._run, node) as tree:
+            if files.second_look and facts.distrust:
+                doubt = files.second_look(Distrust(facts.distrust, facts.reason), tree)
+                facts = replace(facts, distrust=doubt.kind, reason=doubt.reason)
+            if files.system == WINDOWS:
                 found = find_windows(tree)
                 systems = [found] if found else []
-                if facts.distrust == HIBERNATED:
-                    facts = _tell_hibernation(facts, tree)
             else:
                 systems = find_linux(tree)
                 facts = replace(facts, hibernated=find_hibernation(tree))
@@ -293,7 +218,7 @@ class _Look:
 
     def _may_hold_a_system(self, partition: Partition, content: Content) -> bool:
         """Whether what is not looked into may hold a system; ``encrypted`` is said in a finding."""
-        if content.type in (*ORDINARY, *ENCRYPTED, SUSPENDED) or partition.type.upper() in ORDINARY_TYPES:
+        if content.type in (*ORDINARY, *ENCRYPTED, *BY_NAME, SUSPENDED) or partition.type.upper() in ORDINARY_TYPES:
             return False
         return bool(content.type or content.ambivalent) or any(self._read(partition, 0, BLANK))
 
@@ -303,57 +228,21 @@ class _Look:
             return os.pread(disk.fileno(), max(0, min(length, partition.size - offset)), partition.start + offset)
 
 
-IS_HIBERNATED = "Windows is hibernated or was shut down with fast startup"
-
-NOT_DISMOUNTED = (
-    "Windows did not dismount it, and is not hibernated in it: it was unplugged or lost power, or another Windows, which is hibernated or "
-    "was shut down with fast startup, has it open"
-)
-
-
-@contextlib.contextmanager
-def _tree(run: RunCommand, kind: str, node: str) -> Iterator[FileTree | None]:
-    """The files of a file system; None when systems are not looked for in such."""
-    if kind in MOUNTED:
-        with mounted_tree(kind, node) as tree:
-            yield tree
-    elif kind == "ntfs":
-        yield NtfsTree(run, node)
-    else:
-        yield ExtTree(run, node) if kind in EXT else None
-
-
-def _tell_hibernation(facts: PartitionFacts, tree: FileTree) -> PartitionFacts:
-    """Tell an NTFS in which a Windows is hibernated from one that was only not dismounted, by the file that holds what was in memory."""
-    found = tree.find("/hiberfil.sys")
-    if found is not None and tree.head(found, 4).lower() == b"hibr":
-        return replace(facts, reason=IS_HIBERNATED)
-    return replace(facts, distrust=DIRTY, reason=NOT_DISMOUNTED)
-
-
 def _describe(content: Content) -> str:
     return "several things at once" if content.ambivalent else content.type or "unknown"
-
-
-def _where(number: int) -> str:
-    return f"partition {number}" if number != WHOLE_DISK else "the disk as a whole"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[System]:
     """The systems of a disk, put together of their parts; what was not seen of them is said."""
     systems = []
     for system in join([system for facts in partitions for system in facts.systems]):
-        where = _where(system.partition)
-        if system.kind in ("windows", LINUX):
+        where = where_is(system.partition)
+        if system.kind in (WINDOWS, LINUX):
             systems.append(replace(system, name=system.name or "Linux") if system.kind == LINUX else system)
         else:
             name = f" ({system.name})" if system.name else ""
             warnings.append(
-                f"{_capital(where)} holds the {system.kind} of a Linux{name}: it is not known which Linux it belongs to."
+                f"{capital(where)} holds the {system.kind} of a Linux{name}: it is not known which Linux it belongs to."
             )
         warnings.extend(f"The Windows in {where}: {note}." for note in system.notes)
         if system.apart:
@@ -361,36 +250,3 @@ def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[Syst
                 f"The Linux in {where} has {' and '.join(system.apart)} in file systems of their own, which were not found and not examined."
             )
     return systems
-
-
-def _against(facts: PartitionFacts) -> Iterator[Finding]:
-    content = f"({facts.content or 'unknown'}{f' {facts.label}' if facts.label else ''})"
-    where = f"{_capital(_where(facts.number))} {content}"
-    if facts.content in ENCRYPTED:
-        yield _finding("encrypted", facts, f"{where} is encrypted", f"the signature of {facts.content}")
-    if facts.content == SUSPENDED:
-        yield _finding(
-            "hibernated", facts, f"{where} holds a hibernated Linux", "the signature of its swap area says so"
-        )
-    if facts.hibernated:
-        evidence = f"the signature of its swap file {facts.hibernated} says so"
-        yield _finding("hibernated", facts, f"{where} holds a hibernated Linux", evidence)
-    if facts.distrust == HIBERNATED:
-        yield _finding("hibernated", facts, f"{where} is hibernated", facts.reason)
-    elif facts.distrust == DIRTY:
-        yield _finding("dirty", facts, f"{where} is not clean", facts.reason)
-    for system in facts.systems:
-        if system.problem:
-            evidence = ", ".join(system.evidence)
-            yield _finding("not_generalized", facts, f"{where}: {system.name} {system.problem}", evidence)
-        elif system.unread:
-            words = f"{where}: whether {system.name} was generalized can't be determined"
-            yield _finding("unknown_state", facts, words, ", ".join(system.evidence))
-    if facts.unread:
-        words = f"{where} can't be examined, so whether a Windows in it was generalized is unknown"
-        yield replace(_finding("unknown_state", facts, words, facts.unread), way_out=LOOK_AGAIN)
-
-
-def _finding(name: str, facts: PartitionFacts, words: str, evidence: str) -> Finding:
-    ways = WAYS_OUT[name]
-    return Finding(name, facts.number, words, evidence, ways.get(facts.content, ways.get(OTHER, "")))

@@ -10,15 +10,16 @@ from typing import Any, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
+from .blkid import detect
 from .command import RunCommand
 from .devices import Disk
-from .filesystems import CHECKS, detect, distrust_node
+from .filesystems.base import Grower
+from .filesystems.registry import FILE_SYSTEMS, distrust, file_system, file_system_size
 from .identity import selected_disk
 from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
 from .signatures import TAIL
-from .sizes import file_system_size
 from .udev import PATIENCE, settle
 
 ALIGNMENT = 1 << 20
@@ -27,32 +28,8 @@ ALIGNMENT = 1 << 20
 LAST = "last"
 MOST_DOS_SECTORS = 1 << 32
 
-
-@dataclass(frozen=True)
-class Grower:
-    """The programs that grow a file system, and the commands; each with its good exit statuses."""
-
-    programs: tuple[str, ...]
-    commands: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
-
-
-def _mounted(command: str) -> tuple[str, ...]:
-    """A command on the file system mounted where nobody else sees it."""
-    script = f'set -e; d=$(mktemp -d); trap "rmdir $d" EXIT; mount "$1" "$d"; {command}; umount "$d"'
-    return ("unshare", "--mount", "sh", "-c", script, "sh")
-
-
-EXT = Grower(("e2fsck", "resize2fs"), ((("e2fsck", "-f", "-p"), (0, 1)), (("resize2fs",), (0,))))
-GROWERS = {
-    # Once --force: ask nobody. What needs a check is still refused.
-    "ntfs": Grower(("ntfsresize",), ((("ntfsresize", "--no-progress-bar", "--force"), (0,)),)),
-    "ext2": EXT,
-    "ext3": EXT,
-    "ext4": EXT,
-    "xfs": Grower(("xfs_growfs", "unshare"), ((_mounted('xfs_growfs "$d"'), (0,)),)),
-    "btrfs": Grower(("btrfs", "unshare"), ((_mounted('btrfs filesystem resize max "$d"'), (0,)),)),
-}
-"""By blkid's names. Programs that are run in the end with the partition's device as last argument."""
+GROWABLE = tuple(name for kind in FILE_SYSTEMS if kind.grower for name in kind.names)
+"""blkid's names of the file systems that can be grown."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +68,12 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
     partition = _choose(table, which)
     _refuse_what_is_behind(table, partition)
     content = detect(run, disk.path, partition.start, partition.size)
-    grower = GROWERS.get(content.type)
+    kind = file_system(content.type)
+    grower = kind.grower
     if grower is None:
         raise ImagingError(
             f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown: "
-            f"{', '.join(GROWERS)} can. Nothing was changed."
+            f"{', '.join(GROWABLE)} can. Nothing was changed."
         )
     end = _room(table) // ALIGNMENT * ALIGNMENT
     grown = replace(partition, size=max(partition.size, end - partition.start))
@@ -105,9 +83,9 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
     behind = _lags_behind(disk.path, grown, content.type)
     if not enlarge and not behind:
         return Growth(partition.number, content.type, partition.size, partition.size, False)
-    if content.type in CHECKS:
+    if kind.check:
         with partition_node(run, disk.path, partition) as node:
-            doubt = distrust_node(run, content, node, partition.size)
+            doubt = distrust(run, content.type, node, partition.size)
         if doubt:
             raise ImagingError(
                 f"Partition {partition.number} of {disk.path} can't be grown: {doubt.reason}. Nothing was changed."
@@ -118,7 +96,7 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
         if enlarge:
             _enlarge(run, disk.path, table, grown, patience)
         try:
-            _grow_content(run, disk.path, grown, content.type)
+            _grow_content(run, disk.path, grown, content.type, grower)
         except (ImagingError, OSError) as error:
             raise ImagingError(
                 f"{error} Partition {grown.number} was enlarged and its file system was not: run again with the same imaging_grow to go on, "
@@ -192,9 +170,9 @@ def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partitio
     settle(run, patience)
 
 
-def _grow_content(run: RunCommand, path: str, partition: Partition, content: str) -> None:
+def _grow_content(run: RunCommand, path: str, partition: Partition, content: str, grower: Grower) -> None:
     with partition_node(run, path, partition, writable=True) as node:
-        for command, good in GROWERS[content].commands:
+        for command, good in grower.commands:
             result = run([*command, node])
             if result.rc not in good:
                 raise ImagingError(

@@ -18,7 +18,7 @@ import errno
 import functools
 import os
 import stat
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ImagingError
 from .file_tree import LARGEST_FILE, LARGEST_SAVED, FileTree
@@ -36,20 +36,11 @@ READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8
 IN_ROOT, NO_MAGIC_LINKS = 0x10, 0x02
 """How openat2 resolves a path: the given folder is its root, for links too, and those of /proc are not followed."""
 
-OPTIONS: dict[str, dict[str, str]] = {
-    "xfs": {"ro": "", "norecovery": "", "nouuid": ""},
-    "btrfs": {"ro": "", "rescue": "nologreplay"},
-}
-"""Options of a mount that writes nothing, by blkid's names; xfs(5), btrfs(5)."""
-
 REASONS = {
     errno.ENODEV: "it does not know this file system",
     errno.ENOSYS: "it is older than Linux 5.6",
     errno.EPERM: "only root may mount",
 }
-
-TOP = {"subvolid": "5"}
-"""Option for the subvolume of a btrfs that all others are in. Without it, what is mounted is the one that is set as default."""
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -64,10 +55,16 @@ DEEPEST_SUBVOLUME = 2
 
 
 @contextlib.contextmanager
-def mounted_tree(kind: str, node: str) -> Iterator[MountedTree]:
-    """Mount the file system of one of the kinds in ``OPTIONS`` on a block device; raises ImagingError when this kernel can't, or may not."""
-    top = functools.partial(_mount, kind, node, **TOP) if kind == "btrfs" else None
-    tree = MountedTree(_mount(kind, node), top)
+def mounted_tree(
+    kind: str, node: str, options: Mapping[str, str], top: Mapping[str, str] | None = None
+) -> Iterator[MountedTree]:
+    """Mount the file system on a block device; raises ImagingError when this kernel can't, or may not.
+
+    ``kind`` is the kernel's name of it, ``options`` those of a mount that writes nothing, and ``top`` further ones for its topmost subvolume, where
+    it has subvolumes.
+    """
+    open_top = functools.partial(_mount, kind, node, {**options, **top}) if top else None
+    tree = MountedTree(_mount(kind, node, options), open_top)
     try:
         yield tree
     finally:
@@ -196,13 +193,13 @@ def _read(descriptor: int, length: int, path: str) -> bytes:
         raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
 
 
-def _mount(kind: str, node: str, **options: str) -> int:
-    """A descriptor of the root of a detached mount with these options, and those of its kind; raises ImagingError."""
+def _mount(kind: str, node: str, options: Mapping[str, str]) -> int:
+    """A descriptor of the root of a detached mount with these options; raises ImagingError."""
     try:
         context = _call(FSOPEN, kind.encode(), ctypes.c_uint(CLOSE_ON_EXEC))
         try:
             _configure(context, SET_STRING, "source", node)
-            for name, value in {**OPTIONS[kind], **options}.items():
+            for name, value in options.items():
                 _configure(context, SET_STRING if value else SET_FLAG, name, value)
             _configure(context, CREATE, "", "")
             attributes = READ_ONLY | NO_SUID | NO_DEVICES | NO_PROGRAMS

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import struct
 
-from .filesystems import Content
+from .blkid import Content
 from .gpt import SMALLEST_SECTOR, Read, names_partitions
 
 CHROMEOS = "it belongs to ChromeOS, which keeps hashes of every block"

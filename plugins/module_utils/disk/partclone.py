@@ -16,17 +16,6 @@ from ..errors import ImagingError
 from ..private_files import scratch_folder
 from .command import RunCommand
 
-PROGRAMS = {
-    "ext2": "partclone.extfs",
-    "ext3": "partclone.extfs",
-    "ext4": "partclone.extfs",
-    "vfat": "partclone.fat",
-    "exfat": "partclone.exfat",
-    "ntfs": "partclone.ntfs",
-    "xfs": "partclone.xfs",
-}
-"""By blkid's names of file systems."""
-
 TOTAL = re.compile(r"0x([0-9A-F]{8,16}) +\?")
 ROW = re.compile(r"0x([0-9A-F]{8,16})  0x([0-9A-F]{8,16})  ([+?])")
 SECTOR = 512
@@ -36,10 +25,10 @@ class BadMap(ImagingError):
     """A map that is not whole, or says what can't be."""
 
 
-def used_blocks(run: RunCommand, filesystem: str, node: str, size: int) -> Iterator[tuple[int, int]]:
+def used_blocks(run: RunCommand, program: str, node: str, size: int) -> Iterator[tuple[int, int]]:
     """The used byte ranges of the file system on the block device ``node`` of ``size`` bytes, counted from its start, in order.
 
-    What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
+    ``program`` is that of partclone for its kind. What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
     """
     with scratch_folder() as folder:
         path = os.path.join(folder, "map")
@@ -47,11 +36,9 @@ def used_blocks(run: RunCommand, filesystem: str, node: str, size: int) -> Itera
         log = os.path.join(folder, "log")
         # Its thread for progress sleeps through its interval (two seconds) before it lets the program end.
         quick = ["--quiet", "--UI-fresh", "0"]
-        result = run(
-            [PROGRAMS[filesystem], *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log]
-        )
+        result = run([program, *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log])
         if result.rc:
-            raise BadMap(f"{PROGRAMS[filesystem]} made no map of it: {_last_words(result.err, log)}")
+            raise BadMap(f"{program} made no map of it: {_last_words(result.err, log)}")
         with open(path, encoding="ascii", errors="replace") as lines:
             yield from parse_map(lines, size)
 

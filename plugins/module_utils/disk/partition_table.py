@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
+from .blkid import detect
 from .command import RunCommand
-from .filesystems import detect
 from .gpt import BOOT_SIGNATURE, MBR_ENTRIES, MBR_ENTRY, PROTECTIVE_TYPE, GptHeader, Read, unannounced_partitions
 from .raw_io import logical_sector_size
 

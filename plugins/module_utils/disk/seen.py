@@ -13,8 +13,8 @@ from typing import Any, Mapping, TypedDict
 
 from ..errors import ImagingError
 from ..printable import printable
+from .blkid import Content
 from .command import RunCommand
-from .filesystems import Content
 
 TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE", "stray": "beside"}
 """The fields of a note that are texts, and what they are called in a message: as blkid does, and a signature beside that of the type."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Sequence
 
 from ..errors import ImagingError
+from ..quantities import size
 from .devices import Disk
 
 SOURCE = "source"
@@ -124,15 +125,11 @@ def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:
     rows = [("DISK", "SIZE", "CONNECTED", "MODEL", "SERIAL", "AGAINST IT")]
     for disk, reasons in zip(disks, against):
         said = " ".join(reasons) or "nothing"
-        rows.append((disk.path, _size(disk.size), disk.transport or "-", disk.model or "-", disk.serial or "-", said))
+        rows.append((disk.path, size(disk.size), disk.transport or "-", disk.model or "-", disk.serial or "-", said))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     if len(rows) == 1:
         return "This machine has no disks."
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[5]]) for row in rows)
-
-
-def _size(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _is_internal(disk: Disk) -> bool:

@@ -18,6 +18,9 @@ from ..printable import printable
 from .file_tree import FileTree
 from .registry import CONFIG, LARGEST_VALUE, Registry, read_registry
 
+WINDOWS, LINUX = "windows", "linux"
+"""Kinds of systems."""
+
 GENERALIZED = "generalized"
 NOT_GENERALIZED = "not generalized"
 UNKNOWN = "unknown"
@@ -46,7 +49,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class System:
-    """An operating system: "windows" or "linux", its name, and what is known of its generalization, with the evidence."""
+    """An operating system, or a part of one: its kind, its name, and what is known of its generalization, with the evidence."""
 
     kind: str
     name: str
@@ -119,7 +122,7 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
     problem = _problem(state, tag, registry)
     sure = UNKNOWN if registry.unread else GENERALIZED
     return System(
-        "windows",
+        WINDOWS,
         registry.name,
         NOT_GENERALIZED if problem else sure,
         problem,

@@ -15,9 +15,8 @@ from typing import Iterator
 
 from ..printable import printable
 from .file_tree import FileTree
-from .systems import UNKNOWN, Shared, System
+from .systems import LINUX, UNKNOWN, Shared, System
 
-LINUX = "linux"
 USR, VAR = "/usr", "/var"
 """Kinds of systems, too: parts of a Linux that have a file system of their own."""
 

@@ -11,10 +11,10 @@ from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from ..private_files import scratch_folder
+from .blkid import detect
 from .command import MissingTool, RunCommand
 from .devices import Disk
-from .file_tree import FatTree
-from .filesystems import detect
+from .filesystems.fat import FatTree
 from .firmware import FIRMWARE, ensure_entry, obstacle, partition_id
 from .identity import selected_disk
 from .loaders import FALLBACK_FOLDER, BootChoice, Loader, Loaders, fallback_name, read_loaders

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
+from .blkid import Content, detect
 from .command import MissingTool, RunCommand
 from .devices import Disk
-from .filesystems import MAPPED, Content, detect, distrust_node
+from .filesystems.registry import distrust, file_system, file_system_size
+from .filesystems.swap import SWAP
 from .gpt import Read
 from .owners import NEVER_MAPPED, covered, covering, inner_table, other_than_swap
 from .partclone import used_blocks
@@ -24,14 +26,12 @@ from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
 from .seen import Note, blkid_version, note
 from .signatures import probed_ranges
-from .sizes import file_system_size
 
 ALL = "all"
 
 MAPPED_BY = "partclone"
 """The method of a partition of which a map was made."""
 
-SWAP = "swap"
 SWAP_HEADER = 64 << 10
 """Bytes. The header of a swap area is one page, and no page is larger."""
 
@@ -202,9 +202,10 @@ class _Mapper:
         self, partition: Partition, table: PartitionTable, content: Content, whole: str, unknown: str, covers: str
     ) -> tuple[PartitionUse, ByteRanges]:
         method, ranges, conflict = "whole", ByteRanges(), ""
-        if content.type == SWAP or content.type in MAPPED:
+        kind = file_system(content.type)
+        if kind is SWAP or kind.free_space:
             conflict = inner_table(content, self._reader(partition)) or covers
-        if content.type == SWAP:
+        if kind is SWAP:
             conflict = conflict or other_than_swap(partition.type)
         reason = whole or NEVER_MAPPED.get(partition.type.upper(), "")
         if reason:
@@ -214,11 +215,11 @@ class _Mapper:
         elif unknown or conflict:
             reason = unknown or conflict
             self._warn_whole(partition, content, reason)
-        elif content.type == SWAP:
+        elif kind is SWAP:
             method = "swap header"
             ranges = self._swap_ranges(partition)
-        elif content.type in MAPPED:
-            ranges, reason = self._map(partition, content)
+        elif kind.free_space:
+            ranges, reason = self._map(partition, content, kind.free_space.map_program)
             method = "whole" if reason else MAPPED_BY
         else:
             reason = f"no map is made of {content.type}" if content.type else "its content is unknown"
@@ -242,21 +243,21 @@ class _Mapper:
 
     def _swap_ranges(self, partition: Partition) -> ByteRanges:
         """The header of a swap area, and what lies behind the area: that is not its own."""
-        size = file_system_size(self._disk, partition.start, SWAP) or 0
+        size = file_system_size(self._disk, partition.start, SWAP.names[0]) or 0
         header = (partition.start, min(partition.start + SWAP_HEADER, partition.end))
         return ByteRanges([header, (min(partition.start + size, partition.end), partition.end)])
 
-    def _map(self, partition: Partition, content: Content) -> tuple[ByteRanges, str]:
+    def _map(self, partition: Partition, content: Content, program: str) -> tuple[ByteRanges, str]:
         """The used ranges of a file system, or why there is no telling."""
         try:
             with partition_node(self._run, self._disk, partition) as node:
                 size = file_system_size(self._disk, partition.start, content.type)
                 reason = covered(self._reader(partition), partition.size, size)
-                doubt = None if reason else distrust_node(self._run, content, node, partition.size)
+                doubt = None if reason else distrust(self._run, content.type, node, partition.size)
                 if doubt:
                     reason = doubt.reason
                 if not reason:
-                    used = used_blocks(self._run, content.type, node, partition.size)
+                    used = used_blocks(self._run, program, node, partition.size)
                     start = partition.start
                     return ByteRanges.from_sorted((start + low, start + high) for low, high in used), ""
         except MissingTool as error:

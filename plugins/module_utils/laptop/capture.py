@@ -30,10 +30,10 @@ from ..image.record import STREAM_SIZE
 from ..serving.server import serve_live
 from ..stream.conversation import Changed
 from ..stream.link import Link
+from ..ticket import Ticket
 from ..zstd import Zstd
 from .held_disk import HeldDisk
 from .session import Session
-from .ticket import Ticket
 
 BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header has to spare for the ranges that can't be read, when a capture may go on without them."""

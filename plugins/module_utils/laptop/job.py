@@ -17,14 +17,12 @@ import re
 
 from ..disk.processes import processes
 from ..private_files import SETTLED, remove_own_folder, settled
+from ..ticket import TICKET
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 FOLDER = re.compile(r"ansible-tmp-[0-9.]+-[0-9]+-[0-9]+")
 """The names of the folders that Ansible makes for modules: time, process id, a random number (ansible.plugins.shell)."""
-
-TICKET = "ticket"
-"""The ticket's name in there."""
 
 OWN_MODULE = re.compile(r"AnsiballZ_image_(capture|restore|probe)\b.*")
 """The names of the modules' files in there."""

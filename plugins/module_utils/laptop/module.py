@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules of both transfers share: their arguments, and how an error of ours ends a module."""
+"""What the modules of all transfers share: how they listen, and how an error of ours ends a module."""
 
 from __future__ import annotations
 
@@ -9,58 +9,18 @@ import os
 import signal
 from typing import Any, Callable, NoReturn, Protocol
 
-from ..disk.identity import DISK_ARGUMENTS
+from ..arguments import TRANSPORTS
 from ..disk.processes import processes
-from ..engine.goal import DISCARD, UNUSED
-from ..engine.level import AUTO
 from ..errors import ImagingError
-from ..stream.listener import LOOPBACK
+from ..ticket import Ticket
 from .job import forget_killed
 from .session import Session, Terminated, arm_termination
-from .ticket import Ticket
-
-TCP = "tcp"
-SSH = "ssh"
-TRANSPORTS = (TCP, SSH)
-PARAMIKO = "paramiko"
-OPENSSH = "openssh"
-SSH_CLIENTS = (PARAMIKO, OPENSSH)
-
-COMMON_ARGUMENTS: dict[str, Any] = {
-    **DISK_ARGUMENTS,
-    "store": {"type": "path", "default": "~/fleet-images"},
-    "port": {"type": "int", "default": 19000},
-    "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
-    "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
-    "link_timeout": {"type": "int", "default": 120},
-    "ticket": {"type": "path"},
-}
-
-CAPTURE_ARGUMENTS: dict[str, Any] = dict(
-    COMMON_ARGUMENTS,
-    image={"type": "str", "required": True},
-    compression_level={"type": "str", "default": AUTO},
-    used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
-    update={"type": "bool", "default": False},
-    facts={"type": "dict", "default": {}},
-    bad_sectors={"type": "str", "choices": ["fail", "zero"], "default": "fail"},
-)
-
-RESTORE_ARGUMENTS: dict[str, Any] = dict(
-    COMMON_ARGUMENTS,
-    image={"type": "str", "required": True},
-    read_back={"type": "bool", "default": True},
-    unused={"type": "str", "choices": list(UNUSED), "default": DISCARD},
-    rewrite={"type": "bool", "default": False},
-    root_digest={"type": "str", "default": ""},
-    mirror={"type": "str", "default": ""},
-)
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
-    """The session of a module with these arguments. Over SSH it listens on the loopback address alone."""
+    """The session of a module with these arguments."""
     forget_killed(params["ticket"])
-    address = LOOPBACK if params["transport"] == SSH else ""
+    address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
     return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), params["link_timeout"])
 

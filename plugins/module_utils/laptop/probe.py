@@ -17,21 +17,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Generator, Iterable, Iterator, Mapping, NoReturn
 
+from ..arguments import CAPTURE
 from ..disk.command import RunCommand
 from ..disk.partition_table import read_partition_table
 from ..disk.ranges import ByteRanges
-from ..disk.raw_io import RawDisk
 from ..disk.used_map import ALL, read_used_map
 from ..engine.capture import Capture
 from ..engine.goal import LEAVE, Goal
 from ..engine.guards import Guards
-from ..engine.level import AUTO
 from ..engine.pipeline import processors
 from ..engine.places import merge
 from ..engine.restore import DamagedFrame, Restore
 from ..engine.scan import Scan
 from ..engine.status import STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
+from ..engine.trial import RUN, TRIAL_SECONDS, WRITE_SHARE, PretendedDisk, SampledDisk, spread
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
@@ -42,30 +42,10 @@ from ..stream.conversation import ask_header, finish, receive_index, receive_rec
 from ..stream.link import Link, LinkError
 from ..zstd import Zstd
 from .held_disk import HeldDisk
-from .module import COMMON_ARGUMENTS
 from .session import Session
-
-CAPTURE = "capture"
-RESTORE = "restore"
-
-PROBE_ARGUMENTS: dict[str, Any] = dict(
-    COMMON_ARGUMENTS,
-    purpose={"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
-    image={"type": "str"},
-    laptops={"type": "int", "default": 1},
-    forks={"type": "int", "default": 64},
-    compression_level={"type": "str", "default": AUTO},
-    used_map={"type": "str", "choices": ["auto", "all"], "default": "auto"},
-)
-
-TRIAL_SECONDS = 10.0
-"""After so long a trial ends."""
 
 LEAST_CHUNKS = 8
 """So many chunks it has in any case."""
-
-RUN = 8
-"""Chunks of a sample that lie together, so that a rotating disk does not spend its time on seeking: 32 MiB."""
 
 SCAN_SECONDS = 1.0
 LEAST_SCANNED = 48 << 20
@@ -73,9 +53,6 @@ LEAST_SCANNED = 48 << 20
 
 UNDER_WAY = 2
 """Requests that a restore has under way."""
-
-WRITE_SHARE = 0.5
-"""Assumed for what does not rotate: it is written at this share of the rate at which it is read. What rotates is written as fast as it is read."""
 
 
 @dataclass(frozen=True)
@@ -105,81 +82,6 @@ class Probed:
     tried_chunks: int
     used_by: str
     write_rate: float
-
-
-def spread(count: int, run: int = RUN) -> Iterator[int]:
-    """All numbers below ``count`` in such an order that any first part of them comes from all over: runs, by their numbers' bits reversed."""
-    runs = -(-count // run)
-    bits = (runs - 1).bit_length() if runs else 0
-    for number in range(1 << bits):
-        first = int(f"{number:0{bits}b}"[::-1], 2) if bits else 0
-        yield from range(first * run, min(count, (first + 1) * run))
-
-
-class SampledDisk:
-    """The used chunks of a disk, whose order is that of :func:`spread` (``engine.capture.ReadableDisk``, ``UsedRanges``)."""
-
-    def __init__(self, raw: RawDisk, used: ByteRanges, chunk_size: int) -> None:
-        self._raw = raw
-        self._used = used
-        self._chunk_size = chunk_size
-        self.alignment = raw.alignment
-        places = [place for place in range(0, raw.size, chunk_size) if used.within(place, place + chunk_size)]
-        self._places = [places[number] for number in spread(len(places))]
-
-    def __len__(self) -> int:
-        """How many chunks are used."""
-        return len(self._places)
-
-    def _place(self, offset: int) -> int:
-        return self._places[offset // self._chunk_size] + offset % self._chunk_size
-
-    def is_hole(self, offset: int, length: int) -> bool:
-        """Whether the chunk that begins at ``offset`` is a hole."""
-        return self._raw.is_hole(self._place(offset), length)
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill ``view``, which lies within a chunk, from ``offset``; raises DiskError, ReadError."""
-        self._raw.read_into(self._place(offset), view)
-
-    def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
-        """Fill ``view`` as far as possible. What can't be read is not noted: it takes its time here, and nothing is kept."""
-        self._raw.salvage_into(self._place(offset), view)
-        return []
-
-    def within(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The used ranges of the chunks from ``start`` to ``end``."""
-        found = []
-        for offset in range(start, end, self._chunk_size):
-            place = self._place(offset)
-            ranges = self._used.within(place, place + self._chunk_size)
-            found += [(low - place + offset, high - place + offset) for low, high in ranges]
-        return found
-
-
-class PretendedDisk(RawDisk):
-    """A disk that is read, and that takes what is written in the time that it would take, but does not write it."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path, shared=True)
-        self.write_rate = 0.0
-        """Bytes a second."""
-        self.only_zeros = True
-        """Whether nothing else was read."""
-        self._zeros = b""
-        self._done_at = 0.0
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        super().read_into(offset, view)
-        if self.only_zeros:
-            self._zeros = self._zeros if len(self._zeros) >= len(view) else bytes(len(view))
-            self.only_zeros = self._zeros.startswith(view)
-
-    def write_from(self, offset: int, view: memoryview) -> None:
-        """Let the time pass."""
-        now = time.monotonic()
-        self._done_at = max(now, self._done_at) + len(view) / self.write_rate
-        time.sleep(self._done_at - now)
 
 
 class Trial(ABC):

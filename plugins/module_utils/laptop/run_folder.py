@@ -1,17 +1,16 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a laptop publishes of its transfers: one file for each, in a folder that only its user can enter.
+"""The folder of run files (``run_file``), one for each transfer of a laptop.
 
-The controller reads it to learn port and state; a later run reads it to find out whether a disk or a port is still in use. Process ids
-are compared together with the process's start time (proc(5), /proc/PID/stat, field 22), because ids are reused.
+The controller reads a file to learn port and state; a later run reads it to find out whether a disk or a port is still in use. Process ids
+are compared together with the process's start time, because ids are reused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import signal
@@ -19,27 +18,13 @@ import stat
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Iterator
+from dataclasses import replace
+from typing import Iterator
 
 from ..errors import ImagingError
 from ..private_files import open_new, open_own, remove_own_folder
+from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING, Run, folder_path, unpack_run
 from .job import forget_other_job
-
-STARTING = "starting"
-LISTENING = "listening"
-CONNECTED = "connected"
-WAITING = "waiting"
-
-FOLDER_SCRIPT = (
-    'if [ "$(id -u)" = 0 ]; then d=/run/fleet.imaging; else d="${TMPDIR:-/tmp}/fleet.imaging-$(id -u)"; fi; '
-    'if [ -d "$d" ] && [ ! -L "$d" ] && [ -O "$d" ]; then echo "$d"; else echo /dev/null; fi'
-)
-"""The same choice as :func:`folder_path`, for a shell. Prints /dev/null, below which there are no files, when the folder is missing or is
-another user's."""
-
-PAYLOAD = "ansible_[A-Za-z0-9_.]*_payload_[A-Za-z0-9_]*"
-"""The names of the folders that Ansible's wrapper makes for modules, in the folder for temporary files; for sed, too."""
 
 STARTING_GRACE = 30.0
 """Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
@@ -49,40 +34,8 @@ RETURNING_GRACE = 10.0
 
 ENDING_TIME = 10.0
 
-
-def folder_path() -> str:
-    """Where this user's run files lie."""
-    if os.geteuid() == 0:
-        return "/run/fleet.imaging"
-    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"fleet.imaging-{os.geteuid()}")
-
-
-@dataclass
-class Run:
-    """One transfer of this laptop: its process, the disk it holds, the port it listens on, and whether it has a controller.
-
-    ``since`` is when that last changed (:func:`clock`). ``payload`` is the name of the folder that Ansible's wrapper has made for the module,
-    and removes again unless it is killed. No file has a path that anything is removed by.
-    """
-
-    run_id: str
-    device: str
-    pid: int
-    started: int
-    port: int
-    state: str
-    since: float
-    payload: str = ""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a value of another type than it should have: a run may have been read from a file."""
-        for names, kind in ((TEXTS, str), (NUMBERS, int), (("since",), (int, float))):
-            if not all(isinstance(getattr(self, name), kind) for name in names):
-                raise ValueError("no run")
-
-
-TEXTS = ("run_id", "device", "state", "payload")
-NUMBERS = ("pid", "started", "port")
+LARGEST = 64 << 10
+"""Characters that are read of a run file: a path has 4096 bytes at the most, and three characters for each."""
 
 
 def payload_folder() -> str:
@@ -120,7 +73,7 @@ class RunFolder:
             raise ImagingError(f"{self.path} is not a folder that belongs to this user alone: remove it and try again.")
 
     def _file(self, run_id: str) -> str:
-        return os.path.join(self.path, f"{run_id}.json")
+        return os.path.join(self.path, run_id + SUFFIX)
 
     def write(self, run: Run) -> None:
         """Publish a run, whole or not at all."""
@@ -128,7 +81,7 @@ class RunFolder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + ".new")
         with open(open_new(path + ".new"), "w", encoding="utf-8") as file:
-            json.dump(asdict(run), file)
+            file.write(run.pack())
         os.replace(path + ".new", path)
 
     def remove(self, run_id: str) -> None:
@@ -143,10 +96,9 @@ class RunFolder:
     def _load(self, name: str) -> Run | None:
         try:
             with open(os.path.join(self.path, name), encoding="utf-8") as file:
-                value: Any = json.load(file)
-            run = Run(**value)
-            return run if f"{run.run_id}.json" == name else None
-        except (OSError, ValueError, TypeError):
+                run = unpack_run(file.read(LARGEST))
+            return run if run.run_id + SUFFIX == name else None
+        except (OSError, ValueError):
             return None
 
     def _bury(self, name: str) -> None:
@@ -162,7 +114,7 @@ class RunFolder:
     def alive(self) -> Iterator[Run]:
         """The runs whose process lives; files of dead ones are removed."""
         for name in sorted(os.listdir(self.path)):
-            if not name.endswith(".json"):
+            if not name.endswith(SUFFIX):
                 continue
             run = self._read(name)
             if run is None:
@@ -193,7 +145,7 @@ class RunFolder:
         """A run as it is once its controller has had the time to come back after its link broke."""
         while other.state == WAITING and clock() - other.since < RETURNING_GRACE:
             time.sleep(0.2)
-            other = self._read(f"{other.run_id}.json") or replace(other, since=-RETURNING_GRACE)
+            other = self._read(other.run_id + SUFFIX) or replace(other, since=-RETURNING_GRACE)
         return other
 
     def _displace(self, other: Run, run: Run) -> str:

@@ -10,11 +10,12 @@ import signal
 import time
 from typing import Any, Callable
 
+from ..run_file import CONNECTED, LISTENING, STARTING, WAITING, Run
 from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError, longest_silence
 from ..stream.listener import CONTROLLER, ControllerGone, Listener
 from .job import forget_job, forget_uncollected
-from .run_folder import CONNECTED, LISTENING, STARTING, WAITING, Run, RunFolder, clock, payload_folder, start_time
+from .run_folder import RunFolder, clock, payload_folder, start_time
 
 
 class Terminated(BaseException):
@@ -44,14 +45,14 @@ class Session:
         self._folder = folder or RunFolder()
         pid = os.getpid()
         self._run = Run(
-            run_id,
-            device,
-            pid,
-            start_time(pid) or 0,
-            port,
-            STARTING,
-            clock(),
-            payload_folder(),
+            pid=pid,
+            started=start_time(pid) or 0,
+            port=port,
+            state=STARTING,
+            since=clock(),
+            payload=payload_folder(),
+            device=device,
+            run_id=run_id,
         )
         forget_uncollected(run_id, link_timeout)
         self.notes = self._folder.enter(self._run)

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping
 
+from ..disk.blkid import Content, detect
 from ..disk.command import MissingTool, RunCommand
-from ..disk.filesystems import Content, detect
 from ..disk.gpt import PROTECTIVE_TYPE
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate
 
 from .line import RECONNECTING, News, limited, rows
 

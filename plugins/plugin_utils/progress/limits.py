@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Stages
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import rate
 
 SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"
@@ -140,14 +141,11 @@ def advise(limit: str, busy: Shares, around: Circumstances) -> str:
 
 
 def _network(busy: Shares, around: Circumstances) -> str:
-    rate = around.wire_rate / 1e6
     shared = f", and {around.laptops} laptops share this machine's" if around.laptops > 1 else ""
     if around.wire_rate >= NEARLY * GIGABIT:
-        said = (
-            f"{rate:.0f} MB/s fill a gigabit link, which gives at most 117 MB/s{shared}; only a faster one would help"
-        )
+        said = f"{rate(around.wire_rate)} fill a gigabit link, which gives at most {rate(GIGABIT)}{shared}; only a faster one would help"
     else:
-        said = f"{rate:.1f} MB/s came through; a wired gigabit link gives at most 117 MB/s{shared}"
+        said = f"{rate(around.wire_rate)} came through; a wired gigabit link gives at most {rate(GIGABIT)}{shared}"
     idle = 1 - busy.get(LAPTOP_CPU, 1.0)
     if around.level and not around.automatic and around.level < HIGHEST and idle >= 0.25:
         said += (
@@ -161,7 +159,7 @@ def _mirror(busy: Shares, around: Circumstances) -> str:
 
 
 def _source_read(busy: Shares, around: Circumstances) -> str:
-    return f"it gives {around.disk_rate / 1e6:.0f} MB/s; neither a faster network nor another zstd level would make this capture faster"
+    return f"it gives {rate(around.disk_rate)}; neither a faster network nor another zstd level would make this capture faster"
 
 
 def _laptop_cpu(busy: Shares, around: Circumstances) -> str:
@@ -184,18 +182,18 @@ def _controller_cpu(busy: Shares, around: Circumstances) -> str:
 
 
 def _store(busy: Shares, around: Circumstances) -> str:
-    return f"{around.wire_rate / 1e6:.0f} MB/s is what the image store's disk gave or took; imaging_store on a faster disk would help"
+    return f"{rate(around.wire_rate)} is what the image store's disk gave or took; imaging_store on a faster disk would help"
 
 
 def _target_write(busy: Shares, around: Circumstances) -> str:
     return (
-        f"it takes {around.disk_rate / 1e6:.0f} MB/s; neither a faster network nor a faster processor would make this laptop faster, "
+        f"it takes {rate(around.disk_rate)}; neither a faster network nor a faster processor would make this laptop faster, "
         "but more laptops at once would lose nothing by it"
     )
 
 
 def _target_read(busy: Shares, around: Circumstances) -> str:
-    return f"comparing goes at the {around.disk_rate / 1e6:.0f} MB/s that the disk gives"
+    return f"comparing goes at the {rate(around.disk_rate)} that the disk gives"
 
 
 def _target_cpu(busy: Shares, around: Circumstances) -> str:

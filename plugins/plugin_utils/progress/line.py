@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate, size
 
 RECONNECTING = "reconnecting"
 """The state of a transfer whose link broke and is being made again."""

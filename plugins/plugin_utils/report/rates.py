@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import FLUSHING, STREAMING, VERIFYING, ZEROING
-
-from .text import number
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
 
 POINTS = 120
 """How many points a plot has at the most, but for the phases' ends."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .rates import samples
 from .run import CAPTURE, COMPARE, RESTORE, Failure, Laptop, Run, Transfer
-from .text import laptops, number
+from .text import laptops
 
 FORMAT = 1
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, VERIFYING
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock
 
 from .rates import Span
 from .text import percent, rate
@@ -169,10 +170,7 @@ def _times(seconds: float, most: int) -> list[float]:
 def _clock(value: float, seconds: float) -> str:
     if seconds < 60:
         return f"{value:.2g}" if value < 1 else f"{value:.0f}"
-    whole = round(value)
-    if seconds < 3600:
-        return f"{whole // 60}:{whole % 60:02d}"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d}"
+    return clock(value if seconds < 3600 else value / 60)
 
 
 def _unit(seconds: float) -> str:

@@ -5,51 +5,27 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils import quantities
+from ansible_collections.fleet.imaging.plugins.module_utils import quantities
 
 SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
 
 
-def number(value: Any) -> float | None:
-    """A number that is none below zero, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        known = float(value)
-    except OverflowError:
-        return None
-    return known if math.isfinite(known) and known >= 0 else None
+def _kept_together(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A form of quantities that is not broken over two lines."""
+
+    def shown(value: Any) -> str:
+        return NOTHING if quantities.number(value) is None else form(value).replace(" ", SPACE)
+
+    return shown
 
 
-def size(value: Any) -> str:
-    """Bytes as KiB, MiB, GiB or TiB."""
-    known = number(value)
-    return NOTHING if known is None else quantities.size(known).replace(" ", SPACE)
-
-
-def rate(value: Any) -> str:
-    """Bytes per second as MB/s."""
-    known = number(value)
-    return NOTHING if known is None else quantities.rate(known).replace(" ", SPACE)
-
-
-def duration(value: Any) -> str:
-    """Seconds as people say them."""
-    known = number(value)
-    if known is None:
-        return NOTHING
-    if known < 9.95:
-        return f"{known:.1f}{SPACE}s"
-    whole = round(known)
-    if whole < 60:
-        return f"{whole}{SPACE}s"
-    if whole < 3600:
-        return f"{whole // 60}{SPACE}min {whole % 60:02d}{SPACE}s".replace(" ", SPACE)
-    return f"{whole // 3600}{SPACE}h{SPACE}{whole % 3600 // 60:02d}{SPACE}min"
+size = _kept_together(quantities.size)
+rate = _kept_together(quantities.rate)
+duration = _kept_together(quantities.duration)
 
 
 def percent(share: float) -> str:

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import OPENSSH, TCP
 
 from .ssh_openssh import OpenSsh
 from .ssh_paramiko import MISSING, Paramiko
-from .ssh_settings import settings_of
+from .ssh_settings import SshSettings, settings_of
 from .tcp import Tcp
 from .transport import Transport
 
@@ -24,13 +25,22 @@ NO_PARAMIKO = (
 )
 
 
-def choose_transport(arguments: dict[str, Any], connection: ConnectionBase, address: str) -> Transport:
-    """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""
-    if arguments["transport"] == TCP:
-        return Tcp(address)
-    settings = settings_of(connection)
-    if arguments["ssh_client"] == OPENSSH:
-        return OpenSsh(settings)
+def _paramiko(settings: SshSettings) -> Transport:
     if MISSING:
         raise ImagingError(NO_PARAMIKO.format(error=MISSING)) from MISSING
     return Paramiko(settings)
+
+
+CLIENTS: dict[str, Callable[[SshSettings], Transport]] = {PARAMIKO: _paramiko, OPENSSH: OpenSsh}
+"""What makes the transport ``ssh``, by the names in ``arguments.SSH_CLIENTS``."""
+
+MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str], Transport]] = {
+    TCP: lambda _arguments, _connection, address: Tcp(address),
+    SSH: lambda arguments, connection, _address: CLIENTS[arguments["ssh_client"]](settings_of(connection)),
+}
+"""What makes a transport, by the names in ``arguments.TRANSPORTS``."""
+
+
+def choose_transport(arguments: dict[str, Any], connection: ConnectionBase, address: str) -> Transport:
+    """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""
+    return MAKERS[arguments["transport"]](arguments, connection, address)

@@ -23,7 +23,8 @@ from ansible_collections.fleet.imaging.plugins.action.image_capture import Actio
 from ansible_collections.fleet.imaging.plugins.action.image_probe import ActionModule as ProbeAction
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule as RestoreAction
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Finding, Fitness, PartitionFacts
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import Finding, PartitionFacts
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import IDENTITY
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems import System

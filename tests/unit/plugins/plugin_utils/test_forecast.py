@@ -38,19 +38,19 @@ def test_a_forecast_as_a_result() -> None:
             TARGET_CPU: 6.0,
             TARGET_READ: 5.0,
         },
-        "advice": "A network twice as fast would help most: 0:16 instead of 0:26.",
+        "advice": "A network twice as fast would help most: 16.0 s instead of 26.0 s.",
     }
 
 
 def test_what_limits_then_is_named_if_it_is_something_else() -> None:
     found = Forecast((({**STREAM, TARGET_WRITE: 0.8}, 20.0),)).to_json()
-    assert found["advice"].endswith(f"0:18 instead of 0:20, and {TARGET_WRITE} is the limit then.")
+    assert found["advice"].endswith(f"17.8 s instead of 20.0 s, and {TARGET_WRITE} is the limit then.")
 
 
 def test_of_a_slow_target_a_better_disk_reads_and_writes_faster() -> None:
     found = Forecast((({**STREAM, NETWORK: 0.1, TARGET_WRITE: 1.0}, 20.0), ({TARGET_READ: 1.0}, 10.0))).to_json()
     assert found["limit"] == TARGET_WRITE
-    assert found["advice"] == "A disk twice as fast in the laptop would help most: 0:15 instead of 0:30."
+    assert found["advice"] == "A disk twice as fast in the laptop would help most: 15.0 s instead of 30.0 s."
 
 
 def test_when_nothing_gains_by_itself_it_is_said() -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import PACKAGES
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import PROGRAMS
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.registry import FILE_SYSTEMS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import QEMU_IMG
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.unpack import ON_ALL_CORES
 
 ROOT = Path(__file__).resolve().parents[4]
 ON_LAPTOPS, ON_CONTROLLER = "On laptops", "On the controller"
 
-TAKES_A_COMMAND = {"run", "_run", "run_command", "Popen", "Checker", "Step"}
+TAKES_A_COMMAND = {"run", "_run", "run_command", "Popen", "Checker", "Grower", "Step"}
 """Functions and classes, by their names, that are given commands as lists or tuples."""
 
 SAME_NAME = {"cryptsetup", "efibootmgr", "mdadm"}
@@ -31,8 +31,6 @@ def programs_in(tree: ast.AST) -> Iterator[str]:
         inside: list[ast.AST] = []
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in TAKES_A_COMMAND:
             inside = [each for argument in node.args for each in ast.walk(argument)]
-        elif isinstance(node, ast.Assign) and "Grower" in ast.unparse(node.value):
-            inside = list(ast.walk(node.value))
         elif isinstance(node, ast.FunctionDef) and node.returns and ast.unparse(node.returns) == "tuple[str, ...]":
             inside = [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value]
         for each in inside:
@@ -57,7 +55,8 @@ def documented(part: str) -> set[str]:
 
 def test_every_program_that_runs_on_laptops_is_documented() -> None:
     found = run_by("module_utils") | {"partclone.*", "python"}
-    assert len(set(PROGRAMS.values())) > 1 and all(program.startswith("partclone.") for program in PROGRAMS.values())
+    programs = [kind.free_space.map_program for kind in FILE_SYSTEMS if kind.free_space]
+    assert len(programs) > 1 and all(program.startswith("partclone.") for program in programs)
     assert found - {"sh"} == documented(ON_LAPTOPS)
 
 

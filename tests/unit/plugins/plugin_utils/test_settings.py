@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SETTABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, read_settings
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, module_arguments, read_settings
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -45,19 +47,23 @@ def test_the_playbooks_use_checked_values_alone_and_all_of_them() -> None:
         for before, name in re.findall(r"(.{0,8})\b(imaging_[a-z_]+)", path.read_text()):
             assert before.endswith(("checked.", "value.")), f"{path}: {before}{name}"
             used.add(name)
-    assert used | {"imaging_report", "imaging_confirm_erase"} == set(SETTINGS)
+    handed_over = {f"imaging_{name}" for table in SETTABLE.values() for name in table}
+    assert not used & handed_over, "these are handed over by module_defaults"
+    assert used | handed_over | {"imaging_report", "imaging_confirm_erase"} == set(SETTINGS)
 
 
-@pytest.mark.parametrize("role", ["prepare_source", "select_disk", "stream_image", "verify_target"])
-def test_the_roles_take_the_same_choices_and_defaults(role: str) -> None:
-    specs = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
-    names = {f"imaging_{name[len(role) + 1 :]}": option for name, option in specs["options"].items()}
-    compared = [name for name in names if name in SETTINGS and name not in ("imaging_release", "imaging_image")]
-    for name in compared:
-        assert names[name].get("default") == SETTINGS[name].default
-        for choice in names[name].get("choices", ()):
-            assert SETTINGS[name].read(choice) in (choice, [choice])
-    assert compared or role == "select_disk"
+def test_what_is_for_modules_is_handed_over_by_who_takes_it() -> None:
+    arguments = module_arguments(read_settings({"imaging_port": "0", "imaging_rewrite": "yes"})[0])
+    assert arguments["transfer"] == {"port": 0, "transport": "tcp", "ssh_client": "paramiko", "link_timeout": 120}
+    assert arguments["image_restore"] == {"unused": "discard", "rewrite": True, "mirror": ""}
+    assert arguments["image_import"] == {"update": False}
+
+
+def test_the_roles_take_the_same_choices() -> None:
+    specs = yaml.safe_load((ROOT / "roles/prepare_source/meta/argument_specs.yml").read_text())["argument_specs"]
+    option = specs["main"]["options"]["prepare_source_allow"]
+    assert option["default"] == SETTINGS["imaging_allow"].default
+    assert tuple(option["choices"]) == tuple(WAYS_OUT)
 
 
 def test_defaults_stand_where_nothing_is_given_or_a_value_is_empty() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.filter.printable import FilterModule
+from ansible_collections.fleet.imaging.plugins.filter.human import FilterModule
 
 TEMPLATES = Path(__file__).parents[4] / "playbooks" / "templates"
 
@@ -58,7 +58,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
     )
-    made.filters["fleet.imaging.printable"] = FilterModule().filters()["printable"]
+    made.filters.update({f"fleet.imaging.{name}": form for name, form in FilterModule().filters().items()})
     return made
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid import Content
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import Content
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.seen import (
     LONGEST,
     blkid_version,
@@ -20,7 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.seen import (
     read_note,
 )
 
-EXT4 = Content("ext4", "filesystem", "root", "1.0", uuid="1-2")
+EXT4 = Content("ext4", "filesystem", "root", uuid="1-2")
 NOTE = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "stray": "", "ambivalent": False}
 
 

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Iterator
 
@@ -20,17 +19,20 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
+    RETURNING_GRACE,
+    STARTING_GRACE,
+    RunFolder,
+    clock,
+    start_time,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
     CONNECTED,
     FOLDER_SCRIPT,
     LISTENING,
-    RETURNING_GRACE,
-    STARTING_GRACE,
+    SUFFIX,
     WAITING,
     Run,
-    RunFolder,
-    clock,
     folder_path,
-    start_time,
 )
 
 from ..samples import scratch_name
@@ -53,11 +55,31 @@ def fixture_folder(tmp_path: object) -> RunFolder:
 def run_of(
     process: subprocess.Popen[bytes], state: str, device: str = "/dev/sdx", port: int = 19000, age: float = 0.0
 ) -> Run:
-    return Run("old", device, process.pid, start_time(process.pid) or 0, port, state, clock() - age)
+    return replace(
+        mine(device, port),
+        run_id="old",
+        pid=process.pid,
+        started=started(process.pid),
+        state=state,
+        since=clock() - age,
+    )
 
 
 def mine(device: str = "/dev/sdx", port: int = 19000) -> Run:
-    return Run("new", device, os.getpid(), start_time(os.getpid()) or 0, port, LISTENING, clock())
+    return Run(
+        pid=os.getpid(),
+        started=started(os.getpid()),
+        port=port,
+        state=LISTENING,
+        since=clock(),
+        payload="",
+        device=device,
+        run_id="new",
+    )
+
+
+def started(pid: int) -> int:
+    return start_time(pid) or 0
 
 
 def test_a_run_whose_controller_is_gone_is_ended_and_replaced(
@@ -134,11 +156,11 @@ def test_files_of_dead_processes_and_of_reused_ids_count_for_nothing(
 
 
 def test_garbage_in_the_folder_is_cleared_away(folder: RunFolder) -> None:
-    for name, text in (("a.json", "no json"), ("b.json", "[]"), ("c.json", '{"pid": 1}'), ("d.json", "")):
+    for name, text in (("a.run", "no run"), ("b.run", "=" * 99), ("c.run", "pid=1\n"), ("d.run", "")):
         with open(os.path.join(folder.path, name), "w", encoding="utf-8") as file:
             file.write(text)
     assert list(folder.alive()) == []
-    assert not [name for name in os.listdir(folder.path) if name.endswith(".json")]
+    assert not [name for name in os.listdir(folder.path) if name.endswith(SUFFIX)]
 
 
 def test_a_folder_that_others_can_enter_is_not_used(tmp_path: object) -> None:
@@ -150,9 +172,9 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path: object) -> None:
 
 
 def write_run(folder: RunFolder, name: str, **values: object) -> None:
-    value = dict(asdict(mine()), **{"run_id": "0123456789abcdef", "pid": 1 << 22, **values})
+    value = dict(asdict(mine()), **{"since": "1.000", "run_id": "0123456789abcdef", "pid": 1 << 22, **values})
     with open(os.path.join(folder.path, name), "w", encoding="utf-8") as file:
-        json.dump(value, file)
+        file.write("".join(f"{name}={said}\n" for name, said in value.items()))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +190,7 @@ def test_what_a_dead_run_has_left_is_found_by_its_name_alone(
         (jobs / run_id).mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(jobs / "fedcba9876543210"))
-    write_run(folder, "0123456789abcdef.json", payload=there.format(victim=victim))
+    write_run(folder, "0123456789abcdef.run", payload=there.format(victim=victim))
     assert list(folder.alive()) == []
     assert sorted(os.listdir(jobs)) == ["fedcba9876543210"]
     assert (temporary / "ansible_a_payload_b").exists() == (there != "ansible_a_payload_b")
@@ -180,10 +202,10 @@ def test_what_a_dead_run_has_left_is_found_by_its_name_alone(
     [
         {"run_id": "../../victim"},
         {"run_id": "fedcba9876543210"},
-        {"pid": "1"},
+        {"pid": "-1"},
         {"since": None},
-        {"device": 5},
-        {"port": []},
+        {"device": "a b"},
+        {"port": "19000\npid=1"},
     ],
 )
 def test_a_run_file_that_says_what_none_says_is_no_run(
@@ -193,10 +215,10 @@ def test_a_run_file_that_says_what_none_says_is_no_run(
     monkeypatch.setenv("ANSIBLE_ASYNC_DIR", str(jobs / "0000000000000000"))
     for made in (victim, jobs / "fedcba9876543210"):
         made.mkdir(parents=True)
-    write_run(folder, "0123456789abcdef.json", **values)
+    write_run(folder, "0123456789abcdef.run", **values)
     assert list(folder.alive()) == []
     assert os.listdir(jobs) == ["fedcba9876543210"] and victim.exists()
-    assert "0123456789abcdef.json" not in os.listdir(folder.path)
+    assert "0123456789abcdef.run" not in os.listdir(folder.path)
 
 
 @pytest.fixture(name="shared")

@@ -17,27 +17,9 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import
     rows,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import Rhythm
-from ansible_collections.fleet.imaging.plugins.plugin_utils.quantities import clock, rate, size
 
 GIB = 1 << 30
 NEWS = News("lab-01", "streaming", int(5.2 * GIB), int(12.6 * GIB), 0.41, 212e6, 198e6, 35.0, "target disk write", 0.91)
-
-
-def test_figures_as_people_read_them() -> None:
-    assert (size(5.2 * GIB, 12.6 * GIB), size(744 << 20), size(0.4 * GIB, 2 * GIB), size(12)) == (
-        "5.2 of 12.6 GiB",
-        "744.0 MiB",
-        "0.4 of 2.0 GiB",
-        "12 B",
-    )
-    assert (rate(212e6), rate(4.26e6), rate(None)) == ("212 MB/s", "4.3 MB/s", "- MB/s")
-    assert (clock(35.4), clock(728), clock(3723), clock(None), clock(59.9)) == (
-        "0:35",
-        "12:08",
-        "1:02:03",
-        "-:--",
-        "1:00",
-    )
 
 
 def test_a_plain_line() -> None:

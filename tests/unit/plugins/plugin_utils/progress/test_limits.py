@@ -113,7 +113,7 @@ def test_each_limit_has_advice(limit: str) -> None:
 def test_advice_depends_on_the_circumstances() -> None:
     busy = {NETWORK: 0.94, LAPTOP_CPU: 0.39}
     slow = advise(NETWORK, busy, Circumstances(wire_rate=11.2e6, level=3))
-    assert "11.2 MB/s came through" in slow and "would trade idle CPU (61%) for fewer bytes" in slow
+    assert "11 MB/s came through" in slow and "would trade idle CPU (61%) for fewer bytes" in slow
     assert "zstd level" not in advise(NETWORK, busy, Circumstances(wire_rate=11.2e6, level=3, automatic=True))
     assert "zstd level" not in advise(NETWORK, {NETWORK: 0.94}, Circumstances(wire_rate=11.2e6)), (
         "a restore compresses nothing"

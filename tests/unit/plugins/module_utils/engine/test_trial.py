@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk, aligned_buffer
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import (
     RUN,
     PretendedDisk,
     SampledDisk,

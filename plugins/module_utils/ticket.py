@@ -14,10 +14,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from ..errors import ImagingError
-from ..stream.handshake import SECRET_SIZE
+from .errors import ImagingError
+from .stream.handshake import SECRET_SIZE
 
 LARGEST_TICKET = 64 << 10
+
+TICKET = "ticket"
+"""The file's name, in the folder that Ansible makes for the module."""
+
 RUN_AGAIN = "Run again."
 
 

@@ -13,8 +13,8 @@ import os
 import sys
 from typing import Callable
 
-from ..errors import ImagingError
-from .gpt import Read
+from ...errors import ImagingError
+from ..gpt import Read
 
 PROVEN, LACKING, UNREADABLE = 0, 4, 8
 """Exit statuses: no cluster in use is free, some are, or that can't be said. As fsck(8) has them."""

@@ -16,8 +16,8 @@ import sys
 from array import array
 from typing import Iterator
 
+from ..gpt import Read
 from .allocation_check import Damaged, report
-from .gpt import Read
 
 ENTRY = struct.Struct("<11sB8xH4xH4x")
 """Of a directory: name, attributes, the first cluster's upper and lower half."""

@@ -16,8 +16,8 @@ import sys
 from array import array
 from typing import Iterator, Tuple
 
+from ..gpt import Read
 from .allocation_check import Clusters, Damaged, report
-from .gpt import Read
 
 BOOT = struct.Struct("<I4xIII8xBB")
 """At byte 80: start of the allocation table and of the clusters (sectors), number of clusters, first of the root, two binary logarithms."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import struct
 from typing import Iterator, List, Tuple
 
+from ..gpt import Read
 from .allocation_check import Clusters, Damaged, report
-from .gpt import Read
 
 MFT, BITMAP = 0, 6
 """Numbers of records."""

@@ -17,7 +17,7 @@ import struct
 from dataclasses import dataclass
 from typing import Iterator
 
-from ..errors import ImagingError
+from ...errors import ImagingError
 
 BOOT = struct.Struct("<11xHBHBHHBH8xII")
 """Bytes of a sector, sectors of a cluster, reserved sectors, tables, entries of the root, sectors (16 bits), medium, sectors of a table

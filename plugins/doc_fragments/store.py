@@ -1,0 +1,19 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of every module that works with the image store."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Documentation of what says where the images are."""
+
+    DOCUMENTATION = r"""
+options:
+  store:
+    description:
+      - The image store, a folder on the controller. A capture or an import makes it, with mode 0700, if need be.
+    type: path
+    default: ~/fleet-images
+"""

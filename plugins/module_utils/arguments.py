@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments of modules, for Ansible: those that several modules take, and those of the modules whose action plugin takes them as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .disk.identity import DISK_ARGUMENTS
+from .engine.goal import DISCARD, UNUSED
+from .engine.level import AUTO
+from .stream.listener import LOOPBACK
+
+TCP = "tcp"
+SSH = "ssh"
+TRANSPORTS = {TCP: "", SSH: LOOPBACK}
+"""How the controller reaches the laptop's port, and the address on which the laptop then listens (empty: all of its addresses)."""
+
+PARAMIKO = "paramiko"
+OPENSSH = "openssh"
+SSH_CLIENTS = (PARAMIKO, OPENSSH)
+
+CAPTURE = "capture"
+RESTORE = "restore"
+
+STORE: dict[str, Any] = {"store": {"type": "path", "default": "~/fleet-images"}}
+
+TRANSFER: dict[str, Any] = {
+    "port": {"type": "int", "default": 19000},
+    "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
+    "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
+    "link_timeout": {"type": "int", "default": 120},
+}
+
+ENCODING: dict[str, Any] = {
+    "compression_level": {"type": "str", "default": AUTO},
+    "used_map": {"type": "str", "choices": ["auto", "all"], "default": "auto"},
+}
+
+UPDATE: dict[str, Any] = {"update": {"type": "bool", "default": False}}
+
+CAPTURING: dict[str, Any] = {
+    **UPDATE,
+    "bad_sectors": {"type": "str", "choices": ["fail", "zero"], "default": "fail"},
+}
+
+RESTORING: dict[str, Any] = {
+    "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
+    "rewrite": {"type": "bool", "default": False},
+    "mirror": {"type": "str", "default": ""},
+}
+
+SETTABLE: dict[str, dict[str, Any]] = {
+    "store": STORE,
+    "transfer": TRANSFER,
+    "encoding": ENCODING,
+    "image_capture": CAPTURING,
+    "image_import": UPDATE,
+    "image_restore": RESTORING,
+}
+"""The arguments with a variable of the playbooks, by the action group (meta/runtime.yml) or the one module that takes them."""
+
+BOUNDS = {"port": (0, 65535), "link_timeout": (5, 24 * 3600)}
+"""The least and the greatest value of an argument that is a number, both included."""
+
+BOTH_ENDS: dict[str, Any] = {**DISK_ARGUMENTS, **STORE, **TRANSFER, "ticket": {"type": "path"}}
+
+CAPTURE_ARGUMENTS: dict[str, Any] = {
+    **BOTH_ENDS,
+    **ENCODING,
+    **CAPTURING,
+    "image": {"type": "str", "required": True},
+    "facts": {"type": "dict", "default": {}},
+}
+
+RESTORE_ARGUMENTS: dict[str, Any] = {
+    **BOTH_ENDS,
+    **RESTORING,
+    "image": {"type": "str", "required": True},
+    "read_back": {"type": "bool", "default": True},
+    "root_digest": {"type": "str", "default": ""},
+}
+
+PROBE_ARGUMENTS: dict[str, Any] = {
+    **BOTH_ENDS,
+    **ENCODING,
+    "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
+    "image": {"type": "str"},
+    "laptops": {"type": "int", "default": 1},
+    "forks": {"type": "int", "default": 64},
+}
