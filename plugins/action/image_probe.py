@@ -5,31 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar, cast
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS, WRITE_SHARE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import WRITE_SHARE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import BUFFER, Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
-    ask_header,
-    finish,
-    receive_index,
-    receive_record,
-    want,
-)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     ETHERNET_SHARE,
     Forecast,
@@ -41,14 +31,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_resources import OwnLink, free_memory, own_link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import nearest_folder, store_error
-from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import Syncing
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
-
-SETTLED = TRIAL_SECONDS / 2
-"""Seconds. What the end of a trial is like, the rest of the transfer is taken to be like."""
-
-MOST_STORED = 256 << 20
-"""Bytes of the store that a trial takes; then it writes over them again."""
 
 MOST_LINKS = 3
 """A link that broke so often can't be measured."""
@@ -62,66 +46,20 @@ ANSWERED: dict[str, Any] = {
 """What the module says beside what it documents, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 
-class CaptureTrialSink:
-    """Writes what a laptop serves into the store, in a file without a name."""
+class UnnamedPlace(Place):
+    """A place in a store, which need not be there yet, for what becomes no image: nothing remains of it, whatever happens."""
 
     def __init__(self, store: str) -> None:
-        self._store = store
-        self._watches = Stopwatches()
-        self._next = self._received = 0
-        self.meter = Meter(self._watches, lambda: self._received, capturing=True, settled=SETTLED)
-
-    def converse(self, link: Link) -> None:
-        """Ask for what is still missing; raises LinkError, PeerEnded, ImagingError."""
+        self.path = self.partial = self.left = ""
         try:
-            # No name, or none any more: nothing remains of it, whatever happens.
-            with tempfile.TemporaryFile(dir=nearest_folder(self._store)) as file:
-                self._receive(link, file)
+            self.file = cast(BinaryIO, tempfile.TemporaryFile(dir=nearest_folder(store), buffering=BUFFER))
         except OSError as error:
-            raise store_error(self._store, error) from error
-        finish(link)
+            raise store_error(store, error) from error
 
-    def _receive(self, link: Link, file: Any) -> None:
-        header = ImageHeader.unpack(ask_header(link))
-        receive_index(link, 0)
-        room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
-        want(link, [(self._next, header.geometry.chunk_count)])
-        watch, began = self._watches.new(), self._received
-
-        def unpack(payload: bytes) -> RecordHeader:
-            return RecordHeader.unpack(payload, header.geometry, header.stream)
-
-        with contextlib.closing(Syncing(file.fileno())) as syncing:
-            while (record := receive_record(link, unpack, room, heard=self.meter.hear)) is not None:
-                frame = room[: record.frame_size]
-                watch.busy("receive")
-                if record.chunk < self._next:
-                    raise ImagingError(f"The laptop sent chunk {record.chunk}, which was not asked for. Run again.")
-                if hashlib.sha256(frame).digest() != record.frame_hash:
-                    raise LinkError(f"The frame of chunk {record.chunk} arrived damaged.")
-                watch.busy("check")
-                if file.tell() >= MOST_STORED:
-                    file.seek(0)
-                file.write(frame)
-                self._next = record.chunk + 1
-                self._received += record.frame_size
-                syncing.wrote(self._received - began)
-                watch.busy("store")
-        file.flush()
-        os.fsync(file.fileno())
-        watch.busy("store")
-
-
-class RestoreTrialSource:
-    """Serves an image."""
-
-    def __init__(self, image: ImageReader) -> None:
-        self._source = source = StoredSource(image)
-        self.meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes, settled=SETTLED)
-
-    def converse(self, link: Link) -> None:
-        """Serve it to the end of the trial; raises LinkError, PeerEnded, ImagingError."""
-        serve(link, self._source, self.meter.hear)
+    def leave(self, keep: bool) -> int:
+        """Let go, and keep nothing."""
+        self.file.close()
+        return 0
 
 
 def patiently(address: str, conversation: Callable[[Link], None]) -> Callable[[Link], None]:
@@ -160,29 +98,38 @@ class ActionModule(TransferAction):
                 raise ImagingError(f"{name} is {arguments[name]}, and must be at least 1.")
         store = ImageStore(arguments["store"])
         if arguments["purpose"] == CAPTURE:
-            sink = CaptureTrialSink(store.path)
-            found, elapsed = self._try(arguments, task_vars, sink)
-            return found if found.get("failed") else _capture_forecast(found, sink.meter, elapsed)
+            return self._forecast_capture(arguments, task_vars, store)
         if not arguments["image"]:
             raise ImagingError(
                 "A restore can only be forecast of an image: set image to the name of one (imaging_image)."
             )
         image = store.open(arguments["image"])
-        source = RestoreTrialSource(image)
-        found, _elapsed = self._try(arguments, task_vars, source)
+        source = StoredSource(image)
+        meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+        found, _transfer = self._try(arguments, task_vars, lambda link: serve(link, source, meter.hear), meter)
         if found.get("failed"):
             return found
-        return _restore_forecast(found, source.meter, arguments, image, own_link(self.address()))
+        return _restore_forecast(found, meter, arguments, image, own_link(self.address()))
+
+    def _forecast_capture(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], store: ImageStore
+    ) -> dict[str, Any]:
+        sink = CaptureSink(store, UnnamedPlace(store.path))
+        try:
+            found, transfer = self._try(arguments, task_vars, sink.converse, sink.meter)
+            sink.flush()
+        finally:
+            sink.leave()
+        if found.get("failed"):
+            return found
+        return _capture_forecast(found, sink.meter, time.monotonic() - transfer.began)
 
     def _try(
-        self, arguments: dict[str, Any], task_vars: dict[str, Any], half: CaptureTrialSink | RestoreTrialSource
-    ) -> tuple[dict[str, Any], float]:
-        """What the laptop says of a trial, and how long all of it took."""
-        conversation = patiently(self.address(), half.converse)
-        found, transfer = self.run_transfer(
-            arguments, self.ticket(task_vars), task_vars, conversation, lambda: half.meter.mark
-        )
-        return found, time.monotonic() - transfer.began
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], conversation: Callable[[Link], None], meter: Meter
+    ) -> tuple[dict[str, Any], Transfer]:
+        """What the laptop says of a trial."""
+        patient = patiently(self.address(), conversation)
+        return self.run_transfer(arguments, self.ticket(task_vars), task_vars, patient, lambda: meter.mark)
 
 
 def _result(found: dict[str, Any], meter: Meter, purpose: str, sent: int, alone: Forecast) -> dict[str, Any]:

@@ -183,33 +183,33 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import PROBE_ARGUMENTS
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
-    ProbeRequest,
-    run_probe,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import try_capture, try_restore
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
 def probe(module: AnsibleModule) -> dict[str, object]:
-    """Measure this machine and the link to the controller; returns the module's result."""
-    ticket = take_ticket(module.params["ticket"])
-    zstd = find_zstd()
-    request = ProbeRequest(
+    """Try what is to be forecast; returns the module's result."""
+    ticket, zstd, run = take_ticket(module.params["ticket"]), find_zstd(), module_runner(module)
+    request = CaptureRequest(
         device=module.params["device"],
-        purpose=module.params["purpose"],
         used_map=module.params["used_map"],
         level=parse_level(module.params["compression_level"]),
         chunk_size=DEFAULT_CHUNK_SIZE,
+        zero_bad_sectors=True,
         expect=module.params["expect"],
     )
     with open_session(module.params, ticket) as session:
-        result, warnings = run_probe(module_runner(module), request, zstd, session)
+        if module.params["purpose"] == CAPTURE:
+            result, warnings = try_capture(run, request, ticket, zstd, session)
+        else:
+            result, warnings = try_restore(run, request, zstd, session)
     for warning in (*session.notes, *warnings):
         module.warn(warning)
     return dict(asdict(result), changed=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import CPU
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration
 
@@ -44,6 +45,9 @@ WORTH_SAYING = 0.02
 
 ETHERNET_SHARE = 0.94
 """Of an Ethernet's bits, those that TCP carries for us: 1448 of 1538 bytes for each packet, and a little of our own."""
+
+SETTLED = TRIAL_SECONDS / 2
+"""Seconds. What the end of a trial is like, the rest of the transfer is taken to be like."""
 
 Part = tuple[Shares, float]
 """How busy everything is in a part of a transfer, and the seconds of that part."""
@@ -109,7 +113,7 @@ def forecast(meter: Meter, elapsed: float, disk: Mapping[str, Any] | None = None
     Of a restore ``disk`` says whether the disk is ``rotational``, and at which ``write_rate`` it is taken to be written.
     """
     status = meter.status
-    left = meter.time_left.streaming(status, meter.limited_by) if status else None
+    left = meter.time_left.streaming(status, meter.limited_by, SETTLED) if status else None
     if status is None or left is None:
         raise ImagingError("Too little came over the link to forecast anything. Look at the network, then run again.")
     first, last = meter.history.streaming()

@@ -11,63 +11,49 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, Generator, Iterable, Iterator, Mapping, NoReturn
+from dataclasses import dataclass
+from typing import Generator, Iterable
 
-from ..arguments import CAPTURE
 from ..disk.command import RunCommand
 from ..disk.partition_table import read_partition_table
 from ..disk.ranges import ByteRanges
-from ..disk.used_map import ALL, read_used_map
-from ..engine.capture import Capture
+from ..disk.used_map import ALL, UsedMap, read_used_map
+from ..engine.capture import ReadableDisk, UsedRanges
 from ..engine.goal import LEAVE, Goal
 from ..engine.guards import Guards
 from ..engine.pipeline import processors
-from ..engine.places import merge
-from ..engine.restore import DamagedFrame, Restore
+from ..engine.restore import Restore
 from ..engine.scan import Scan
 from ..engine.status import STREAMING, Reporter, Status
-from ..engine.stopwatch import Stopwatches
+from ..engine.stopwatch import BUSY, Stopwatches
 from ..engine.trial import RUN, TRIAL_SECONDS, WRITE_SHARE, PretendedDisk, SampledDisk, spread
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, Row, largest_index
-from ..image.record import STREAM_SIZE, ZERO, RecordHeader
+from ..image.record import ZERO, RecordHeader
 from ..serving.server import serve_live
-from ..stream.conversation import ask_header, finish, receive_index, receive_record, tell_progress, want
-from ..stream.link import Link, LinkError
+from ..sources.link import LinkSource
+from ..stream.conversation import ask_header, finish, receive_index, tell_progress
+from ..stream.link import Link
+from ..ticket import Ticket
 from ..zstd import Zstd
+from .capture import CaptureRequest, CaptureSource, SourceDisk
 from .held_disk import HeldDisk
 from .session import Session
 
 LEAST_CHUNKS = 8
-"""So many chunks it has in any case."""
+"""So many chunks a trial has in any case."""
 
 SCAN_SECONDS = 1.0
 LEAST_SCANNED = 48 << 20
 """For so long a target is read, and so many bytes in any case."""
 
+NOTHING = "The controller ended the probe before anything was measured."
+
 UNDER_WAY = 2
 """Requests that a restore has under way."""
-
-
-@dataclass(frozen=True)
-class ProbeRequest:
-    """What is asked of this laptop. ``purpose``: what is to be tried, a capture of its disk or a restore of it.
-
-    ``level`` is one of zstd, or None for one that follows what limits the capture.
-    """
-
-    device: str
-    purpose: str
-    used_map: str
-    level: int | None
-    chunk_size: int
-    expect: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,148 +70,69 @@ class Probed:
     write_rate: float
 
 
-class Trial(ABC):
-    """A transfer that ends after some seconds, over as many links as it takes."""
+class Trial:
+    """How far a trial is, which begins with the first look at that."""
 
-    def __init__(self, disk: HeldDisk) -> None:
-        self._disk = disk
-        self._watches = Stopwatches()
-        self._reporter = Reporter()
+    def __init__(self) -> None:
+        self.chunks = 0
         self._deadline = 0.0
-        self._tried = 0
-        self.warnings: list[str] = []
-        if not disk.raw.past_cache:
-            self.warnings.append(f"{disk.raw.path} can't be read past the page cache, which may have answered for it.")
 
-    def _goes_on(self) -> bool:
-        """Whether there is time for another chunk; the first call begins the trial."""
+    def goes_on(self) -> bool:
+        """Whether there is time for another chunk."""
         self._deadline = self._deadline or time.monotonic() + TRIAL_SECONDS
-        return self._tried < LEAST_CHUNKS or time.monotonic() < self._deadline
-
-    @abstractmethod
-    def converse(self, link: Link) -> None:
-        """What this end says on one link; raises LinkError, PeerEnded, ImagingError."""
-
-    @abstractmethod
-    def result(self) -> Probed:
-        """What is to be said of it; raises ImagingError when there was none."""
-
-    def _probed(self, used_bytes: int, used_chunks: int, used_by: str, write_rate: float = 0.0) -> Probed:
-        if not self._tried:
-            raise ImagingError("The controller ended the probe before anything was measured.")
-        return Probed(
-            device=self._disk.raw.path,
-            disk_size=self._disk.raw.size,
-            rotational=self._disk.disk.rotational,
-            used_bytes=used_bytes,
-            used_chunks=used_chunks,
-            tried_chunks=self._tried,
-            used_by=used_by,
-            write_rate=write_rate,
-        )
+        return self.chunks < LEAST_CHUNKS or time.monotonic() < self._deadline
 
 
-class CaptureTrial(Trial):
-    """A capture of chunks from all over a disk (``serving.server.LiveSource``)."""
+class SampledSource(SourceDisk):
+    """A disk as its used chunks in the order of a sample. Whether its file systems are consistent is not checked."""
 
-    largest_known = 0
+    def __init__(self, run: RunCommand, request: CaptureRequest) -> None:
+        super().__init__(run, request, may_be_in_use=True)
+        self._sample: SampledDisk
 
-    def __init__(self, disk: HeldDisk, run: RunCommand, request: ProbeRequest, zstd: Zstd) -> None:
-        super().__init__(disk)
-        self._run = run
-        self._request = request
-        self._zstd = zstd
-        self._stream = os.urandom(STREAM_SIZE)
-        self._used = ByteRanges()
-        self._used_by = ""
-        self._geometry: Geometry
-        self._capture: Capture | None = None
+    def map_used(self) -> None:
+        """Find out what of the disk is used; of one that is in use, all of it."""
+        raw, mode = self.raw, self._request.used_map
+        if self.in_use:
+            said = f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
+            self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + " ".join(self.in_use)], reason="in use")
+        else:
+            self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), mode)
+        size, sector = self._request.chunk_size, raw.logical_sector_size
+        self._sample = SampledDisk(raw, self.used.ranges, size)
+        self.geometry = Geometry(len(self._sample) * size, sector, max(512, sector), size)
 
-    def converse(self, link: Link) -> None:
-        serve_live(link, self)
+    def content(self) -> tuple[ReadableDisk, UsedRanges]:
+        return self._sample, self._sample
 
-    def result(self) -> Probed:
-        return self._probed(self._used.total(), self.chunk_count, self._used_by)
+    def checked(self, seconds: float | None = None) -> bool:
+        return True
 
-    @property
-    def chunk_count(self) -> int:
-        """How many chunks of the disk are used."""
-        return self._geometry.chunk_count
+    def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
+        """That of a disk that has the sample alone."""
+        return ImageHeader(self.geometry, stream, ticket.created)
 
-    def header(self) -> bytes:
-        """Map what is used on the first call, and describe a disk that holds nothing else."""
-        if self._capture is None:
-            self._used, self._used_by = self._map()
-            raw, size = self._disk.raw, self._request.chunk_size
-            sample = SampledDisk(raw, self._used, size)
-            sector = raw.logical_sector_size
-            self._geometry = Geometry(len(sample) * size, sector, max(512, sector), size)
-            level, watches = self._request.level, self._watches
-            self._capture = Capture(
-                sample, self._geometry, sample, self._zstd, level, self._stream, watches, zero_bad_sectors=True
-            )
-        return ImageHeader(self._geometry, self._stream, "").pack()
 
-    def _map(self) -> tuple[ByteRanges, str]:
-        """What of the disk a capture would read, and how that is known."""
-        raw, mode = self._disk.raw, self._request.used_map
-        if self._disk.in_use:
-            self.warnings.append(
-                f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
-                + " ".join(self._disk.in_use)
-            )
-            return ByteRanges([(0, raw.size)]), "whole"
-        used = read_used_map(self._run, self._disk.disk, read_partition_table(self._run, raw.path), mode)
-        self.warnings.extend(used.warnings)
-        return used.ranges, "whole" if used.reason or mode == ALL else "map"
+class TrialSource(CaptureSource):
+    """A capture of a sample, for as long as a trial lasts."""
 
-    def index(self) -> bytes:
-        """Nothing: the index of a capture comes into being with the records."""
-        return b""
-
-    def known(self, header: bytes, index: bytes) -> None:
-        """Nothing that is there already counts."""
-
-    def arrived_damaged(self, chunk: int) -> None:
-        """It does not matter."""
+    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None) -> None:
+        # What can't be read is no reason to end: nothing is kept of it.
+        super().__init__(disk, ticket, zstd, level, zero_bad_sectors=True)
+        self.trial = Trial()
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
-        """The records of [start, end), for as long as the trial lasts."""
-        with contextlib.closing(self._asked().records(start, end)) as records:
-            for header, frame in records if self._goes_on() else ():
-                yield header.pack(), frame
-                self._tried += 1
-                if not self._goes_on():
+        with contextlib.closing(super().records(start, end)) as records:
+            while self.trial.goes_on():
+                record = next(records, None)
+                if record is None:
                     return
+                yield record
+                self.trial.chunks += 1
 
-    def _asked(self) -> Capture:
-        if self._capture is None:
-            raise ImagingError("The controller asked for records before it asked what the disk is.")
-        return self._capture
-
-    def report(self) -> bytes:
-        """How the capture gets on, once a second."""
-        return self._status().pack() if self._reporter.due() else b""
-
-    def conclude(self) -> Iterator[bytes]:
+    def conclude(self) -> Generator[bytes, None, None]:
         """How it went."""
-        yield self._status().pack()
-
-    def _status(self) -> Status:
-        capture, total = self._asked(), self._used.total()
-        return Status(
-            phase=STREAMING,
-            done=capture.bytes_done,
-            total=total,
-            data_done=capture.bytes_done,
-            data_total=total,
-            seconds=self._watches.seconds(),
-            stages=self._watches.stages(),
-            workers=capture.workers,
-            processors=processors(),
-            cpu=time.process_time(),
-            level=capture.level,
-        )
+        yield self.status().pack()
 
 
 @dataclass(frozen=True)
@@ -241,75 +148,75 @@ class _Target:
     data_total: int
 
 
-class RestoreTrial(Trial):
-    """A restore of chunks from all over an image to a disk that is only read."""
+class TrialSink:
+    """A restore of chunks from all over an image to a disk that is only read, over as many links as it takes."""
 
     def __init__(self, disk: HeldDisk, zstd: Zstd) -> None:
-        super().__init__(disk)
+        self._disk = disk
         self._zstd = zstd
-        self._pretended = PretendedDisk(disk.raw.path)
+        self.pretended = PretendedDisk(disk.raw.path)
+        self._watches = Stopwatches()
+        self._reporter = Reporter()
+        self.trial = Trial()
         self._target: _Target | None = None
         self._written: set[int] = set()
         self._done = 0
 
+    def target(self) -> _Target:
+        """What it was of; raises ImagingError when it came to nothing."""
+        if self._target is None or not self.trial.chunks:
+            raise ImagingError(NOTHING)
+        return self._target
+
     def close(self) -> None:
         """Let go of the disk."""
-        self._pretended.close()
-
-    def result(self) -> Probed:
-        if self._pretended.only_zeros:
-            self.warnings.append(
-                f"Where {self._disk.raw.path} was read nothing but zeros was found. A disk may know of zeros without reading them, and may be "
-                "slower where something is on it."
-            )
-        target = self._target
-        total, chunks = (target.total, len(target.goal)) if target else (0, 0)
-        return self._probed(total, chunks, "image", self._pretended.write_rate)
+        self.pretended.close()
 
     def converse(self, link: Link) -> None:
+        """What this end says on one link; raises LinkError, PeerEnded, ImagingError."""
         target = self._target = self._target or self._describe(link)
+        source = LinkSource(lambda: link, target.header, lambda: "Nothing was written")
         missing = (chunk for chunk in target.chunks if chunk not in self._written)
         under_way = 0
 
         def receive(room: memoryview) -> RecordHeader | None:
             nonlocal under_way
             while True:
-                while under_way < UNDER_WAY and self._goes_on() and _ask(link, missing):
+                while under_way < UNDER_WAY and self.trial.goes_on():
+                    chunks = sorted(itertools.islice(missing, RUN))
+                    if not chunks:
+                        break
+                    source.request(chunks)
                     under_way += 1
                 if not under_way:
                     return None
                 if self._reporter.due():
                     tell_progress(link, self._status(target).pack())
-                header = receive_record(link, unpack, room)
+                header = source.receive(room)
                 if header is not None:
                     return header
                 under_way -= 1
 
-        def unpack(payload: bytes) -> RecordHeader:
-            return RecordHeader.unpack(payload, target.header.geometry, target.header.stream)
+        def written(chunk: int) -> None:
+            row = target.goal.row(chunk)
+            if row is not None and chunk not in self._written:
+                self._written.add(chunk)
+                self.trial.chunks += 1
+                self._done += target.goal.bytes_in(row)
 
-        target.engine.write(receive, link.close, self._note, _reject)
+        target.engine.write(receive, source.close, written, source.reject)
         tell_progress(link, self._status(target).pack())
         finish(link)
-
-    def _note(self, chunk: int) -> None:
-        row = self._target.goal.row(chunk) if self._target else None
-        if row is not None and chunk not in self._written:
-            self._written.add(chunk)
-            self._tried += 1
-            self._done += self._target.goal.bytes_in(row) if self._target else 0
 
     def _describe(self, link: Link) -> _Target:
         """Learn what the image is, and read some of the disk as if it were compared with it."""
         packed = ask_header(link)
         header = ImageHeader.unpack(packed)
         index = Index.unpack(receive_index(link, largest_index(header.geometry)), packed, header.geometry)
-        disk, watches = self._pretended, self._watches
+        disk, watches = self.pretended, self._watches
         goal = Goal(index, disk.size, LEAVE)
-        scan, engine = (
-            Scan(disk, goal, watches),
-            Restore(disk, goal, index, Guards(disk, goal.geometry), self._zstd, watches),
-        )
+        scan = Scan(disk, goal, watches)
+        engine = Restore(disk, goal, index, Guards(disk, goal.geometry), self._zstd, watches)
         chunks, total, data_total = [], 0, 0
         for row in goal.rows():
             size = goal.bytes_in(row)
@@ -329,9 +236,9 @@ class RestoreTrial(Trial):
             for _result in results:
                 if scan.bytes_read >= LEAST_SCANNED and time.monotonic() - began >= SCAN_SECONDS:
                     break
-        read = self._watches.stages().get("read", {}).get("busy", 0.0)
+        read = self._watches.stages().get("read", {}).get(BUSY, 0.0)
         share = 1.0 if self._disk.disk.rotational else WRITE_SHARE
-        self._pretended.write_rate = max(1.0, share * scan.bytes_read / max(read, 1e-3))
+        self.pretended.write_rate = max(1.0, share * scan.bytes_read / max(read, 1e-3))
 
     def _status(self, target: _Target) -> Status:
         return Status(
@@ -350,27 +257,53 @@ class RestoreTrial(Trial):
         )
 
 
-def _ask(link: Link, missing: Iterator[int]) -> bool:
-    """Ask for the next chunks of a sample; False when there are no more."""
-    chunks = sorted(itertools.islice(missing, RUN))
-    if chunks:
-        want(link, merge((chunk, chunk + 1) for chunk in chunks))
-    return bool(chunks)
+def try_capture(
+    run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
+) -> tuple[Probed, list[str]]:
+    """Serve a sample of the disk; returns the module's result, and its warnings."""
+    with SampledSource(run, request) as disk:
+        source = TrialSource(disk, ticket, zstd, request.level)
+        session.converse(lambda link: serve_live(link, source))
+        if not source.trial.chunks:
+            raise ImagingError(NOTHING)
+        used_by = "whole" if disk.used.reason or request.used_map == ALL else "map"
+        used = disk.used.ranges.total()
+        return _result(disk, used, source.chunk_count, source.trial, used_by, 0.0, disk.used.warnings)
 
 
-def _reject(_chunk: int, error: ImagingError) -> NoReturn:
-    """A damaged frame breaks the link, anything else the trial."""
-    raise LinkError(str(error)) if isinstance(error, DamagedFrame) else error
+def try_restore(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
+    """Take a sample of an image, and write it nowhere; returns the module's result, and its warnings."""
+    with HeldDisk(run, request.device, request.expect, writable=False, may_be_in_use=True) as disk:
+        return take_sample(disk, zstd, session)
 
 
-def run_probe(run: RunCommand, request: ProbeRequest, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
-    """Try what is to be forecast; returns the module's result, and its warnings."""
-    with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(HeldDisk(run, request.device, request.expect, writable=False, may_be_in_use=True))
-        trial: Trial
-        if request.purpose == CAPTURE:
-            trial = CaptureTrial(disk, run, request, zstd)
-        else:
-            trial = stack.enter_context(contextlib.closing(RestoreTrial(disk, zstd)))
-        session.converse(trial.converse)
-        return trial.result(), trial.warnings
+def take_sample(disk: HeldDisk, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
+    """The same with a disk that is held."""
+    with contextlib.closing(TrialSink(disk, zstd)) as sink:
+        session.converse(sink.converse)
+        target = sink.target()
+        zeros = (
+            f"Where {disk.raw.path} was read nothing but zeros was found. A disk may know of zeros without reading them, and may be slower where "
+            "something is on it."
+        )
+        warnings = [zeros] if sink.pretended.only_zeros else []
+        chunks, rate = len(target.goal), sink.pretended.write_rate
+        return _result(disk, target.total, chunks, sink.trial, "image", rate, warnings)
+
+
+def _result(
+    disk: HeldDisk, used: int, chunks: int, trial: Trial, used_by: str, write_rate: float, warnings: list[str]
+) -> tuple[Probed, list[str]]:
+    path = disk.raw.path
+    cached = f"{path} can't be read past the page cache, which may have answered for it."
+    probed = Probed(
+        device=path,
+        disk_size=disk.raw.size,
+        rotational=disk.disk.rotational,
+        used_bytes=used,
+        used_chunks=chunks,
+        tried_chunks=trial.chunks,
+        used_by=used_by,
+        write_rate=write_rate,
+    )
+    return probed, warnings if disk.raw.past_cache else [*warnings, cached]

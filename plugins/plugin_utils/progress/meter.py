@@ -23,7 +23,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from .bottlenecks import Bottlenecks
 from .history import History, Point, Sample
 from .limits import LIMITS, SOURCE_READ, STORE, TARGET_READ, Circumstances, Usage, advise, limiting, shares, tells
-from .time_left import SETTLED, TimeLeft, busy
+from .time_left import TimeLeft, busy
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Meter:
     """Takes what the laptop reports, and what this machine knows, about once a second.
 
     Of a restore ``frames`` is how many bytes there are to be sent at the most; of a capture nobody knows. ``wire`` says how many were.
-    ``settled`` is for how many seconds things go on as they did, at the least.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Meter:
         capturing: bool = False,
         frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        settled: float = SETTLED,
     ) -> None:
         self._watches = watches
         self._wire = wire
@@ -69,7 +67,7 @@ class Meter:
         """When it began."""
         self.status: Status | None = None
         self.history = History()
-        self.time_left = TimeLeft(self.history, capturing, frames, settled)
+        self.time_left = TimeLeft(self.history, capturing, frames)
         self.bottlenecks = Bottlenecks()
         self._base: Point | None = None
         """Until when the time was charged."""

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import socket
 import struct
-import tempfile
 import threading
 import time
 import tracemalloc
@@ -21,18 +18,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action import image_probe
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
-from ansible_collections.fleet.imaging.plugins.action.image_probe import CaptureTrialSink
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import LARGEST_HEADER, ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, RecordHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     INDEX_PIECE,
     Keys,
@@ -41,6 +33,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     LinkError,
     TcpChannel,
 )
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
@@ -221,28 +214,3 @@ def test_a_flood_of_reports_is_not_kept(phases: tuple[str, ...]) -> None:
             meter.hear(reports[number % len(reports)])
         assert taken() < 10 * MIB
     assert len(meter.timeline) < 1000 and meter.reading() is not None
-
-
-def test_a_probed_laptop_fills_no_store(ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may send each chunk once, and the file that they go into does not grow for ever."""
-    kept: list[int] = []
-    make = tempfile.TemporaryFile
-
-    def made(**options: Any) -> Any:
-        file = make(**options)
-        kept.append(os.dup(file.fileno()))
-        return file
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", made)
-    monkeypatch.setattr(image_probe, "MOST_STORED", 4 * CHUNK)
-    frame = noise(CHUNK)
-    digest = hashlib.sha256(frame).digest()
-    with ends.run(CaptureTrialSink(str(tmp_path)).converse) as link:
-        link.receive()
-        describe(link, ImageHeader(geometry(64 * CHUNK), STREAM, "").pack(), b"")
-        for chunk in (*range(16), 3):
-            header = RecordHeader(chunk, USED, b"", CHUNK, digest, len(frame), digest, STREAM)
-            link.send(Kind.RECORD, header.pack(), frame)
-    assert "chunk 3, which was not asked for" in str(ends.error)
-    assert 4 * CHUNK <= os.fstat(kept[0]).st_size <= 5 * CHUNK
-    os.close(kept[0])
