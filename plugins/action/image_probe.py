@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar, cast
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
@@ -16,9 +15,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import BUFFER, Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     ETHERNET_SHARE,
@@ -26,23 +25,14 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     forecast,
     measured_rates,
 )
+from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import OwnLink, own_link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_resources import OwnLink, free_memory, own_link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import nearest_folder, store_error
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
-MOST_LINKS = 3
-"""A link that broke so often can't be measured."""
-
-ANSWERED: dict[str, Any] = {
-    "used_by": {"type": "str"},
-    "used_chunks": {"type": "int"},
-    "tried_chunks": {"type": "int"},
-    "write_rate": {"type": "float"},
-}
+ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}
 """What the module says beside what it documents, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 
@@ -62,32 +52,12 @@ class UnnamedPlace(Place):
         return 0
 
 
-def patiently(address: str, conversation: Callable[[Link], None]) -> Callable[[Link], None]:
-    """A conversation that ends with ImagingError when its link broke too often."""
-    links = 0
-
-    def converse(link: Link) -> None:
-        nonlocal links
-        links += 1
-        try:
-            conversation(link)
-        except LinkError as error:
-            if links < MOST_LINKS:
-                raise
-            raise ImagingError(
-                f"The link to {address} broke {links} times while it was measured, so there is no forecast, and no transfer would "
-                f"get far. The last failure: {error} Look at the cable, the switch and the port, then run again."
-            ) from error
-
-    return converse
-
-
 class ActionModule(TransferAction):
     """Action plugin of M(fleet.imaging.image_probe)."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = PROBE_ARGUMENTS
     ADDED: ClassVar[frozenset[str]] = frozenset(
-        ("purpose", "image", "sent_bytes", "rates", "ratio", "level", "alone", "together", "all_seconds", "notes")
+        ("purpose", "image", "sent_bytes", "rates", "alone", "together", "all_seconds", "notes")
     )
     UNDOCUMENTED: ClassVar[dict[str, Any]] = ANSWERED
 
@@ -106,7 +76,10 @@ class ActionModule(TransferAction):
         image = store.open(arguments["image"])
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        found, _transfer = self._try(arguments, task_vars, lambda link: serve(link, source, meter.hear), meter)
+        ticket, progress = self.ticket(task_vars), lambda: meter.mark
+        found, _transfer = self.run_transfer(
+            arguments, ticket, task_vars, lambda link: serve(link, source, meter.hear), progress
+        )
         if found.get("failed"):
             return found
         return _restore_forecast(found, meter, arguments, image, own_link(self.address()))
@@ -116,20 +89,15 @@ class ActionModule(TransferAction):
     ) -> dict[str, Any]:
         sink = CaptureSink(store, UnnamedPlace(store.path))
         try:
-            found, transfer = self._try(arguments, task_vars, sink.converse, sink.meter)
+            found, transfer = self.run_transfer(
+                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress
+            )
             sink.flush()
         finally:
             sink.leave()
         if found.get("failed"):
             return found
         return _capture_forecast(found, sink.meter, time.monotonic() - transfer.began)
-
-    def _try(
-        self, arguments: dict[str, Any], task_vars: dict[str, Any], conversation: Callable[[Link], None], meter: Meter
-    ) -> tuple[dict[str, Any], Transfer]:
-        """What the laptop says of a trial."""
-        patient = patiently(self.address(), conversation)
-        return self.run_transfer(arguments, self.ticket(task_vars), task_vars, patient, lambda: meter.mark)
 
 
 def _result(found: dict[str, Any], meter: Meter, purpose: str, sent: int, alone: Forecast) -> dict[str, Any]:
@@ -148,31 +116,22 @@ def _capture_forecast(found: dict[str, Any], meter: Meter, elapsed: float) -> di
     alone = forecast(meter, elapsed)
     sent, done = meter.history.last.wire, meter.history.last.done
     result = _result(found, meter, CAPTURE, sent * found["used_bytes"] // max(1, done), alone)
-    sampled = f"{found['tried_chunks']} of its {found['used_chunks']} used chunks"
-    notes = [f"The rest of {found['device']} is taken to be like the {sampled} that were tried."]
-    if found["used_by"] == "whole":
+    notes = [f"The rest of {found['device']} is taken to be like the {size(done)} of it that were tried."]
+    if found["used_bytes"] == found["disk_size"]:
         notes.append(f"All of {found['device']} is taken to be captured.")
-    return dict(
-        result,
-        ratio=round(done / max(1, sent), 3),
-        level=meter.status.level if meter.status else None,
-        together=result["alone"],
-        all_seconds=result["alone"]["seconds"],
-        notes=notes,
-    )
+    return dict(result, together=result["alone"], all_seconds=result["alone"]["seconds"], notes=notes)
 
 
 def _restore_forecast(
     found: dict[str, Any], meter: Meter, arguments: dict[str, Any], image: ImageReader, own: OwnLink | None
 ) -> dict[str, Any]:
-    cached = image.stored_bytes <= free_memory()
     laptops, at_once = arguments["laptops"], min(arguments["laptops"], arguments["forks"])
     alone = forecast(meter, meter.status.seconds if meter.status else 0.0, found)
     result = _result(found, meter, RESTORE, image.stored_bytes, alone)
     result["rates"]["write"] = round(found["write_rate"])
     capacity = own.mbit * 1e6 / 8 * ETHERNET_SHARE if own else 0.0
     link_share = (result["rates"]["link"] or 0) / capacity if own else alone.parts[0][0][NETWORK]
-    together = alone.shared(at_once, link_share, os.cpu_count() or 1, cached)
+    together = alone.shared(at_once, link_share, os.cpu_count() or 1)
     how = "which rotates, is taken to be written as fast as it is read"
     if not found["rotational"]:
         how = f"which does not rotate, is taken to be written at {WRITE_SHARE:.0%} of the rate at which it is read"
@@ -185,10 +144,7 @@ def _restore_forecast(
             else "How fast the controller's own network connection is, the system does not say: it is taken to carry no more for all laptops "
             "together than the link to this one does."
         )
-        if not cached:
-            notes.append(
-                "The image is larger than the controller's free memory: each laptop has it read from the store anew."
-            )
+        notes.append("What one of them has read from the image store, the others are taken to have from memory.")
     everything = together.seconds * -(-laptops // at_once)
     return dict(
         result, image=arguments["image"], together=together.to_json(), all_seconds=round(everything, 3), notes=notes

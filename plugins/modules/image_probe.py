@@ -138,14 +138,6 @@ rates:
       description: Writing to the image store, flushed, or reading from it, as far as it is not in memory.
       returned: when it was measured
       type: float
-ratio:
-  description: How many times smaller the sample of the disk became by compressing.
-  returned: with O(purpose=capture)
-  type: float
-level:
-  description: The level of zstd at the end of the trial.
-  returned: with O(purpose=capture)
-  type: int
 alone:
   description: What is expected of one laptop alone.
   returned: success

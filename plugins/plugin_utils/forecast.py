@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import CPU
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration
@@ -28,7 +28,7 @@ from .progress.limits import (
     shares,
 )
 from .progress.meter import Meter
-from .progress.time_left import busy, read_back
+from .progress.time_left import read_back
 
 BETTER: dict[tuple[str, ...], str] = {
     (SOURCE_READ,): "A disk that is read twice as fast",
@@ -72,17 +72,16 @@ class Forecast:
         """All of it."""
         return self.fixed + sum(seconds for _busy, seconds in self.parts)
 
-    def shared(self, laptops: int, link_share: float, processors: int, cached: bool) -> Forecast:
+    def shared(self, laptops: int, link_share: float, processors: int) -> Forecast:
         """The same for each of so many laptops at once.
 
         ``link_share`` is how busy one of them keeps the controller's network connection. Each has a process of its own there, which takes one
-        processor. With ``cached`` the store is read for one of them, and the others have it from memory.
+        processor. The store is read for one of them, and the others have it from memory.
         """
         how_busy, seconds = self.parts[0]
         wanted = dict(how_busy)
         wanted[NETWORK] = max(wanted[NETWORK], link_share * laptops)
         wanted[CONTROLLER_CPU] *= max(1.0, laptops / processors)
-        wanted[STORE] *= 1 if cached else laptops
         longer = max(1.0, *wanted.values())
         first = ({name: share / longer for name, share in wanted.items()}, seconds * longer)
         return Forecast((first, *self.parts[1:]), self.fixed)
@@ -132,25 +131,16 @@ def measured_rates(meter: Meter, capturing: bool) -> dict[str, int | None]:
     status, stages = meter.status, meter.stages()
     first, last = meter.history.streaming()
 
-    def rate(size: int, seconds: float) -> int | None:
+    def rate(size: int, *names: str, kind: str = BUSY) -> int | None:
+        seconds = sum(stages[name][kind] for name in names if name in stages)
         return round(size / seconds) if size and seconds else None
-
-    def processor(size: int, names: Sequence[str], workers: int) -> int | None:
-        return rate(size * workers, sum(stages[name][CPU] for name in names if name in stages))
 
     if status is None:
         return {}
-    link = rate(last.wire - first.wire, last.at - first.at)
+    processed = status.data_done * status.workers
+    link = round((last.wire - first.wire) / max(last.at - first.at, 1e-3))
     if capturing:
-        return {
-            "read": rate(status.done, busy(stages, "read")),
-            "compress": processor(status.done, ("hash", "compress"), status.workers),
-            "link": link,
-            "store": rate(last.wire, busy(stages, "controller store")),
-        }
-    return {
-        "store": rate(last.wire, busy(stages, "controller read store")),
-        "link": link,
-        "decompress": processor(status.data_done, ("hash", "decompress"), status.workers),
-        "read": rate(status.scanned, busy(stages, "read")),
-    }
+        compress, store = rate(processed, "hash", "compress", kind=CPU), rate(last.wire, "controller store")
+        return {"read": rate(status.done, "read"), "compress": compress, "link": link, "store": store}
+    decompress, store = rate(processed, "hash", "decompress", kind=CPU), rate(last.wire, "controller read store")
+    return {"store": store, "link": link, "decompress": decompress, "read": rate(status.scanned, "read")}

@@ -18,7 +18,7 @@ from typing import Generator, Iterable
 from ..disk.command import RunCommand
 from ..disk.partition_table import read_partition_table
 from ..disk.ranges import ByteRanges
-from ..disk.used_map import ALL, UsedMap, read_used_map
+from ..disk.used_map import UsedMap, read_used_map
 from ..engine.capture import ReadableDisk, UsedRanges
 from ..engine.goal import LEAVE, Goal
 from ..engine.guards import Guards
@@ -64,9 +64,6 @@ class Probed:
     disk_size: int
     rotational: bool
     used_bytes: int
-    used_chunks: int
-    tried_chunks: int
-    used_by: str
     write_rate: float
 
 
@@ -92,13 +89,13 @@ class SampledSource(SourceDisk):
 
     def map_used(self) -> None:
         """Find out what of the disk is used; of one that is in use, all of it."""
-        raw, mode = self.raw, self._request.used_map
+        raw, request = self.raw, self._request
         if self.in_use:
             said = f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
-            self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + " ".join(self.in_use)], reason="in use")
+            self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + " ".join(self.in_use)])
         else:
-            self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), mode)
-        size, sector = self._request.chunk_size, raw.logical_sector_size
+            self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), request.used_map)
+        size, sector = request.chunk_size, raw.logical_sector_size
         self._sample = SampledDisk(raw, self.used.ranges, size)
         self.geometry = Geometry(len(self._sample) * size, sector, max(512, sector), size)
 
@@ -266,9 +263,7 @@ def try_capture(
         session.converse(lambda link: serve_live(link, source))
         if not source.trial.chunks:
             raise ImagingError(NOTHING)
-        used_by = "whole" if disk.used.reason or request.used_map == ALL else "map"
-        used = disk.used.ranges.total()
-        return _result(disk, used, source.chunk_count, source.trial, used_by, 0.0, disk.used.warnings)
+        return probed(disk, disk.used.ranges.total(), 0.0, disk.used.warnings)
 
 
 def try_restore(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
@@ -287,23 +282,12 @@ def take_sample(disk: HeldDisk, zstd: Zstd, session: Session) -> tuple[Probed, l
             "something is on it."
         )
         warnings = [zeros] if sink.pretended.only_zeros else []
-        chunks, rate = len(target.goal), sink.pretended.write_rate
-        return _result(disk, target.total, chunks, sink.trial, "image", rate, warnings)
+        return probed(disk, target.total, sink.pretended.write_rate, warnings)
 
 
-def _result(
-    disk: HeldDisk, used: int, chunks: int, trial: Trial, used_by: str, write_rate: float, warnings: list[str]
-) -> tuple[Probed, list[str]]:
+def probed(disk: HeldDisk, used: int, write_rate: float, warnings: list[str]) -> tuple[Probed, list[str]]:
+    """The module's result, and its warnings."""
     path = disk.raw.path
     cached = f"{path} can't be read past the page cache, which may have answered for it."
-    probed = Probed(
-        device=path,
-        disk_size=disk.raw.size,
-        rotational=disk.disk.rotational,
-        used_bytes=used,
-        used_chunks=chunks,
-        tried_chunks=trial.chunks,
-        used_by=used_by,
-        write_rate=write_rate,
-    )
-    return probed, warnings if disk.raw.past_cache else [*warnings, cached]
+    result = Probed(path, disk.raw.size, disk.disk.rotational, used_bytes=used, write_rate=write_rate)
+    return result, warnings if disk.raw.past_cache else [*warnings, cached]

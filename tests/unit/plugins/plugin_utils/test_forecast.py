@@ -59,17 +59,14 @@ def test_when_nothing_gains_by_itself_it_is_said() -> None:
     assert found["advice"] == "No part of it would help by itself if it were twice as fast."
 
 
-def test_laptops_at_once_share_link_store_and_processors_of_the_controller() -> None:
-    few = RESTORE.shared(2, 0.1, 4, cached=True)
+def test_laptops_at_once_share_link_and_processors_of_the_controller() -> None:
+    few = RESTORE.shared(2, 0.1, 4)
     assert few.seconds == RESTORE.seconds
-    network = RESTORE.shared(8, 0.5, 4, cached=True)
+    network = RESTORE.shared(8, 0.5, 4)
     assert network.seconds == pytest.approx(1 + 4 * 20 + 5)
     assert network.bottlenecks().limit == NETWORK
-    store = RESTORE.shared(40, 0.0, 40, cached=False)
-    assert store.seconds == pytest.approx(1 + 2 * 20 + 5)
-    assert store.bottlenecks().limit == STORE
-    assert RESTORE.shared(40, 0.0, 40, cached=True).seconds == RESTORE.seconds
-    processor = RESTORE.shared(40, 0.0, 2, cached=True)
+    assert RESTORE.shared(40, 0.0, 40).seconds == RESTORE.seconds
+    processor = RESTORE.shared(40, 0.0, 2)
     assert processor.seconds == pytest.approx(1 + 2 * 20 + 5)
     assert processor.bottlenecks().limit == CONTROLLER_CPU
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What laptops that are restored at once share of this machine, by what its system says: a network connection, and memory."""
+"""The network connection of this machine by which a laptop is reached, and how fast the system says that it is."""
 
 from __future__ import annotations
 
@@ -32,12 +32,3 @@ def own_link(address: str) -> OwnLink | None:
     except (OSError, ImagingError, ValueError, LookupError, TypeError):
         return None
     return OwnLink(interface, mbit) if mbit > 0 else None
-
-
-def free_memory() -> int:
-    """How many bytes of a file this system has room for in its cache; 0 where it does not say."""
-    try:
-        memory = Path("/proc/meminfo").read_text(encoding="ascii")
-        return next(int(line.split()[1]) << 10 for line in memory.splitlines() if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return 0
