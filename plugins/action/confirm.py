@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks a person to confirm what will be lost. No host is contacted."""
+"""Asks the user to confirm what will be lost. No host is contacted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import NOT_CONFIRMED
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 
 NO_TERMINAL = "Where there is no terminal, set imaging_confirm_erase: true for every laptop"
@@ -26,7 +27,7 @@ class ActionModule(ControllerAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Ask unless everything is confirmed beforehand; raises ImagingError when the answer is another word."""
+        """Ask unless everything is confirmed in advance; raises ImagingError unless the answer is the expected word."""
         about, word, hosts = arguments["about"], arguments["word"], arguments["unconfirmed"]
         if hosts:
             self._ask(about, word, hosts)
@@ -41,14 +42,17 @@ class ActionModule(ControllerAction):
         except AnsiblePromptNoninteractive:
             raise ImagingError(
                 f"Nothing was touched: expected '{word}' to be typed, and there is no terminal. {NO_TERMINAL}"
-                f" (it is not set for {', '.join(hosts)})."
+                f" (it is not set for {', '.join(hosts)}).",
+                [NOT_CONFIRMED],
             ) from None
         except AnsiblePromptInterrupt:
             raise ImagingError(
-                f"Nothing was touched: the question was interrupted before '{word}' was typed."
+                f"Nothing was touched: the question was interrupted before '{word}' was typed.",
+                [NOT_CONFIRMED],
             ) from None
         answer = typed.decode(errors="replace").strip()
         if answer != word:
             raise ImagingError(
-                f"Nothing was touched: expected '{word}', and {answer!r} was typed. Run the same command to be asked again."
+                f"Nothing was touched: expected '{word}', and {answer!r} was typed. Run the same command to be asked again.",
+                [NOT_CONFIRMED],
             )

@@ -35,7 +35,7 @@ class ActionModule(TransferAction):
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": {**STATUS, "returned": NOT_IN_CHECK_MODE}}
 
     def facts_of_failure(self) -> dict[str, Any]:
-        """That nothing is kept."""
+        """Return the fact that nothing is kept."""
         return {"kept_bytes": 0}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
         try:
             result, transfer = self.run_transfer(
-                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress, sink.meter
+                arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress, sink.meter
             )
             if not result.get("failed"):
                 sink.conclude(result)
@@ -81,7 +81,7 @@ class ActionModule(TransferAction):
 
 
 def _kept(stored: int, name: str) -> str:
-    """What a person should know of what a capture that broke off has left."""
+    """Return the sentence about what an interrupted capture has stored."""
     if not stored:
         return ""
     return (

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes a fleet image of a file on the controller. The host of the task is never touched."""
+"""Makes a fleet image of a file on the controller. The task's host is not contacted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says what is in the image store. The store lies on the controller: the host of the task is never touched."""
+"""Describes the images in the image store on the controller. The task's host is not contacted."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
 
 def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
-    """The names that were asked for, all if none; raises ImagingError when one of them is not there."""
+    """Return the requested names, all names if none was requested; raises ImagingError when one does not exist."""
     if asked is None:
         return store.names()
     missing = [name for name in asked if not os.path.lexists(store.image_path(name))]
     if missing:
         there = ", ".join(store.names()) or "none"
-        raise ImagingError(f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.")
+        raise ImagingError(
+            f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.", [NO_IMAGE]
+        )
     return list(dict.fromkeys(asked))
 
 
 def describe_system(said: Mapping[str, Any]) -> str:
-    """An operating system in words, from an image's header."""
+    """Return the description of an operating system from an image's header."""
     known = [
         said.get("edition"),
         f"build {said['build']}" if said.get("build") else "",
@@ -48,7 +51,7 @@ def describe_system(said: Mapping[str, Any]) -> str:
 
 
 def describe_image(image: ImageReader) -> dict[str, Any]:
-    """What an opened image says of itself."""
+    """Return the facts of an opened image."""
     source, geometry = image.header.source, image.header.geometry
     used = image.index.used_bytes()
     return {
@@ -69,8 +72,8 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
 
 
 def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
-    """One row of the listing, with the error when the image can't be opened or is damaged."""
-    row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None}
+    """Return one row of the listing, with the error when the image can't be opened or is damaged."""
+    row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None, "codes": []}
     try:
         row["path"] = store.image_path(name)
         image = store.open(name)
@@ -79,7 +82,7 @@ def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
             verify_image(image)
             row["intact"] = True
     except ImagingError as error:
-        row.update(intact=False, error=str(error))
+        row.update(intact=False, error=str(error), codes=error.facts["codes"])
     except OSError as error:
         row.update(error=f"{row['path']} can't be read: {error.strerror}.")
     return row
@@ -95,12 +98,16 @@ class ActionModule(ControllerAction):
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List the images; raises ImagingError when one that was asked for is not there."""
+        """List the images; raises ImagingError when a requested one does not exist."""
         store = ImageStore(arguments["store"])
         names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
         result = {"changed": False, "store": store.path, "images": images}
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:
-            result.update(failed=True, msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad))
+            result.update(
+                failed=True,
+                codes=[DAMAGED_IMAGE],
+                msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad),
+            )
         return result

@@ -70,13 +70,11 @@ class ActionModule(TransferAction):
         if arguments["purpose"] == CAPTURE:
             return self._forecast_capture(arguments, task_vars, store)
         if not arguments["image"]:
-            raise ImagingError(
-                "A restore can only be forecast of an image: set image to the name of one (imaging_image)."
-            )
+            raise ImagingError("A forecast of a restore needs an image: set image to the name of one (imaging_image).")
         image = store.open(arguments["image"])
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        ticket, progress = self.ticket(task_vars), lambda: meter.mark
+        ticket, progress = self.ticket(arguments, task_vars), lambda: meter.mark
         found, _transfer = self.run_transfer(
             arguments, ticket, task_vars, lambda link: serve(link, source, meter.hear), progress
         )
@@ -90,7 +88,7 @@ class ActionModule(TransferAction):
         sink = CaptureSink(store, UnnamedPlace(store.path))
         try:
             found, transfer = self.run_transfer(
-                arguments, self.ticket(task_vars), task_vars, sink.converse, sink.progress
+                arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress
             )
             sink.flush()
         finally:
@@ -116,9 +114,9 @@ def _capture_forecast(found: dict[str, Any], meter: Meter, elapsed: float) -> di
     alone = forecast(meter, elapsed)
     sent, done = meter.history.last.wire, meter.history.last.done
     result = _result(found, meter, CAPTURE, sent * found["used_bytes"] // max(1, done), alone)
-    notes = [f"The rest of {found['device']} is taken to be like the {size(done)} of it that were tried."]
+    notes = [f"Assumed: the rest of {found['device']} is like the {size(done)} of it that were tried."]
     if found["used_bytes"] == found["disk_size"]:
-        notes.append(f"All of {found['device']} is taken to be captured.")
+        notes.append(f"Assumed: all of {found['device']} is captured.")
     return dict(result, together=result["alone"], all_seconds=result["alone"]["seconds"], notes=notes)
 
 
@@ -132,19 +130,19 @@ def _restore_forecast(
     capacity = own.mbit * 1e6 / 8 * ETHERNET_SHARE if own else 0.0
     link_share = (result["rates"]["link"] or 0) / capacity if own else alone.parts[0][0][NETWORK]
     together = alone.shared(at_once, link_share, os.cpu_count() or 1)
-    how = "which rotates, is taken to be written as fast as it is read"
+    how = "which rotates, is written as fast as it is read"
     if not found["rotational"]:
-        how = f"which does not rotate, is taken to be written at {WRITE_SHARE:.0%} of the rate at which it is read"
-    notes = [f"Nothing was written: the disk, {how}.", "Nothing of the image is taken to be on the disk already."]
+        how = f"which does not rotate, is written at {WRITE_SHARE:.0%} of the rate at which it is read"
+    notes = [f"Nothing was written. Assumed: the disk, {how}.", "Assumed: nothing of the image is on the disk already."]
     if at_once > 1:
-        notes.append(f"All {at_once} laptops at once are taken to be like this one.")
+        notes.append(f"Assumed: all {at_once} laptops are like this one.")
         notes.append(
-            f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s by what the system says."
+            f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s according to the system."
             if own
-            else "How fast the controller's own network connection is, the system does not say: it is taken to carry no more for all laptops "
+            else "The system does not say how fast the controller's own network connection is. Assumed: it carries no more for all laptops "
             "together than the link to this one does."
         )
-        notes.append("What one of them has read from the image store, the others are taken to have from memory.")
+        notes.append("Assumed: what one of them has read from the image store, the others have from memory.")
     everything = together.seconds * -(-laptops // at_once)
     return dict(
         result, image=arguments["image"], together=together.to_json(), all_seconds=round(everything, 3), notes=notes

@@ -18,7 +18,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
-"""What Ansible shows with ``--diff``."""
+"""The field that Ansible shows with ``--diff``."""
 
 
 class ActionModule(TransferAction):
@@ -38,7 +38,7 @@ class ActionModule(TransferAction):
     _source: StoredSource | None = None
 
     def facts_of_failure(self) -> dict[str, Any]:
-        """What the disk is, as far as this end can tell."""
+        """Return the state of the disk, as far as the controller knows it."""
         may_be_written = self._source is not None and self._source.described and not self._task.check_mode
         return {"disk_state": UNKNOWN if may_be_written else UNTOUCHED}
 
@@ -53,7 +53,7 @@ class ActionModule(TransferAction):
             )
         source = self._source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        ticket = self.ticket(task_vars, found)
+        ticket = self.ticket(arguments, task_vars, found)
 
         def conversation(link: Link) -> None:
             serve(link, source, meter.hear)

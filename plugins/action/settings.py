@@ -35,7 +35,7 @@ REQUIRED = {
 """The setting that a playbook needs, and the message when it is empty."""
 
 SHOWN = 3
-"""How many problems are shown at once; nobody reads more."""
+"""Maximum number of problems in one message."""
 
 
 class ActionModule(ControllerAction):
@@ -80,16 +80,16 @@ class ActionModule(ControllerAction):
 
 
 def check_tags(variables: Mapping[str, Any]) -> None:
-    """Raise ImagingError when tags leave tasks out: there are none in the playbooks, and nearly nothing would be done without a word."""
+    """Raise ImagingError when tags leave tasks out: the playbooks have no tags, so nearly all tasks would be skipped silently."""
     if list(variables["ansible_run_tags"]) != ["all"] or variables["ansible_skip_tags"]:
         raise ImagingError(
-            "The playbooks of this collection run whole or not at all: expected neither --tags nor --skip-tags. Run again without. Nothing was "
+            "The playbooks of this collection can't run in part: expected neither --tags nor --skip-tags. Run again without them. Nothing was "
             "done."
         )
 
 
 def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
-    """The hosts of a play with this pattern (groups, and ``!`` before those to leave out) that the limit leaves."""
+    """Return the hosts of a play with this pattern (groups, and ``!`` before excluded ones) within the limit."""
     groups: Mapping[str, list[str]] = variables["groups"]
     wanted: set[str] = set()
     unwanted: set[str] = set()
@@ -100,7 +100,7 @@ def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
 
 
 def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """The imaging_* variables of a host from inventory, group_vars and -e; raises ImagingError when one can't be read or is a fact."""
+    """Return the imaging_* variables of a host from inventory, group_vars and -e; raises ImagingError when one can't be read or is a fact."""
     names = [name for name in variables if name.startswith(PREFIX)]
     facts = [name for name in variables.get("ansible_facts") or {} if name.startswith(PREFIX)]
     if facts:
@@ -118,7 +118,7 @@ def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
 
 
 def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[str]:
-    """What is wrong with settings that are valid one by one, in sentences. For captures it also fills in the names of images."""
+    """Return the problems of settings that are valid one by one but not together. For captures it also fills in the names of images."""
     if purpose == CAPTURE:
         return _captures(settings)
     if purpose in REQUIRED:

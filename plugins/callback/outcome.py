@@ -1,25 +1,25 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says in the last lines of a run that failed or was interrupted which disks do not boot, and how to go on."""
+"""Shows at the end of a failed or interrupted run which disks do not boot, and how to continue."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 name: outcome
 type: notification
-short_description: Says which disks do not boot when a run failed, and the command that goes on
+short_description: Shows which disks do not boot after a failed run, and the command to continue
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - When a run with M(fleet.imaging.image_restore) fails for some laptops or is interrupted, its last lines say which disks do not boot now,
-    which may not, and which were not touched, and give the command that goes on with these laptops.
-  - After a capture that failed they say whether what was stored is kept, and give the command.
-  - Where Ansible could not log in or become root, they name the option that is missing, as the message of the task does.
+    which may not boot, and which were not touched, and show the command to continue with these laptops.
+  - After a failed capture, the last lines say whether the stored part is kept, and show the command to continue.
+  - When Ansible could not log in or become root, they name the missing option, as the message of the task does.
   - Values of variables whose names hold V(pass), V(secret) or V(token) are left out of the command.
 requirements:
-  - To be enabled, C(callbacks_enabled = fleet.imaging.outcome) in C(ansible.cfg), as it is in the folder C(playbooks) of the collection.
+  - C(callbacks_enabled = fleet.imaging.outcome) in C(ansible.cfg), as in the folder C(playbooks) of the collection.
 """
 
 import atexit
@@ -52,18 +52,18 @@ class CallbackModule(CallbackBase):
         atexit.register(self._at_exit)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """A run begins."""
+        """Handle the start of a run."""
         self._outcome = Outcome()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """A play begins; which hosts take part is known when its first task starts."""
+        """Handle the start of a play. Its hosts are known when its first task starts."""
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """A task begins on a host."""
+        """Handle the start of a task on a host."""
         if self._outcome is None:
             return
-        # The play that checks the settings runs on all hosts of the inventory; it does not tell which ones the transfer is for.
+        # The play that checks the settings runs on all hosts of the inventory, so its hosts are not those of the transfer.
         if self._play is not None and _action(task) != SETTINGS:
             play, self._play = self._play, None
             variables = play.get_variable_manager().get_vars(play=play, host=host)
@@ -73,34 +73,34 @@ class CallbackModule(CallbackBase):
             self._outcome.begin(host.get_name(), kind)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """A task was not for this host."""
+        """Handle a task that was skipped on a host."""
         if self._outcome is not None and _kind(result.task, False):
             self._outcome.skip(result.host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A task has succeeded."""
+        """Handle a task that succeeded."""
         self._learn(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """A task has failed."""
+        """Handle a task that failed."""
         self._learn(result)
         if not ignore_errors:
             self._fail(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """A task did not reach its host."""
+        """Handle an unreachable host."""
         self._learn(result)
         if not result.task_fields.get("ignore_unreachable"):
             self._fail(result, unreachable=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The run has come to its end."""
+        """Handle the end of the run."""
         if self._outcome is not None:
             self._outcome.forgive(set(stats.rescued) - set(stats.failures) - set(stats.dark))
             self._finish(interrupted=False)
 
     def _at_exit(self) -> None:
-        """The process ends before the run did. Ansible's workers, which have a copy of this object, do nothing here."""
+        """Handle the end of the process before the end of the run. Ansible's workers, which have a copy of this object, do nothing here."""
         if os.getpid() == self._process:
             self._finish(interrupted=True)
 
@@ -122,12 +122,12 @@ class CallbackModule(CallbackBase):
 
 
 def _action(task: Any) -> str:
-    """The full name of the module or action plugin of a task."""
+    """Return the full name of the module or action plugin of a task."""
     return str(getattr(task, "resolved_action", None) or task.action)
 
 
 def _kind(task: Any, check_mode: Any) -> str:
-    """What kind of transfer a task is; empty for any other task, and for a capture in check mode."""
+    """Return the kind of transfer of a task; empty for any other task, and for a capture in check mode."""
     kind = KINDS.get(_action(task), "")
     if check_mode:
         return COMPARE if kind == RESTORE else ""

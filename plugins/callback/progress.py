@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows how every transfer gets on, while Ansible's own output scrolls above."""
+"""Shows the progress of every transfer, while Ansible's own output scrolls above."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Shows a line for each laptop that is at work with M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore), with a bar, used bytes
-    done and to do, throughput, when it will be done, what limits it, and how its link stands; and a line for all of them.
-  - On a terminal the lines stay at its bottom, the slowest laptops first, and as many as there is room for. Elsewhere a plain line
-    is written for each laptop every ten seconds, and at each tenth of the way.
-  - Without this plugin the same plain lines come through Ansible's own output, which does not show them before the end where it is no terminal.
-  - Uses no colour where E(NO_COLOR) or E(ANSIBLE_NOCOLOR) is set.
+  - Shows a line for each laptop that runs M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore), with a bar, the used bytes
+    done and in total, the throughput, the time left, the limiting resource and the state of the link; and a line for all laptops together.
+  - On a terminal the lines stay at the bottom, the slowest laptops first, as many as fit. Elsewhere, a plain line is written for each
+    laptop every ten seconds, and at each tenth of the way.
+  - Without this plugin, the same plain lines go through Ansible's own output, which shows them only at the end if it is not a terminal.
+  - Uses no colour if E(NO_COLOR) or E(ANSIBLE_NOCOLOR) is set.
 requirements:
-  - To be enabled, C(callbacks_enabled = fleet.imaging.progress) in C(ansible.cfg).
+  - C(callbacks_enabled = fleet.imaging.progress) in C(ansible.cfg).
 """
 
 import atexit
@@ -40,14 +40,14 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.screen impo
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import EVERY, SOCKET, Rhythm
 
 LEAST_LINES = 8
-"""A terminal with fewer gets plain lines."""
+"""Minimum lines of a terminal for the table; a smaller one gets plain lines."""
 
 DRAW_EVERY = 0.2
-"""Seconds between two pictures, at the least."""
+"""Minimum seconds between two updates."""
 
 
 class CallbackModule(CallbackBase):
-    """Hears the news of all workers, and shows them from a thread of its own, until the play goes on to something else."""
+    """Receives the progress of all workers, and shows it from a thread of its own until the next task starts."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -66,7 +66,7 @@ class CallbackModule(CallbackBase):
         self._colour = not (C.ANSIBLE_NOCOLOR or os.environ.get("NO_COLOR"))
 
     def v2_playbook_on_start(self, playbook: object) -> None:
-        """Have the socket ready before the first worker is forked, which inherits its path."""
+        """Create the socket before the first worker is forked, which inherits its path."""
         self._folder = Scratch()
         path = os.path.join(self._folder.path, "progress")
         try:
@@ -113,23 +113,23 @@ class CallbackModule(CallbackBase):
                 self._screen.clear()
 
     def v2_playbook_on_task_start(self, task: object, is_conditional: bool) -> None:
-        """Another task: what was shown is over."""
+        """Clear the table: another task starts."""
         self._clear()
 
     def v2_playbook_on_handler_task_start(self, task: object) -> None:
-        """The same."""
+        """Clear the table."""
         self._clear()
 
     def v2_playbook_on_play_start(self, play: object) -> None:
-        """The same."""
+        """Clear the table."""
         self._clear()
 
     def v2_playbook_on_stats(self, stats: object) -> None:
-        """The end."""
+        """Clear the table: the run has ended."""
         self._end()
 
     def _end(self) -> None:
-        """Leave nothing behind, be it the end or Ctrl-C; a worker that was forked has nothing to do with it."""
+        """Remove the socket, at the end or after Ctrl-C, but not in a forked worker."""
         if os.getpid() != self._process:
             return
         os.environ.pop(SOCKET, None)
@@ -147,7 +147,7 @@ def _is_terminal() -> bool:
 
 
 def _measure() -> tuple[int, int]:
-    """Columns and lines of the terminal, as it is now."""
+    """Return the current columns and lines of the terminal."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):
@@ -156,6 +156,6 @@ def _measure() -> tuple[int, int]:
 
 
 def _write(text: str) -> None:
-    """All of it at once, so that nothing comes in between; Ansible writes to the same file from its own threads."""
+    """Write all of the text at once, because Ansible's threads write to the same file."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -63,7 +63,7 @@ DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging
 
 
 class CallbackModule(CallbackBase):
-    """Tells a Run what happens, and writes the report of it in the end."""
+    """Reports events to a Run, and writes the report at the end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -79,59 +79,59 @@ class CallbackModule(CallbackBase):
         atexit.register(self._at_exit)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """A run begins."""
+        """Handle the start of a run."""
         name = os.path.splitext(os.path.basename(str(playbook._file_name)))[0]
         self._run = Run(name, _user(), platform.node(), datetime.now(UTC))
         self._settings = None
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """A play begins; its variables are known when its first task starts."""
+        """Handle the start of a play. Its variables are known when its first task starts."""
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """A task begins on a host."""
+        """Handle the start of a task on a host."""
         if self._run is None:
             return
-        # The play that checks the settings runs on all hosts of the inventory; it does not tell which ones the transfer is for.
+        # The play that checks the settings runs on all hosts of the inventory, so its hosts are not those of the transfer.
         if self._play is not None and _action(task) != SETTINGS:
             self._learn_play(host)
         if (kind := KINDS.get(_action(task))) is not None:
             self._run.begin(host.get_name(), kind, datetime.now(UTC))
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """A task was not for this host."""
+        """Handle a task that was skipped on a host."""
         if self._run is not None and _action(result.task) in KINDS:
             self._run.skip(result.host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A task has succeeded."""
+        """Handle a task that succeeded."""
         self._learn(result, failed=False)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """A task has failed."""
+        """Handle a task that failed."""
         self._learn(result, failed=True)
         if not ignore_errors:
             self._fail(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """A task did not reach its host."""
+        """Handle an unreachable host."""
         self._learn(result, failed=True)
         if not result.task_fields.get("ignore_unreachable"):
             self._fail(result, unreachable=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The run has come to its end."""
+        """Handle the end of the run."""
         if self._run is not None:
             self._run.forgive(set(stats.rescued) - set(stats.failures) - set(stats.dark))
             self._finish(interrupted=False)
 
     def _at_exit(self) -> None:
-        """The process ends before the run did. Ansible's workers, which have a copy of this object, do nothing here."""
+        """Handle the end of the process before the end of the run. Ansible's workers, which have a copy of this object, do nothing here."""
         if os.getpid() == self._process:
             self._finish(interrupted=True)
 
     def _learn_play(self, host: Any) -> None:
-        """Learn which hosts take part in the play that begins, and the report's settings from its first host."""
+        """Take the hosts of the play, and the report's settings from its first host."""
         play, self._play = self._play, None
         variables = play.get_variable_manager().get_vars(play=play, host=host)
         templar = Templar(loader=play.get_loader(), variables=variables)
@@ -169,7 +169,7 @@ class CallbackModule(CallbackBase):
             self._run.fail(result.host.get_name(), failure, for_all=bool(result.task.run_once))
 
     def _finish(self, interrupted: bool) -> None:
-        """Write the report, if there is to be one. That it can't be written is no reason for a run to fail."""
+        """Write the report, if one is wanted. If it can't be written, the run does not fail."""
         run, self._run = self._run, None
         settings = self._settings or DEFAULTS
         if run is None or not run.worth_a_report or not boolean(settings["imaging_report"], strict=False):
@@ -198,12 +198,12 @@ def _versions() -> dict[str, str]:
 
 
 def _action(task: Any) -> str:
-    """The full name of what a task runs."""
+    """Return the full name of the module or action plugin of a task."""
     return str(getattr(task, "resolved_action", None) or task.action)
 
 
 def _said(result: Any) -> dict[str, Any]:
-    """A task's result with all its texts made printable; values nested too deeply are dropped."""
+    """Return a task's result with printable texts; values that are nested too deeply are dropped."""
     said: dict[str, Any] = printable_all(dict(result.result))
     return said
 

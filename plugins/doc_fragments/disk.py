@@ -18,8 +18,8 @@ options:
     required: true
   expect:
     description:
-      - What is known of the disk since it was selected or restored, as M(fleet.imaging.disk_info) and M(fleet.imaging.image_restore) return it.
-      - It is compared once the disk is open, and held where the module holds it. When anything given here differs, nothing is done.
+      - The identity of the disk when it was selected or restored, as M(fleet.imaging.disk_info) and M(fleet.imaging.image_restore) return it.
+      - It is compared after the disk was opened (and locked, if the module locks it). If anything differs, the module fails without any change.
     type: dict
     default: {}
     suboptions:
@@ -36,7 +36,8 @@ options:
         description: Size of a logical sector in bytes.
         type: int
       diskseq:
-        description: The kernel's number of the disk, which no other disk gets until the next boot; of a regular file the number of its inode.
+        description: The kernel's sequence number of the disk, which no other disk gets until the next boot; for a regular file, the number of its
+          inode.
         type: int
       boot_id:
         description: The kernel's boot id, which changes with each boot of the machine.

@@ -13,7 +13,7 @@ class ModuleDocFragment:
 options:
   store:
     description:
-      - The image store, a folder on the controller. A capture or an import makes it, with mode 0700, if need be.
+      - The image store, a folder on the controller. A capture or an import creates it with mode 0700 if necessary.
     type: path
     default: ~/fleet-images
 """

@@ -13,21 +13,21 @@ class ModuleDocFragment:
 options:
   port:
     description:
-      - The port on which the laptop listens, whichever the transport; V(0) lets its kernel choose one.
+      - The port on which the laptop listens, for every transport; V(0) lets its kernel choose one.
     type: int
     default: 19000
   transport:
     description:
-      - How the controller reaches the port. V(tcp) connects to it straight; V(ssh) goes through the laptop's sshd, and the laptop then
-        listens on its own address V(127.0.0.1) only.
-      - With V(tcp) nobody can change anything unnoticed, but everybody in between can read the data; V(ssh) encrypts it.
+      - How the controller reaches the port. V(tcp) connects to it directly; V(ssh) goes through the laptop's sshd, and the laptop then listens on its
+        own address V(127.0.0.1) only.
+      - With V(tcp) nobody can change data unnoticed, but everybody on the network path can read it; V(ssh) encrypts it.
     type: str
     choices: [tcp, ssh]
     default: tcp
   ssh_client:
     description:
-      - What O(transport=ssh) connects with. Either way by the settings of Ansible's own connection, and those of OpenSSH's configuration files.
-      - V(paramiko) is a Python library. V(openssh) starts C(ssh -W), for hardware keys, GSSAPI and whatever else only OpenSSH knows.
+      - The SSH client of O(transport=ssh). Both use the settings of Ansible's own connection and of OpenSSH's configuration files.
+      - V(paramiko) is a Python library. V(openssh) starts C(ssh -W), for hardware keys, GSSAPI and everything else that only OpenSSH supports.
     type: str
     choices: [paramiko, openssh]
     default: paramiko
@@ -38,6 +38,6 @@ options:
     default: 120
   ticket:
     description:
-      - Not for users. Where the action plugin left the secret of this run for the module.
+      - Not for users. The path of the file with the secret of this run, which the action plugin makes for the module.
     type: path
 """

@@ -11,6 +11,7 @@ from .disk.identity import DISK_ARGUMENTS
 from .engine.goal import DISCARD, UNUSED
 from .engine.level import AUTO
 from .stream.listener import LOOPBACK
+from .timeouts import DEFAULTS
 
 TCP = "tcp"
 SSH = "ssh"
@@ -30,7 +31,7 @@ TRANSFER: dict[str, Any] = {
     "port": {"type": "int", "default": 19000},
     "transport": {"type": "str", "choices": list(TRANSPORTS), "default": TCP},
     "ssh_client": {"type": "str", "choices": list(SSH_CLIENTS), "default": PARAMIKO},
-    "link_timeout": {"type": "int", "default": 120},
+    "link_timeout": {"type": "int", "default": int(DEFAULTS.link_timeout)},
 }
 
 ENCODING: dict[str, Any] = {

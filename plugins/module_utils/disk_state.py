@@ -9,10 +9,10 @@ UNTOUCHED = "untouched"
 """Nothing was written."""
 
 INCOMPLETE = "incomplete"
-"""Something was written and not everything; the disk does not boot."""
+"""The disk was written in part; it does not boot."""
 
 UNVERIFIED = "unverified"
-"""Everything was written, and not yet found equal by reading it back."""
+"""Everything was written, but not verified by reading it back."""
 
 VERIFIED = "verified"
 """The disk is equal to the image."""

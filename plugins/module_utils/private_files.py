@@ -19,13 +19,14 @@ import time
 from typing import Iterator
 
 from .errors import ImagingError
+from .timeouts import DEFAULTS
 
 PREFIX = "fleet.imaging.scratch-"
 SCRATCH = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
 """The names that tempfile.mkdtemp makes of the prefix."""
 
-SETTLED = 20.0
-"""Seconds after which a folder is nobody's that is not locked, or in which nothing was started: its owner does that right after making it."""
+SETTLED = DEFAULTS.settled
+"""Seconds after which a folder that is not locked is nobody's: its owner locks it right after making it."""
 
 
 def open_new(path: str) -> int:

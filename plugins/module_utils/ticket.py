@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 from .errors import ImagingError
 from .stream.handshake import SECRET_SIZE
+from .timeouts import DEFAULTS, Timeouts
 
 LARGEST_TICKET = 64 << 10
 
@@ -29,7 +30,7 @@ RUN_AGAIN = "Run again."
 class Ticket:
     """One run: its name, its secret (hexadecimal), and for the image's header host, time (RFC 3339, UTC) and version.
 
-    ``root_digest`` (hexadecimal) says which image is to be restored.
+    ``root_digest`` (hexadecimal) says which image is to be restored. ``timeouts`` are those by which both ends go.
     """
 
     run_id: str
@@ -38,10 +39,20 @@ class Ticket:
     created: str
     collection_version: str
     root_digest: str = ""
+    timeouts: Timeouts = DEFAULTS
 
     def pack(self) -> str:
         """The file's content."""
-        return json.dumps(asdict(self))
+        return json.dumps(dict(asdict(self), timeouts=self.timeouts.differing))
+
+    @classmethod
+    def unpack(cls, text: str) -> Ticket:
+        """The ticket that a file's content says; raises AttributeError, LookupError, TypeError or ValueError when it is none."""
+        values = json.loads(text)
+        ticket = cls(**dict(values, timeouts=Timeouts.from_values(values["timeouts"])))
+        if len(ticket.secret_bytes) != SECRET_SIZE or not ticket.run_id.isalnum():
+            raise ValueError("no run")
+        return ticket
 
     @property
     def secret_bytes(self) -> bytes:
@@ -53,23 +64,17 @@ def take_ticket(path: str | None) -> Ticket:
     """Read the ticket and remove its file, before anything else can fail; raises ImagingError."""
     if not path:
         raise ImagingError(
-            "This module is one end of a transfer and its action plugin the other: it can't be started without it."
+            "This module is one end of a transfer, and its action plugin is the other end: it can't run without the action plugin."
         )
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(LARGEST_TICKET)
     except OSError as error:
-        raise ImagingError(
-            f"The ticket of this run is not where it should be ({path}: {error.strerror}). {RUN_AGAIN}"
-        ) from error
+        raise ImagingError(f"The ticket of this run is missing ({path}: {error.strerror}). {RUN_AGAIN}") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
     try:
-        ticket = Ticket(**json.loads(text))
-        usable = len(ticket.secret_bytes) == SECRET_SIZE and ticket.run_id.isalnum()
-    except (AttributeError, TypeError, ValueError):
-        usable = False
-    if not usable:
-        raise ImagingError(f"The ticket of this run can't be read. {RUN_AGAIN}")
-    return ticket
+        return Ticket.unpack(text)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ImagingError(f"The ticket of this run can't be read. {RUN_AGAIN}") from error

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Callable, Sequence, Union
 
 from .errors import ImagingError
+from .reasons import DAMAGED_IMAGE
 
 Frame = Union[bytes, memoryview]
 
@@ -40,6 +41,8 @@ NO_ZSTD = (
 
 class FrameError(ImagingError):
     """A frame is not what its record promised."""
+
+    code = DAMAGED_IMAGE
 
 
 class Codec(ABC):
@@ -77,7 +80,7 @@ def _check_extent(frame: Frame) -> None:
     """
     size = len(frame)
     if size < 6 or frame[:4] != FRAME_MAGIC:
-        raise FrameError("A record holds something that is no zstd frame.")
+        raise FrameError("A record holds something that is not a zstd frame.")
     descriptor = frame[4]
     single_segment = descriptor >> 5 & 1
     content_size_field = (single_segment, 2, 4, 8)[descriptor >> 6]
@@ -93,7 +96,7 @@ def _check_extent(frame: Frame) -> None:
     if not last or position > size:
         raise FrameError("A zstd frame is cut short.")
     if position < size:
-        raise FrameError(f"A record holds {size - position} bytes behind its zstd frame.")
+        raise FrameError(f"A record holds {size - position} bytes after its zstd frame.")
 
 
 class StandardCodec(Codec):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: confirm
-short_description: Ask a person to confirm what will be lost
+short_description: Ask the user to confirm what will be lost
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Shows what will be lost and, unless all of it was confirmed beforehand, asks a person to type a word. Fails when another word is typed, or when
+  - Shows what will be lost and, unless everything was confirmed in advance, asks the user to type a word. Fails when another word is typed, or when
     there is no terminal.
   - Run it with C(run_once). No host is contacted.
 attributes:
@@ -31,18 +31,18 @@ options:
     required: true
   word:
     description:
-      - What has to be typed.
+      - The word to type.
     type: str
     required: true
   unconfirmed:
     description:
-      - The hosts that were not confirmed beforehand. The question is asked unless this is empty.
+      - The hosts that were not confirmed in advance. The question is asked unless this list is empty.
     type: list
     elements: str
     required: true
   subject:
     description:
-      - What is confirmed. It is returned as RV(confirmed). Tasks that follow should take it from there, so that they fail when this task was skipped.
+      - What is confirmed. It is returned as RV(confirmed). Later tasks should use that value, so that they fail when this task was skipped.
     type: dict
     required: true
 seealso:
@@ -51,7 +51,7 @@ seealso:
 
 EXAMPLES = r"""
 ---
-- name: Confirm that a disk is erased
+- name: Confirm erasing a disk
   fleet.imaging.confirm:
     about: Everything on /dev/nvme0n1 of lab-01 will be lost.
     word: erase 1
@@ -63,6 +63,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 confirmed:
   description: The O(subject).
   returned: success

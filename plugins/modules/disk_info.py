@@ -13,12 +13,12 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Lists the whole disks of this machine with what is known of each, what is on it and who holds it.
-  - For each disk it says what is in the way of capturing it and of restoring it, and the way out.
-  - With O(purpose), selects the one disk that is safe to use, or fails with a table of all disks and what is against each.
-  - A disk that is connected by USB or over a network, that can be removed or unplugged, a boot area of an eMMC, a virtual device and a file
-    are selected only when O(device) names them.
-  - Run it as root; an ordinary user sees less of what is on a disk and of what holds it.
+  - Lists the whole disks of this machine with their properties, contents and holders.
+  - For each disk, it returns the reasons against capturing and against restoring it, and how to remove them.
+  - With O(purpose), selects the one disk that is safe to use, or fails with a table of all disks and the reasons against each.
+  - Disks that are connected by USB or over a network, removable or hot-pluggable disks, boot areas of an eMMC, virtual devices and files are selected
+    only when O(device) names them.
+  - Run it as root; an ordinary user sees less of the contents and holders of a disk.
 attributes:
   check_mode:
     support: full
@@ -29,8 +29,7 @@ attributes:
 options:
   device:
     description:
-      - Look at this disk alone. The path of a whole disk, a link to it such as one below V(/dev/disk/by-id), or a regular file
-        that stands for a disk.
+      - List only this disk. The path of a whole disk, a link to it such as one below V(/dev/disk/by-id), or a regular file that stands for a disk.
     type: path
   purpose:
     description:
@@ -39,8 +38,8 @@ options:
     choices: [source, target]
   match:
     description:
-      - What the disk to be selected is like, instead of O(device). What is not given does not matter; exactly one disk must remain.
-      - A disk that is only used when it is named, such as one connected by USB, remains only if its serial number, its WWN or its transport is given.
+      - A description of the disk to select, instead of O(device). Omitted properties do not matter; exactly one disk must match.
+      - A disk that is only used when it is named, such as one connected by USB, matches only if its serial number, its WWN or its transport is given.
     type: dict
     suboptions:
       serial:
@@ -56,14 +55,14 @@ options:
         description: How it is connected, such as V(nvme), V(sata) or V(usb).
         type: str
       min_size:
-        description: The least size, such as V(200GB).
+        description: The minimum size, such as V(200GB).
         type: str
       max_size:
-        description: The largest size, such as V(1TB).
+        description: The maximum size, such as V(1TB).
         type: str
   release:
     description:
-      - Whether a disk that is in use, in ways that M(fleet.imaging.disk_release) can put an end to, may be selected.
+      - Whether a disk may be selected that is in use, but that M(fleet.imaging.disk_release) can release.
     type: bool
     default: false
   image:
@@ -73,7 +72,7 @@ options:
     type: dict
   host:
     description:
-      - The name by which the controller knows this machine. With O(image), the reference is recognised by it where disks have neither a serial number
+      - The name by which the controller knows this machine. With O(image), this name identifies the reference if its disk has neither a serial number
         nor a WWN.
     type: str
     default: ""
@@ -103,6 +102,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 disks:
   description: The disks of this machine, or the one that O(device) names.
   returned: success
@@ -120,10 +124,10 @@ disks:
       description: The smallest unit that can be written, in bytes.
       type: int
     physical_sector_size:
-      description: The unit in which the disk works inside, in bytes.
+      description: The unit in which the disk works internally, in bytes.
       type: int
     model:
-      description: Model, or nothing when it is not known.
+      description: Model, empty when it is not known.
       type: str
     serial:
       description: Serial number, empty when it is not known.
@@ -132,7 +136,7 @@ disks:
       description: World wide name, empty when it is not known.
       type: str
     transport:
-      description: How it is connected, or nothing when that is not known.
+      description: How it is connected, empty when that is not known.
       type: str
       sample: nvme
     rotational:
@@ -148,7 +152,7 @@ disks:
       description: Whether it can't be written.
       type: bool
     kind:
-      description: What it is. V(disk), V(loop), V(zram), V(raid1), V(file), V(part) and so on.
+      description: The kind of device. V(disk), V(loop), V(zram), V(raid1), V(file), V(part) and so on.
       type: str
     by_id:
       description: The links below C(/dev/disk/by-id) that lead to it.
@@ -166,7 +170,7 @@ disks:
           description: Size in bytes.
           type: int
         fstype:
-          description: What it holds, or nothing when that is not known.
+          description: Its content, empty when that is not known.
           type: str
           sample: ntfs
         label:
@@ -192,28 +196,42 @@ disks:
       description: Whether this machine runs from it.
       type: bool
     source_refusals:
-      description: What is in the way of capturing it, and the way out. Empty when it can be captured.
+      description: The reasons against capturing it. Empty when it can be captured.
       type: list
-      elements: str
+      elements: dict
+      contains: &refusal
+        code:
+          description: Its code in C(docs/codes.md), for playbooks to decide by.
+          type: str
+        message:
+          description: The reason, and how to remove it.
+          type: str
+        releasable:
+          description: Whether M(fleet.imaging.disk_release) can remove this reason.
+          type: bool
     target_refusals:
-      description: What is in the way of restoring it, and the way out. Empty when it can be restored.
+      description: The reasons against restoring it. Empty when it can be restored.
       type: list
-      elements: str
-    releasable:
-      description: Those of the refusals that M(fleet.imaging.disk_release) can put an end to.
-      type: list
-      elements: str
+      elements: dict
+      contains: *refusal
     not_default:
       description: Why it is used only when it is named.
       type: list
-      elements: str
+      elements: dict
+      contains:
+        code:
+          description: The reason's code, of C(docs/codes.md).
+          type: str
+        message:
+          description: The reason.
+          type: str
 selected:
   description: The selected disk.
   returned: success, with O(purpose)
   type: dict
   contains: *disk
 expect:
-  description: What the selected disk is recognised by, for the option C(expect) of the modules that work on it.
+  description: The identity of the selected disk, for the option C(expect) of the modules that work on it.
   returned: success, with O(purpose)
   type: dict
   contains:
@@ -253,7 +271,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.image_fit import ImageFacts, reasons_against
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import TARGET, Wanted, select_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
 def wanted_disk(match: dict[str, str | None] | None) -> Wanted | None:
@@ -287,10 +307,7 @@ def check_image(disk: Disk, image: Mapping[str, object], host: str, purpose: str
     """Raise ImagingError when a disk can't hold an image, or must not."""
     size, sector_size, serial, wwn = disk.size, disk.logical_sector_size, disk.serial, disk.wwn
     facts = ImageFacts.of(image)
-    reasons = reasons_against(facts, disk.path, size, sector_size, serial, wwn, host, erase=purpose == TARGET)
-    said = " ".join(reasons)
-    if said:
-        raise ImagingError(said)
+    refuse_for(reasons_against(facts, disk.path, size, sector_size, serial, wwn, host, erase=purpose == TARGET))
 
 
 def main() -> None:
@@ -312,11 +329,7 @@ def main() -> None:
         mutually_exclusive=[("device", "match")],
         supports_check_mode=True,
     )
-    try:
-        result = disk_info(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **result)
+    run_module(module, lambda: dict(disk_info(module), changed=False))
 
 
 if __name__ == "__main__":

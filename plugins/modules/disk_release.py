@@ -8,21 +8,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: disk_release
-short_description: End what holds a disk, so that it can be captured or restored
+short_description: Release a disk, so that it can be captured or restored
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Unmounts the file systems of a disk, in the order in which that is possible, switches off its swap, and takes down the LVM volumes, RAID arrays
-    and encrypted or loop devices that are built on it. In the end it opens the disk exclusively, which proves that nobody holds it.
-  - Nothing of another disk is touched. A file system of another disk that is mounted inside of one of this disk's is refused, and what is
-    busy is not forced; the processes that use it are named.
-  - The disk that the machine runs from is refused.
-  - Where udisks runs, through which desktops mount what they find, it is told to ignore the disk until the next boot.
+  - Unmounts the file systems of a disk in the right order, switches off its swap, and takes down the LVM volumes, RAID arrays and encrypted or loop
+    devices that are built on it. At the end it opens the disk exclusively, which proves that nothing holds it.
+  - Other disks are not changed. It fails if a file system of another disk is mounted inside of one of this disk. A busy file system is not forced to
+    unmount; the processes that use it are named.
+  - It fails for the disk that the machine runs from.
+  - If udisks is running, through which desktops mount disks, it is told to ignore the disk until the next boot.
 attributes:
   check_mode:
     support: full
-    description: In check mode says what would be done, and does nothing.
+    description: In check mode, returns the steps and does nothing.
   diff_mode:
     support: none
     description: Nothing of the disk's content is changed.
@@ -41,18 +41,23 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk.
   returned: success
   type: str
 steps:
-  description: What was done, or in check mode would be done, in order.
+  description: The steps that were done or, in check mode, would be done, in order.
   returned: success
   type: list
   elements: dict
   contains:
     words:
-      description: What it is.
+      description: A description of the step.
       type: str
     command:
       description: The command that does it.
@@ -69,7 +74,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
 class Ended(TypedDict):
@@ -92,10 +98,8 @@ def disk_release(module: AnsibleModule) -> Released:
     """Do it, or say what would be done; raises ImagingError."""
     run = module_runner(module)
     with selected_disk(run, module.params["device"], module.params["expect"]) as disk:
-        left = [reason for reason in disk.source_refusals if reason not in disk.releasable]
         steps = release_steps(BlockDevices(), disk.path)
-        if left:
-            raise ImagingError(f"{disk.path} can't be released: {' '.join(left)}")
+        refuse_for(disk.refusals(write=False, release=True), f"{disk.path} can't be released:")
         if not module.check_mode:
             steps = release_disk(run, disk.path)
     return Released(bool(steps), disk.path, [Ended(words=step.words, command=list(step.command)) for step in steps])
@@ -104,11 +108,7 @@ def disk_release(module: AnsibleModule) -> Released:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
-    try:
-        result = disk_release(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**asdict(result))
+    run_module(module, lambda: asdict(disk_release(module)))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Reads what matters of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it
-    to C(NAME.img.zst) in the image store.
-  - A capture that breaks off leaves C(NAME.img.zst.partial) behind. Capturing under the same name again checks that and goes on from it.
-  - The image is there whole, or not at all. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
-  - The disk is held exclusively and is never written. A disk with anything mounted is refused.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both prove to one another that they know a secret
-    made for this one run, and every message is authenticated. Over TCP the data is not encrypted.
+  - Reads the used space of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it to
+    C(NAME.img.zst) in the image store.
+  - An interrupted capture leaves C(NAME.img.zst.partial) behind. The next capture with the same name checks that file and continues from it.
+  - The image appears only when it is complete. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
+  - The disk is held exclusively and never written. It fails if anything of the disk is mounted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
+    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
     support: full
-    description: In check mode, the disk is examined, its file systems are checked, and what would be captured is reported; nothing is stored.
+    description: In check mode, examines the disk, checks its file systems and returns what would be captured; stores nothing.
   diff_mode:
     support: none
     description: There is nothing before an image.
@@ -37,8 +37,8 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-      - With V(auto) it follows what limits the capture. It begins at 3 and moves between -5 and 12, so that compression does not hold a fast
-        link up, and processors that have nothing to do make what goes over a slow one smaller.
+      - With V(auto), the level follows the bottleneck of the capture. It begins at 3 and moves between -5 and 12, so that compression does not slow
+        down a fast link, and idle processors reduce the data on a slow link.
     type: str
     default: auto
   used_map:
@@ -46,28 +46,28 @@ options:
       - V(auto) reads only the used parts of file systems that C(partclone) can map, that are flagged clean and that a check proves consistent, and
         all of everything else.
       - The checks write nothing. C(e2fsck), C(xfs_repair), and, for FAT, exFAT and NTFS, a check of the directories or of the MFT run beside the
-        capture, which is not finished before they are. A file system that is found inconsistent, or that can't be checked, is read whole.
+        capture, which is not finished before they are. A file system that is inconsistent or can't be checked is read whole.
       - V(all) reads the whole disk. Zeros are left out in any case.
     type: str
     choices: [auto, all]
     default: auto
   update:
     description:
-      - Whether the image may exist already, and is to become what the disk is now.
-      - Chunks that did not change are neither compressed nor sent, but taken from the old image, which stays as it is until the new one is
-        whole. When nothing has changed the file is not touched.
+      - Whether to update an existing image to the current content of the disk.
+      - Unchanged chunks are neither compressed nor sent, but copied from the old image, which stays until the new one is complete. If nothing has
+        changed, the file is not changed.
     type: bool
     default: false
   facts:
     description:
-      - What is known of the source and goes into the image's header, such as C(systems) and C(generalization) of M(fleet.imaging.source_info).
+      - Facts of the source that are added to the image's header, such as C(systems) and C(generalization) of M(fleet.imaging.source_info).
     type: dict
     default: {}
   bad_sectors:
     description:
-      - What to do about sectors of the disk that can't be read.
+      - What to do with sectors of the disk that can't be read.
       - With V(fail) the capture ends and names them.
-      - With V(zero) they are taken for zeros, and RV(bad_ranges) and the image's header name them.
+      - With V(zero) they become zeros, and RV(bad_ranges) and the image's header name them.
     type: str
     choices: [fail, zero]
     default: fail
@@ -89,12 +89,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success
   type: str
 path:
-  description: Where the image lies on the controller.
+  description: Path of the image on the controller.
   returned: success, not in check mode
   type: str
 device:
@@ -106,7 +111,7 @@ disk_size:
   returned: success
   type: int
 used_bytes:
-  description: Bytes of the disk that matter.
+  description: Used bytes of the disk.
   returned: success
   type: int
 sent_bytes:
@@ -122,7 +127,7 @@ ratio:
   returned: success, not in check mode
   type: float
 seconds:
-  description: Duration of the transfer, from the first question to the image on the medium.
+  description: Duration of the transfer in seconds, from the first message to the complete image on the medium.
   returned: success, not in check mode
   type: float
 throughput:
@@ -130,15 +135,15 @@ throughput:
   returned: success, not in check mode
   type: int
 root_digest:
-  description: SHA-256 in hexadecimal over what the image says of the disk. Equal disks have equal digests.
+  description: SHA-256 in hexadecimal of the image's content. Images of equal disks have equal digests.
   returned: success, not in check mode
   type: str
 kept_chunks:
-  description: Number of chunks that were taken from the old image, or from what a capture that broke off had stored.
+  description: Number of chunks that were copied from the old image, or from an interrupted capture.
   returned: success, not in check mode
   type: int
 kept_bytes:
-  description: Bytes of the unfinished image that are kept in the store, from which the next capture of this name goes on.
+  description: Bytes of the incomplete image that are kept in the store. The next capture with this name continues from them.
   returned: failure
   type: int
 used_chunks:
@@ -146,7 +151,7 @@ used_chunks:
   returned: success, not in check mode
   type: int
 bad_ranges:
-  description: What could not be read of the disk and is zeros in the image.
+  description: The ranges of the disk that could not be read and are zeros in the image.
   returned: success, not in check mode
   type: list
   elements: dict
@@ -161,7 +166,7 @@ bad_ranges:
       description: Number, content and label of the partitions that it lies in.
       type: str
 partitions:
-  description: The partitions, and how it is known what of each is used.
+  description: The partitions, and how their used space was determined.
   returned: success
   type: list
   elements: dict
@@ -188,15 +193,15 @@ partitions:
       description: Label of what it holds.
       type: str
     used:
-      description: Bytes of it that are used.
+      description: Its used bytes.
       type: int
     method:
       description:
-        - How that is known. V(partclone), by its map; V(swap header), V(extended), what of it is in no logical partition; or V(whole), all of
-          it counts as used.
+        - How the used space was determined. V(partclone), by the map of partclone; V(swap header), by the header of a swap area; V(extended), the
+          part of an extended partition outside of logical ones; V(whole), all of it counts as used.
       type: str
     reason:
-      description: Why all of it counts as used; empty when it does not.
+      description: Why all of it counts as used; empty when only a part does.
       type: str
     seen:
       description: What C(blkid) sees in it. Null when C(blkid) can't say.
@@ -216,20 +221,24 @@ partitions:
           description: C(PTTYPE), empty when there is none.
           type: str
         stray:
-          description: A signature that was found beside that of the type, and is not what it holds; empty when there is none.
+          description: Another signature that was found in addition to that of the type; empty when there is none.
           type: str
         ambivalent:
-          description: Whether it looks like several things at once.
+          description: Whether its signatures contradict one another.
           type: bool
 started:
   description: When it began, RFC 3339, UTC.
   returned: success, not in check mode
   type: str
 limited_by:
-  description: What limited most of the time; null when it was over before that could be told.
+  description: The resource that limited the transfer for most of the time; null when the transfer was too short to determine it.
   returned: success, not in check mode, when it could be told
   type: dict
   contains:
+    code:
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+        V(target_write), V(target_read) or V(target_cpu).
+      type: str
     limit:
       description: Its name, such as V(network) or V(target disk write).
       type: str
@@ -237,19 +246,22 @@ limited_by:
       description: How busy it was while it was the limit, from 0 to 1.
       type: float
     advice:
-      description: A sentence that says so, and what would help.
+      description: A sentence that names the limit and says what would help.
+      type: str
+    explanation:
+      description: The explanation in RV(limited_by.advice), without name and share.
       type: str
 limits:
-  description: For each thing that limited for a while the share of the time for which it did.
+  description: For each resource that was the limit for a while, the share of the time for which it was.
   returned: success, not in check mode
   type: dict
 timeline:
-  description: How far it was, as lists of seconds since the beginning, bytes done, and the phase that these are of.
+  description: The progress over time, as lists of seconds since the beginning, bytes done, and their phase.
   returned: success, not in check mode
   type: list
   elements: list
 past_cache:
-  description: Whether the disk was read past the page cache, so that the medium itself answered.
+  description: Whether the disk was read past the page cache, from the medium itself.
   returned: success
   type: bool
 model:
@@ -277,11 +289,11 @@ workers:
   returned: success, not in check mode
   type: int
 zstd:
-  description: What compressed or decompressed on the laptop, and its version.
+  description: The zstd library that the laptop used, and its version.
   returned: success, not in check mode
   type: str
 stages:
-  description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
+  description: For each stage of the pipeline, the seconds for which its threads were busy, had a processor, and waited.
   returned: success, not in check mode
   type: dict
 """
@@ -302,7 +314,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -338,7 +350,7 @@ def capture(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: capture(module))
+    run_transfer(module, lambda: capture(module))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Writes the whole disk as a sparse file, compressed with gzip or xz, or as a virtual disk in the format qcow2. What the image does not use is
-    zeros. The host of the task is not touched.
-  - Every record of the image is checked on the way. The file is there whole, or not at all; one that exists is never overwritten.
+  - Writes the whole disk as a sparse file, compressed with gzip or xz, or as a virtual disk in the format qcow2. Unused space becomes zeros. The
+    task's host is not contacted.
+  - Every record of the image is checked on the way. The file appears only when it is complete; an existing file is never overwritten.
 attributes:
   check_mode:
     support: full
@@ -36,7 +36,7 @@ options:
     required: true
   format:
     description:
-      - What to write. Without it, the ending of O(dest) says it.
+      - The format of the file. By default, the ending of O(dest) determines it.
       - V(gz) and V(xz) consist of one member or stream for each 4 MiB of the disk, which all programs for these formats read.
       - V(qcow2) is made by C(qemu-img), and compared with the disk.
     type: str
@@ -56,6 +56,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -65,7 +70,7 @@ dest:
   returned: success
   type: str
 format:
-  description: What was written.
+  description: The format of the file.
   returned: success
   type: str
 disk_size:
@@ -73,11 +78,11 @@ disk_size:
   returned: success
   type: int
 root_digest:
-  description: What identifies the content of the image.
+  description: The root digest of the image.
   returned: success
   type: str
 size:
-  description: Size of the file in bytes, holes and all.
+  description: Size of the file in bytes, including holes.
   returned: success, not in check mode
   type: int
 """

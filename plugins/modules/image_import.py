@@ -13,16 +13,16 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Takes a file as C(dd) makes it of a whole disk, plain or compressed with gzip, bzip2, xz or zstd, and makes an image in the image store of
-    it. What the file is, its content says, not its name. The host of the task is not touched.
-  - An image of this collection is taken over as it is, after every record was checked.
-  - A compressed file is unpacked into the store first, as a sparse file that is removed afterwards; there must be room for it. It must be whole
-    and undamaged, and nothing may follow it.
-  - A file that the image was made from already, and that was not changed since (by size and time), is not imported again.
+  - Makes an image in the image store from a file of a whole disk, as C(dd) writes it, plain or compressed with gzip, bzip2, xz or zstd. The content
+    of the file determines its format, not the name. The task's host is not contacted.
+  - An image of this collection is copied unchanged, after every record was checked.
+  - A compressed file is first unpacked into a sparse file in the store, which needs free space and is removed afterwards. The file must be complete
+    and undamaged, without any data after its end.
+  - A file is not imported again if the image was made from it and the file has not changed since, according to its size and time.
 attributes:
   check_mode:
     support: full
-    description: Says whether the file would be imported.
+    description: Returns whether the file would be imported.
   diff_mode:
     support: none
     description: There is nothing before an image.
@@ -38,20 +38,20 @@ options:
     type: str
   used_map:
     description:
-      - V(auto) leaves out what the file systems in the file do not use, where the controller can tell. It needs Linux, C(partclone) and
-        C(sfdisk), and to be run by root, who alone may make loop devices; without these, only zeros are left out.
+      - V(auto) leaves out the free space of file systems, if the controller can determine it. That needs Linux, C(partclone), C(sfdisk), and root,
+        who alone may create loop devices. Otherwise only zeros are left out.
       - V(all) leaves out zeros only.
     type: str
     choices: [auto, all]
     default: auto
   compression_level:
     description:
-      - Level of zstd, from V(-7) (fastest) to V(19) (smallest). V(auto) is 3, as there is no link here to follow.
+      - Level of zstd, from V(-7) (fastest) to V(19) (smallest). V(auto) is 3, because an import has no link.
     type: str
     default: auto
   update:
     description:
-      - Whether an image of that name that was made of something else may be replaced.
+      - Whether to replace an existing image of that name that was made from another source.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -69,16 +69,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success, in check mode only when the image is there already
   type: str
 path:
-  description: Where the image lies.
+  description: Path of the image.
   returned: success, in check mode only when the image is there already
   type: str
 format:
-  description: What the file is (raw, gzip, bzip2, xz, zstd, or fleet.imaging).
+  description: The format of the file (raw, gzip, bzip2, xz, zstd, or fleet.imaging).
   returned: success, in check mode only when the image is there already
   type: str
 unpacked_by:
@@ -90,7 +95,7 @@ disk_size:
   returned: success, in check mode only when the image is there already
   type: int
 used_bytes:
-  description: Bytes of the disk that matter.
+  description: Used bytes of the disk.
   returned: success, in check mode only when the image is there already
   type: int
 stored_bytes:
@@ -98,11 +103,11 @@ stored_bytes:
   returned: success, in check mode only when the image is there already
   type: int
 root_digest:
-  description: What identifies the content of the image.
+  description: The root digest of the image.
   returned: success, in check mode only when the image is there already
   type: str
 partitions:
-  description: The partitions, and how it is known what of them is used, as of M(fleet.imaging.image_capture).
+  description: The partitions, and how their used space was determined, as in M(fleet.imaging.image_capture).
   returned: success, in check mode only when the image is there already
   type: list
   elements: dict

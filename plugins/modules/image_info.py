@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Says what is in the image store, which lies on the controller. The host of the task is not touched.
-  - An image that can't be opened is listed with what is wrong with it.
+  - Describes the images in the image store on the controller. The task's host is not contacted.
+  - An image that can't be opened is listed with the error.
 attributes:
   check_mode:
     support: full
@@ -25,14 +25,14 @@ attributes:
 options:
   names:
     description:
-      - Names of the images to list, without folder and ending. One that is not there is an error.
-      - Without this all images are listed.
+      - Names of the images to list, without folder and ending. A missing image is an error.
+      - By default, all images are listed.
     type: list
     elements: str
   verify:
     description:
-      - Whether to read every record of the images and to check that it decodes to what it promises. Uses all cores of the controller.
-      - The task fails when an image is damaged, and names each that is.
+      - Whether to read every record of the images and check its content. Uses all cores of the controller.
+      - The task fails if images are damaged, and names all of them.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -56,12 +56,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 store:
   description: The image store, as an absolute path.
   returned: success, and when a damaged image is found
   type: str
 images:
-  description: One for each image, sorted by name when all are listed. Of one that can't be opened only name, path and error are known.
+  description: One entry for each image, sorted by name when all are listed. If an image can't be opened, only its name, path and error are known.
   returned: success, and when a damaged image is found
   type: list
   elements: dict
@@ -75,11 +80,16 @@ images:
       returned: always
       type: str
     error:
-      description: What is wrong with the image; null when nothing is known to be.
+      description: The error of the image; null when there is no known error.
       returned: when something is wrong
       type: str
+    codes:
+      description: The error as codes of C(docs/codes.md); empty when no code is more specific than RV(images[].error).
+      returned: always
+      type: list
+      elements: str
     intact:
-      description: Whether every record is undamaged; null when that was not asked for.
+      description: Whether every record is undamaged; null when that was not checked.
       returned: when O(verify=true), or the image can't be opened
       type: bool
     created:
@@ -115,7 +125,7 @@ images:
       returned: when the image can be opened
       type: int
     minimum_reason:
-      description: What of the image needs so much.
+      description: What determines that size.
       returned: when the image can be opened
       type: str
     logical_sector_size:
@@ -123,7 +133,7 @@ images:
       returned: when the image can be opened
       type: int
     used_bytes:
-      description: Bytes of the disk that matter.
+      description: Used bytes of the disk.
       returned: when the image can be opened
       type: int
     used_chunks:
@@ -139,16 +149,16 @@ images:
       returned: when the image can be opened
       type: float
     systems:
-      description: The operating systems in it, each in words.
+      description: Descriptions of the operating systems in it.
       returned: when the image can be opened
       type: list
       elements: str
     generalization:
-      description: Whether the system in the image was prepared to be copied, as far as that is known.
+      description: Whether the system in the image was prepared for copying, as far as that is known.
       returned: when the image can be opened
       type: str
     boot_order:
-      description: What the firmware of the captured machine started from that disk, in its order; empty when that is not known.
+      description: The loaders that the firmware of the captured machine started from that disk, in order; empty when they are not known.
       returned: when the image can be opened
       type: list
       elements: dict
@@ -160,7 +170,7 @@ images:
           description: Path of the loader on it, with slashes.
           type: str
     bad_ranges:
-      description: What could not be read of that disk and is zeros in the image.
+      description: The ranges of that disk that could not be read and are zeros in the image.
       returned: when the image can be opened
       type: list
       elements: dict
@@ -175,7 +185,7 @@ images:
           description: Number, content and label of the partitions that it lies in.
           type: str
     root_digest:
-      description: SHA-256 in hexadecimal over what the image says of its disk.
+      description: SHA-256 in hexadecimal of the image's content. Images of equal disks have equal digests.
       returned: when the image can be opened
       type: str
 """

@@ -17,7 +17,7 @@ description:
     disk or the image. By that it says how long the whole of it will take, what will limit it, and what would help most.
   - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. What
     a capture brings goes into a file in the image store that has no name, and is gone whatever happens.
-  - A disk that is in use is read all the same. What of it is used can't be seen then, and all of it is taken to be.
+  - A disk that is in use is read all the same. Its used space can't be determined then, so the forecast is for all of it.
   - For a restore nothing of the image is expected to be on the disk already.
 attributes:
   check_mode:
@@ -39,7 +39,7 @@ options:
     type: str
   laptops:
     description:
-      - How many laptops there are to be restored, all taken to be like this one. They share the controller's processors, its network
+      - How many laptops are to be restored. All of them are assumed to be like this one. They share the controller's processors, its network
         connection and its store.
     type: int
     default: 1
@@ -81,6 +81,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk that was read.
   returned: success
@@ -147,7 +152,10 @@ alone:
       description: How long the module O(purpose) names is expected to take, for a restore with the read-back.
       type: float
     limit:
-      description: The resource that limits it.
+      description: The resource that limits it, empty when there is none.
+      type: str
+    code:
+      description: Its code, as in RV(fleet.imaging.image_restore#module:limited_by.code).
       type: str
     resources:
       description: For how many of these seconds each resource is busy.
@@ -180,7 +188,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import try_capture, try_restore
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -210,7 +218,7 @@ def probe(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: probe(module))
+    run_transfer(module, lambda: probe(module))
 
 
 if __name__ == "__main__":

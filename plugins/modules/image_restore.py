@@ -13,29 +13,29 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Writes to a whole disk what of it differs from an image in the image store. B(Everything else on that disk is lost.)
-  - The disk is looked at first, for as long as that pays. What it holds already is neither sent nor written, so that a second run changes
-    nothing, and a run that broke off is finished by running again.
-  - Boot sector and partition table headers are invalidated first and written last, so that a disk that is not complete does not boot.
+  - Writes all chunks of a whole disk that differ from an image in the image store. B(Everything else on that disk is lost.)
+  - The disk is compared first, as long as that saves time. Equal chunks are neither sent nor written, so a second run changes nothing, and an
+    interrupted run is finished by running again.
+  - Boot sector and partition table headers are invalidated first and written last, so that an incomplete disk does not boot.
   - What was written is flushed, read back from the medium and compared with the image, chunk by chunk, before the kernel reads the new
     partition table. The disk is held exclusively meanwhile.
-  - Compared is what file systems use. What lies in free space is no difference.
-  - When the kernel goes on with another partition table than the disk has, because a program has a partition open, the module fails and says so. The
-    disk is verified all the same, and RV(disk_state) says so.
-  - In check mode the disk is only read and compared, which is how an earlier restore is verified.
-  - On a disk of another size than the image's the backup of a GPT is moved to the end, and what else lies in the last 2 MiB is made zeros. That
-    is part of what is compared. A smaller disk is taken when every partition ends inside, and nothing is used beyond.
-  - A disk that holds a mounted file system, active swap, a RAID, LVM or crypt holder or the live medium is refused, and so is a partition,
-    a disk that is too small, one with another sector size, and the disk that the image was captured from.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both prove to one another that they know a secret
-    made for this one run, and every message is authenticated. Over TCP the data is not encrypted.
+  - Only used space is compared. The content of free space is never a difference.
+  - The module fails if the kernel still uses an old partition table because a program has a partition open. The disk is verified nevertheless, as
+    RV(disk_state) says.
+  - In check mode the disk is only read and compared, which verifies an earlier restore.
+  - On a disk of another size than the image's, the backup of a GPT is moved to the end, and everything else in the last 2 MiB becomes zeros. A
+    comparison expects the same. A smaller disk is accepted if all partitions and all used space fit.
+  - It fails for a disk with a mounted file system, active swap, RAID, LVM, encryption or the live medium, for a partition, for a disk that is too
+    small or has another sector size, and for the disk that the image was captured from.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
+    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
     support: full
     description: In check mode, the disk is compared with the image; RV(ignore:changed) says whether it differs. Nothing is written.
   diff_mode:
     support: full
-    description: Shows how many chunks and bytes differ or did, and where they lie.
+    description: Shows how many chunks and bytes differ or differed, and where they lie.
 options:
   image:
     description:
@@ -45,37 +45,36 @@ options:
   read_back:
     description:
       - Whether to read the disk back after writing and to compare it with the image.
-      - Without this the result is not RV(verified).
+      - Without this, the result is not RV(verified).
     type: bool
     default: true
   unused:
     description:
-      - What becomes of the space that the image does not use, when anything on the disk is changed.
-      - V(discard) gives it back to the disk, as far as the disk takes that. Nobody promises what is read there afterwards, and old data
-        may still be in the medium.
-      - V(leave) leaves it as it is, so that old data can be read by whoever looks below the file systems.
-      - V(zero) makes it part of what is compared and written, in check mode too. All of the disk is read, which takes as long as that takes.
+      - What to do with the space that the image does not use, if anything on the disk is changed.
+      - V(discard) discards it (TRIM), as far as the disk supports that. The content afterwards is undefined, and old data may remain in the medium.
+      - V(leave) does not change it, so old data can still be read from the raw disk.
+      - V(zero) compares it and overwrites it with zeros. Check mode compares it, too. The whole disk is read.
     type: str
     choices: [discard, leave, zero]
     default: discard
   root_digest:
     description:
-      - The root digest that the image must have, as M(fleet.imaging.image_info) returns it. An image that was replaced since is refused. Empty takes
-        any.
+      - The root digest that the image must have, as M(fleet.imaging.image_info) returns it. It fails if the image was replaced. Empty accepts any.
     type: str
     default: ""
   rewrite:
     description:
-      - Whether to write what the disk holds already, too. Without this nothing is sent or written that is equal.
+      - Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
     type: bool
     default: false
   mirror:
     description:
-      - URL of a folder on an HTTP server that has a copy of the image, under the name that it has in the image store. The laptop fetches from there
-        what it can, and from the controller what is missing there, differs, is damaged, or comes too slowly. The server has to serve ranges.
-      - The server need not be trusted for what is written, because the controller says what each chunk has to be. But whoever can read from
-        the server can read the image.
-      - Redirects are followed; no proxy is used. Empty asks the controller alone.
+      - URL of a folder on an HTTP server that has a copy of the image, under the name that it has in the image store. The laptop fetches chunks from
+        there if possible, and from the controller if they are missing there, differ, are damaged, or come too slowly. The server must support range
+        requests.
+      - The server can't change what is written, because each chunk is checked against the controller's index. But everybody who can read from the
+        server can read the image.
+      - Redirects are followed; no proxy is used. If empty, only the controller is used.
     type: str
     default: ""
 extends_documentation_fragment:
@@ -112,6 +111,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -133,11 +137,11 @@ disk_size:
   returned: success
   type: int
 larger_by:
-  description: Bytes that the disk has more than the image's; negative when it is smaller.
+  description: By how many bytes the disk is larger than the image's; negative when it is smaller.
   returned: success
   type: int
 used_bytes:
-  description: Bytes of the image that matter.
+  description: Used bytes of the image.
   returned: success
   type: int
 used_chunks:
@@ -149,7 +153,7 @@ sent_bytes:
   returned: success
   type: int
 frame_bytes:
-  description: How many bytes of compressed chunks the laptop fetched from where.
+  description: Bytes of compressed chunks that the laptop fetched from each source.
   returned: success
   type: dict
   contains:
@@ -172,29 +176,28 @@ bytes_written:
   returned: success
   type: int
 seconds:
-  description: Duration of the transfer in all, with the comparison.
+  description: Duration of the whole transfer in seconds, including the comparison.
   returned: success
   type: float
 write_seconds:
-  description: How much of it passed until everything was written and flushed.
+  description: Seconds until everything was written and flushed.
   returned: success
   type: float
 compare_seconds:
-  description: How much of it the comparison took.
+  description: Seconds of the comparison.
   returned: success
   type: float
 throughput:
-  description: Used bytes for each second of writing or, where nothing was to be written, of comparing.
+  description: Used bytes for each second of writing or, if nothing was written, of comparing.
   returned: success
   type: int
 root_digest:
-  description: SHA-256 in hexadecimal over what the image says of its disk.
+  description: SHA-256 in hexadecimal of the image's content. Images of equal disks have equal digests.
   returned: success
   type: str
 verified:
   description:
-    - Whether every used chunk is known to be equal to the image's from reading the medium in this run. Those that were written were read
-      after that.
+    - Whether every used chunk was read from the medium in this run and equals the image's. Written chunks were read after writing.
   returned: success
   type: bool
 equal_chunks:
@@ -206,7 +209,7 @@ written_chunks:
   returned: success
   type: int
 bytes_discarded:
-  description: Bytes of unused space that were given back to the disk.
+  description: Bytes of unused space that were discarded.
   returned: success
   type: int
 changes:
@@ -238,7 +241,7 @@ differing_bytes:
   type: int
 seen_differences:
   description:
-    - Where C(sfdisk) and C(blkid) find something else on the disk than on the reference, as sentences. If there are any, the disk is not
+    - Differences between what C(sfdisk) and C(blkid) find on the disk and on the reference, as sentences. If there are any, the disk is not
       RV(verified), even if no chunk differs.
   returned: success
   type: list
@@ -248,10 +251,14 @@ started:
   returned: success
   type: str
 limited_by:
-  description: What limited most of the time; null when it was over before that could be told.
+  description: The resource that limited the transfer for most of the time; null when the transfer was too short to determine it.
   returned: success, when it could be told
   type: dict
   contains:
+    code:
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+        V(target_write), V(target_read) or V(target_cpu).
+      type: str
     limit:
       description: Its name, such as V(network) or V(target disk write).
       type: str
@@ -259,19 +266,22 @@ limited_by:
       description: How busy it was while it was the limit, from 0 to 1.
       type: float
     advice:
-      description: A sentence that says so, and what would help.
+      description: A sentence that names the limit and says what would help.
+      type: str
+    explanation:
+      description: The explanation in RV(limited_by.advice), without name and share.
       type: str
 limits:
-  description: For each thing that limited for a while the share of the time for which it did.
+  description: For each resource that was the limit for a while, the share of the time for which it was.
   returned: success
   type: dict
 timeline:
-  description: How far it was, as lists of seconds since the beginning, bytes done, and the phase that these are of.
+  description: The progress over time, as lists of seconds since the beginning, bytes done, and their phase.
   returned: success
   type: list
   elements: list
 past_cache:
-  description: Whether the disk was read past the page cache, so that the medium itself answered.
+  description: Whether the disk was read past the page cache, from the medium itself.
   returned: success
   type: bool
 model:
@@ -288,8 +298,8 @@ wwn:
   type: str
 table:
   description:
-    - Kind and id of the partition table that the disk has now, empty when there is none.
-    - A restore changes it. The modules that come next recognise the disk by O(expect), with this table in it.
+    - Kind and id of the current partition table of the disk, empty when there is none.
+    - A restore changes it. Later modules recognise the disk by O(expect), with this table in it.
   returned: success
   type: str
 links_made:
@@ -301,11 +311,11 @@ workers:
   returned: success
   type: int
 zstd:
-  description: What compressed or decompressed on the laptop, and its version.
+  description: The zstd library that the laptop used, and its version.
   returned: success
   type: str
 stages:
-  description: For each stage of the pipeline the seconds that its threads were busy, how many of these they had a processor, and that they waited.
+  description: For each stage of the pipeline, the seconds for which its threads were busy, had a processor, and waited.
   returned: success
   type: dict
 """
@@ -322,7 +332,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import Z
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
     open_session,
-    run_module,
+    run_transfer,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
@@ -330,6 +340,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_resul
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
+    KERNEL_TABLE,
+    READ_BACK_DIFFERS,
+    SEEN_DIFFERENTLY,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -378,27 +393,30 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
     if request.write and outcome.unlike:
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
-            f"{result.device} holds every byte that the image uses, and still a system does not see on it what it saw on the reference: "
-            f"{in_words(outcome.unlike)}. Most likely signatures of a former owner are left in space that the image does not use. The disk does not "
-            f"boot. To mend it, {zero}capture the reference again: images made now hold every place where such signatures lie."
+            f"{result.device} holds every byte that the image uses, but a system sees something else on it than on the reference: "
+            f"{in_words(outcome.unlike)}. Most likely, old signatures are left in space that the image does not use. The disk does not "
+            f"boot. To repair it, {zero}capture the reference again: images made now hold every place where such signatures lie.",
+            [SEEN_DIFFERENTLY],
         )
     if request.write and outcome.differs:
         first = f"chunk {outcome.differing[0]}" if outcome.differing else "the end of the disk"
         raise ImagingError(
             f"{result.device}: {result.differing_chunks} of {result.used_chunks} chunks read back differ from what was written "
-            f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored."
+            f"(the first: {first}). The disk is failing or lies about what it stores: replace it. It is not restored.",
+            [READ_BACK_DIFFERS],
         )
     if outcome.stale:
         raise ImagingError(
-            f"{result.device} holds what it should, but the kernel of this laptop goes on with another partition table: {in_words(outcome.stale)}. "
-            f"{RESTART}, and run again: what is equal is neither sent nor written."
+            f"{result.device} holds the image, but the kernel of this laptop still uses another partition table: {in_words(outcome.stale)}. "
+            f"{RESTART}, and run again: equal chunks are neither sent nor written.",
+            [KERNEL_TABLE],
         )
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
-    run_module(module, lambda: restore(module))
+    run_transfer(module, lambda: restore(module))
 
 
 if __name__ == "__main__":

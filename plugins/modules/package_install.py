@@ -8,18 +8,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: package_install
-short_description: Install packages, and drop everything else in the answer
+short_description: Install packages, and drop everything else from the result
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Installs packages with M(ansible.builtin.package), and returns only whether that changed anything. Facts and whatever else a laptop adds to the
-    answer are dropped, so that the laptop can't change what is done on others.
+  - Installs packages with M(ansible.builtin.package), and returns only whether that changed anything. Facts and all other additions of a laptop to
+    the result are dropped, so that the laptop can't influence other hosts.
   - C(module_defaults) of the package manager's own module apply.
 attributes:
   check_mode:
     support: full
-    description: Installs nothing, and says whether it would.
+    description: Installs nothing, and returns whether it would.
   diff_mode:
     support: none
     description: Shows no differences.
@@ -43,5 +43,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-{}
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 """

@@ -13,23 +13,24 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Gives the space behind a partition to it and to the file system in it, which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs are kept.
-  - Refused, with nothing changed, are a partition behind which others lie, a file system that is not clean or of another kind, and a disk that is
-    in use.
-  - Needs C(sfdisk), and C(ntfsresize), C(resize2fs) and C(e2fsck), C(xfs_growfs), or C(btrfs). XFS and btrfs grow only while they are mounted,
-    which is done where no other program sees it.
-  - NTFS is marked for a check, which Windows does at its next start.
+  - Extends a partition and its file system over the free space behind it. The file system is which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
+    are kept.
+  - Fails without any change for a partition with others behind it, for a file system that is not clean or of another kind, and for a disk that is in
+    use.
+  - Needs C(sfdisk), and C(ntfsresize), C(resize2fs) and C(e2fsck), C(xfs_growfs), or C(btrfs). XFS and btrfs grow only while they are mounted, which
+    happens in a private mount namespace.
+  - NTFS is marked for a check, which Windows runs at its next start.
 attributes:
   check_mode:
     support: full
-    description: Says what would be grown.
+    description: Returns what would be grown.
   diff_mode:
     support: none
     description: Shows no differences.
 options:
   partition:
     description:
-      - V(last) for the one that lies last on the disk, or the name that a GPT gives it, or its number.
+      - V(last) for the last partition on the disk, or its name in a GPT, or its number.
     type: str
     default: last
 extends_documentation_fragment:
@@ -48,12 +49,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 partition:
   description: Number of the partition.
   returned: success
   type: int
 content:
-  description: What is in it, such as C(ntfs).
+  description: Its content, such as C(ntfs).
   returned: success
   type: str
 old_size:
@@ -61,7 +67,7 @@ old_size:
   returned: success
   type: int
 new_size:
-  description: Size of the partition now or, in check mode, as it would be.
+  description: Size of the partition now or, in check mode, after growing, in bytes.
   returned: success
   type: int
 """
@@ -73,7 +79,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import grow
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 
 
 def main() -> None:
@@ -82,11 +88,7 @@ def main() -> None:
         argument_spec=dict(DISK_ARGUMENTS, partition={"type": "str", "default": "last"}), supports_check_mode=True
     )
     device, expect, which = (module.params[name] for name in ("device", "expect", "partition"))
-    try:
-        growth = grow(module_runner(module), device, which, not module.check_mode, expect)
-    except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**asdict(growth))
+    run_module(module, lambda: asdict(grow(module_runner(module), device, which, not module.check_mode, expect)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ author:
 description:
   - Reads all variables that begin with C(imaging_), for every host of the play that follows, from inventory, group_vars and C(-e), and fails when
     one is unknown, has an invalid value, or contradicts another one.
-  - Returns their values. Playbooks use only these from then on, so that no later answer of a host can change them.
+  - Returns their values. From then on, playbooks use only these values, so that no later result of a host can change them.
   - Run it with C(run_once). No host is contacted.
 attributes:
   check_mode:
@@ -51,16 +51,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  returned: failure
+  type: list
+  elements: str
 hosts:
   description:
-    - For each host the values of all settings by their names. One that is not set has its default.
+    - For each host, the values of all settings by their names. A setting without a value has its default.
     - For O(purpose=capture), C(imaging_image) is the name that the image will have.
   returned: success
   type: dict
 arguments:
   description:
-    - For each host those of RV(hosts) that are arguments of this collection's modules, for C(module_defaults). By the action group, or the one
-      module, that takes them.
+    - For each host, those of RV(hosts) that are arguments of this collection's modules, for C(module_defaults), grouped by the action group or the
+      module that takes them.
   returned: success
   type: dict
 """

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_info
-short_description: Say what is on a disk, and whether it is fit to be captured
+short_description: Examine the content of a disk, and whether it is fit to be captured
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Examines the partitions of a disk, or the disk as a whole if it has none, the file systems in them, and the files of the operating systems.
     Nothing is written, and no mount is visible to other programs.
-  - Reports the reasons against capturing the disk, with the evidence and the way out.
+  - Returns the reasons against capturing the disk, with their evidence and how to remove them.
   - Whether a Windows was generalized by sysprep is decided by its C(State.ini), C(Sysprep_succeeded.tag) and registry, which must agree. If one of
-    these can't be read, that is a finding of its own.
-  - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
-    Linux 5.9 or newer reads for this module alone. A warning names what may hold a system and was not examined, such as physical volumes of LVM
-    and F2FS.
+    these can't be read, that is a separate finding.
+  - Windows is searched on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
+    Linux 5.9 or newer reads for this module alone. A warning names partitions that may hold a system but were not examined, such as physical volumes
+    of LVM and F2FS.
   - Another warning says why a system will not boot, such as Windows on a GPT disk without an EFI system partition.
-  - RV(partitions) say which file systems will be captured whole because they are not flagged clean. Whether those that are flagged clean are
-    consistent is not looked at, since that means reading all of their metadata. M(fleet.imaging.image_capture) looks at it beside a capture and
-    in check mode, and says then what is captured whole for it.
+  - RV(partitions) say which file systems will be captured whole because they are not flagged clean. File systems that are flagged clean are not
+    checked for consistency, because that means reading all of their metadata. M(fleet.imaging.image_capture) checks them during a capture and in
+    check mode, and then returns which are captured whole.
 attributes:
   check_mode:
     support: full
@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 device:
   description: The disk.
   returned: success
@@ -59,18 +64,18 @@ boot_mode:
   returned: success
   type: str
 generalization:
-  description: V(generalized) when every Windows on the disk is, V(not generalized) when one is not, or V(unknown) when there is none or when that
-    can't be determined.
+  description: V(generalized) when every Windows on the disk is, V(not generalized) when one is not, V(unknown) when there is none or it can't be
+    determined.
   returned: success
   type: str
 partitions:
-  description: What is in each partition.
+  description: The content of each partition.
   returned: success
   type: list
   elements: dict
   contains:
     number:
-      description: Its number, V(0) for a disk that holds one thing as a whole.
+      description: Its number, V(0) for a disk without partitions.
       type: int
     node:
       description: The block device, or the name that it would have.
@@ -91,32 +96,32 @@ partitions:
       description: Label of what it holds.
       type: str
     clean:
-      description: Whether its file system is flagged clean. Null when nothing can tell.
+      description: Whether its file system is flagged clean. Null when that is not known.
       returned: where it is known
       type: bool
     distrust:
       description:
-        - Why its own account of free space is not believed. V(dirty), it is not clean; V(hibernated), a Windows has it open; V(unmappable), no map
-          can be made of it; empty when nothing is known against it.
+        - Why its map of free space is not trusted. V(dirty), it is not clean; V(hibernated), a Windows has it open; V(unmappable), it can't be
+          mapped; empty when nothing is known against it.
       type: str
     reason:
-      description: The same in words.
+      description: The reason as text.
       type: str
     file_system_size:
-      description: Size in bytes that the file system says of itself. Null when nothing can tell.
+      description: Size in bytes according to the file system. Null when that is not known.
       returned: where it is known
       type: int
     used:
-      description: Bytes of the file system that are used, by partclone's map. Null when nothing can tell.
+      description: Used bytes of the file system according to partclone's map. Null when that is not known.
       returned: where it is known
       type: int
     systems:
-      description: What was found in it, as RV(systems), before parts of a system in several partitions were put together.
+      description: The systems that were found in it, as in RV(systems), before the parts of a system in several partitions were joined.
       type: list
       elements: dict
       contains: &system
         kind:
-          description: V(windows), V(linux), or the name of what a Linux has in a file system of its own.
+          description: V(windows), V(linux), or the name of the part of a Linux in a separate file system.
           type: str
         name:
           description: Its name.
@@ -128,14 +133,14 @@ partitions:
           description: Why it is not fit to be captured; empty when it is.
           type: str
         evidence:
-          description: How its generalization is known.
+          description: The evidence for its generalization.
           type: list
           elements: str
         edition:
           description: Edition, empty when it is not known.
           type: str
         build:
-          description: Number of its build, empty when it is not known.
+          description: Build number, empty when it is not known.
           type: str
         architecture:
           description: Architecture, empty when it is not known.
@@ -147,22 +152,22 @@ partitions:
           description: Why a registry, or a part of it, was not read; empty when it was.
           type: str
         notes:
-          description: What is unusual about a Windows.
+          description: Unusual facts of a Windows.
           type: list
           elements: str
         shared:
-          description: What all copies of a Linux would have in common.
+          description: What all copies of a Linux would share.
           type: list
           elements: dict
           contains:
             what:
-              description: What it is.
+              description: A description.
               type: str
             clear:
               description: The command that clears it.
               type: str
         apart:
-          description: Folders of a Linux that were not looked into, because they are file systems of their own that were not found.
+          description: Folders of a Linux that were not examined, because they are in separate file systems that were not found.
           type: list
           elements: str
         partition:
@@ -172,7 +177,7 @@ partitions:
       description: A file in which a Linux is hibernated; empty when there is none.
       type: str
     unread:
-      description: Why what may hold a Windows was not looked into; empty when it was.
+      description: Why a partition that may hold a Windows was not examined; empty when it was.
       type: str
 systems:
   description: The operating systems that were found.
@@ -181,28 +186,28 @@ systems:
   elements: dict
   contains: *system
 findings:
-  description: What speaks against a capture. Empty when nothing does.
+  description: The reasons against a capture. Empty when there are none.
   returned: success
   type: list
   elements: dict
   contains:
     name:
-      description: What kind of reason it is (C(not_generalized), C(unknown_state), C(hibernated), C(dirty), C(encrypted)).
+      description: The check that found it, by the name that C(imaging_allow) takes, such as V(dirty).
       type: str
     partition:
       description: Number of the partition, V(0) for the disk as a whole.
       type: int
     words:
-      description: What it is.
+      description: A description.
       type: str
     evidence:
-      description: How that is known.
+      description: The evidence.
       type: str
     way_out:
       description: What to do about it.
       type: str
     sentence:
-      description: All of it.
+      description: All of it in one sentence.
       type: str
 """
 
@@ -211,7 +216,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import examine_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 
 
 def source_info(module: AnsibleModule) -> dict[str, object]:
@@ -228,11 +233,7 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
-    try:
-        result = source_info(module)
-    except ImagingError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **result)
+    run_module(module, lambda: dict(source_info(module), changed=False))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Makes the fallback loader that firmware starts when it has no entry for the disk, unless the disk's EFI system partition has it. It is
-    C(EFI/BOOT/BOOTX64.EFI), or the name for the kind of machine that the loaders are for by their PE headers.
+  - Makes the fallback loader, which firmware starts when it has no entry for the disk, if it is missing in the EFI system partition. It is
+    C(EFI/BOOT/BOOTX64.EFI), or the name for the machine type in the PE headers of the loaders.
   - If this machine was itself started by UEFI, makes sure that the firmware's list has one active entry for the disk, before all others, and reads
     the list again. Other entries stay, in their order.
   - "Of several loaders, the first of these is used: the one in O(boot_order); the one that the fallback loader is a copy of; shim, GRUB,
@@ -26,14 +26,14 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Says what would be made.
+    description: Returns what would be made.
   diff_mode:
     support: none
     description: Shows no differences.
 options:
   boot_order:
     description:
-      - What the firmware of the captured machine started from the disk, in its order, as M(fleet.imaging.image_info) returns it.
+      - The loaders that the firmware of the captured machine started from the disk, in order, as M(fleet.imaging.image_info) returns them.
       - Entries that are not well-formed are ignored.
     type: list
     elements: dict
@@ -62,6 +62,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+codes:
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
+  returned: failure
+  type: list
+  elements: str
 esp:
   description: Number of the EFI system partition.
   returned: when there is one
@@ -71,7 +76,7 @@ fallback:
   returned: success
   type: str
 made_from:
-  description: Path of the loader that the fallback was made from, empty when it was there.
+  description: Path of the loader that the fallback was copied from, empty when it existed.
   returned: success
   type: str
 entry:
@@ -102,7 +107,21 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_node import NoNode
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
+
+
+def uefi_boot(module: AnsibleModule) -> dict[str, object]:
+    """Have firmware find the disk; raises ImagingError."""
+    device, expect = module.params["device"], module.params["expect"]
+    choices = boot_choices(module.params["boot_order"])
+    try:
+        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
+    except (MissingTool, NoNode) as error:
+        boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
+    result = asdict(boot)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    return dict(result, changed=boot.changed)
 
 
 def main() -> None:
@@ -114,18 +133,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    device, expect = module.params["device"], module.params["expect"]
-    choices = boot_choices(module.params["boot_order"])
-    try:
-        boot = make_bootable(module_runner(module), device, not module.check_mode, choices, expect)
-    except (MissingTool, NoNode) as error:
-        boot = Boot(warnings=[f"{str(error).rstrip('.')}. Whether UEFI firmware can start the disk was not checked."])
-    except (ImagingError, OSError) as error:
-        module.fail_json(msg=str(error))
-    result = asdict(boot)
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    module.exit_json(changed=boot.changed, **result)
+    run_module(module, lambda: uefi_boot(module))
 
 
 if __name__ == "__main__":

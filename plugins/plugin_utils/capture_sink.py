@@ -80,7 +80,7 @@ class CaptureSink:
         return self._image.next_chunk if self._image else 0
 
     def converse(self, link: Link) -> None:
-        """Ask for what is still missing and store it; raises LinkError, PeerEnded, ImagingError."""
+        """Request the missing chunks and store them; raises LinkError, PeerEnded, ImagingError."""
         while True:
             try:
                 self._converse(link)
@@ -111,12 +111,12 @@ class CaptureSink:
         finish(link)
 
     def _restart(self) -> None:
-        """Forget the laptop's description of its disk. What it sent is kept, as after a capture that broke off."""
+        """Discard the laptop's description of its disk. The stored chunks are kept, as after an interrupted capture."""
         self._changes += 1
         if self._changes > MOST_CHANGES:
             raise ImagingError(
-                f"The laptop changed the description of its disk more than {MOST_CHANGES} times, and a sound one does so once for each file "
-                "system at most. Boot its live system again, and run again."
+                f"The laptop changed the description of its disk more than {MOST_CHANGES} times: expected at most one change for each file "
+                "system. Boot its live system again, and run again."
             )
         self.close()
         if self._image is not None and self._image.writer is not None:
@@ -135,7 +135,7 @@ class CaptureSink:
         left = self._left()
         files = [*left, *([self._old] if self._old else [])]
         if self._changes:
-            # The old image is more likely to hold these partitions in their present form than what was begun with another map.
+            # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
         try:
@@ -145,7 +145,7 @@ class CaptureSink:
             raise store_error(self._store.path, error) from error
 
     def _check_room(self, header: ImageHeader, left: int) -> None:
-        """Compare what is free in the store with what is used of the disk; raises ImagingError."""
+        """Compare the free space of the store with the used space of the disk; raises ImagingError."""
         old = self._old
         ratio = old.index.used_bytes() / old.stored_bytes if old else None
         warning = check_room(self._store.path, header.source, ratio, left + (old.stored_bytes if old else 0))
@@ -166,7 +166,7 @@ class CaptureSink:
                 )
 
     def _left(self) -> list[PartialImage]:
-        """What captures that broke off have stored."""
+        """Return the images of interrupted captures."""
         try:
             return [PartialImage(FileSource(self._place.left))]
         except (FileNotFoundError, ImagingError):
@@ -182,12 +182,12 @@ class CaptureSink:
         return RecordHeader.unpack(payload, header.geometry, header.stream)
 
     def _keep(self, payload: bytes) -> None:
-        """Take a chunk over from the store, by its record's header."""
+        """Copy a chunk from the store, by its record's header."""
         image = self._described()
         image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.stream, framed=False))
 
     def conclude(self, result: dict[str, Any]) -> None:
-        """Make the image whole and give it its name, if it is what the laptop says it is."""
+        """Complete the image and rename it, if its root digest is the one that the laptop returned."""
         self.close()
         image = self._described()
         if image.is_old(result["root_digest"]):
@@ -212,7 +212,7 @@ class CaptureSink:
             raise store_error(self._store.path, error) from error
 
     def close(self) -> None:
-        """End what goes on beside; before the file is let go of."""
+        """End the background thread before the file is closed."""
         if self._image is not None:
             self._image.close()
 
@@ -223,13 +223,13 @@ class CaptureSink:
 
     @property
     def stored_bytes(self) -> int:
-        """Size of the image that there is now."""
+        """Return the size of the stored image."""
         if self._image is not None and self._image.writer is not None:
             return self._image.writer.stored_bytes
         return self._old.stored_bytes if self._old is not None else 0
 
     def leave(self) -> int:
-        """Let go of what did not become an image; returns how many bytes of it the next capture can go on from."""
+        """Unlock the incomplete file; returns how many bytes of it the next capture can use."""
         self.close()
         writer = self._image.writer if self._image else None
         return self._place.leave(keep=writer is not None and len(writer.index) > 0)

@@ -40,7 +40,7 @@ class CapturedImage:
         self._old = old
         self._damaged = damaged
         self._equal = 0
-        """How many rows of the old image were confirmed, as long as nothing else has come."""
+        """How many rows of the old image were confirmed, as long as all chunks equal it."""
         self._syncing: Syncing | None = None
         self.writer: ImageWriter | None = None
         self.kept = 0
@@ -50,7 +50,7 @@ class CapturedImage:
 
     @property
     def next_chunk(self) -> int:
-        """The first chunk that is not dealt with."""
+        """The first chunk that was not handled yet."""
         if self.writer is not None:
             return self.writer.next_chunk
         return self._old.index.chunk_at(self._equal - 1) + 1 if self._old and self._equal else 0
@@ -83,7 +83,7 @@ class CapturedImage:
         )
 
     def _begun(self) -> ImageWriter:
-        """The writer; what was equal to the old image so far is copied when it begins."""
+        """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""
         if self.writer is None:
             header = self.header
             self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
@@ -98,10 +98,12 @@ class CapturedImage:
         return self.writer
 
     def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
-        """Write a record whose frame the store has."""
+        """Copy a record whose frame is in the store."""
         found = None if header.chunk in self._damaged else self.basis.find(header.chunk, header.content_hash)
         if found is None:
-            raise LinkError(f"The laptop says of chunk {header.chunk} that the store has it, which is not so.")
+            raise LinkError(
+                f"The laptop says of chunk {header.chunk} that the store already has it, but the store does not."
+            )
         stored, row = found
         try:
             record = sound_record(stored, row)
@@ -126,7 +128,7 @@ class CapturedImage:
             )
 
     def close(self) -> None:
-        """End what goes on beside; before the file is let go of."""
+        """End the background thread before the file is closed."""
         if self._syncing is not None:
             self._syncing.close()
             self._syncing = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -28,12 +29,14 @@ class ControllerAction(ActionBase):
         """Entry point, called by Ansible."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
-        _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
+            _validation, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
             with interruptible():
                 result.update(self.work(arguments))
+        except AnsibleActionFail as error:  # of an argument
+            refuse(str(error.message))
         except ImagingError as error:
-            refuse(str(error))
+            refuse(str(error), error.facts)
         except Interrupted as error:
             refuse(f"Nothing was kept: {error}.")
         if result.get("failed"):

@@ -34,18 +34,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
     unpack_run,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 LONGEST = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
-
-ENDING_TIME = 10.0
-"""Seconds that a module which was told to end may take."""
-
-CLEANING_TIME = 10.0
-"""Seconds for which a connection that is lost just when everything is done is tried again, so that nothing is left on the laptop."""
-
-GONE_TIME = 5.0
-"""Seconds after which a module whose process is gone will not have a result any more: async_wrapper stores it at once."""
 
 TRIES = 3
 """How often a laptop is asked when its answer can't be read, as when somebody has just sent a message to all terminals."""
@@ -64,11 +56,13 @@ T = TypeVar("T")
 class LaptopShell:
     """Runs shell commands over Ansible's connection, and finds their answers among whatever else is printed on it."""
 
-    def __init__(self, action: ActionBase, host: str, patience: float) -> None:
-        """``host``: the laptop's name in the inventory. ``patience``: seconds for which a lost connection is tried again."""
+    def __init__(self, action: ActionBase, host: str, timeouts: Timeouts) -> None:
+        """``host``: the laptop's name in the inventory."""
         self._action = action
         self._host = host
-        self.patience = patience
+        self._timeouts = timeouts
+        self.patience = timeouts.link_timeout
+        """Seconds for which a lost connection is tried again."""
 
     def ask(self, command: str, understand: Callable[[str], T], become: bool = True) -> T:
         """Return what a shell command prints, as ``understand`` reads it, which raises ValueError for an answer that it can't read.
@@ -104,7 +98,7 @@ class LaptopShell:
     def _execute(self, command: str, become: bool) -> dict[str, Any]:
         """Run a command, again and again while the connection is down; raises the last failure of that."""
         deadline = time.monotonic() + self.patience
-        pause = 0.5
+        pause = self._timeouts.shell_pause
         while True:
             try:
                 answer: dict[str, Any] = self._action._low_level_execute_command(command, sudoable=become)
@@ -113,7 +107,7 @@ class LaptopShell:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(pause)
-                pause = min(5.0, 2 * pause)
+                pause = min(self._timeouts.max_pause, 2 * pause)
                 self._action._connection.reset()
 
     def _by(self, become: bool) -> str:
@@ -131,12 +125,12 @@ class LaptopShell:
 class DetachedModule:
     """Starts the module of an action's name, follows what it publishes, and collects its result."""
 
-    def __init__(self, action: ActionBase, task_vars: dict[str, Any], run_id: str, patience: float) -> None:
-        """``patience``: seconds for which a lost connection to the laptop is tried again."""
+    def __init__(self, action: ActionBase, task_vars: dict[str, Any], run_id: str, timeouts: Timeouts) -> None:
         self._action = action
         self._task_vars = task_vars
         self._run_id = run_id
-        self._shell = LaptopShell(action, str(task_vars.get("inventory_hostname", "all")), patience)
+        self._timeouts = timeouts
+        self._shell = LaptopShell(action, str(task_vars.get("inventory_hostname", "all")), timeouts)
         self._job = ""
         """The folder of the module's result, quoted for a shell."""
         self._result: dict[str, Any] | None = None
@@ -204,9 +198,8 @@ class DetachedModule:
 
     def wait_for_port(self) -> int | None:
         """The port on which the module listens; None when it has ended instead. Raises ImagingError when neither comes."""
-        patience = self._shell.patience
+        patience, pause = self._timeouts.port, self._timeouts.port_first_pause
         deadline = time.monotonic() + patience
-        pause = 0.05
         while True:
             run = self.published()
             if run is not None and run.state in (LISTENING, CONNECTED, WAITING) and 0 < run.port < 65536:
@@ -219,7 +212,7 @@ class DetachedModule:
                     f"The module neither listened nor ended within {patience:.0f} seconds on this laptop."
                 )
             time.sleep(pause)
-            pause = min(1.0, 2 * pause)
+            pause = min(self._timeouts.port_max_pause, 2 * pause)
 
     def ended(self) -> bool:
         """Whether the module has a result, or is gone without one; raises AnsibleConnectionFailure."""
@@ -241,7 +234,7 @@ class DetachedModule:
     def _note_gone(self) -> None:
         """Raise ImagingError when the module's process has been gone for so long that no result will come."""
         self._gone_since = self._gone_since or time.monotonic()
-        if time.monotonic() - self._gone_since > GONE_TIME:
+        if time.monotonic() - self._gone_since > self._timeouts.gone:
             raise ImagingError(f"The module on this laptop, or what waits for its result there, was killed. {KILLED}")
 
     def has_ended(self) -> bool:
@@ -266,7 +259,7 @@ class DetachedModule:
                         f"The module on this laptop gave no result within {within:.0f} seconds (it is {state}): it was killed, or the laptop is "
                         "in trouble (out of memory, rebooting). Look at its console, then run again."
                     )
-                time.sleep(0.2)
+                time.sleep(self._timeouts.poll)
         except AnsibleConnectionFailure as error:
             raise ImagingError(
                 f"The data went through, but Ansible can't reach the laptop any more to learn how it ended ({error}). Run again when it can."
@@ -279,14 +272,14 @@ class DetachedModule:
             return
         self._shell.patience = 0.0
         script = LIVES.format(file=self._run_file()) + '; if [ -n "$alive" ]; then kill -TERM "$p"; fi'
-        deadline = time.monotonic() + ENDING_TIME
+        deadline = time.monotonic() + self._timeouts.stop
         try:
             # The connection that is kept may be a dead one, on which everything waits until SSH notices after two minutes.
             self._action._connection.reset()
             # Again and again, because a module that has only just been started says a little later who it is.
             while not self.ended() and time.monotonic() < deadline:
                 self._action._low_level_execute_command(script)
-                time.sleep(0.2)
+                time.sleep(self._timeouts.poll)
         except AnsibleConnectionFailure:
             self._reachable = False  # the module ends by itself within the link timeout
         except Exception:  # it has ended without a result
@@ -301,7 +294,7 @@ class DetachedModule:
             return
         folders = [self._job, _path(self._tmpdir or "")]
         remove = " ".join(["rm -rf --", *filter(None, folders)])
-        self._shell.patience = min(self._shell.patience, CLEANING_TIME)
+        self._shell.patience = min(self._shell.patience, self._timeouts.clean_up)
         try:
             self._shell.ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection

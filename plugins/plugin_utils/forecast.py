@@ -18,6 +18,7 @@ from .progress.bottlenecks import Bottlenecks
 from .progress.limits import (
     CONTROLLER_CPU,
     LAPTOP_CPU,
+    LIMITS,
     NETWORK,
     SOURCE_READ,
     STORE,
@@ -96,11 +97,12 @@ class Forecast:
         advice = (
             f"{BETTER[names]} would help most: {duration(self.seconds - gain)} instead of {duration(self.seconds)}{then}."
             if gain > WORTH_SAYING * self.seconds
-            else "No part of it would help by itself if it were twice as fast."
+            else "No single part would help by being twice as fast."
         )
         return {
             "seconds": round(self.seconds, 3),
             "limit": found.limit,
+            "code": LIMITS[found.limit].code if found.limit else "",
             "resources": {name: round(seconds, 3) for name, seconds in found.resources().items()},
             "advice": advice,
         }

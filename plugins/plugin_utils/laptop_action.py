@@ -31,7 +31,7 @@ class LaptopAction(ActionBase):
         try:
             result.update(checked_answer(self.execute(variables), documented_fields(name), name))
         except ImagingError as error:
-            refuse(str(error))
+            refuse(str(error), error.facts)
         except AnsibleAction as error:
             refuse(str(error.message))  # without the part of the laptop's answer that the error carries
         except AnsibleError as error:

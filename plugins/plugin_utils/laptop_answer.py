@@ -18,7 +18,7 @@ from typing import Any
 from ansible.module_utils.common.yaml import yaml_load
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all, printable_lines
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all, printable_lines
 
 ALWAYS = "success"
 """``returned`` of a value that is always there. One with another ``returned`` may be missing, or null."""
@@ -92,10 +92,26 @@ def _warning(warning: Any) -> str:
 
 def _message(answer: Mapping[str, Any]) -> str:
     said = answer.get("msg")
-    message = said if isinstance(said, str) and said else "The module on this laptop failed without a message."
+    raised = _raised(answer.get("exception"))
+    message = (
+        f"The module on this laptop crashed: {raised}."
+        if raised
+        else "The module on this laptop failed without a message."
+    )
+    if isinstance(said, str) and said:
+        message = said
     printed = [answer.get(name) for name in ("module_stderr", "module_stdout")]
     words = " ".join(" ".join(text.split()) for text in printed if isinstance(text, str))
     return f"{message} It printed: {words[-SHOWN:]}" if words else message
+
+
+def _raised(exception: Any) -> str:
+    """The last line of an exception's traceback, or what else Ansible keeps of it; empty when there is none."""
+    event = getattr(exception, "event", None)
+    for said in (exception, getattr(event, "formatted_traceback", None), getattr(event, "msg", None)):
+        if isinstance(said, str) and said.strip():
+            return printable(said.strip().splitlines()[-1])[:SHOWN].rstrip(".")
+    return ""
 
 
 def _checked_fields(value: Mapping[str, Any], fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -35,5 +35,5 @@ class NoAccess(AnsibleConnectionFailure):
 
 
 def refuse(message: str, result: Mapping[str, Any] | None = None) -> NoReturn:
-    """Fail the task with a message, and with what else its result is to hold."""
-    raise Refusal(message, result={"changed": False, **(result or {})})
+    """Fail the task with a message, and with what else its result is to hold; it has ``codes`` in any case."""
+    raise Refusal(message, result={"changed": False, "codes": [], **(result or {})})

@@ -12,6 +12,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_writable, store_error
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
@@ -21,7 +22,7 @@ def check_name(name: str) -> str:
     """Return an image's name; raises ImagingError when it is none."""
     if not NAME.fullmatch(name) or ".." in name or name.endswith((SUFFIX, ".partial")):
         raise ImagingError(
-            f"{name!r} is no name for an image: expected up to 200 letters, digits and any of _ . + @ : -, beginning with a letter, a digit or _, "
+            f"{name!r} is not a valid image name: expected up to 200 letters, digits and any of _ . + @ : -, beginning with a letter, a digit or _, "
             f"without '..', without folder and without the ending {SUFFIX}."
         )
     return name
@@ -54,7 +55,9 @@ class ImageStore:
         try:
             source = FileSource(path)
         except FileNotFoundError:
-            raise ImagingError(f"There is no image {name!r} in {self.path}. {self._what_there_is()}") from None
+            raise ImagingError(
+                f"There is no image {name!r} in {self.path}. {self._what_there_is()}", [NO_IMAGE]
+            ) from None
         except OSError as error:
             raise ImagingError(f"{path} can't be read: {error.strerror}.") from error
         return ImageReader(source)
@@ -71,9 +74,10 @@ class ImageStore:
         there = os.path.lexists(self.image_path(name))
         if there and not update:
             raise ImagingError(
-                f"There is an image {name!r} in {self.path} already, and an image is not overwritten unasked: set imaging_update: true to bring "
+                f"There is an image {name!r} in {self.path} already, and images are not overwritten by default: set imaging_update: true to bring "
                 "it up to date, give the new one another name with imaging_image, or remove the old one with images.yml and "
-                f"imaging_remove_images: [{name}]."
+                f"imaging_remove_images: [{name}].",
+                [IMAGE_EXISTS],
             )
         check_writable(self.path)
         return self.open(name) if there else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
 
 LEAST_ROOM = 16 << 20
 """Bytes that must be free before a laptop is bothered: no image of a disk with a system on it is smaller."""
@@ -40,7 +41,8 @@ def store_error(path: str, error: OSError) -> ImagingError:
     """What a failure to write to the store means for the person."""
     way_out = WAYS_OUT.get(error.errno or 0, f"See that the folder can be written, or {ELSEWHERE}.")
     return ImagingError(
-        f"Writing to the image store {path} failed: {error.strerror or error}. {way_out} Then run again."
+        f"Writing to the image store {path} failed: {error.strerror or error}. {way_out} Then run again.",
+        [STORE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else STORE_NOT_WRITABLE],
     )
 
 
@@ -70,7 +72,8 @@ def check_writable(path: str) -> None:
     if free < LEAST_ROOM:
         raise ImagingError(
             f"The image store {path} has {size(free)} free, which is too little for any image. "
-            f"{WAYS_OUT[errno.ENOSPC]} Then run again."
+            f"{WAYS_OUT[errno.ENOSPC]} Then run again.",
+            [STORE_FULL],
         )
 
 
@@ -100,7 +103,8 @@ def check_room(path: str, source: Mapping[str, Any], ratio: float | None, there:
     if free + there < mapped / max(LARGEST_RATIO, 2 * (ratio or 0)):
         raise ImagingError(
             f"The image store {path} has {size(free)} free, and {size(mapped)} of the disk's file systems are used: "
-            f"compressed, that takes about {size(int(mapped / (ratio or USUAL_RATIO)))}. {WAYS_OUT[errno.ENOSPC]} Then run again."
+            f"compressed, that takes about {size(int(mapped / (ratio or USUAL_RATIO)))}. {WAYS_OUT[errno.ENOSPC]} Then run again.",
+            [STORE_FULL],
         )
     likely = int(whole / (ratio or USUAL_RATIO))
     if free < likely:

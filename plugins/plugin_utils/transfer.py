@@ -20,34 +20,17 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, longest_silence
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .detached_module import DetachedModule
 from .progress.line import RECONNECTING
-from .transports.transport import CONNECT_TIME, Refused, Transport, Unreachable
+from .transports.transport import Refused, Transport, Unreachable
 
 Conversation = Callable[[Link], None]
 
-FIRST_LINK = 30.0
-"""Seconds after which a laptop whose module listens, but that was never reached, counts as unreachable."""
-
-HEALTHY = 2
-"""How many times the longest silence a link must last to count as well even when nothing got on: the laptop was mapping, say.
-
-More than one, or a path that swallows large packets would look well for ever.
-"""
-
-LEAST_CONNECT_TIME = 2.0
-"""Seconds that the last attempt to connect has, however little patience is left."""
-
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
-
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
-
-ENDING = 60.0
-"""Seconds within which a module that has said its last word must have given its result."""
 
 
 class Interrupted(BaseException):
@@ -62,14 +45,13 @@ class Transfer:
         module: DetachedModule,
         transport: Transport,
         secret: bytes,
-        link_timeout: float,
+        timeouts: Timeouts,
         progress: Callable[[], int],
     ) -> None:
         """``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
         self._module = module
         self._transport = transport
-        self._link_timeout = link_timeout
-        self._silence = longest_silence(link_timeout)
+        self._timeouts = timeouts
         self._heard = 0.0
         self._progress = progress
         self._connected = False
@@ -94,33 +76,32 @@ class Transfer:
         """
         port = self._module.wait_for_port()
         if port is None:
-            return self._module.collect(ENDING)
+            return self._module.collect(self._timeouts.result)
         self._listening = True
-        before, pause = -1, FIRST_PAUSE
+        before, pause = -1, self._timeouts.first_pause
         while True:
             attempt = time.monotonic()
             failing_since = self._failing_since
             try:
-                rest = CONNECT_TIME if failing_since is None else failing_since + self._patience - attempt
-                self._one_link(port, conversation, min(CONNECT_TIME, max(LEAST_CONNECT_TIME, rest)))
+                self._one_link(port, conversation, self._connect_time(attempt))
                 self.over = True
-                return self._module.collect(ENDING)
+                return self._module.collect(self._timeouts.result)
             except PeerEnded:
                 self._failed = True
-                return self._module.collect(ENDING)
+                return self._module.collect(self._timeouts.result)
             except LinkError as error:
                 now = time.monotonic()
-                if failing_since is None or self._progress() != before or now - attempt > HEALTHY * self._silence:
-                    failing_since, before, pause = max(attempt, self._heard), self._progress(), FIRST_PAUSE
-                    self._failing_since = failing_since
+                if failing_since is None or self._progress() != before or now - attempt > self._timeouts.healthy:
+                    failing_since, before = max(attempt, self._heard), self._progress()
+                    self._failing_since, pause = failing_since, self._timeouts.first_pause
                 # Ansible's own connection may be down as well: it is asked only when something answers there, and once.
                 silent = isinstance(error, Unreachable) and not isinstance(error, Refused)
                 if not self._reached and not silent and self._module.has_ended():
-                    return self._module.collect(ENDING)
+                    return self._module.collect(self._timeouts.result)
                 if now - failing_since > self._patience:
                     raise self._give_up(error, now - failing_since) from error
                 time.sleep(pause)
-                pause = min(LONGEST_PAUSE, 2 * pause)
+                pause = min(self._timeouts.max_pause, 2 * pause)
 
     @property
     def condition(self) -> str:
@@ -148,7 +129,13 @@ class Transfer:
     @property
     def _patience(self) -> float:
         """Seconds without a link after which this end gives up."""
-        return self._link_timeout if self.links else min(FIRST_LINK, self._link_timeout)
+        return self._timeouts.link_timeout if self.links else self._timeouts.first_patience
+
+    def _connect_time(self, now: float) -> float:
+        """Seconds that an attempt to connect has, which begins now."""
+        times, since = self._timeouts, self._failing_since
+        rest = times.connect if since is None else since + self._patience - now
+        return min(times.connect, max(times.min_connect, rest))
 
     def _give_up(self, error: LinkError, failing: float) -> ImagingError:
         if not self.links and isinstance(error, Unreachable):
@@ -167,7 +154,8 @@ class Transfer:
     def _make_link(self, port: int, connect_time: float) -> Link:
         channel = self._transport.open(port, connect_time)
         try:
-            return Link(channel, connect_handshake(channel, self._secret), self._silence)
+            keys = connect_handshake(channel, self._secret, self._timeouts.handshake)
+            return Link(channel, keys, self._timeouts)
         except BaseException:
             channel.close()
             raise

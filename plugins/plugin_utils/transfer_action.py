@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 from abc import abstractmethod
@@ -22,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .detached_module import DetachedModule
 from .laptop_answer import checked_answer, documented_fields, required_outside_check_mode
@@ -57,6 +59,22 @@ STATUS = {"type": "str"}
 """The field ``status``, which the modules of both transfers return for ``TransferAction.findings`` and do not document."""
 
 
+OVERRIDES = "FLEET_IMAGING_TEST_TIMEOUTS"
+"""The environment variable by which tests shorten waits: a JSON object of fields of ``Timeouts``. Each transfer of such a run warns of it."""
+
+
+def overridden(text: str, link_timeout: float) -> Timeouts:
+    """The timeouts of a test; raises ImagingError when they are none, or contradict each other."""
+    try:
+        timeouts = Timeouts.from_values({**json.loads(text), "link_timeout": link_timeout})
+    except (TypeError, ValueError) as error:
+        raise ImagingError(f"{OVERRIDES} is no JSON object of timeouts: {error}. Unset it.") from error
+    contradictions = timeouts.contradictions()
+    if contradictions:
+        raise ImagingError(f"{OVERRIDES} contradicts itself. {' '.join(contradictions)}")
+    return timeouts
+
+
 def check_bounds(arguments: dict[str, Any]) -> None:
     """Raise ImagingError when a number can't be, before anything is started."""
     for name, (least, most) in BOUNDS.items():
@@ -90,7 +108,8 @@ class TransferAction(ActionBase):
         except AnsibleConnectionFailure:
             raise
         except Exception as error:
-            raise AnsibleActionFail(str(error) or type(error).__name__, result=self.facts_of_failure()) from error
+            result = {"codes": [], **self.facts_of_failure()}
+            raise AnsibleActionFail(str(error) or type(error).__name__, result=result) from error
         if result.get("failed"):
             refuse(result.pop("msg"), {**self.facts_of_failure(), **result})
         return result
@@ -111,7 +130,7 @@ class TransferAction(ActionBase):
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do it; raises ImagingError."""
 
-    def ticket(self, task_vars: dict[str, Any], root_digest: str = "") -> Ticket:
+    def ticket(self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str = "") -> Ticket:
         """A new run, with a secret of its own."""
         return Ticket(
             run_id=secrets.token_hex(8),
@@ -120,7 +139,17 @@ class TransferAction(ActionBase):
             created=rfc3339(),
             collection_version=collection_version(),
             root_digest=root_digest,
+            timeouts=self._timeouts(float(arguments["link_timeout"])),
         )
+
+    def _timeouts(self, link_timeout: float) -> Timeouts:
+        overrides = os.environ.get(OVERRIDES)
+        if not overrides:
+            return Timeouts(link_timeout=link_timeout)
+        self._display.warning(
+            f"This run does not wait as it should: {OVERRIDES} is set, which is for tests ({overrides})."
+        )
+        return overridden(overrides, link_timeout)
 
     def address(self) -> str:
         """Where the laptop is reached: the address that Ansible's own connection uses."""
@@ -146,10 +175,10 @@ class TransferAction(ActionBase):
 
         ``progress`` grows while it gets on. How it does is told meanwhile, if there is a ``meter`` that hears it.
         """
-        timeout = float(arguments["link_timeout"])
-        module = DetachedModule(self, task_vars, ticket.run_id, timeout)
-        transport = choose_transport(arguments, self._connection, self.address())
-        transfer = Transfer(module, transport, ticket.secret_bytes, timeout, progress)
+        timeouts = ticket.timeouts
+        module = DetachedModule(self, task_vars, ticket.run_id, timeouts)
+        transport = choose_transport(arguments, self._connection, self.address(), timeouts)
+        transfer = Transfer(module, transport, ticket.secret_bytes, timeouts, progress)
         host = str(task_vars.get("inventory_hostname", ""))
         telling = (
             Teller(lambda: news(host, transfer, meter), self._display.display) if meter else contextlib.nullcontext()

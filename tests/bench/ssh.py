@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, SocketChannel, receive_exactly
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.ssh_openssh import OpenSsh
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.ssh_paramiko import Paramiko
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.ssh_settings import SshSettings
@@ -156,8 +157,8 @@ def _channels(lab: Lab, runs: int, say: Say) -> Iterator[Bar]:
     laptop = lab.targets[0]
     settings = SshSettings("ssh", laptop.address, (*_ssh(laptop)[1:], "-o", "LogLevel=VERBOSE", "-o", "User=root"))
     ways = [
-        _Way("paramiko", lambda port: Paramiko(settings).open(port, 10)),
-        _Way("openssh", lambda port: OpenSsh(settings).open(port, 10)),
+        _Way("paramiko", lambda port: Paramiko(settings, DEFAULTS).open(port, 10)),
+        _Way("openssh", lambda port: OpenSsh(settings, DEFAULTS).open(port, 10)),
         _Way("ssh -W", lambda port: _PlainSsh(laptop, port)),
     ]
     taken: dict[tuple[str, str], list[float]] = {}

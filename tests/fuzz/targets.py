@@ -72,7 +72,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake imp
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import unpack
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import compressions, unpack
 from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import ForeignFile
 from ansible_collections.fleet.imaging.tests.lab import hives, registry
 
@@ -440,7 +440,7 @@ def run_mirror(data: bytes) -> None:
 
     room = memoryview(bytearray(largest_frame(CHUNK)))
     with patch.object(http.client.HTTPConnection, "connect", connect):
-        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str)
+        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str, 10.0)
         chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
         source.request(chunks)
         for chunk in chunks:
@@ -554,7 +554,7 @@ ENOUGH = 64 << 20
 def run_unpack(data: bytes) -> None:
     """A compressed file, whose format the first byte chooses, is unpacked in pieces of a bounded size, or refused."""
     source = ForeignFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
-    with patch.object(unpack, "LARGEST_WINDOW", 64 << 20):  # what is taken is no more than what may be
+    with patch.object(compressions, "LARGEST_WINDOW", 64 << 20):  # what is taken is no more than what may be
         total = 0
         for piece in unpack.streams_of(io.BytesIO(data[1:]), source):
             assert len(piece) <= LARGEST_PIECE

@@ -5,43 +5,89 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab, small_plan
-from ansible_collections.fleet.imaging.tests.lab.lab import UDEV_SECONDS, Lab, Plan
+from ansible_collections.fleet.imaging.tests.integration.labs import (
+    DISK_SIZE,
+    reference_disk,
+    running_lab,
+    small_plan,
+)
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
+
+LONGEST = (
+    "test_survival_processes.py",
+    "test_ssh.py",
+    "test_bad_input.py",
+    "test_main_road.py",
+    "test_equal.py",
+    "test_safety.py",
+    "test_survival_links.py",
+    "test_survival_disks.py",
+    "test_uefi.py",
+    "test_fitness.py",
+    "test_sizes.py",
+    "test_foreign_images.py",
+    "test_by_hand.py",
+    "test_progress.py",
+    "test_probe.py",
+    "test_talkative_shells.py",
+    "test_report.py",
+    "test_release.py",
+    "test_random_kills.py",
+    "test_consistency.py",
+    "test_disk_states.py",
+    "test_copies.py",
+)
+"""Files that take more than a minute, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker of pytest is left alone with one of them in the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session", name="references")
+def fixture_references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for references' disks, which all workers of pytest share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fixture_packed_modules(references: Path) -> None:
+    """Have all playbooks use the packages of modules that the first of them makes, see callback_plugins/json_lines.py."""
+    os.environ["FLEET_IMAGING_TEST_MODULES"] = str(references / "modules")
 
 
 @pytest.fixture(scope="session")
-def reference_image() -> Iterator[Path]:
-    """The path of a prepared reference disk, made by the first lab that is up and copied by all others."""
-    with tempfile.TemporaryDirectory(prefix="fleet-reference-", dir="/var/tmp") as folder:
-        yield Path(folder, "reference.img")
-
-
-@pytest.fixture(scope="session")
-def plan(reference_image: Path) -> Plan:
+def plan(references: Path) -> Plan:
     """The plan of a small lab, for tests that bring up their own: running_lab(plan, laptops=1)."""
-    return small_plan(reference_image)
+    return small_plan(reference_disk(references, DISK_SIZE))
 
 
 @pytest.fixture(scope="session")
-def survival_plan() -> Iterator[Plan]:
+def tiny_plan(references: Path) -> Plan:
+    """The plan of a lab whose disks are as small as a reference's can be, for tests in which their size is not the point."""
+    return replace(small_plan(reference_disk(references, LEAST_SIZE)), disk_size=LEAST_SIZE, reference_size=LEAST_SIZE)
+
+
+@pytest.fixture(scope="session")
+def aged_plan(plan: Plan, references: Path) -> Plan:
+    """The plan of a small lab whose reference was in use for long."""
+    return replace(plan, reference_image=reference_disk(references, DISK_SIZE, aged=True))
+
+
+@pytest.fixture(scope="session")
+def survival_plan(plan: Plan) -> Plan:
     """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
-    with tempfile.TemporaryDirectory(prefix="fleet-reference-", dir="/var/tmp") as folder:
-        size = 512 << 20
-        yield Plan(
-            2,
-            size,
-            size,
-            isolated(),
-            link_mbit=100,
-            reference_image=Path(folder, "small.img"),
-            udev_seconds=UDEV_SECONDS,
-        )
+    return replace(plan, link_mbit=100)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk i
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
@@ -29,8 +30,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.tests.integration.disk_files import RUN
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import SECRET, hold
 
-PATIENCE = 60.0
-"""Seconds without a link: a laptop that maps a disk is silent, and this machine may be busy."""
+PATIENT = Timeouts(link_timeout=60)
+"""A laptop that maps a disk is silent, and this machine may be busy."""
 
 
 def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageReader:
@@ -46,7 +47,7 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
         return asdict(found)
 
     try:
-        result, _ends = hold(str(disk), folder / "run", work, sink.converse, sink.progress, timeout=PATIENCE)
+        result, _ends = hold(str(disk), folder / "run", work, sink.converse, sink.progress, timeouts=PATIENT)
         assert not result.get("failed"), result
         sink.conclude(result)
     finally:
@@ -73,5 +74,5 @@ def restore(
     def conversation(link: Any) -> None:
         serve(link, source, meter.hear)
 
-    result, _ends = hold(str(target), folder / "run", work, conversation, lambda: meter.mark, timeout=PATIENCE)
+    result, _ends = hold(str(target), folder / "run", work, conversation, lambda: meter.mark, timeouts=PATIENT)
     return result

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH, SSH_CLIENTS, TRANSPORTS
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    LOCAL_TEMP,
     Outcome,
     RunningPlaybook,
     playbook,
@@ -32,8 +35,24 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop, current_user
 
 YES = ("-e", "imaging_confirm_erase=true")
-TIMEOUT = 12
+TIMEOUT = 6
 """imaging_link_timeout, in seconds."""
+
+SHORT = {
+    OVERRIDES: json.dumps(
+        {
+            "min_silence": 3,
+            "max_silence": 3,
+            "first_link": TIMEOUT,
+            "connect": 3,
+            "handshake": 3,
+            "max_pause": 1,
+            "log_in": TIMEOUT,
+            "returning_grace": 3,
+        }
+    )
+}
+"""An environment in which both ends of a transfer wait for less long, so that a link that is gone is given up after TIMEOUT."""
 
 SETTLED = 30.0
 """Seconds after which nothing of a run may be left on either side, whatever has happened to it."""
@@ -42,8 +61,8 @@ LONGEST = 120.0
 TICKET = b'"secret":'
 
 
-def where(image: Path) -> tuple[str, ...]:
-    """The arguments that say which image is meant, and how long a link is tried again."""
+def where(image: Path, timeout: int = TIMEOUT) -> tuple[str, ...]:
+    """The arguments that say which image is meant, and how long a link and a laptop's SSH server are tried again."""
     name = image.name.partition(".")[0]
     return (
         "-e",
@@ -51,7 +70,9 @@ def where(image: Path) -> tuple[str, ...]:
         "-e",
         f"imaging_image={name}",
         "-e",
-        f"imaging_link_timeout={TIMEOUT}",
+        f"imaging_link_timeout={timeout}",
+        "-e",
+        "ansible_timeout=5",
     )
 
 
@@ -91,6 +112,13 @@ def make_foreign(laptop: Laptop) -> None:
     fresh.unlink()
 
 
+def put_image(image: Path, laptop: Laptop) -> None:
+    """Have a laptop's disk hold an image, without a restore."""
+    with open(laptop.disk, "r+b") as disk:
+        subprocess.run(["zstd", "-q", "-dc", image], stdout=disk, check=True)
+        os.fsync(disk.fileno())
+
+
 def wait_for_share(device: str, image: Path, share: float, before: int, running: RunningPlaybook) -> None:
     """Return when so much of an image is on a device, to which so many bytes had been written before."""
     goal = before + int(share * ImageReader(FileSource(str(image))).index.used_bytes())
@@ -98,12 +126,14 @@ def wait_for_share(device: str, image: Path, share: float, before: int, running:
     assert running.process.poll() is None, running.stdout()
 
 
-def start_restore(lab: Lab, image: Path, share: float, *more: str) -> RunningPlaybook:
+def start_restore(
+    lab: Lab, image: Path, share: float, *more: str, environment: Mapping[str, str] = SHORT
+) -> RunningPlaybook:
     """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image."""
     laptop = lab.targets[0]
     make_foreign(laptop)
     before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *where(image), *YES, *more)
+    running = start_playbook(lab, "restore", *where(image), *YES, *more, environment=environment)
     wait_for_share(laptop.disk, image, share, before, running)
     return running
 
@@ -155,7 +185,7 @@ def remains(lab: Lab) -> list[str]:
         listing = laptop.run(["sh", "-c", script, "sh", str(laptop.folder)], check=False).stdout
         found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
         found += [f"{laptop.name}: secret in {path}" for path in _tickets(laptop.folder)]
-    found += [f"here: secret in {path}" for path in _tickets(Path.home() / ".ansible/tmp")]
+    found += [f"here: secret in {path}" for path in _tickets(LOCAL_TEMP)]
     # The connections that Ansible's ssh shares end by themselves, a minute after they were used last.
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [
@@ -203,8 +233,13 @@ def assert_finished_by_running_again(
     lab: Lab, image: Path, laptop: Laptop, least_equal: float = 0.0, *more: str
 ) -> dict[str, Any]:
     """Restore again: at least a share of the chunks is neither sent nor written, and then the disk holds the image."""
-    outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *more)
+    outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *more, environment=SHORT)
     assert outcome.status == 0, outcome.stdout + outcome.stderr
+    return assert_finished(outcome, image, laptop, least_equal)
+
+
+def assert_finished(outcome: Outcome, image: Path, laptop: Laptop, least_equal: float) -> dict[str, Any]:
+    """That a restore which was run again has neither sent nor written at least a share of the chunks, and the disk holds the image."""
     result = result_of(outcome, laptop.name)
     assert result["verified"] is True
     assert result["equal_chunks"] >= least_equal * result["used_chunks"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,13 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.tests.lab.lab import UDEV_SECONDS, Lab, Plan, can_isolate
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import make_reference_disk
 
-DISK_SIZE = 1 << 30
+DISK_SIZE = 512 << 20
+"""Bytes; a third of those of a reference are used."""
 
 
 def isolated() -> bool:
     """Return whether the tests' labs are isolated: if they can be, unless FLEET_IMAGING_TEST_ISOLATED is "no"."""
     return can_isolate() and os.environ.get("FLEET_IMAGING_TEST_ISOLATED") != "no"
+
+
+def reference_disk(folder: Path, size: int, aged: bool = False) -> Path:
+    """Return the path of a reference's disk of so many bytes in a folder; the first process that asks makes it, the others wait."""
+    path = folder / f"reference-{size >> 20}{'-aged' if aged else ''}.img"
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = path.with_suffix(".new")
+            unfinished.unlink(missing_ok=True)
+            make_reference_disk(unfinished, size, Plan.used_share, aged)
+            unfinished.rename(path)
+    return path
 
 
 def small_plan(reference_image: Path) -> Plan:

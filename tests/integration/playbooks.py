@@ -22,6 +22,9 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SECONDS = 300.0
+LOCAL_TEMP = Path.home() / ".ansible/tmp" / os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Where Ansible puts files of the controller, of this worker of pytest alone: what lies there while no playbook of it runs was left behind."""
+
 CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 """One transfer of any laptop, without what the playbooks do around it."""
@@ -138,6 +141,7 @@ def ansible_environment() -> dict[str, str]:
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin"]),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".tree"),
         "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
+        "ANSIBLE_LOCAL_TEMP": str(LOCAL_TEMP),
         "ANSIBLE_NOCOLOR": "1",
     }
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +23,13 @@ import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import unpack_run
-from ansible_collections.fleet.imaging.tests.integration.faults import kill, workers
-from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
+from ansible_collections.fleet.imaging.tests.integration.faults import SHORT, kill, wait_until, workers
+from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
+    ROOT,
     Outcome,
     playbook,
     start_playbook,
@@ -36,6 +39,8 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
 YES = ("-e", "imaging_confirm_erase=true")
+REFUSED = ROOT / "tests/integration/plays/refused.yml"
+Refused = dict[tuple[str, str], str]
 
 
 @pytest.fixture(scope="module", name="lab")
@@ -66,8 +71,11 @@ def digest_of(laptop: Laptop) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore_one(lab: Lab, host: str, store: Path, name: str = "sound", *more: str) -> Outcome:
-    return playbook(lab, RESTORE_ONE, "-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+def restore_one(
+    lab: Lab, host: str, store: Path, name: str = "sound", *more: str, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    arguments = ("-l", host, "-e", f"imaging_store={store}", "-e", f"imaging_image={name}", *more)
+    return playbook(lab, RESTORE_ONE, *arguments, environment=environment)
 
 
 def capture_one(lab: Lab, host: str, store: Path, name: str = "new", *more: str) -> Outcome:
@@ -77,38 +85,6 @@ def capture_one(lab: Lab, host: str, store: Path, name: str = "new", *more: str)
 def message(outcome: Outcome, host: str) -> str:
     assert outcome.status != 0, outcome.stdout
     return outcome.failures()[host]
-
-
-@pytest.mark.parametrize("name", ["../escaped", "a/b", "..", "", "/etc/passwd"])
-def test_a_name_that_leads_elsewhere_is_refused(lab: Lab, image: Path, name: str) -> None:
-    for run in (capture_one, restore_one):
-        outcome = run(lab, "reference-01" if run is capture_one else "lab-01", image.parent, name)
-        assert "no name for an image" in message(outcome, "reference-01" if run is capture_one else "lab-01")
-    assert stored(image.parent) == [image.name]
-
-
-def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path) -> None:
-    outcome = playbook(lab, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=absent", *YES)
-    assert outcome.status != 0
-    assert "images there: sound" in str(outcome.failures())
-    assert "There are: sound" in message(restore_one(lab, "lab-01", image.parent, "absent"), "lab-01")
-
-
-def test_an_image_that_exists_is_not_captured_over(lab: Lab, image: Path) -> None:
-    before = image.read_bytes()
-    outcome = capture_one(lab, "reference-01", image.parent, "sound")
-    assert "imaging_remove_images: [sound]" in message(outcome, "reference-01")
-    assert image.read_bytes() == before
-
-
-def test_no_image_named_and_several_there_is_a_refusal_that_lists_them(lab: Lab, image: Path, store: Path) -> None:
-    for name in ("one", "two"):
-        shutil.copy(image, store / f"{name}.img.zst")
-    outcome = playbook(lab, "restore", "-e", f"imaging_store={store}", *YES)
-    assert outcome.status != 0
-    assert "one" in str(outcome.failures()) and "two" in str(outcome.failures())
-    empty = playbook(lab, "restore", "-e", f"imaging_store={store / 'empty'}", *YES)
-    assert empty.status != 0
 
 
 def damage(content: bytearray, reader: ImageReader, part: str) -> bytes:
@@ -128,13 +104,91 @@ def damage(content: bytearray, reader: ImageReader, part: str) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize("part", ["cut", "version", "header", "lengths", "index", "seek table"])
-def test_a_damaged_image_is_refused_before_anything_is_written(lab: Lab, image: Path, store: Path, part: str) -> None:
-    reader = ImageReader(FileSource(str(image)))
-    (store / "bad.img.zst").write_bytes(damage(bytearray(image.read_bytes()), reader, part))
-    with untouched(lab.targets[0]):
-        text = message(restore_one(lab, "lab-01", store, "bad"), "lab-01")
-    assert "bad.img.zst" in text
+BAD_NAMES = ["../escaped", "a/b", "..", "", "/etc/passwd"]
+DAMAGED = ["cut", "version", "header", "lengths", "index", "seek table"]
+"""Parts of an image whose damage is noticed when it is opened."""
+
+
+@pytest.fixture(scope="module", name="refused")
+def fixture_refused(lab: Lab, image: Path, tmp_path_factory: pytest.TempPathFactory) -> Refused:
+    """What is said of transfers that are refused, by the kind of transfer and the case. All are asked for in one play, and change nothing."""
+    damaged = tmp_path_factory.mktemp("damaged")
+    for part in DAMAGED:
+        content = damage(bytearray(image.read_bytes()), ImageReader(FileSource(str(image))), part)
+        (damaged / f"{part.replace(' ', '-')}.img.zst").write_bytes(content)
+    reference, laptop = lab.reference, lab.targets[0]
+    usual = {"store": str(image.parent), "image": "sound", "link_timeout": 120}
+    capture = {**usual, "device": reference.disk, "image": "new"}
+    restore = {**usual, "device": laptop.disk}
+    captures: dict[str, dict[str, object]] = {
+        **{name: {**capture, "image": name} for name in BAD_NAMES},
+        "exists": {**capture, "image": "sound"},
+        "not there": {**capture, "device": "/dev/nothing"},
+    }
+    restores: dict[str, dict[str, object]] = {
+        **{name: {**restore, "image": name} for name in BAD_NAMES},
+        **{part: {**restore, "store": str(damaged), "image": part.replace(" ", "-")} for part in DAMAGED},
+        "absent": {**restore, "image": "absent"},
+        "another disk": {**restore, "expect": {"size": 4096}},
+        "another image": {**restore, "root_digest": "0" * 64},
+    }
+    onto_reference: dict[str, dict[str, object]] = {"own disk": {**usual, "device": reference.disk}}
+    if reference.isolated:
+        node = make_node(reference, "p3")
+        captures["partition"] = {**capture, "device": node}
+        onto_reference["partition"] = {**usual, "device": node}
+    variables = {
+        "captures": {reference.name: list(captures.values())},
+        "restores": {laptop.name: list(restores.values()), reference.name: list(onto_reference.values())},
+    }
+    before = image.read_bytes()
+    with untouched(reference, laptop):
+        outcome = playbook(lab, REFUSED, "-l", f"{reference.name},{laptop.name}", "-e", json.dumps(variables))
+    assert outcome.status == 0, outcome.stdout
+    assert (stored(image.parent), image.read_bytes()) == ([image.name], before)
+    found = {}
+    for action, host, cases in (
+        ("image_capture", reference.name, captures),
+        ("image_restore", laptop.name, restores),
+        ("image_restore", reference.name, onto_reference),
+    ):
+        for case, result in zip(cases, outcome.of(action, host), strict=True):
+            assert result.status == "ignored", (action, case, result)
+            found[action, case] = str(result.result["msg"])
+    return found
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_leads_elsewhere_is_refused(refused: Refused, name: str) -> None:
+    for action in ("image_capture", "image_restore"):
+        assert "not a valid image name" in refused[action, name]
+
+
+def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path, refused: Refused) -> None:
+    outcome = playbook(lab, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=absent", *YES)
+    assert outcome.status != 0
+    assert "images there: sound" in str(outcome.failures())
+    assert "There are: sound" in refused["image_restore", "absent"]
+
+
+def test_an_image_that_exists_is_not_captured_over(refused: Refused) -> None:
+    assert "imaging_remove_images: [sound]" in refused["image_capture", "exists"]
+
+
+def test_no_image_named_and_several_there_is_a_refusal_that_lists_them(lab: Lab, image: Path, store: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copy(image, store / f"{name}.img.zst")
+    outcome = playbook(lab, "restore", "-e", f"imaging_store={store}", *YES)
+    assert outcome.status != 0
+    assert "one" in str(outcome.failures()) and "two" in str(outcome.failures())
+    empty = playbook(lab, "restore", "-e", f"imaging_store={store / 'empty'}", *YES)
+    assert empty.status != 0
+
+
+@pytest.mark.parametrize("part", DAMAGED)
+def test_a_damaged_image_is_refused_before_anything_is_written(refused: Refused, part: str) -> None:
+    text = refused["image_restore", part]
+    assert f"{part.replace(' ', '-')}.img.zst" in text
     assert "format version 2" in text or part != "version"
 
 
@@ -151,18 +205,16 @@ def test_a_damaged_record_is_named_and_the_disk_does_not_boot(lab: Lab, image: P
 
 
 def test_an_image_larger_than_the_disk_is_refused(plan: Plan, image: Path) -> None:
-    with running_lab(plan, laptops=1, disk_size=512 << 20) as small:
+    with running_lab(plan, laptops=1, disk_size=DISK_SIZE // 2) as small:
         outcome = playbook(small, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=sound", *YES)
         assert outcome.status != 0
         with untouched(small.targets[0]):
             text = message(restore_one(small, "lab-01", image.parent), "lab-01")
-        assert f"{(1023 << 20) + 33 * 512 - (512 << 20)} bytes too few" in text and "Nothing was written" in text
+        assert f"{DISK_SIZE // 2 - (1 << 20) + 33 * 512} bytes too few" in text and "Nothing was written" in text
 
 
-def test_the_references_own_disk_is_never_restored(lab: Lab, image: Path) -> None:
-    with untouched(lab.reference):
-        text = message(restore_one(lab, "reference-01", image.parent), "reference-01")
-    assert "captured from" in text
+def test_the_references_own_disk_is_never_restored(lab: Lab, image: Path, refused: Refused) -> None:
+    assert "captured from" in refused["image_restore", "own disk"]
     outcome = playbook(lab, "restore", "-l", "reference", "-e", f"imaging_store={image.parent}", *YES)
     assert not outcome.of("image_restore")
 
@@ -208,20 +260,15 @@ def test_active_swap_is_refused(lab: Lab, store: Path) -> None:
     assert stored(store) == []
 
 
-def test_a_partition_is_not_a_disk(lab: Lab, image: Path, store: Path) -> None:
+def test_a_partition_is_not_a_disk(lab: Lab, refused: Refused) -> None:
     if not lab.reference.isolated:
         pytest.skip("without loop devices there are no partitions")
-    node = make_node(lab.reference, "p3")
-    for text in (
-        message(capture_one(lab, "reference-01", store, "new", "-e", f"imaging_disk={node}"), "reference-01"),
-        message(restore_one(lab, "reference-01", image.parent, "sound", "-e", f"imaging_disk={node}"), "reference-01"),
-    ):
-        assert "partition" in text and lab.reference.disk in text
+    for action in ("image_capture", "image_restore"):
+        assert "partition" in refused[action, "partition"] and lab.reference.disk in refused[action, "partition"]
 
 
-def test_a_disk_that_is_not_there_is_said(lab: Lab, store: Path) -> None:
-    text = message(capture_one(lab, "reference-01", store, "new", "-e", "imaging_disk=/dev/nothing"), "reference-01")
-    assert "/dev/nothing" in text
+def test_a_disk_that_is_not_there_is_said(refused: Refused) -> None:
+    assert "/dev/nothing" in refused["image_capture", "not there"]
 
 
 def test_without_a_named_disk_virtual_ones_are_not_chosen(lab: Lab, store: Path) -> None:
@@ -231,15 +278,12 @@ def test_without_a_named_disk_virtual_ones_are_not_chosen(lab: Lab, store: Path)
     assert stored(store) == []
 
 
-def test_a_disk_that_changed_since_it_was_selected_is_refused(lab: Lab, image: Path) -> None:
-    with untouched(lab.targets[0]):
-        text = message(restore_one(lab, "lab-01", image.parent, "sound", "-e", '{"expect": {"size": 4096}}'), "lab-01")
-    assert "not the disk that was selected" in text
+def test_a_disk_that_changed_since_it_was_selected_is_refused(refused: Refused) -> None:
+    assert "not the disk that was selected" in refused["image_restore", "another disk"]
 
 
-def test_an_image_that_was_replaced_since_it_was_chosen_is_refused(lab: Lab, image: Path) -> None:
-    with untouched(lab.targets[0]):
-        text = message(restore_one(lab, "lab-01", image.parent, "sound", "-e", f"root_digest={'0' * 64}"), "lab-01")
+def test_an_image_that_was_replaced_since_it_was_chosen_is_refused(refused: Refused) -> None:
+    text = refused["image_restore", "another image"]
     assert "was replaced since it was chosen" in text and "Run again" in text
 
 
@@ -335,9 +379,10 @@ def test_without_partclone_everything_is_captured_and_it_is_said_once(lab: Lab, 
 
 def test_a_port_in_use_is_named_with_the_way_out(lab: Lab, image: Path) -> None:
     laptop = lab.targets[0]
-    code = "import socket, time; s = socket.create_server(('', 19123)); print('up', flush=True); time.sleep(60)"
-    squatter = laptop.run(["sh", "-c", f'python3 -c "{code}" >/dev/null 2>&1 & echo $!; sleep 1']).stdout.strip()
+    code = "import socket, time; s = socket.create_server(('', 19123)); time.sleep(60)"
+    squatter = laptop.run(["sh", "-c", f'python3 -c "{code}" >/dev/null 2>&1 & echo $!']).stdout.strip()
     try:
+        wait_until(lambda: laptop.run(["ss", "-Htln", "sport = :19123"]).stdout, "the squatter listens", 20)
         with untouched(laptop):
             text = message(restore_one(lab, "lab-01", image.parent, "sound", "-e", "imaging_port=19123"), "lab-01")
         assert "19123 is in use" in text and "imaging_port" in text
@@ -427,7 +472,9 @@ def test_a_port_that_a_firewall_drops_is_said_as_such(lab: Lab, image: Path) -> 
         pytest.skip("this machine has no iptables that can drop packets")
     try:
         with untouched(laptop):
-            text = message(restore_one(lab, "lab-01", image.parent), "lab-01")
+            outcome = restore_one(lab, "lab-01", image.parent, environment=SHORT)
+            text = message(outcome, "lab-01")
+        assert f"{OVERRIDES} is set, which is for tests" in " ".join((outcome.stdout + outcome.stderr).split())
         assert "firewall" in text and "19000" in text
         assert published(laptop) == ""
     finally:
@@ -467,14 +514,17 @@ def test_without_a_terminal_nothing_is_erased_unless_said_so(lab: Lab, image: Pa
 
 
 class Meddler:
-    """A man in the middle: everything of a laptop goes through him, and what comes to port 19000 he may change."""
+    """A man in the middle: everything of a laptop goes through him, and what comes to the port of transfers he may change."""
+
+    PORT = 19077
+    """Of transfers. Not the usual one, on which other tests listen on this machine."""
 
     def __init__(self, laptop: Laptop, flips: int) -> None:
         self.laptop = laptop
         self.flips = flips
         self.flipped = 0
-        self._servers = [socket.create_server(("127.0.0.77", 0)), socket.create_server(("127.0.0.77", 19000))]
-        for server, port in zip(self._servers, (laptop.port, 19000), strict=True):
+        self._servers = [socket.create_server(("127.0.0.77", 0)), socket.create_server(("127.0.0.77", self.PORT))]
+        for server, port in zip(self._servers, (laptop.port, self.PORT), strict=True):
             threading.Thread(target=self._serve, args=(server, port), daemon=True).start()
 
     @property
@@ -486,7 +536,7 @@ class Meddler:
             while True:
                 near, _address = server.accept()
                 far = socket.create_connection((self.laptop.address, port))
-                for source, target, meddle in ((near, far, port == 19000), (far, near, False)):
+                for source, target, meddle in ((near, far, port == self.PORT), (far, near, False)):
                     threading.Thread(target=self._pump, args=(source, target, meddle), daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket, meddle: bool) -> None:
@@ -514,8 +564,9 @@ class Meddler:
 def test_a_man_in_the_middle_can_not_change_what_is_written(lab: Lab, image: Path, tmp_path: Path, flips: int) -> None:
     laptop = lab.targets[0]
     if not laptop.isolated:
-        pytest.skip("the meddler needs the laptop's port 19000 at an address of its own")
-    everything = ("-e", "imaging_rewrite=true")  # else a disk that is equal already is sent nothing
+        pytest.skip("the meddler needs the laptop's port at an address of its own")
+    # Without rewriting, a disk that is equal already is sent nothing.
+    everything = ("-e", "imaging_rewrite=true", "-e", f"imaging_port={Meddler.PORT}")
     meddler = Meddler(laptop, flips)
     inventory = yaml.safe_load(lab.inventory.read_text())
     host = inventory["lab_laptops"]["hosts"]["lab-01"]
@@ -545,7 +596,7 @@ def test_a_man_in_the_middle_can_not_change_what_is_written(lab: Lab, image: Pat
 def test_a_disk_that_is_described_and_not_there_is_said_with_all_disks(lab: Lab, store: Path) -> None:
     description = '{"imaging_disk": {"model": "no such*", "min_size": "1GB"}}'
     text = message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", description), "reference-01")
-    assert "imaging_disk describes" in text and "AGAINST IT" in text
+    assert "the description in imaging_disk" in text and "AGAINST IT" in text
     wrong = '{"imaging_disk": {"max_size": "much"}}'
     assert "200GB" in message(playbook(lab, "capture", "-e", f"imaging_store={store}", "-e", wrong), "reference-01")
     assert stored(store) == []

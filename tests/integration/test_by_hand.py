@@ -33,8 +33,8 @@ LINES = {(what, where, kind): text for what, where, kind, text in BLOCK.findall(
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(plan: Plan) -> Iterator[Lab]:
-    with running_lab(plan, laptops=1) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, laptops=1) as lab:
         yield lab
 
 

@@ -24,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.tests.integration.faults import looks_bootable
-from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
@@ -44,8 +44,8 @@ SECTOR = 512
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(plan: Plan) -> Iterator[Lab]:
-    with running_lab(plan, aged=True) as lab:
+def fixture_lab(aged_plan: Plan) -> Iterator[Lab]:
+    with running_lab(aged_plan) as lab:
         yield lab
 
 
@@ -200,7 +200,7 @@ def test_unused_space_is_discarded_left_or_made_zeros(lab: Lab, image: Path) -> 
     laptop = lab.targets[1]
     index = ImageReader(FileSource(str(image))).index
     used = {row.chunk for row in index}
-    gap = next(chunk for chunk in range(20, 256) if chunk not in used) * (4 << 20)
+    gap = next(chunk for chunk in range(20, DISK_SIZE // (4 << 20)) if chunk not in used) * (4 << 20)
 
     def write(position: int, data: bytes) -> None:
         with open(laptop.disk, "r+b") as disk:

@@ -408,7 +408,7 @@ def test_what_the_kernel_does_not_mount_may_hold_a_system(tmp_path: Path) -> Non
         tool("btrfs", "device", "scan", "--forget")
     fitness = examine_disk(RUN, str(disk_of(tmp_path / "disk", [volume])))
     assert fitness.systems == []
-    assert "Partition 1 was not examined: this machine's kernel can't mount it to be read" in fitness.warnings[0]
+    assert "Partition 1 was not examined: this machine's kernel can't mount it read-only" in fitness.warnings[0]
 
 
 @pytest.mark.parametrize("signature", [b"S1SUSPEND", b"ULSUSPEND", b"LINHIB0001"])

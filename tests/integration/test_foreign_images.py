@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,17 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.faults import wait_until, workers
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import export_image, format_of
+from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
+    Imported,
+    ImportRequest,
+    import_file,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
+from ansible_collections.fleet.imaging.tests.integration.faults import kill, wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     ROOT,
@@ -26,6 +37,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     stored,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
 
 pytestmark = pytest.mark.skipif(
     not isolated(), reason="the used maps of an image's partitions need loop devices, and so root"
@@ -44,8 +56,9 @@ PACKERS = {
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
-    with running_lab(survival_plan, link_mbit=None) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    """A lab with small disks, because each is packed and unpacked by all kinds of programs."""
+    with running_lab(tiny_plan) as lab:
         yield lab
 
 
@@ -86,76 +99,98 @@ def result_of(outcome: Outcome, action: str = "image_import") -> dict[str, Any]:
     return found.result
 
 
-def digest_of(lab: Lab, store: Path, name: str) -> str:
-    listed = result_of(
-        playbook(lab, "images", "-e", f"imaging_store={store}", "-e", "imaging_verify_images=true"), "image_info"
-    )
-    return next(str(image["root_digest"]) for image in listed["images"] if image["name"] == name)
+def imported(source: Path, store: Path, **more: Any) -> Imported:
+    """Import a file without Ansible, as the action plugin does."""
+    done = import_file(run_command, ImageStore(str(store)), ImportRequest(str(source), **more))
+    assert done is not None
+    return done
 
 
-@pytest.mark.parametrize("ending", ["", *PACKERS])
-def test_an_import_is_what_a_capture_would_be(
-    lab: Lab, raw: Path, captured: Path, store: Path, tmp_path: Path, ending: str
-) -> None:
-    """Used maps and all. The file's name says nothing."""
-    source = tmp_path / "nameless"
-    os.link(pack(raw, ending) if ending else raw, source)
-    result = result_of(run_import(lab, source, store, "-e", "imaging_image=imported"))
-    assert result["changed"] is True
-    assert [partition["method"] for partition in result["partitions"]] == ["partclone"] * 3 + ["swap header"]
-    assert result["root_digest"] == digest_of(lab, captured.parent, "captured")
-    assert result["root_digest"] == digest_of(lab, store, "imported")
-    assert stored(store) == ["imported.img.zst"]
+def verified_digest(store: Path, name: str) -> bytes:
+    """The root digest of a stored image, of which every record is checked."""
+    image = ImageStore(str(store)).open(name)
+    verify_image(image)
+    return image.root_digest
 
 
-def test_importing_again_changes_nothing(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+def test_the_playbook_hands_over_what_was_asked_for(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
     source = tmp_path / "a disk.img.zst"
     shutil.copy(pack(raw, "zst"), source)
     checked = run_import(lab, source, store, "--check")
     assert (result_of(checked)["changed"], stored(store)) == (True, [])
     first = result_of(run_import(lab, source, store))
     assert (first["image"], first["format"], first["changed"]) == ("a-disk", "zstd", True)
+    assert [partition["method"] for partition in first["partitions"]] == ["partclone"] * 3 + ["swap header"]
+    other = ("-e", "imaging_image=a-disk", "-e", "imaging_used_map=all")
+    refused = run_import(lab, raw, store, *other)
+    assert "imaging_update" in refused.failures()["localhost"]
+    updated = result_of(run_import(lab, raw, store, *other, "-e", "imaging_update=true"))
+    assert (updated["changed"], updated["used_bytes"]) == (True, LEAST_SIZE)
+    assert stored(store) == ["a-disk.img.zst"]
+
+
+@pytest.mark.parametrize("ending", ["", *PACKERS])
+def test_an_import_is_what_a_capture_would_be(
+    raw: Path, captured: Path, store: Path, tmp_path: Path, ending: str
+) -> None:
+    """Used maps and all. The file's name says nothing."""
+    source = tmp_path / "nameless"
+    os.link(pack(raw, ending) if ending else raw, source)
+    done = imported(source, store, name="imported")
+    assert done.changed and done.used
+    assert [partition.method for partition in done.used.partitions] == ["partclone"] * 3 + ["swap header"]
+    assert done.image.root_digest == verified_digest(captured.parent, "captured")
+    assert done.image.root_digest == verified_digest(store, "imported")
+    assert stored(store) == ["imported.img.zst"]
+
+
+def test_importing_again_changes_nothing(raw: Path, store: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a disk.img.zst"
+    shutil.copy(pack(raw, "zst"), source)
+    request = ImportRequest(str(source))
+    first = imported(source, store)
+    assert (first.name, first.format, first.changed) == ("a-disk", "zstd", True)
     before = os.stat(store / "a-disk.img.zst")
-    for more in ((), ("--check",)):
-        again = result_of(run_import(lab, source, store, *more))
-        assert (again["changed"], again["root_digest"]) == (False, first["root_digest"])
+    for check_only in (False, True):
+        again = import_file(run_command, ImageStore(str(store)), request, check_only)
+        assert again and (again.changed, again.image.root_digest) == (False, first.image.root_digest)
     assert os.stat(store / "a-disk.img.zst") == before
     # Another disk under that name, which begins as this one does.
     with open(source, "ab") as file:
         subprocess.run(["zstd", "-q", "-c"], input=bytes(1 << 20), stdout=file, check=True)
-    refused = run_import(lab, source, store)
-    assert "imaging_update" in refused.failures()["localhost"]
+    with pytest.raises(ImagingError, match="imaging_update"):
+        imported(source, store)
     assert os.stat(store / "a-disk.img.zst") == before
-    updated = result_of(run_import(lab, source, store, "-e", "imaging_update=true"))
-    assert (updated["changed"], updated["disk_size"]) == (True, first["disk_size"] + (1 << 20))
+    updated = imported(source, store, update=True)
+    assert (updated.changed, updated.image.header.geometry.disk_size) == (True, LEAST_SIZE + (1 << 20))
     assert stored(store) == ["a-disk.img.zst"]
 
 
-def test_everything_but_zeros(lab: Lab, raw: Path, store: Path) -> None:
-    result = result_of(run_import(lab, raw, store, "-e", "imaging_used_map=all"))
-    assert result["used_bytes"] == raw.stat().st_size
+def test_everything_but_zeros(raw: Path, store: Path) -> None:
+    done = imported(raw, store, used_map="all")
+    assert done.image.index.used_bytes() == raw.stat().st_size
     plain = subprocess.run(["sh", "-c", f"zstd -dc '{store}/My-Reference.img.zst' | cmp - '{raw}'"], check=False)
     assert plain.returncode == 0
 
 
-def test_what_is_damaged_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_is_not_imported(raw: Path, store: Path, tmp_path: Path) -> None:
     source = tmp_path / "disk.img"
     whole = pack(raw, "gz").read_bytes()
     for bad in (whole[:-1000], whole + b"garbage"):
         source.write_bytes(bad)
-        outcome = run_import(lab, source, store)
-        assert str(source) in outcome.failures()["localhost"]
+        with pytest.raises(ImagingError, match=re.escape(str(source))):
+            imported(source, store)
         assert stored(store) == []
 
 
-def test_a_size_that_no_disk_has(lab: Lab, store: Path, tmp_path: Path) -> None:
+def test_a_size_that_no_disk_has(store: Path, tmp_path: Path) -> None:
     (tmp_path / "short.img").write_bytes(b"x" * 1000)
-    message = run_import(lab, tmp_path / "short.img", store).failures()["localhost"]
-    assert "1000 bytes" in message and "multiple of 512" in message
+    with pytest.raises(ImagingError, match=r"1000 bytes.*multiple of 512"):
+        imported(tmp_path / "short.img", store)
     assert stored(store) == []
 
 
-def test_a_file_that_is_in_use_is_not_imported(lab: Lab, raw: Path, store: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_in_use_is_not_imported(raw: Path, store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mounted.img"
     subprocess.run(["cp", "--sparse=always", raw, copy], check=True)
     table = subprocess.run(["sfdisk", "-d", copy], capture_output=True, text=True, check=True).stdout
@@ -164,10 +199,10 @@ def test_a_file_that_is_in_use_is_not_imported(lab: Lab, raw: Path, store: Path,
     folder.mkdir()
     subprocess.run(["mount", "-o", f"loop,offset={start * 512}", copy, folder], check=True)
     try:
-        message = run_import(lab, copy, store).failures()["localhost"]
+        with pytest.raises(ImagingError, match="can't be imported"):
+            imported(copy, store)
     finally:
         subprocess.run(["umount", folder], check=True)
-    assert "can't be imported" in message
     assert stored(store) == []
 
 
@@ -193,20 +228,20 @@ def test_restoring_a_file(lab: Lab, raw: Path, store: Path) -> None:
     assert playbook(lab, "verify", *where).status == 0
 
 
-def test_an_image_of_ours_is_taken_over(lab: Lab, captured: Path, store: Path, tmp_path: Path) -> None:
+def test_an_image_of_ours_is_taken_over(captured: Path, store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "from-elsewhere.img.zst"
     shutil.copy(captured, copy)
-    result = result_of(run_import(lab, copy, store))
-    assert (result["image"], result["format"], result["changed"]) == ("from-elsewhere", "fleet.imaging", True)
+    done = imported(copy, store)
+    assert (done.name, done.format, done.changed) == ("from-elsewhere", "fleet.imaging", True)
     assert (store / "from-elsewhere.img.zst").read_bytes() == captured.read_bytes()
-    assert result_of(run_import(lab, copy, store))["changed"] is False
+    assert imported(copy, store).changed is False
     # Where it lies already it is left alone.
-    assert result_of(run_import(lab, store / "from-elsewhere.img.zst", store))["changed"] is False
+    assert imported(store / "from-elsewhere.img.zst", store).changed is False
     damaged = bytearray(captured.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     copy.write_bytes(damaged)
-    outcome = run_import(lab, copy, store, "-e", "imaging_image=damaged")
-    assert outcome.status != 0
+    with pytest.raises(ImagingError):
+        imported(copy, store, name="damaged")
     assert stored(store) == ["from-elsewhere.img.zst"]
 
 
@@ -220,24 +255,22 @@ def test_an_import_that_is_killed(lab: Lab, raw: Path, store: Path, victim: str)
     if victim == "SIGINT":
         os.killpg(running.process.pid, signal.SIGINT)
     else:
-        for process in (*workers(running), running.process.pid):
-            os.kill(process, signal.SIGKILL)
+        victims = (*workers(running), running.process.pid)
+        kill(*victims)
     running.wait(60)
-    if victim == "SIGINT":
+    if victim == "SIGKILL":
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in victims), "all have ended", 20)
+    else:
         wait_until(lambda: stored(store) == [], "nothing is left", 20)
-    result = result_of(run_import(lab, source, store))
-    assert result["changed"] is True
+    assert imported(source, store).changed is True
     assert stored(store) == ["My-Reference.img.zst"]
 
 
-@pytest.mark.parametrize("ending", ["img", "img.gz", "img.xz", "qcow2"])
-def test_an_export_is_the_whole_disk(lab: Lab, captured: Path, tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("ending", ["img", "img.gz", "qcow2"])
+def test_an_export_is_the_whole_disk(captured: Path, tmp_path: Path, ending: str) -> None:
     target = tmp_path / f"disk.{ending}"
-    where = ("-e", f"imaging_store={captured.parent}", "-e", f"imaging_export={target}")
-    checked = playbook(lab, "export", *where, "--check")
-    assert (result_of(checked, "image_export")["changed"], os.listdir(tmp_path)) == (True, [])
-    result = result_of(playbook(lab, "export", *where), "image_export")
-    assert (result["changed"], result["size"]) == (True, target.stat().st_size)
+    image = ImageStore(str(captured.parent)).open("captured")
+    assert export_image(image, str(target), format_of(str(target))) == target.stat().st_size
     assert os.listdir(tmp_path) == [target.name]
     plain = tmp_path / "plain"
     with open(plain, "wb") as file:
@@ -246,26 +279,37 @@ def test_an_export_is_the_whole_disk(lab: Lab, captured: Path, tmp_path: Path, e
         subprocess.run(["qemu-img", "check", "-q", target], check=True)
         subprocess.run(["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", plain, target], check=True)
     else:
-        program = {"img": "cat", "img.gz": "gzip -dc", "img.xz": "xz -dc"}[ending]
+        program = {"img": "cat", "img.gz": "gzip -dc"}[ending]
         subprocess.run(["sh", "-c", f"{program} {target} | cmp - {plain}"], check=True)
     if ending == "img":
-        assert target.stat().st_blocks * 512 < 0.6 * lab.reference.size
+        assert target.stat().st_blocks * 512 < 0.6 * LEAST_SIZE
         # Back again, it is the same image.
-        store = tmp_path / "store"
-        assert result_of(run_import(lab, target, store))["root_digest"] == result["root_digest"]
+        assert imported(target, tmp_path / "store").image.root_digest == image.root_digest
+    with pytest.raises(ImagingError, match=f"{target} exists already"):
+        export_image(image, str(target), format_of(str(target)))
+
+
+def test_the_playbook_exports_by_the_name_of_the_file(lab: Lab, captured: Path, tmp_path: Path) -> None:
+    target = tmp_path / "disk.qcow2"
+    where = ("-e", f"imaging_store={captured.parent}", "-e", f"imaging_export={target}")
+    checked = playbook(lab, "export", *where, "--check")
+    assert (result_of(checked, "image_export")["changed"], os.listdir(tmp_path)) == (True, [])
+    result = result_of(playbook(lab, "export", *where), "image_export")
+    assert (result["changed"], result["size"]) == (True, target.stat().st_size)
+    assert result["root_digest"] == verified_digest(captured.parent, "captured").hex()
+    subprocess.run(["qemu-img", "check", "-q", target], check=True)
     refused = playbook(lab, "export", *where)
     assert f"{target} exists already" in refused.failures()["localhost"]
 
 
-def test_an_export_of_a_damaged_image(lab: Lab, captured: Path, store: Path, tmp_path: Path) -> None:
+def test_an_export_of_a_damaged_image(captured: Path, store: Path, tmp_path: Path) -> None:
     damaged = bytearray(captured.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (store / "damaged.img.zst").write_bytes(damaged)
     for ending in ("img", "img.gz"):
-        outcome = playbook(
-            lab, "export", "-e", f"imaging_store={store}", "-e", f"imaging_export={tmp_path / 'out'}.{ending}"
-        )
-        assert "damaged" in outcome.failures()["localhost"]
+        target = f"{tmp_path / 'out'}.{ending}"
+        with pytest.raises(ImagingError, match="damaged"):
+            export_image(ImageStore(str(store)).open("damaged"), target, format_of(target))
     assert sorted(os.listdir(tmp_path)) == ["store"]
 
 

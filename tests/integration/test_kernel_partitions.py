@@ -176,8 +176,9 @@ def test_a_restore_fails_when_the_kernel_goes_on_with_another_table(tmp_path: Pa
             for _time in range(2):
                 with pytest.raises(ImagingError) as failure:
                     result["end"]()
+                assert failure.value.facts["codes"] == ["kernel_table"]
                 said = str(failure.value)
-                assert f"{device} holds what it should, but the kernel of this laptop goes on with another" in said
+                assert f"{device} holds the image, but the kernel of this laptop still uses another" in said
                 assert "partition 3: the table has none, and the kernel bytes 4096 to 36864" in said
                 assert "Restart the laptop before anything else uses the disk, and run again" in said
                 result, _ends = restore(laptop, run=RUN)  # which has nothing to write

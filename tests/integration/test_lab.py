@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.lab.disks import (
     make_used_disk,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan, can_isolate
+from ansible_collections.fleet.imaging.tests.lab.machine_files import copies
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 from ansible_collections.fleet.imaging.tests.lab.reference_disk import make_reference_disk
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError, run
@@ -64,7 +65,9 @@ def traces(folder: Path) -> list[str]:
 
 
 @needs_isolation
-def test_a_laptop_keeps_nothing_mounted_that_somebody_else_has_mounted(folder: Path, tmp_path: Path) -> None:
+def test_a_laptop_keeps_nothing_mounted_that_somebody_else_has_mounted(
+    tiny_plan: Plan, folder: Path, tmp_path: Path
+) -> None:
     disk, place = tmp_path / "disk", tmp_path / "a place"
     make_empty_disk(disk, 16 * MIB)
     run("mkfs.ext4", "-q", "-F", disk)
@@ -73,7 +76,7 @@ def test_a_laptop_keeps_nothing_mounted_that_somebody_else_has_mounted(folder: P
     try:
         run("mount", device, place)
         try:
-            Lab(folder).up(Plan(1, 128 * MIB, 128 * MIB, isolated=True))
+            Lab(folder).up(replace(tiny_plan, isolated=True, laptops=1))
         finally:
             run("umount", place)
         (laptop,) = Lab(folder).targets
@@ -88,6 +91,14 @@ def test_a_used_disk_has_the_size_that_was_asked_for(size: int, tmp_path: Path) 
     assert (tmp_path / "disk").stat().st_size == size
 
 
+def test_a_file_that_goes_while_a_reference_is_made_is_left_out(tmp_path: Path) -> None:
+    """As happens when a package is being installed on this machine."""
+    (tmp_path / "there").write_bytes(b"content")
+    (tmp_path / "copies").mkdir()
+    found = copies({"gone": tmp_path / "gone", "kept": tmp_path / "there"}, tmp_path / "copies")
+    assert {place: path.read_bytes() for place, path in found.items()} == {"kept": b"content"}
+
+
 def ansible(lab: Lab, *arguments: str) -> str:
     """Run ansible on all laptops of a lab; return its output."""
     command: list[str | Path] = [BIN / "ansible", "all", "-i", lab.inventory, *arguments]
@@ -97,9 +108,9 @@ def ansible(lab: Lab, *arguments: str) -> str:
 
 
 @both_modes
-def test_ansible_reaches_all_laptops_and_down_leaves_nothing(plan: Plan, folder: Path, isolated: bool) -> None:
+def test_ansible_reaches_all_laptops_and_down_leaves_nothing(tiny_plan: Plan, folder: Path, isolated: bool) -> None:
     lab = Lab(folder)
-    lab.up(replace(plan, isolated=isolated))
+    lab.up(replace(tiny_plan, isolated=isolated))
     assert ansible(lab, "-m", "ping").count('"ping": "pong"') == 3
     # A job that nobody waits for, and that is no child of any sshd any more.
     ansible(lab, "-B", "1000", "-P", "0", "-m", "command", "-a", "sleep 1000")
@@ -139,26 +150,28 @@ def test_down_cleans_up_after_a_killed_up(folder: Path, isolated: bool) -> None:
 
 
 @both_modes
-def test_up_that_fails_leaves_nothing(plan: Plan, folder: Path, isolated: bool, tmp_path: Path) -> None:
+def test_up_that_fails_leaves_nothing(tiny_plan: Plan, folder: Path, isolated: bool, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.img"
     wrong.write_bytes(b"not a disk")
     with pytest.raises(LabError, match="has 10 bytes"):
-        Lab(folder).up(replace(plan, isolated=isolated, reference_image=wrong))
+        Lab(folder).up(replace(tiny_plan, isolated=isolated, reference_image=wrong))
     assert traces(folder) == []
 
 
-def test_up_says_what_to_install(plan: Plan, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_says_what_to_install(
+    tiny_plan: Plan, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tools, "SEARCH_PATH", str(tmp_path))
     with pytest.raises(LabError, match=r"sshd not found; install it with: apt-get install .*openssh-server"):
-        Lab(folder).up(replace(plan, isolated=False))
+        Lab(folder).up(replace(tiny_plan, isolated=False))
     assert not folder.exists()
 
 
-def test_another_inventory_file_is_left_alone(plan: Plan, folder: Path, tmp_path: Path) -> None:
+def test_another_inventory_file_is_left_alone(tiny_plan: Plan, folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "hosts.yml"
     mine.write_text("all:\n")
     with pytest.raises(LabError, match="exists already"):
-        Lab(folder).up(replace(plan, inventory=mine))
+        Lab(folder).up(replace(tiny_plan, inventory=mine))
     assert mine.read_text() == "all:\n"
 
 
@@ -171,16 +184,16 @@ def test_down_refuses_a_folder_that_is_no_labs(folder: Path) -> None:
 
 
 @needs_isolation
-def test_two_labs_are_up_at_once(lab: Lab, plan: Plan) -> None:
-    with running_lab(plan, isolated=True, laptops=1) as other:
+def test_two_labs_are_up_at_once(lab: Lab, tiny_plan: Plan) -> None:
+    with running_lab(tiny_plan, isolated=True, laptops=1) as other:
         assert not {laptop.address for laptop in lab.laptops} & {laptop.address for laptop in other.laptops}
         other.down()
         assert all(laptop.pid for laptop in lab.laptops)
 
 
 @needs_isolation
-def test_an_isolated_laptop_has_its_own_name_processes_network_and_run_folder(plan: Plan) -> None:
-    with running_lab(plan, isolated=True, laptops=1, link_mbit=100) as lab:
+def test_an_isolated_laptop_has_its_own_name_processes_network_and_run_folder(tiny_plan: Plan) -> None:
+    with running_lab(tiny_plan, isolated=True, laptops=1, link_mbit=100) as lab:
         laptop = lab.targets[0]
         assert laptop.run(["uname", "-n"]).stdout == "lab-01\n"
         assert "sshd" in laptop.run(["cat", "/proc/1/cmdline"]).stdout
@@ -193,8 +206,8 @@ def test_an_isolated_laptop_has_its_own_name_processes_network_and_run_folder(pl
 
 
 @needs_isolation
-def test_the_disk_of_an_isolated_laptop_is_locked_after_it_was_written_to(plan: Plan) -> None:
-    with running_lab(plan, isolated=True, laptops=1, udev_seconds=60) as lab:
+def test_the_disk_of_an_isolated_laptop_is_locked_after_it_was_written_to(tiny_plan: Plan) -> None:
+    with running_lab(tiny_plan, isolated=True, laptops=1, udev_seconds=60) as lab:
         laptop = lab.targets[0]
         lock = ["flock", "--nonblock", "--exclusive", laptop.disk, "true"]
         log = laptop.folder / "udev.log"
@@ -211,8 +224,8 @@ def test_the_disk_of_an_isolated_laptop_is_locked_after_it_was_written_to(plan: 
 
 
 @needs_isolation
-def test_a_laptop_can_lose_its_link_and_its_power(plan: Plan) -> None:
-    with running_lab(plan, isolated=True, laptops=1) as lab:
+def test_a_laptop_can_lose_its_link_and_its_power(tiny_plan: Plan) -> None:
+    with running_lab(tiny_plan, isolated=True, laptops=1) as lab:
         laptop = lab.targets[0]
         laptop.link_down()
         assert "NO-CARRIER" in laptop.run(["ip", "link", "show", "eth0"]).stdout
@@ -226,20 +239,20 @@ def test_a_laptop_can_lose_its_link_and_its_power(plan: Plan) -> None:
 
 
 @needs_isolation
-def test_the_start_files_of_the_users_shell_play_no_part(plan: Plan, tmp_path: Path) -> None:
+def test_the_start_files_of_the_users_shell_play_no_part(tiny_plan: Plan, tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text("echo read; exit 9\n")
     accounts = tmp_path / "passwd"
     accounts.write_text(f"root:x:0:0:root:{tmp_path}:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n")
-    with running_lab(plan, isolated=True, laptops=1) as lab:
+    with running_lab(tiny_plan, isolated=True, laptops=1) as lab:
         lab.targets[0].run(["mount", "--bind", accounts, "/etc/passwd"])
         said = ansible(lab, "--limit", lab.targets[0].name, "-m", "raw", "-a", "echo home is $HOME")
         assert said.splitlines()[1] == f"home is {tmp_path}"
 
 
-def test_laptops_disks_hold_old_data_unless_blank_ones_are_wanted(lab: Lab, plan: Plan) -> None:
+def test_laptops_disks_hold_old_data_unless_blank_ones_are_wanted(lab: Lab, tiny_plan: Plan) -> None:
     first, second = (laptop.backing_file.open("rb").read(MIB) for laptop in lab.targets)
     assert any(first) and first != second
-    with running_lab(plan, laptops=1, disk_size=8 * MIB, blank=True) as blank:
+    with running_lab(tiny_plan, laptops=1, disk_size=8 * MIB, blank=True) as blank:
         assert not any(blank.targets[0].backing_file.read_bytes())
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import YES, make_foreign, where
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, reference_disk, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.disks import attach_loop_device, make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import faulty_disk
@@ -39,7 +39,8 @@ UNLIMITED = 100_000
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(reference_image: Path) -> Iterator[Lab]:
+def fixture_lab(references: Path) -> Iterator[Lab]:
+    reference_image = reference_disk(references, SIZE)
     with running_lab(Plan(1, SIZE, SIZE, isolated=True, reference_image=reference_image)) as lab:
         yield lab
 

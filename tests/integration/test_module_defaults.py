@@ -25,7 +25,7 @@ def test_modules_have_the_values_that_were_read_first_wherever_they_are_called(t
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"all": {"children": {"lab_laptops": {"hosts": {"lab-01": laptop}}}}}))
     more = ["-e", "imaging_store=/extra"] if given == "extra" else []
-    command = [BIN / "ansible-playbook", PLAY, "-i", inventory, "-e", f"included={tmp_path}", *more]
+    command: list[str | Path] = [BIN / "ansible-playbook", PLAY, "-i", inventory, "-e", f"included={tmp_path}", *more]
     outcome = RunningPlaybook(command, tmp_path, {}).wait()
     assert outcome.status == 0, outcome.stdout
     stores = [each.result["store"] for each in outcome.of("image_info")]

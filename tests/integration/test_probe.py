@@ -105,7 +105,7 @@ def test_a_disk_in_use_is_forecast_whole(lab: Lab, store: Path) -> None:
     (found,) = outcome.of("image_probe")
     assert found.result["used_bytes"] == found.result["disk_size"] == reference.size
     assert any("is in use" in warning and "/run/looked" in warning for warning in found.result["warnings"])
-    assert f"All of {reference.disk} is taken to be captured." in found.result["notes"]
+    assert f"Assumed: all of {reference.disk} is captured." in found.result["notes"]
     assert_nothing_remains(lab)
 
 

@@ -20,6 +20,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.private_files import
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import CONNECTED
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.integration.faults import (
+    SHORT,
+    TIMEOUT,
     assert_holds,
     assert_nothing_remains,
     kill,
@@ -125,11 +127,11 @@ def start(lab: Lab, laptop: Laptop, store: Path, restores: bool, name: str) -> R
         "imaging_store": str(store),
         "imaging_image": name,
         "imaging_disk": laptop.disk,
-        "imaging_link_timeout": 5,
+        "imaging_link_timeout": TIMEOUT,
         "imaging_update": True,
     }
     play = RESTORE_ONE if restores else CAPTURE_ONE
-    return start_playbook(lab, play, "-l", laptop.name, "-e", json.dumps(values))
+    return start_playbook(lab, play, "-l", laptop.name, "-e", json.dumps(values), environment=SHORT)
 
 
 def killed_restore(lab: Lab, store: Path, chance: random.Random, victim: str) -> str:

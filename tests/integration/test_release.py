@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk
 from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN
+from ansible_collections.fleet.imaging.tests.integration.faults import wait_until
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
@@ -36,8 +36,8 @@ RELEASE = """
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(plan: Plan) -> Iterator[Lab]:
-    with running_lab(plan, laptops=1) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, laptops=1) as lab:
         yield lab
 
 
@@ -139,13 +139,13 @@ def test_mounts_of_all_kinds_go_and_nothing_else(lab: Lab, laptop: Laptop, mnt: 
 def test_a_loop_device_and_swap_in_its_files(lab: Lab, laptop: Laptop, mnt: str, play: Path) -> None:
     node = linux_partition(laptop)
     mount(laptop, node, mnt)
-    laptop.run(["dd", "if=/dev/zero", f"of={mnt}/inside.img", "bs=1M", "count=8", "status=none"])
+    laptop.run(["dd", "if=/dev/zero", f"of={mnt}/inside.img", "bs=1M", "count=4", "status=none"])
     laptop.run(["mkfs.ext4", "-q", "-F", f"{mnt}/inside.img"])
     inner = laptop.run(["losetup", "--find", "--show", f"{mnt}/inside.img"]).stdout.strip()
     laptop.run(["mkdir", "-p", f"{mnt}-inner"])
     mount(laptop, inner, f"{mnt}-inner")
     expected = [f"umount -- {mnt}-inner", f"losetup --detach {inner}"]
-    laptop.run(["dd", "if=/dev/zero", f"of={mnt}/swap", "bs=1M", "count=8", "status=none"])
+    laptop.run(["dd", "if=/dev/zero", f"of={mnt}/swap", "bs=1M", "count=4", "status=none"])
     laptop.run(["chmod", "600", f"{mnt}/swap"])
     laptop.run(["mkswap", "-q", f"{mnt}/swap"])
     try:
@@ -165,7 +165,9 @@ def test_what_is_busy_is_not_forced_and_whoever_uses_it_is_named(
     inside = ["nsenter", "--target", str(laptop.pid), "--mount", "--pid", "--"]
     with subprocess.Popen([*inside, "sh", "-c", f"cd {mnt} && exec sleep 300"]) as process:
         try:
-            time.sleep(0.5)
+            wait_until(
+                lambda: laptop.run(["pgrep", "-f", "^sleep 300"], check=False).stdout, "it has changed its folder"
+            )
             message = release(lab, play, laptop).failures()[laptop.name]
             assert f"can't unmount {mnt}" in message
             assert "(sleep, its working folder)" in message
@@ -182,7 +184,7 @@ def test_a_mount_in_another_namespace_is_found(lab: Lab, laptop: Laptop, mnt: st
     hidden = ["unshare", "--mount", "sh", "-c", f"mount {node} {mnt} && exec sleep 301"]
     with subprocess.Popen([*inside, *hidden]) as process:
         try:
-            time.sleep(1)
+            wait_until(lambda: laptop.run(["pgrep", "-f", "^sleep 301"], check=False).stdout, "it has mounted the disk")
             assert mounts_of(laptop) == []
             message = release(lab, play, laptop).failures()[laptop.name]
             assert "held by somebody else" in message

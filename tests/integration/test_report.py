@@ -108,7 +108,9 @@ def test_a_run_that_is_interrupted_says_so(lab: Lab, shelf: Path, captured: Outc
 def test_without_a_report(lab: Lab, shelf: Path, captured: Outcome) -> None:
     assert captured.status == 0, captured.stdout
     before = os.listdir(shelf / "reports")
-    outcome = playbook(lab, "verify", "-e", f"imaging_store={shelf}", "-e", "imaging_report=false")
+    outcome = playbook(
+        lab, "verify", "-l", lab.targets[0].name, "-e", f"imaging_store={shelf}", "-e", "imaging_report=false"
+    )
     assert outcome.of("image_restore")
     assert os.listdir(shelf / "reports") == before
     assert "Report: " not in outcome.stdout

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     RESTORE_ONE,
@@ -30,17 +30,18 @@ from ansible_collections.fleet.imaging.tests.integration.terminal import Termina
 from ansible_collections.fleet.imaging.tests.integration.test_bad_input import untouched
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
-SIZE = 128 << 20
+SIZE = LEAST_SIZE
 YES = ("-e", "imaging_confirm_erase=true")
 TRUSTING = {"ANSIBLE_INJECT_FACT_VARS": "true"}
 """As where the collection is used with another ansible.cfg than its own."""
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab() -> Iterator[Lab]:
-    with running_lab(Plan(2, SIZE, SIZE, isolated(), blank=True)) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, blank=True) as lab:
         yield lab
 
 
@@ -205,7 +206,7 @@ def test_steps_that_skip_the_question_do_not_get_to_write(lab: Lab, image: tuple
         with Terminal(command, ansible_environment(), str(ROOT / "playbooks"), 300, 50) as terminal:
             while terminal.watch(asks_for_a_step, 30):
                 question = terminal.text().rpartition("Perform task:")[2]
-                terminal.enter("n\r" if "Confirm that the disks are erased" in question else "y\r")
+                terminal.enter("n\r" if "Confirm erasing the disks" in question else "y\r")
                 terminal.watch(lambda seen: not asks_for_a_step(seen), 10)
             terminal.finish(10)
         text = terminal.text()
@@ -215,7 +216,7 @@ def test_steps_that_skip_the_question_do_not_get_to_write(lab: Lab, image: tuple
 
 def test_a_start_in_the_middle_writes_nothing(lab: Lab, image: tuple[str, ...]) -> None:
     with untouched(*lab.targets):
-        for start in ("Confirm that the disks are erased", "Release the disk", "Make the disk equal to*"):
+        for start in ("Confirm erasing the disks", "Release the disk", "Make the disk equal to*"):
             outcome = playbook(lab, "restore", *image, *YES, "--start-at-task", start)
             assert outcome.status != 0
             assert not any(result.status == "ok" for result in outcome.of("image_restore"))

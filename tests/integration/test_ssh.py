@@ -23,8 +23,10 @@ import pytest
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, receive_exactly
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import choose_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
@@ -117,9 +119,9 @@ def common_arguments(lab: Path, *more: str) -> str:
     return " ".join(["-F /dev/null", *(f"-o {option}" for option in options)])
 
 
-def transport(client: str, laptop: Laptop, **variables: Any) -> Transport:
+def transport(client: str, laptop: Laptop, timeouts: Timeouts = DEFAULTS, **variables: Any) -> Transport:
     arguments = {"transport": "ssh", "ssh_client": client}
-    return choose_transport(arguments, connection(laptop, **variables), laptop.address)
+    return choose_transport(arguments, connection(laptop, **variables), laptop.address, timeouts)
 
 
 def assert_carries(channel: Channel, size: int = 3_000_000) -> None:
@@ -395,13 +397,9 @@ def test_closing_ends_everything(client: str, laptop: Laptop, port: int) -> None
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int) -> None:
     """Whoever sends must not wait for ever."""
-    if client == "paramiko":
-        from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import ssh_paramiko
-
-        monkeypatch.setattr(ssh_paramiko, "STUCK", 1.0)
-    channel = transport(client, laptop).open(port, 10)
+    channel = transport(client, laptop, Timeouts(stuck=1)).open(port, 10)
     channel.settimeout(1.5)
     channel.sendall(b"x")
     channel.recv_into(memoryview(bytearray(1)))
@@ -418,60 +416,45 @@ def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int, m
         channel.close()
 
 
-def where(store: Path, client: str, *more: str) -> list[str]:
-    variables = [
-        f"imaging_store={store}",
-        "imaging_image=by-ssh",
-        "imaging_transport=ssh",
-        f"imaging_ssh_client={client}",
-    ]
-    return [word for variable in (*variables, *more) for word in ("-e", variable)]
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_capture_and_restore_by_password(lab: Lab, store: Path, client: str) -> None:
-    """As on a live medium that has nothing else: Ansible's own connection too."""
-    for laptop in lab.laptops:
-        set_password(laptop)
-        laptop.reconfigure_sshd(*BY_PASSWORD)
-    arguments = where(store, client, "ansible_ssh_private_key_file=")
-    # As a variable, and as -k asks for it.
-    asked = lab.folder / "password"
-    asked.write_text(PASSWORD)
-    for name, more in (
-        ("capture", ["-e", f"ansible_password='{PASSWORD}'"]),
-        ("restore", ["-e", "imaging_confirm_erase=true", "--connection-password-file", str(asked)]),
-    ):
-        outcome = playbook(lab, name, *arguments, *more)
-        assert outcome.status == 0, outcome.stdout
-        assert PASSWORD not in outcome.stdout
-    for laptop in lab.laptops:
-        laptop.reconfigure_sshd()
-
-
 def test_an_ordinary_user_who_becomes_root(plan: Plan, tmp_path: Path) -> None:
     become = {**VARIABLES, "ansible_become_method": "su", "ansible_become_password": PASSWORD}
     with running_lab(plan, laptops=1) as lab:
         add_live_user(lab.reference, {})
         for client in CLIENTS:
-            outcome = playbook(lab, "capture", *where(tmp_path / client, client), "-e", json.dumps(become))
+            where = ("-e", f"imaging_store={tmp_path / client}", "-e", "imaging_image=by-ssh", *WAYS[client])
+            outcome = playbook(lab, "capture", *where, "-e", json.dumps(become))
             assert outcome.status == 0, outcome.stdout
             assert outcome.of("image_capture")[0].result["changed"] is True
 
 
-def test_the_same_as_over_tcp(survival_plan: Plan, tmp_path: Path) -> None:
-    """The image, what check mode says, what is written, and that a second run changes nothing."""
+def test_the_same_as_over_tcp_and_by_password(survival_plan: Plan, tmp_path: Path) -> None:
+    """The image, what check mode says, what is written, and that a second run changes nothing.
+
+    Over SSH by password alone, Ansible's own connections too, as on a live medium that has nothing else.
+    """
     with running_lab(survival_plan, laptops=1, link_mbit=None) as lab:
         assert_the_same_over_all_ways(lab, tmp_path)
+
+
+def by_password(lab: Lab, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Have all laptops let in by password alone; returns the arguments that say it as a variable, and as -k asks for it."""
+    for laptop in lab.laptops:
+        set_password(laptop)
+        laptop.reconfigure_sshd(*BY_PASSWORD)
+    asked = folder / "password"
+    asked.write_text(PASSWORD)
+    no_key = ("-e", "ansible_ssh_private_key_file=")
+    return (*no_key, "-e", f"ansible_password='{PASSWORD}'"), (*no_key, "--connection-password-file", str(asked))
 
 
 def assert_the_same_over_all_ways(lab: Lab, tmp_path: Path) -> None:
     (target,) = lab.targets
     seen = []
     for way, over in WAYS.items():
+        as_variable, asked = ((), ()) if way == TCP else by_password(lab, tmp_path)
         store = ("-e", f"imaging_store={tmp_path / way}", "-e", "imaging_image=same", *over)
-        one = (*store, "-l", target.name)
-        captured = playbook(lab, "capture", *store)
+        one = (*store, "-l", target.name, *asked)
+        captured = playbook(lab, "capture", *store, *as_variable)
         assert captured.status == 0, captured.stdout
         make_foreign(target)
         checked = playbook(lab, RESTORE_ONE, *one, "--check")
@@ -479,6 +462,7 @@ def assert_the_same_over_all_ways(lab: Lab, tmp_path: Path) -> None:
         again = playbook(lab, RESTORE_ONE, *one)
         verified = playbook(lab, "verify", *one)
         assert [run.status for run in (checked, restored, again, verified)] == [0, 0, 0, 0], checked.stdout
+        assert not any(PASSWORD in run.stdout for run in (captured, checked, restored, again, verified))
         image, dry, wet, second = (
             run.of(action)[0].result
             for run, action in (

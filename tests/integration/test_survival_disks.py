@@ -13,8 +13,9 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
+    SHORT,
     YES,
-    assert_finished_by_running_again,
+    assert_finished,
     assert_holds,
     assert_nothing_remains,
     boot_live_medium_again,
@@ -174,22 +175,29 @@ def test_the_target_vanishes(lab: Lab, image: Path, target: FaultyDisk) -> None:
     assert_holds(image, target.backing_file)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_started_from_its_disk_after_a_cut(lab: Lab, image: Path, share: float) -> None:
-    """It does not start: the laptop lost its power before the end, and what makes a disk bootable is written last."""
-    laptop = lab.targets[0]
-    make_foreign(laptop)
-    before = written(laptop.disk)
-    running = start_playbook(lab, "restore", "-l", laptop.name, *where(image), *YES)
-    wait_for_share(laptop.disk, image, share, before, running)
-    laptop.power_off()
-    if share > 0.9 and looks_bootable(laptop.disk):
-        # From here to the last byte it is less than 50 ms: the cut came after that. Then nothing may be missing.
-        assert_holds(image, Path(laptop.disk))
-    else:
-        assert looks_bootable(laptop.disk) == []
-    assert list(running.wait().failures()) == [laptop.name]
-    boot_live_medium_again(laptop)
+@pytest.mark.parametrize("shares", [(0.1, 0.99), (0.5, 0.9)])
+def test_started_from_their_disks_after_a_cut(lab: Lab, image: Path, shares: tuple[float, float]) -> None:
+    """They do not start: two laptops lost their power before the end, and what makes a disk bootable is written last."""
+    before = []
+    for laptop in lab.targets:
+        make_foreign(laptop)
+        before.append(written(laptop.disk))
+    running = start_playbook(lab, "restore", *where(image), *YES, environment=SHORT)
+    for laptop, share, least in zip(lab.targets, shares, before, strict=True):
+        wait_for_share(laptop.disk, image, share, least, running)
+        laptop.power_off()
+    for laptop, share in zip(lab.targets, shares, strict=True):
+        if share > 0.9 and looks_bootable(laptop.disk):
+            # From here to the last byte it is less than 50 ms: the cut came after that. Then nothing may be missing.
+            assert_holds(image, Path(laptop.disk))
+        else:
+            assert looks_bootable(laptop.disk) == []
+    assert sorted(running.wait().failures()) == [laptop.name for laptop in lab.targets]
+    for laptop in lab.targets:
+        boot_live_medium_again(laptop)
     assert_nothing_remains(lab)
-    assert_finished_by_running_again(lab, image, laptop, max(0.0, share - 0.2))
-    assert len(looks_bootable(laptop.disk)) >= 4
+    outcome = playbook(lab, "restore", *where(image), *YES)
+    assert outcome.status == 0, outcome.stdout + outcome.stderr
+    for laptop, share in zip(lab.targets, shares, strict=True):
+        assert_finished(outcome, image, laptop, max(0.0, share - 0.2))
+        assert len(looks_bootable(laptop.disk)) >= 4

@@ -37,8 +37,8 @@ BY_DOAS = {"ansible_become_exe": "doas", "ansible_become_flags": "-n"}
 BY_SU = {"ansible_become_method": "su"}
 
 
-def test_what_sudo_and_shells_print_is_no_answer(plan: Plan, store: Path) -> None:
-    with running_lab(plan, laptops=5, disk_size=64 << 20) as lab:
+def test_what_sudo_and_shells_print_is_no_answer(tiny_plan: Plan, store: Path) -> None:
+    with running_lab(tiny_plan, laptops=5, disk_size=64 << 20) as lab:
         one, two, three, four, five = lab.targets
         add_live_user(one, WITHOUT_PASSWORD)
         add_live_user(two, {**BY_PASSWORD, **DOAS_BY_PASSWORD})

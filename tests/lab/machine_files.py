@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -59,5 +60,20 @@ def _plain_files() -> Iterator[tuple[str, int]]:
                 path = f"{parent}/{name}"
                 if PLAIN_NAME.fullmatch(path) and path.lower() not in seen and not os.path.islink(path):
                     seen.add(path.lower())
-                    if os.access(path, os.R_OK):
-                        yield path, os.path.getsize(path)
+                    try:
+                        if os.access(path, os.R_OK):
+                            yield path, os.path.getsize(path)
+                    except FileNotFoundError:
+                        pass  # A package is being installed or removed.
+
+
+def copies(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Copy files into an empty folder, by numbers; return the copies in place of the files, without files that have gone meanwhile."""
+    found = {}
+    for number, (place, path) in enumerate(files.items()):
+        try:
+            shutil.copyfile(path, folder / str(number))
+        except FileNotFoundError:
+            continue
+        found[place] = folder / str(number)
+    return found

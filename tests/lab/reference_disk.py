@@ -14,7 +14,7 @@ from pathlib import Path
 from . import file_systems, registry
 from .disks import MIB, copy_data, make_empty_disk
 from .hives import make_hive
-from .machine_files import MachineFiles
+from .machine_files import MachineFiles, copies
 from .tools import LabError, run
 
 SECTOR = 512
@@ -61,8 +61,11 @@ def make_reference_disk(path: Path, size: int, used_share: float, aged: bool) ->
             image = Path(folder, partition.name)
             make_empty_disk(image, partition.size)
             chosen = machine_files.choose(int(partition.size * fill), partition.places)
-            removed = list(chosen)[:: round(1 / removed_share)]
-            partition.make(image, {**partition.fixed, **chosen}, removed, partition.start // SECTOR)
+            # Of its own, because whoever installs a package meanwhile takes files away.
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                copied = copies(chosen, Path(own))
+                removed = list(copied)[:: round(1 / removed_share)]
+                partition.make(image, {**partition.fixed, **copied}, removed, partition.start // SECTOR)
             copy_data(image, path, partition.start)
             image.unlink()
 

@@ -4,9 +4,9 @@
 """Run the checks of the collection: all of them ("test"), or those of one kind.
 
 Usage: check.py test | lint | unit | units-oldest | sanity | fuzz | integration
-Every check runs, also after one has failed; the last lines say which failed and how long each took. They are run two at a time, the longest
-first, and say what they said when they have ended. The integration tests are the longest, so that all others are run beside them, one
-after the other; what must have the machine for itself comes in the end.
+Every check runs, also after one has failed; the last lines say which failed and how long each took. They are run three at a time, the longest
+first, and say what they said when they have ended. The integration tests are the longest, so that all others are run beside them, two
+at a time; what must have the machine for itself comes in the end.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COLLECTION = TREE / "ansible_collections/fleet/imaging"
 Command = list[str]
 TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
 INTEGRATION = ["python", "-m", "pytest", "-v", "--durations=30", "tests/integration"]
+AT_A_TIME = ["-n", str(2 * len(os.sched_getaffinity(0)))]
 INTEGRATION_TESTS, ALONE, SANITY = "integration tests", "integration tests that run alone", "ansible-test sanity"
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
@@ -41,8 +42,17 @@ CHECKS: dict[str, dict[str, Command]] = {
     "sanity": {SANITY: ["python", "tests/tools/sanity.py"]},
     "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "5"]},
     "integration": {
-        # They wait more than they work, so two at a time; a file's tests share its lab. What is a matter of time has the machine for itself.
-        INTEGRATION_TESTS: [*INTEGRATION, "-m", "not alone", "-n", "2", "--dist", "loadfile"],
+        # They wait as long as they work, so twice as many at a time as there are cores; a file's tests share its lab. The files are begun in
+        # the order of tests/integration/conftest.py. What is a matter of time has the machine for itself.
+        INTEGRATION_TESTS: [
+            *INTEGRATION,
+            "-m",
+            "not alone",
+            *AT_A_TIME,
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+        ],
         ALONE: [*INTEGRATION, "-m", "alone"],
     },
 }
@@ -64,7 +74,7 @@ def main(kind: str) -> int:
     chosen = CHECKS if kind == "test" else {kind: CHECKS[kind]}
     commands = {name: command for checks in chosen.values() for name, command in checks.items()}
     names = [*(name for name in LONGEST if name in commands), *(name for name in commands if name not in LONGEST)]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         beside = [name for name in names if name != ALONE]
         results = list(pool.map(lambda name: run(name, commands[name], quiet=name not in AT_ONCE), beside))
     if ALONE in commands:

@@ -31,8 +31,8 @@ COMMANDS = [
 ]
 # Tasks that only prepare something.
 LEFT_OUT = re.compile(
-    r"TASK \[(.*Validating arguments|.*Keep the result|.*Look at the laptop|.*Remember the selected|.*Check that nothing holds"
-    r"|.*Check whether the content|.*Look at what is on|.*Refuse what is not|.*Release /dev"
+    r"TASK \[(.*Validating arguments|.*Keep the result|.*List the laptop|.*Remember the selected|.*Check that nothing holds"
+    r"|.*Check whether the content|.*Examine the content|.*Refuse a disk|.*Release /dev"
     r"|Check all variables|Open the image|Check that one image|Read the store)"
 )
 # Tasks that were skipped on every host.

@@ -12,6 +12,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from ..errors import ImagingError
 from ..printable import printable
+from ..reasons import MISSING_PROGRAM
 
 SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 """Where disk tools lie; not on everybody's PATH."""
@@ -61,6 +62,8 @@ RunCommand = Callable[[Sequence[str]], CommandResult]
 
 class MissingTool(ImagingError):
     """A program that is needed is not installed."""
+
+    code = MISSING_PROGRAM
 
     def __init__(self, program: str) -> None:
         self.program = program

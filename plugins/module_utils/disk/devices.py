@@ -13,6 +13,7 @@ from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
+from ..reasons import BAD_SIZE, IS_FILE, NO_CAPACITY, NOT_A_DISK, PARTITION, READ_ONLY, Reason, Refusal
 from .blkid import Content, detect
 from .command import RunCommand
 from .holders import BlockDevices, Use, node
@@ -47,8 +48,8 @@ class Disk:
     """A block device or a regular file that can stand for a disk. Sizes in bytes; an unknown text is empty.
 
     ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points``, ``swap`` and ``holders`` are of the
-    disk, its partitions and everything on top of them. The refusals are sentences that say what is in the way, and the way out: empty
-    means usable. ``releasable`` are those that ``disk.release`` can put an end to. ``not_default`` says why the disk is used only when it is named.
+    disk, its partitions and everything on top of them. The refusals say what is in the way, and the way out: empty means usable.
+    ``not_default`` says why the disk is used only when it is named.
     """
 
     path: str
@@ -65,23 +66,34 @@ class Disk:
     read_only: bool
     kind: str
     by_id: tuple[str, ...]
-    partitions: tuple[DiskPartition, ...]
     holders: tuple[str, ...]
     mount_points: tuple[str, ...]
     swap: tuple[str, ...]
     live_medium: bool
-    source_refusals: tuple[str, ...]
-    target_refusals: tuple[str, ...]
-    not_default: tuple[str, ...]
-    releasable: tuple[str, ...] = ()
+    source_refusals: tuple[Refusal, ...]
+    target_refusals: tuple[Refusal, ...]
+    not_default: tuple[Reason, ...]
+
+    def refusals(self, write: bool, release: bool = False) -> list[Refusal]:
+        """What is in the way of reading all of it, or of writing it; with ``release`` without what can be released."""
+        found = self.target_refusals if write else self.source_refusals
+        return [refusal for refusal in found if not (release and refusal.releasable)]
 
 
-def list_disks(run: RunCommand) -> list[Disk]:
+@dataclass(frozen=True)
+class DescribedDisk(Disk):
+    """A disk with its partitions, which programs were asked about."""
+
+    partitions: tuple[DiskPartition, ...] = ()
+
+
+def list_disks(run: RunCommand) -> list[DescribedDisk]:
     """All disks of this machine, in lsblk's order. Raises MissingTool, ImagingError."""
     devices = BlockDevices()
     links = _links_by_id()
     rows = [row for row in _lsblk(run) if row.get("type") != "rom"]
-    return [_block_device(run, devices, row, links) for row in rows if _text(row, "kname")]
+    disks = [(_block_device(devices, row, links), row) for row in rows if _text(row, "kname")]
+    return [_with_partitions(run, devices, disk, row) for disk, row in disks]
 
 
 def resolve(path: str) -> tuple[str, os.stat_result]:
@@ -98,15 +110,29 @@ def resolve(path: str) -> tuple[str, os.stat_result]:
     return real, found
 
 
-def describe(run: RunCommand, path: str) -> Disk:
+def describe(run: RunCommand, path: str) -> DescribedDisk:
     """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
-    real, found = resolve(path)
     devices = BlockDevices()
+    return _with_partitions(run, devices, *_disk_at(run, devices, path))
+
+
+def disk_at(run: RunCommand, path: str) -> Disk:
+    """As ``describe``, without the partitions: no program but lsblk is run, which reads nothing of the disk."""
+    return _disk_at(run, BlockDevices(), path)[0]
+
+
+def _disk_at(run: RunCommand, devices: BlockDevices, path: str) -> tuple[Disk, Row]:
+    real, found = resolve(path)
     if stat.S_ISREG(found.st_mode):
-        return _regular_file(run, devices, real, found.st_size)
+        return _regular_file(devices, real, found.st_size), {}
     name = os.path.basename(devices.folder(f"../../dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"))
     rows = _lsblk(run, real)
-    return _block_device(run, devices, dict(rows[0] if rows else {}, kname=name), _links_by_id(), real)
+    row = dict(rows[0] if rows else {}, kname=name)
+    return _block_device(devices, row, _links_by_id(), real), row
+
+
+def _with_partitions(run: RunCommand, devices: BlockDevices, disk: Disk, row: Row) -> DescribedDisk:
+    return DescribedDisk(**vars(disk), partitions=tuple(_partitions(run, devices, row, disk.path)))
 
 
 def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
@@ -118,9 +144,9 @@ def _lsblk(run: RunCommand, *paths: str) -> list[Row]:
     try:
         rows = json.loads(result.out, strict=False)["blockdevices"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ImagingError(f"lsblk's answer can't be understood: {result.out[:200]!r}.") from error
+        raise ImagingError(f"The output of lsblk can't be read: {result.out[:200]!r}.") from error
     if not isinstance(rows, list):
-        raise ImagingError(f"lsblk's answer is no list of disks: {result.out[:200]!r}.")
+        raise ImagingError(f"The output of lsblk is not a list of disks: {result.out[:200]!r}.")
     return [row for row in rows if isinstance(row, dict)]
 
 
@@ -149,9 +175,7 @@ def _links_by_id() -> dict[str, list[str]]:
     return links
 
 
-def _block_device(
-    run: RunCommand, devices: BlockDevices, row: Row, links: Mapping[str, list[str]], path: str = ""
-) -> Disk:
+def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]], path: str = "") -> Disk:
     name = _text(row, "kname")
     path = path or node(name)
     use = devices.of_device(name)
@@ -162,7 +186,7 @@ def _block_device(
     size = _number(row, "size") or 512 * int(devices.attribute(name, "size") or 0)
     read_only = _flag(row, "ro") or devices.attribute(name, "ro") == "1"
     kind = _kind(row, devices, name)
-    refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use))
+    refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use, _releasable(devices, path, use)))
     return Disk(
         path=path,
         size=size,
@@ -178,12 +202,10 @@ def _block_device(
         read_only=read_only,
         kind=kind,
         by_id=tuple(links.get(node(name), ())),
-        partitions=tuple(_partitions(run, devices, row, path)),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,
         live_medium=use.live_medium,
-        releasable=_releasable(devices, path, use),
         source_refusals=refusals,
         target_refusals=(*refusals, *_read_only(path, read_only)),
         not_default=tuple(reasons_against_default(name, devices.folder(name), transport, removable, hotplug)),
@@ -211,20 +233,20 @@ def _kind(row: Row, devices: BlockDevices, name: str) -> str:
     return _text(row, "type") or "disk"
 
 
-def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[str]:
+def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[Refusal]:
     """Why a device can't be a disk at all."""
     if kind == "part":
         disk = node(devices.parent(name))
-        yield f"It is a partition of {disk}, and a whole disk is meant: name {disk}."
+        yield Refusal(PARTITION, f"It is a partition of {disk}: expected a whole disk. Use {disk}.")
     elif kind in ("crypt", "lvm", "dm", "rom"):
-        yield f"It is of the kind {kind}, and a whole disk is meant."
+        yield Refusal(NOT_A_DISK, f"It is of the type {kind}: expected a whole disk.")
     if not size:
-        yield "It has no capacity: there is no medium in it, or it is not set up."
+        yield Refusal(NO_CAPACITY, "It has no capacity: there is no medium in it, or it is not set up.")
 
 
-def _read_only(path: str, read_only: bool) -> Iterator[str]:
+def _read_only(path: str, read_only: bool) -> Iterator[Refusal]:
     if read_only:
-        yield f"It is read-only: look for a switch on it, or try blockdev --setrw {path}."
+        yield Refusal(READ_ONLY, f"It is read-only: look for a switch on it, or try blockdev --setrw {path}.")
 
 
 def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> Iterator[DiskPartition]:
@@ -263,21 +285,24 @@ def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conte
         return Content()
 
 
-def _releasable(devices: BlockDevices, path: str, use: Use) -> tuple[str, ...]:
-    """What is in the way and can be ended: all of it, or nothing when one thing can't."""
+def _releasable(devices: BlockDevices, path: str, use: Use) -> bool:
+    """Whether all that is in the way can be ended. Nothing is planned for a disk that nobody uses."""
+    if not any(in_the_way(use)):
+        return False
     try:
         release_steps(devices, path)
     except (ImagingError, OSError):
-        return ()
-    return tuple(in_the_way(use))
+        return False
+    return True
 
 
-def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) -> Disk:
+def _regular_file(devices: BlockDevices, path: str, size: int) -> Disk:
     use: Use = devices.of_file(path)
     read_only = not os.access(path, os.W_OK)
-    refusals = list(in_the_way(use))
+    refusals = list(in_the_way(use, _releasable(devices, path, use)))
     if not size or size % 512:
-        refusals.append(f"It has {size} bytes: the size of a disk is a positive multiple of 512.")
+        refusals.append(Refusal(BAD_SIZE, f"It has {size} bytes: the size of a disk is a positive multiple of 512."))
+    forbidden = Refusal(READ_ONLY, "It is read-only: its mode or its file system forbids writing.")
     return Disk(
         path=path,
         size=size,
@@ -293,16 +318,11 @@ def _regular_file(run: RunCommand, devices: BlockDevices, path: str, size: int) 
         read_only=read_only,
         kind="file",
         by_id=(),
-        partitions=tuple(_partitions_by_table(run, path)),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,
         live_medium=False,
-        releasable=_releasable(devices, path, use),
         source_refusals=tuple(refusals),
-        target_refusals=(
-            *refusals,
-            *(["It is read-only: its mode or its file system forbids writing."] if read_only else []),
-        ),
-        not_default=("it is a file",),
+        target_refusals=(*refusals, *([forbidden] if read_only else [])),
+        not_default=(Reason(IS_FILE, "it is a file"),),
     )

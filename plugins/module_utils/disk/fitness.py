@@ -141,7 +141,13 @@ class _Look:
     def at(self, partition: Partition) -> PartitionFacts:
         """Look at one of them."""
         facts = PartitionFacts(
-            partition.number, partition.node, partition.start, partition.size, partition.type, "", ""
+            number=partition.number,
+            node=partition.node,
+            start=partition.start,
+            size=partition.size,
+            type=partition.type,
+            content="",
+            label="",
         )
         if self._table is not None and self._table.is_extended(partition):
             return facts

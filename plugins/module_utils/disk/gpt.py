@@ -173,7 +173,7 @@ def _sound_table(read: Read, sector_size: int) -> tuple[GptHeader, bytes]:
         raise ImagingError("The primary header of the GPT is damaged.")
     if header.entry_size < SMALLEST_ENTRY or not 0 < header.entries_size <= ENTRIES_LIMIT:
         raise ImagingError(
-            f"The GPT says that it has {header.entry_count} entries of {header.entry_size} bytes, which none has."
+            f"The GPT says that it has {header.entry_count} entries of {header.entry_size} bytes, which is not valid."
         )
     entries = read(header.entries * sector_size, header.entries_size)
     if zlib.crc32(entries) != header.entries_checksum:

@@ -10,6 +10,7 @@ from typing import Any, Mapping
 
 from ..errors import ImagingError
 from ..printable import printable
+from ..reasons import refuse_for
 from .blkid import detect
 from .command import RunCommand
 from .devices import Disk
@@ -62,8 +63,7 @@ def grow(
 
 
 def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float) -> Growth:
-    if disk.target_refusals:
-        raise ImagingError(f"{disk.path} can't be changed: {' '.join(disk.target_refusals)}")
+    refuse_for(disk.target_refusals, f"{disk.path} can't be changed:")
     table = _sound_table(run, disk.path)
     partition = _choose(table, which)
     _refuse_what_is_behind(table, partition)
@@ -72,8 +72,8 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
     grower = kind.grower
     if grower is None:
         raise ImagingError(
-            f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown: "
-            f"{', '.join(GROWABLE)} can. Nothing was changed."
+            f"Partition {partition.number} of {disk.path} holds {content.type or 'nothing known'}, which can't be grown. "
+            f"Expected one of {', '.join(GROWABLE)}. Nothing was changed."
         )
     end = _room(table) // ALIGNMENT * ALIGNMENT
     grown = replace(partition, size=max(partition.size, end - partition.start))
@@ -122,7 +122,9 @@ def _choose(table: PartitionTable, which: str) -> Partition:
             f"{'No' if not chosen else 'More than one'} partition is {which}: expected last, or the name or number of one. There are: {there}."
         )
     if table.is_logical(chosen[0]):
-        raise ImagingError(f"Partition {chosen[0].number} lies in an extended one, and such are not grown.")
+        raise ImagingError(
+            f"Partition {chosen[0].number} lies in an extended partition, where growing is not supported."
+        )
     return chosen[0]
 
 
@@ -132,8 +134,8 @@ def _refuse_what_is_behind(table: PartitionTable, partition: Partition) -> None:
         names = ", ".join(f"{each.number}{f' ({printable(each.name)})' if each.name else ''}" for each in behind)
         raise ImagingError(
             f"Partition {partition.number} can't be grown, because partition {names} lies behind it. It is not moved: Windows notes where its "
-            "recovery partition lies, and does not find it elsewhere. On the reference, have the partition that is to grow be the last one "
-            "(Windows: reagentc /disable, and delete the recovery partition or make it anew before the others), and capture again. "
+            "recovery partition lies, and does not find it elsewhere. On the reference, make the partition that is to grow the last one "
+            "(Windows: reagentc /disable, and delete the recovery partition or create it again before the others), and capture again. "
             "Nothing was changed."
         )
 

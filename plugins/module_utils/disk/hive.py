@@ -65,7 +65,7 @@ class Hive:
         self._size = base.size
         self._keys: dict[tuple[str, ...], int | None] = {}
         if file.seek(0, os.SEEK_END) < BASE_SIZE + base.size:
-            raise BadHive(f"it is cut: {BASE_SIZE + base.size} bytes were expected, {file.tell()} found")
+            raise BadHive(f"it is truncated: {BASE_SIZE + base.size} bytes were expected, {file.tell()} found")
         self._check_bins()
         self._key(self._root)
 
@@ -175,7 +175,7 @@ class Hive:
         self._file.seek(BASE_SIZE + place)
         content = self._file.read(length)
         if len(content) != length:
-            raise BadHive(f"it is cut at {place:#x}")
+            raise BadHive(f"it is truncated at {place:#x}")
         return content
 
 

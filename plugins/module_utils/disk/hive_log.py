@@ -59,7 +59,7 @@ class BaseBlock:
     def parse(cls, content: bytes) -> BaseBlock:
         """Read one; raises BadHive when there is none."""
         if len(content) < SECTOR or content[:4] != b"regf":
-            raise BadHive("it does not begin as a hive does, with regf")
+            raise BadHive("it does not begin with regf, as a hive does")
         primary, secondary, written, major, _minor, kind, form, root, size = struct.unpack_from(
             "<IIQIIIIII", content, 4
         )
@@ -90,7 +90,7 @@ def replay(hive: BinaryIO, logs: Iterable[bytes]) -> BaseBlock:
     hive.seek(0)
     base = BaseBlock.parse(hive.read(BASE_SIZE))
     if base.kind != PRIMARY:
-        raise BadHive(f"it is no hive (type {base.kind} of file)")
+        raise BadHive(f"it is not a hive (type {base.kind} of file)")
     if not base.sound:
         raise BadHive("its header is damaged: the checksum is wrong")
     if not base.dirty:

@@ -14,8 +14,9 @@ import uuid
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
+from ..reasons import ANOTHER_DISK, RESTARTED
 from .command import RunCommand
-from .devices import Disk, describe, resolve
+from .devices import Disk, disk_at, resolve
 from .gpt import BOOT_SIGNATURE, GPT_SIGNATURE
 from .raw_io import logical_sector_size
 
@@ -51,6 +52,8 @@ UNREADABLE = "unreadable"
 class AnotherDisk(ImagingError):
     """A disk is not the one that was selected, or can't be known to be."""
 
+    code = ANOTHER_DISK
+
 
 def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
     """What an opened disk is recognised by, with the names of IDENTITY. Serial number and WWN are from ``disk``, all else from the descriptor."""
@@ -80,7 +83,7 @@ def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any]) -> It
     """
     path, _found = resolve(device)
     with _opened(path) as descriptor:
-        disk = describe(run, path)
+        disk = disk_at(run, path)
         check_same(path, expect, identify(disk, descriptor))
         yield disk
 
@@ -105,8 +108,9 @@ def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any])
             continue
         if name == "boot_id":
             raise AnotherDisk(
-                f"This machine was restarted since {path} was selected, so that another disk may have that name now. It was not touched. "
-                "Run again, and look at the disks once more."
+                f"This machine was restarted since {path} was selected, so another disk may have that name now. It was not touched. "
+                "Run again, and look at the disks once more.",
+                [RESTARTED],
             )
         raise AnotherDisk(
             f"{path} is not the disk that was selected: its {name} was {was!r} and is now {now!r}. "

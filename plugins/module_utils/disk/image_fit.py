@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
+from ..reasons import REFERENCE, SECTOR_SIZE, TOO_SMALL, Reason
 
 
 @dataclass(frozen=True)
@@ -49,28 +50,31 @@ def reasons_against(
     wwn: str,
     host: str,
     erase: bool,
-) -> Iterator[str]:
-    """The reasons against putting an image on a disk, as sentences with the way out.
+) -> Iterator[Reason]:
+    """The reasons against putting an image on a disk.
 
     ``host`` is the name by which the controller knows this machine. With ``erase`` false the disk is only compared, which the disk that the
     image was captured from may be as well.
     """
     called = f"the image {image.name}" if image.name else "the image"
     if size < image.minimum_size:
-        yield (
+        yield Reason(
+            TOO_SMALL,
             f"{path} has {size} bytes and {called} needs {image.minimum_size}: {image.minimum_size - size} bytes too few, because of "
-            f"{image.minimum_reason}. Use a larger disk, or shrink that on the reference and capture again."
+            f"{image.minimum_reason}. Use a larger disk, or shrink that on the reference and capture again.",
         )
     if logical_sector_size != image.logical_sector_size:
-        yield (
+        yield Reason(
+            SECTOR_SIZE,
             f"{path} has sectors of {logical_sector_size} bytes and {called}'s disk has {image.logical_sector_size}: partition tables and file "
-            "systems count in sectors, so it would not boot. Use a disk with the same sector size."
+            "systems count in sectors, so it would not boot. Use a disk with the same sector size.",
         )
     same = _same_disk(image, path, serial, wwn, host) if erase else ""
     if same:
-        yield (
+        yield Reason(
+            REFERENCE,
             f"{path} is the disk that {called} was captured from (the same {same}): the reference is never restored. "
-            "Check which laptop this is."
+            "Check which laptop this is.",
         )
 
 

@@ -208,7 +208,7 @@ def _mount(kind: str, node: str, options: Mapping[str, str]) -> int:
             os.close(context)
     except OSError as error:
         reason = REASONS.get(error.errno or 0, str(error.strerror))
-        raise ImagingError(f"this machine's kernel can't mount it to be read ({reason})") from error
+        raise ImagingError(f"this machine's kernel can't mount it read-only ({reason})") from error
 
 
 def _configure(context: int, command: int, name: str, value: str) -> None:

@@ -38,7 +38,7 @@ def used_blocks(run: RunCommand, program: str, node: str, size: int) -> Iterator
         quick = ["--quiet", "--UI-fresh", "0"]
         result = run([program, *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log])
         if result.rc:
-            raise BadMap(f"{program} made no map of it: {_last_words(result.err, log)}")
+            raise BadMap(f"{program} could not map it: {_last_words(result.err, log)}")
         with open(path, encoding="ascii", errors="replace") as lines:
             yield from parse_map(lines, size)
 

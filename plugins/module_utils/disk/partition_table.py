@@ -171,16 +171,16 @@ def _parse_json(text: str, device: str) -> Mapping[str, Any]:
         answer = json.loads(text, strict=False)
         raw = answer["partitiontable"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ImagingError(f"sfdisk's answer for {device} can't be understood: {text[:200]!r}.") from error
+        raise ImagingError(f"The output of sfdisk for {device} can't be read: {text[:200]!r}.") from error
     if not isinstance(raw, dict):
-        raise ImagingError(f"sfdisk's answer for {device} has no partition table: {text[:200]!r}.")
+        raise ImagingError(f"The output of sfdisk for {device} has no partition table: {text[:200]!r}.")
     return raw
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
     text = value.get(name, "")
     if not isinstance(text, str):
-        raise ImagingError(f"sfdisk gave {text!r} as {name}, which is no text.")
+        raise ImagingError(f"sfdisk gave {text!r} as {name}: expected text.")
     return text
 
 
@@ -205,7 +205,7 @@ def _partition(entry: Any, device: str, sector_size: int) -> Partition:
 def _sectors(entry: Mapping[str, Any], name: str, node: str, least: int = 0) -> int:
     count = entry.get(name)
     if not isinstance(count, int) or isinstance(count, bool) or not least <= count < 1 << 54:
-        raise ImagingError(f"sfdisk gave {count!r} as {name} of {node}, which is no number of sectors.")
+        raise ImagingError(f"sfdisk gave {count!r} as {name} of {node}: expected a number of sectors.")
     return count
 
 

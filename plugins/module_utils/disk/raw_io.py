@@ -19,6 +19,7 @@ import time
 from typing import Callable, Iterable, Protocol, Sequence, TypeVar
 
 from ..errors import ImagingError
+from ..reasons import LOCKED
 from .deallocate import discard_range, zero_range
 from .processes import in_words, lockers_of, openers_of
 from .udev import PATIENCE
@@ -130,7 +131,8 @@ class RawDisk:
                 raise DiskError(f"{self.path} can't be locked: {error.strerror}.") from error
             who = in_words(lockers_of(self.path)) or "another program, which can't be seen from here"
             raise DiskError(
-                f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again."
+                f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again.",
+                [LOCKED],
             ) from error
 
     def _open_direct(self, flags: int) -> int:
@@ -253,7 +255,7 @@ class RawDisk:
             _patiently(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
         except OSError as error:
             if error.errno == errno.EINVAL:
-                return f"The kernel looks for no partition table on {self.path}."
+                return f"The kernel does not read a partition table on {self.path}."
             who = in_words(openers_of(self.path)) if error.errno == errno.EBUSY else ""
             return (
                 f"The kernel did not read the new partition table of {self.path} ({error.strerror}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from ..errors import ImagingError
+from ..reasons import CANNOT_RELEASE
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
 from .processes import in_words, processes, users_of
@@ -34,6 +35,8 @@ SUBSYSTEM=="block", KERNEL=="{pattern}", ENV{{UDISKS_IGNORE}}="1", ENV{{UDISKS_A
 
 class CannotRelease(ImagingError):
     """Something holds a disk that is not ours to end, or does not end."""
+
+    code = CANNOT_RELEASE
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
         step = steps[0]
         if done.count(step) >= MOST_TIMES or len(done) >= MOST_STEPS:
             raise CannotRelease(
-                f"{path}: to {step.words} does not last: something puts it back. Stop what mounts disks by itself (systemctl stop udisks2, "
+                f"{path}: to {step.words} does not last, because something undoes it. Stop the program that mounts disks (systemctl stop udisks2, "
                 "or close the desktop's session), and run again."
             )
         result = run(list(step.command))

@@ -11,6 +11,7 @@ from typing import Sequence
 
 from ..errors import ImagingError
 from ..quantities import size
+from ..reasons import NO_DISK, NO_SUCH_DISK, SEVERAL_DISKS, refuse_for
 from .devices import Disk
 
 SOURCE = "source"
@@ -18,8 +19,8 @@ TARGET = "target"
 PURPOSES = {SOURCE: "captured", TARGET: "restored"}
 
 HIDDEN_DISK = (
-    "No internal disk is seen at all. When the firmware runs the storage controller as RAID (Intel RST or VMD), Linux may not see an "
-    "NVMe disk: switch it to AHCI in the firmware's setup. If Windows is installed, have it start once in safe mode right after that."
+    "No internal disk was found. When the firmware runs the storage controller as RAID (Intel RST or VMD), Linux may not see an "
+    "NVMe disk: switch it to AHCI in the firmware's setup. If Windows is installed, start it once in safe mode right after that."
 )
 
 
@@ -41,7 +42,7 @@ class Wanted:
             if wanted and found.lower() != wanted.lower():
                 return f"Its {name} is {found or 'unknown'}, not {wanted}."
         if self.model and not fnmatch.fnmatchcase(disk.model.lower(), self.model.lower()):
-            return f"Its model is {disk.model or 'unknown'}, which is not like {self.model}."
+            return f"Its model is {disk.model or 'unknown'}, which does not match {self.model}."
         if disk.size < self.min_size:
             return f"It has {disk.size} bytes, less than {self.min_size}."
         if self.max_size and disk.size > self.max_size:
@@ -76,28 +77,27 @@ def select_disk(
         return usable[0]
     if len(described) > 1:
         names = ", ".join(disk.path for disk in described)
-        problem = f"Several disks are like the one that imaging_disk describes ({names}): describe it more closely there, by its serial for example."
+        problem = f"Several disks match the description in imaging_disk ({names}): add to the description, for example the serial."
     elif usable:
         names = ", ".join(disk.path for disk in usable)
         problem = f"Several disks could be {PURPOSES[purpose]} ({names}): set imaging_disk to the one that is meant."
     elif wanted:
-        problem = f"No disk that can be {PURPOSES[purpose]} is like the one that imaging_disk describes."
+        problem = f"No disk that can be {PURPOSES[purpose]} matches the description in imaging_disk."
     else:
-        problem = f"There is no disk that can be {PURPOSES[purpose]} without being named."
+        problem = f"No disk can be {PURPOSES[purpose]} unless imaging_disk names it."
         if not any(_is_internal(disk) for disk in disks):
             problem += " " + HIDDEN_DISK
-    raise ImagingError(f"{problem}\n{disk_table(disks, against)}")
+    code = SEVERAL_DISKS if usable or len(described) > 1 else NO_DISK
+    raise ImagingError(f"{problem}\n{disk_table(disks, against)}", [code])
 
 
 def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: bool) -> Disk:
     for disk in disks:
         if requested == disk.path or requested in disk.by_id:
-            reasons = refusals(disk, purpose, release)
-            if reasons:
-                raise ImagingError(f"{disk.path} can't be {PURPOSES[purpose]}: {' '.join(reasons)}")
+            refuse_for(disk.refusals(purpose == TARGET, release), f"{disk.path} can't be {PURPOSES[purpose]}:")
             return disk
     against = [_against(disk, purpose, release, Wanted()) for disk in disks]
-    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}")
+    raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}", [NO_SUCH_DISK])
 
 
 def _is_meant(disk: Disk, wanted: Wanted) -> bool:
@@ -110,14 +110,8 @@ def _against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[st
     mismatch = wanted.mismatch(disk)
     if mismatch:
         return [mismatch]
-    by_name = [] if wanted.names else [f"Only when named: {reason}." for reason in disk.not_default]
-    return [*refusals(disk, purpose, release), *by_name]
-
-
-def refusals(disk: Disk, purpose: str, release: bool = False) -> tuple[str, ...]:
-    """What is in the way of a purpose, if need be without what can be released."""
-    found = disk.source_refusals if purpose == SOURCE else disk.target_refusals
-    return tuple(each for each in found if not (release and each in disk.releasable))
+    by_name = [] if wanted.names else [f"Only when named: {reason.message}." for reason in disk.not_default]
+    return [*(refusal.message for refusal in disk.refusals(purpose == TARGET, release)), *by_name]
 
 
 def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:

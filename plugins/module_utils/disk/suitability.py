@@ -1,13 +1,27 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a disk may be used for: sentences that say what is in the way and the way out, and why it is not a default choice."""
+"""What a disk may be used for: what is in the way, with the way out, and why it is not a default choice."""
 
 from __future__ import annotations
 
 import re
 from typing import Iterator, Sequence
 
+from ..reasons import (
+    BUILT_ON,
+    EMMC_BOOT,
+    HOTPLUG,
+    LIVE_MEDIUM,
+    MOUNTED,
+    OVER_NETWORK,
+    REMOVABLE,
+    SWAP,
+    USB,
+    VIRTUAL,
+    Reason,
+    Refusal,
+)
 from .holders import Use
 
 SHOWN = 5
@@ -18,18 +32,22 @@ NETWORK_NAMES = re.compile("(nbd|rbd|drbd|etherd!)")
 EMMC_BOOT_NAMES = re.compile(r"mmcblk\d+(boot\d+|rpmb|gp\d+)")
 
 
-def in_the_way(use: Use) -> Iterator[str]:
-    """What must end before a disk is captured or restored."""
+def in_the_way(use: Use, releasable: bool = False) -> Iterator[Refusal]:
+    """What must end before a disk is captured or restored; ``releasable`` says whether ``release`` can end all of it."""
     points, swaps = use.mount_points, use.swaps
     if use.live_medium:
-        yield f"This machine runs from it ({_few(points)}): boot it from another medium, or choose another disk."
+        message = f"This machine runs from it ({_few(points)}): boot it from another medium, or choose another disk."
+        yield Refusal(LIVE_MEDIUM, message, releasable)
     elif points:
-        yield f"It holds file systems that are mounted at {_few(points)}: unmount them (umount {' '.join(points[:SHOWN])})."
+        message = f"It holds file systems that are mounted at {_few(points)}: unmount them (umount {' '.join(points[:SHOWN])})."
+        yield Refusal(MOUNTED, message, releasable)
     if swaps:
-        yield f"It holds active swap: switch it off (swapoff {' '.join(swaps[:SHOWN])})."
+        message = f"It holds active swap: switch it off (swapoff {' '.join(swaps[:SHOWN])})."
+        yield Refusal(SWAP, message, releasable)
     for holder in use.holders:
         name = "" if holder.name in holder.node else f" {holder.name}"
-        yield f"{holder.node} ({holder.kind}{name}) is built on it: take it down first ({holder.release})."
+        message = f"{holder.node} ({holder.kind}{name}) is built on it: take it down first ({holder.release})."
+        yield Refusal(BUILT_ON, message, releasable)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -37,17 +55,17 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def reasons_against_default(name: str, folder: str, transport: str, removable: bool, hotplug: bool) -> Iterator[str]:
+def reasons_against_default(name: str, folder: str, transport: str, removable: bool, hotplug: bool) -> Iterator[Reason]:
     """Why a disk is used only when it is named. ``folder`` is where it is below /sys."""
     if transport == "usb":
-        yield "it is connected by USB"
+        yield Reason(USB, "it is connected by USB")
     if removable:
-        yield "its medium can be removed"
+        yield Reason(REMOVABLE, "its medium can be removed")
     if hotplug and transport != "usb":
-        yield "it can be unplugged while the machine runs"
+        yield Reason(HOTPLUG, "it can be unplugged while the machine runs")
     if transport in NETWORK_TRANSPORTS or NETWORK_NAMES.match(name):
-        yield "it is reached over a network"
+        yield Reason(OVER_NETWORK, "it is reached over a network")
     if EMMC_BOOT_NAMES.fullmatch(name):
-        yield "it is a boot area of an eMMC"
+        yield Reason(EMMC_BOOT, "it is a boot area of an eMMC")
     if "/devices/virtual/block/" in folder:
-        yield "it is a virtual device"
+        yield Reason(VIRTUAL, "it is a virtual device")

@@ -10,13 +10,11 @@ Sources: systemd, "Locking Block Device Access"; udevadm(8); udev(7) on the opti
 
 from __future__ import annotations
 
+from ..timeouts import DEFAULTS
 from .command import MissingTool, RunCommand
 
-PATIENCE = 10.0
-"""Seconds to wait for a disk that another program holds, and for udev, before that is an error.
-
-Below the 30 s that a controller gives a laptop to answer for the first time.
-"""
+PATIENCE = DEFAULTS.held_disk
+"""Seconds to wait for a disk that another program holds, and for udev, before that is an error."""
 
 
 def settle(run: RunCommand, patience: float = PATIENCE) -> None:

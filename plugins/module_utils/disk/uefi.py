@@ -11,6 +11,7 @@ from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from ..private_files import scratch_folder
+from ..reasons import refuse_for
 from .blkid import detect
 from .command import MissingTool, RunCommand
 from .devices import Disk
@@ -92,10 +93,9 @@ def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[B
         return boot
     _see_to_fallback(esp, loader, boot)
     if write and boot.made_from:
-        if disk.target_refusals:
-            raise ImagingError(
-                f"{disk.path} needs the fallback loader {boot.fallback}, and can't be changed: {' '.join(disk.target_refusals)}"
-            )
+        refuse_for(
+            disk.target_refusals, f"{disk.path} needs the fallback loader {boot.fallback}, but can't be changed:"
+        )
         with partition_node(run, disk.path, esp.partition, writable=True) as node:
             _make_fallback(FatTree(run, node), boot)
             flush(node)

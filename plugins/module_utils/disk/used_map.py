@@ -158,6 +158,10 @@ def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int,
     yield from probed_ranges(0, size)
 
 
+class _SaidForAll(str):
+    """A reason of which one warning tells for all partitions."""
+
+
 class _Mapper:
     """Maps the partitions of one disk, and collects what a person should know."""
 
@@ -227,7 +231,20 @@ class _Mapper:
             ranges = ByteRanges([(partition.start, partition.end)])
         else:
             ranges = ByteRanges.union([ranges, ByteRanges(probed_ranges(partition.start, partition.size))])
-        return _describe(partition, content, ranges.total(), method, reason, _note(content, unknown)), ranges
+        use = PartitionUse(
+            number=partition.number,
+            node=partition.node,
+            start=partition.start,
+            size=partition.size,
+            type=partition.type,
+            content=content.type,
+            label=content.label,
+            used=ranges.total(),
+            method=method,
+            reason=str(reason),
+            seen=_note(content, unknown),
+        )
+        return use, ranges
 
     def _reader(self, partition: Partition) -> Read:
         """Reads at offsets of a partition."""
@@ -271,8 +288,8 @@ class _Mapper:
         return ByteRanges(), reason
 
     def _warn_whole(self, partition: Partition, content: Content, reason: str) -> None:
-        if reason in self._warned:
-            return  # a missing tool, which was said once for all
+        if isinstance(reason, _SaidForAll):
+            return
         held = f" ({content.type})" if content.type else ""
         self.warnings.append(f"Partition {partition.number}{held} is captured whole: {reason}.")
 
@@ -281,9 +298,7 @@ class _Mapper:
         way_out = "Install it, or set imaging_install: true" if error.package == "partclone" else "Install it"
         text = f"{error} What it would map is captured whole, which takes longer. {way_out}."
         self._warn_once(error.package, text)
-        reason = f"{error.program} is not installed"
-        self._warned.add(reason)
-        return reason
+        return _SaidForAll(f"{error.program} is not installed")
 
     def _warn_once(self, subject: str, text: str) -> None:
         if subject not in self._warned:
@@ -295,21 +310,3 @@ def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
     """What of an extended partition is in no logical one: the tables that chain them, and boot code."""
     logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
     return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))
-
-
-def _describe(
-    partition: Partition, content: Content, used: int, method: str, reason: str, seen: Note | None
-) -> PartitionUse:
-    return PartitionUse(
-        partition.number,
-        partition.node,
-        partition.start,
-        partition.size,
-        partition.type,
-        content.type,
-        content.label,
-        used,
-        method,
-        reason,
-        seen,
-    )

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an image goes onto a disk of another size than its own, and in which chunks the disk then differs from it.
+"""Fits an image to a disk of another size: whether it fits, and which chunks of the disk then differ from the image.
 
-On every disk of another size the backup of a GPT lies at the end, and what else is left there by earlier owners (backups of older GPTs,
-metadata of RAID) is made zeros. On a smaller one everything must fit that lies in a partition, or elsewhere but in the image's last 2 MiB.
+The backup of a GPT moves to the end of the disk. Everything else in the last 2 MiB (backups of older GPTs, metadata of RAID) becomes zeros.
+A smaller disk must have room for all partitions, and for all used space outside of them except the image's last 2 MiB.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_MOVED = "Use a disk of exactly the same size"
 
 @dataclass(frozen=True)
 class Extent:
-    """The least size in bytes of a disk for an image, where its content ends, and what is there, in words."""
+    """The minimum size in bytes of a disk for an image, where the image's content ends, and a description of what ends there."""
 
     least: int
     end: int
@@ -44,18 +44,18 @@ class Extent:
 
 
 def extent(header: ImageHeader, index: Index) -> Extent:
-    """How far the content of an image reaches."""
+    """Return how far the content of an image reaches."""
     size, sector_size = header.geometry.disk_size, header.geometry.logical_sector_size
     label = _label(header)
     if label not in ("gpt", "dos") or not any(_entries(header)):
-        return Extent(size, size, "its content, of which no partition table says where it ends")
+        return Extent(size, size, "its content, whose end no partition table gives")
     ends = [
         (each["start"] + each["size"], f"the end of {_name(each)} at {each['start'] + each['size']}")
         for each in known_partitions(header.source.get("partitions"))
     ]
     used = _last_used(index, size - TAIL, ByteRanges(_backup_ranges(header)) if label == "gpt" else ByteRanges())
-    ends.append((used, f"what is used in no partition up to {used}"))
-    # Of several that end together the first says most: a partition has a name.
+    ends.append((used, f"used space outside of partitions up to {used}"))
+    # Of several that end together, max() takes the first: a partition, which has a name.
     end, last = max(ends, key=lambda each: each[0])
     entries = _count(header.partition_table, "table-length", USUAL_ENTRIES)
     least = -(-end // sector_size) * sector_size + (reserve(sector_size, entries) if label == "gpt" else 0)
@@ -63,7 +63,7 @@ def extent(header: ImageHeader, index: Index) -> Extent:
 
 
 def image_facts(header: ImageHeader, index: Index, name: str = "") -> ImageFacts:
-    """What of an image decides whether a disk can hold it."""
+    """Return the facts of an image that decide whether a disk can hold it."""
     reach = extent(header, index)
     serial, wwn, host, device = (str(header.source.get(each) or "") for each in ("serial", "wwn", "host", "device"))
     return ImageFacts(
@@ -79,7 +79,7 @@ def image_facts(header: ImageHeader, index: Index, name: str = "") -> ImageFacts
 
 
 def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) -> dict[int, OwnChunk]:
-    """The chunks of a target in which it differs from the image; none on a disk of the same size. ``read`` gives the image's content.
+    """Return the chunks in which a target differs from the image; none on a disk of the same size. ``read`` gives the image's content.
 
     Raises ImagingError when the image can't be moved to that size.
     """
@@ -92,8 +92,8 @@ def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) 
             writes = relocate(read, geometry.disk_size, target_size, geometry.logical_sector_size)
         except ImagingError as error:
             raise ImagingError(
-                f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or mend "
-                "the table of the reference with sgdisk -v and capture again."
+                f"The image's partition table can't be moved to a disk of another size: {error} {NOT_MOVED}, or repair "
+                "the table of the reference (sgdisk -v shows its problems) and capture again."
             ) from error
     elif unannounced_partitions(read, geometry.logical_sector_size):
         raise ImagingError(
@@ -146,9 +146,9 @@ def _own(
 
 
 def _last_used(index: Index, below: int, moved: ByteRanges) -> int:
-    """Where the last byte lies that is not zero and not in the image's end, which every used map has whatever is there.
+    """Return the end of the last byte below ``below`` that is not zero. Every used map contains the end of the disk, so it doesn't count.
 
-    ``moved`` is what goes elsewhere on a disk of another size.
+    ``moved`` are the ranges whose content moves on a disk of another size.
     """
     stays = moved.complement(below)
     for position in range(len(index) - 1, -1, -1):
@@ -164,7 +164,7 @@ def _last_used(index: Index, below: int, moved: ByteRanges) -> int:
 
 
 def _backup_ranges(header: ImageHeader) -> Iterator[tuple[int, int]]:
-    """Where the header says that the backup of the GPT lies, as far as that can be."""
+    """Return the ranges of the backup GPT that the header names, without those that are impossible."""
     noted = header.source.get("backup_gpt")
     behind = max(
         (each["start"] + each["size"] for each in known_partitions(header.source.get("partitions"))), default=0
@@ -195,7 +195,7 @@ def _name(partition: Mapping[str, Any]) -> str:
 
 
 def _count(value: Mapping[str, Any] | None, name: str, default: int) -> int:
-    """A count in the answer of sfdisk, which writes some of its numbers as text."""
+    """Return a count from the output of sfdisk, which writes some numbers as text."""
     found = (value or {}).get(name)
     if isinstance(found, str) and re.fullmatch("[0-9]{1,9}", found):
         found = int(found)

@@ -15,13 +15,14 @@ from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_hash
+from ..reasons import UNREADABLE_SECTORS
 from ..zstd import Codec, Zstd
 from .level import FIRST, AutoLevel, FixedLevel, context_size
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
 MOST_BAD_RANGES = 1000
-"""A disk with more ranges that can't be read is for a tool that does nothing else."""
+"""A disk with more unreadable ranges needs a dedicated rescue tool, such as ddrescue."""
 
 NO_FRAME_HASH = bytes(32)
 
@@ -29,24 +30,26 @@ NO_FRAME_HASH = bytes(32)
 class UnreadableSectors(ImagingError):
     """Used bytes of the disk can't be read; ``ranges`` are their offsets."""
 
+    code = UNREADABLE_SECTORS
+
     def __init__(self, ranges: list[tuple[int, int]], cause: ReadError) -> None:
         super().__init__(str(cause))
         self.ranges = ranges
 
 
 class ReadableDisk(Protocol):
-    """What is read; see ``disk.raw_io.RawDisk``."""
+    """The disk to read; see ``disk.raw_io.RawDisk``."""
 
     alignment: int
 
     def is_hole(self, offset: int, length: int) -> bool:
-        """Whether there is no data at all in these bytes."""
+        """Return whether these bytes hold no data at all."""
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view`` from ``offset``; raises DiskError, ReadError."""
 
     def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
-        """Fill ``view`` as far as possible, with zeros for the rest; returns the ranges of that."""
+        """Fill ``view`` as far as possible, and the rest with zeros; returns the ranges that could not be read."""
 
 
 class UsedRanges(Protocol):
@@ -70,7 +73,7 @@ Sent = Tuple[RecordHeader, Union[bytes, None]]
 
 
 class _Worker(threading.local):
-    """What each worker thread has for itself."""
+    """The private objects of a worker thread."""
 
     codec: Codec | None = None
     watch: Stopwatch | None = None
@@ -109,19 +112,19 @@ class Capture:
             FixedLevel(level) if level is not None else AutoLevel(watches, self.workers, self.workers + SPARE_SLOTS)
         )
         self.index = Index(geometry)
-        """What was captured so far; frame offsets are not known here."""
+        """The index of what was captured so far, without frame offsets."""
         self.bytes_read = 0
         self.bytes_done = 0
-        """Used bytes of the chunks whose records were handed out, with those that lie before the first one asked for."""
+        """Used bytes of the chunks whose records were handed out, including those before the first requested chunk."""
         self.bad_ranges: set[tuple[int, int]] = set()
         self.known: Index | None = None
-        """What the other end has of an older image of this geometry; of a chunk whose content is in it no frame is made."""
+        """The index of an older image of this geometry at the other end. A chunk whose content it has gets a record without a frame."""
         self.forgotten: set[int] = set()
         """Chunks whose copy at the other end turned out to be damaged."""
 
     @property
     def level(self) -> int:
-        """The level of zstd that is used now."""
+        """The current zstd level."""
         return self._level.now
 
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
@@ -136,7 +139,7 @@ class Capture:
         """The records of the used chunks in [start, end), in disk order, without frames for those that are known; raises DiskError,
         UnreadableSectors.
 
-        Chunks captured before and asked for again are captured anew.
+        A chunk that is requested again is read again.
         """
         self.index.truncate(start)
         before = self._geometry.offset(min(start, self._geometry.chunk_count))
@@ -180,11 +183,11 @@ class Capture:
             self._salvage(slot, offset, length, error)
 
     def _salvage(self, slot: _Slot, offset: int, length: int, error: ReadError) -> None:
-        """Read what can be read of a chunk."""
+        """Read as much of a chunk as possible."""
         bad: list[tuple[int, int]] = []
         for start, end in spans(slot.ranges, self._disk.alignment, length):
             bad += self._disk.salvage_into(offset + start, slot.buffer[start:end])
-        # A gap between used ranges is read along with them, and does not matter.
+        # Gaps between used ranges are read along, and errors in them do not matter.
         used = [(max(low, offset + start), min(high, offset + end)) for low, high in bad for start, end in slot.ranges]
         lost = [(low, high) for low, high in used if low < high]
         if lost and not self._zero_bad_sectors:

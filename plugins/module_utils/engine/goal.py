@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a disk is to hold: an image, changed by patches that follow from the image and the size of the target alone.
+"""The desired content of a disk: an image with patches, which depend on the image and the size of the target only.
 
-Scan, write and read-back use the same goal, so that what is changed on purpose is never a difference.
+Scan, write and read-back use the same goal, so an intended change never counts as a difference.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ LEAVE = "leave"
 ZERO_UNUSED = "zero"
 
 UNUSED = (DISCARD, LEAVE, ZERO_UNUSED)
-"""What becomes of the bytes of a target that the image does not use: given back to the device, left alone, or made zeros."""
+"""What happens to bytes of the target that the image does not use: they are discarded, left alone, or overwritten with zeros."""
 
 WORTH_DISCARDING = 512 << 10
-"""Bytes. A smaller gap costs more to name than it is worth to the device. The gaps between the places where signatures are looked for at the
-start of a partition are almost 1 MiB."""
+"""Bytes. Discarding a smaller gap costs more than it gains. The gaps between the places where programs look for signatures at the start of a
+partition are almost 1 MiB."""
 
 
 @dataclass(frozen=True)
 class OwnChunk:
-    """A chunk whose content is not the image's alone, in full; ``row`` says the same of it as an index says of others."""
+    """A chunk that differs from the image on purpose: its full content, and ``row``, its entry as in an index."""
 
     row: Row
     content: memoryview
 
 
 class Goal:
-    """The content of a target. Rows are those of the image's index, but with ``zero`` unused bytes are content too: zeros.
+    """The desired content of a target. Rows are those of the image's index; with ``zero``, unused bytes are content too: zeros.
 
     ``own`` are the chunks in which a target differs from the image on purpose (``engine.another_size``). ``geometry`` is the target's.
     """
@@ -48,28 +48,28 @@ class Goal:
         self._all = unused == ZERO_UNUSED
 
     def __len__(self) -> int:
-        """How many chunks matter."""
+        """Return the number of chunks that have desired content."""
         if self._all:
             return self.geometry.chunk_count
         others = sum(1 for chunk in self._own if self._index.position(chunk) is None)
         return self._index.count_before(self.geometry.chunk_count) + others
 
     def own(self, chunk: int) -> OwnChunk | None:
-        """A chunk that need not be asked for, as this end knows it; None for all others."""
+        """Return a chunk whose content this end knows without requesting it; None for all others."""
         return self._own.get(chunk)
 
     def row(self, chunk: int) -> Row | None:
-        """What a chunk is to hold; None when that does not matter."""
+        """Return the desired content of a chunk; None when its content does not matter."""
         own = self._own.get(chunk)
         row = own.row if own else self._index.find(chunk)
         if not self._all:
             return row
         if row is not None:
-            return replace(row, ranges=b"")  # what is hashed has zeros in its unused bytes
+            return replace(row, ranges=b"")  # the hashed content has zeros in its unused bytes
         return Row(chunk, USED | ZERO, b"", 0, 0, zeros_hash(self.geometry.length(chunk)))
 
     def rows(self) -> Iterator[Row]:
-        """All chunks that matter, in disk order."""
+        """Return all chunks that have desired content, in disk order."""
         if self._all:
             return (row for row in map(self.row, range(self.geometry.chunk_count)) if row is not None)
         stored = self._index.rows_between(0, self.geometry.chunk_count)
@@ -79,15 +79,15 @@ class Goal:
         return heapq.merge(others, (self._own[chunk].row for chunk in sorted(self._own)), key=lambda row: row.chunk)
 
     def ranges(self, row: Row) -> list[tuple[int, int]]:
-        """The bytes of a chunk that matter, counted from its start."""
+        """Return the byte ranges of a chunk that have desired content, relative to its start."""
         return unpack_ranges(row.ranges, self.geometry.length(row.chunk))
 
     def bytes_in(self, row: Row) -> int:
-        """How many bytes of a chunk matter."""
+        """Return how many bytes of a chunk have desired content."""
         return sum(end - start for start, end in self.ranges(row))
 
     def unused_ranges(self) -> Iterator[tuple[int, int]]:
-        """The ranges of the target, worth discarding, whose content does not matter."""
+        """Yield the unused ranges of the target that are large enough to be discarded."""
         position = 0
         for row in self.rows():
             offset = self.geometry.offset(row.chunk)

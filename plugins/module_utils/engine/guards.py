@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What makes a disk bootable, so that none boots half-way: down before the first write, up after the last one.
+"""The sectors that make a disk bootable. They are zeroed before the first write and written last, so an incomplete disk never boots.
 
-The guards are the boot sector and both GPT headers (UEFI 2.10, section 5.3: the primary header lies in the second sector, the backup
+These guards are the boot sector and both GPT headers (UEFI 2.10, section 5.3: the primary header lies in the second sector, the backup
 header in the last one).
 """
 
@@ -25,17 +25,17 @@ class Guards:
         self.down = False
 
     def chunks(self) -> list[int]:
-        """The chunks that hold them, in disk order."""
+        """Return the chunks that hold guards, in disk order."""
         return sorted({place // self._geometry.chunk_size for place in self._places})
 
     def keep(self, chunk: int) -> None:
-        """Remember the guards of a chunk that holds its goal, as they are on the disk."""
+        """Remember the guards of a chunk that already has its desired content, as the disk holds them."""
         for place in self._places:
             if place // self._geometry.chunk_size == chunk:
                 self._disk.read_into(place, self._content(place))
 
     def take_out(self, offset: int, content: memoryview) -> None:
-        """Take the guards out of what is about to be written at ``offset``, and remember them for later."""
+        """Zero the guards in ``content``, which is about to be written at ``offset``, and remember them for later."""
         for place in self._places:
             if offset <= place < offset + len(content):
                 guard = content[place - offset : place - offset + self._sector]
@@ -46,7 +46,7 @@ class Guards:
         return self._contents.setdefault(place, aligned_buffer(self._sector))
 
     def lower(self) -> None:
-        """Make the disk unbootable, durably."""
+        """Overwrite the guards with zeros, and flush: the disk does not boot any more."""
         blank = aligned_buffer(self._sector)
         for place in self._places:
             self._disk.write_from(place, blank)
@@ -54,7 +54,7 @@ class Guards:
         self.down = True
 
     def raise_again(self) -> None:
-        """Make the disk bootable, once everything else is on the medium."""
+        """Write the remembered guards once everything else is on the medium: the disk boots again."""
         self._disk.flush()
         for place in sorted(self._contents, reverse=True):
             self._disk.write_from(place, self._contents[place])

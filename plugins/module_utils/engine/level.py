@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which level of zstd a capture compresses with: a fixed one, or one that follows what limits the capture.
+"""Chooses the zstd level of a capture: a fixed one, or one that follows the bottleneck.
 
-Spare processors buy smaller frames on a slow link, and on a fast one compression gets out of the way. Both are seen in the same two
-numbers: for which share of the time the one who sends was busy (with a link that takes no more), and the workers with their chunks.
+On a slow link, spare processor time buys smaller frames; on a fast link, compression must not slow the transfer down. Two numbers show both:
+the share of the time for which the sender was busy (because the link takes no more), and the share for which the workers were busy.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ COSTS = {
     11: 11.0,
     12: 12.0,
 }
-"""The levels to choose from, with the processor time that they take, of that of level 3.
+"""The levels to choose from, with their processor time relative to level 3.
 
-Source: measured with zstd 1.5.4 on 150 MiB of programs and libraries. Other content differs, and the next look at the shares makes up for it.
+Source: measured with zstd 1.5.4 on 150 MiB of programs and libraries. Other content differs; the next measurement corrects that.
 """
 
 FIRST = 3
@@ -43,23 +43,23 @@ LOWEST, HIGHEST = -7, 19
 """The fixed levels that may be chosen."""
 
 CONTEXTS = 100 << 20
-"""Bytes that the compressors of all workers may take together."""
+"""Maximum memory of the compressors of all workers together, in bytes."""
 
 INTERVAL = 0.3
-"""Seconds over which the shares are measured, at the least. In fewer of them a slow link looks fast, until the kernel's buffers are full."""
+"""Minimum seconds over which the shares are measured. In a shorter time a slow link looks fast, until the kernel's buffers are full."""
 
 FULL = 0.85
-"""Share of the time from which on a sender or the workers count as the limit."""
+"""Minimum busy share at which the sender or the workers count as the limit."""
 
 SPARE = 0.65
-"""Share of the time below which they have something to spare."""
+"""Maximum busy share at which they have capacity to spare."""
 
 AIM = 0.8
-"""Share of the time for which the workers may be busy at a higher level."""
+"""Maximum busy share of the workers that is expected at a higher level."""
 
 
 def parse_level(value: str) -> int | None:
-    """A level as a user gives it, None for the automatic one; raises ImagingError."""
+    """Return the level that a user gave, None for the automatic one; raises ImagingError."""
     if value == AUTO:
         return None
     try:
@@ -80,11 +80,11 @@ class FixedLevel:
         self.now = level
 
     def sent(self) -> None:
-        """Nothing follows from it."""
+        """Do nothing: the level is fixed."""
 
 
 class AutoLevel:
-    """A level that follows what limits the capture. :meth:`sent` is called after each record by the one thread that sends."""
+    """A level that follows the bottleneck. The sending thread calls :meth:`sent` after each record."""
 
     def __init__(self, watches: Stopwatches, workers: int, slots: int) -> None:
         self.now = FIRST
@@ -93,7 +93,7 @@ class AutoLevel:
         self._slots = slots
         self._levels = [level for level in COSTS if workers * context_size(level) <= CONTEXTS]
         self._records = -slots
-        """Records since the interval began; those that are on their way when it begins do not count."""
+        """Records since the interval began, without those that were in flight when it began."""
         self._began = 0.0
         self._before: tuple[float, ...] = ()
 
@@ -126,9 +126,9 @@ class AutoLevel:
 
 
 def better(level: int, levels: list[int], hashing: float, compressing: float, sending: float) -> int:
-    """The level to go on with, from the shares of the time for which the workers hashed and compressed, and the sender was busy.
+    """Return the next level, from the shares of the time for which the workers hashed and compressed, and for which the sender was busy.
 
-    On a slow link it is the highest for which the workers have the time; on a fast one the highest at which they keep the sender busy.
+    On a slow link this is the highest level for which the workers have time; on a fast link, the highest that keeps the sender busy.
     """
     working = hashing + compressing
     place = levels.index(level)
@@ -143,7 +143,7 @@ def better(level: int, levels: list[int], hashing: float, compressing: float, se
 
 
 def context_size(level: int) -> int:
-    """Bytes that a compressor of chunks of 4 MiB takes at a level.
+    """Return the memory of a compressor for chunks of 4 MiB at a level, in bytes.
 
     Source: measured with ZSTD_sizeof_CCtx of zstd 1.5.4, in MiB: 1.2 at level 3, 3.5 at 5, 12.5 at 9, 48.5 at 12 and 14, 49.2 at 19, 65.2 at 22.
     """

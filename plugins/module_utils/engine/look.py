@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds out what of a disk differs from its goal, for as long as that costs less than to write it anew.
+"""Finds the chunks of a disk that differ from its goal, as long as comparing costs less than writing.
 
-First come the chunks that hold the guards and a sample from all over the disk, then the disk from its start. Once neither the chunks
-just looked at nor the sample of what lies ahead promise anything, all the rest is wanted unseen. So a foreign disk costs a few looks, a
-disk that has drifted is read once, and one that was written half-way is recognised as far as it was written.
+The scan compares the chunks with the guards first, then a sample from all over the disk, then the disk from its start. It stops when neither
+the latest chunks nor the samples ahead promise equal content, and wants all remaining chunks without comparing them. So a foreign disk costs
+a few reads, a disk that has drifted is read once, and a half-written disk is recognised as far as it was written.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from .goal import Goal
 from .scan import Scan
 
 NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, KNOWN, WRITTEN = range(7)
-"""What is known of a chunk: its content does not matter; not looked at; holds its goal; differs; was asked for; differs, and is
-known without asking, be it zeros or not; was written."""
+"""The states of a chunk. NOTHING: its content does not matter. UNKNOWN: not compared yet. EQUAL: it has its desired content. WANTED: it
+differs. REQUESTED: it was requested from a source. KNOWN: it differs, but this end knows its content (zeros, or a patch). WRITTEN."""
 
 MOST_SAMPLES = 64
 SAMPLED_SHARE = 100
-"""Of so many used chunks one is sampled."""
+"""One of this many used chunks is sampled."""
 
 WINDOW = 32
-"""How many of the chunks looked at last say whether it pays to go on."""
+"""How many of the latest chunks decide whether comparing goes on."""
 
 FIRST_VERDICT = 4
-"""After how many chunks they say it."""
+"""The number of compared chunks before the first such decision."""
 
 WORTH = 1 / 8
-"""Share of equal chunks from which on looking pays: it goes on beside writing."""
+"""Minimum share of equal chunks at which comparing is worth its cost; it runs beside the writing."""
 
 WORTH_ROTATING = 1 / 2
-"""The same for a rotating disk, which can either read or write: a look that was in vain costs as much as one that was not saves."""
+"""Minimum share on a rotating disk, which can't read and write at once: a useless comparison costs as much as a useful one saves."""
 
 
 class Look:
-    """The state of every chunk of a disk. One thread looks, another one asks for what is wanted and writes it."""
+    """The state of every chunk of a disk. One thread compares; another thread requests the wanted chunks and writes them."""
 
     def __init__(self, scan: Scan, goal: Goal, guard_chunks: list[int], rotating: bool = False) -> None:
         self._scan = scan
@@ -53,9 +53,9 @@ class Look:
         self._worth = WORTH_ROTATING if rotating else WORTH
         self.states = bytearray(goal.geometry.chunk_count)
         self.total = self.data_total = 0
-        """Bytes that matter, and of these what is not in chunks of zeros."""
+        """Bytes with desired content, and those of them outside of chunks of zeros."""
         self.done = self.data_done = 0
-        """The same of the chunks that need no sending (any more)."""
+        """As ``total`` and ``data_total``, of the chunks that need no sending any more."""
         self.looked = 0
         """Bytes that were compared."""
         for row in goal.rows():
@@ -71,16 +71,16 @@ class Look:
         self._rest: Iterator[Row] | None = None
         self._whole = False
         self.finished = False
-        """Whether nothing is unknown any more."""
+        """Whether no chunk is UNKNOWN any more."""
         self.error: BaseException | None = None
-        """What ended the looking before it was finished."""
+        """The error that ended the scan early."""
 
     def count(self, state: int) -> int:
-        """How many chunks are in a state."""
+        """Return how many chunks are in a state."""
         return self.states.count(state)
 
     def rows(self, state: int) -> Iterator[Row]:
-        """The rows of the chunks in a state, in disk order."""
+        """Yield the rows of the chunks in a state, in disk order."""
         chunk = self.states.find(state)
         while chunk >= 0:
             row = self._goal.row(chunk)
@@ -89,14 +89,14 @@ class Look:
             chunk = self.states.find(state, chunk + 1)
 
     def begin(self, whole: bool = False) -> None:
-        """Look at the chunks that hold the guards, before anything is written. With ``whole`` the look goes on to the end, whatever it finds."""
+        """Compare the chunks that hold the guards, before anything is written. With ``whole``, the scan compares the whole disk in any case."""
         self._whole = whole
         guards = [row for row in map(self._goal.row, self._guard_chunks) if row is not None]
         for row, equal in self._scan.compare(guards):
             self._note(row, equal)
 
     def advance(self, most: int, attend: Callable[[], None] = lambda: None) -> None:
-        """Look at up to so many more chunks; ``attend`` is called after each, and may raise to end it for now."""
+        """Compare up to ``most`` more chunks; ``attend`` is called after each, and may raise to interrupt the scan."""
         if self._rest is None:
             self._rest = itertools.chain(() if self._whole else self._sample(), self.rows(UNKNOWN))
         with contextlib.closing(self._scan.compare(itertools.islice(self._rest, most))) as results:
@@ -109,13 +109,13 @@ class Look:
                         self.give_up()
                         return
             except BaseException:
-                self._rest = None  # it has handed out rows that were not looked at
+                self._rest = None  # it has handed out rows that were not compared
                 raise
         if not self.count(UNKNOWN):
             self.give_up()
 
     def _sample(self) -> Iterator[Row]:
-        """Chunks from all over the disk, in disk order; no zeros, which any blank disk has."""
+        """Yield chunks from all over the disk, in disk order; no chunks of zeros, which any blank disk has."""
         count = min(MOST_SAMPLES, len(self._goal) // SAMPLED_SHARE)
         candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO] if count else []
         step = max(1, len(candidates) // (count + 1))
@@ -127,7 +127,7 @@ class Look:
 
     def _note(self, row: Row, equal: bool) -> None:
         with self._changed:
-            if self.states[row.chunk] != UNKNOWN:  # a sample that was read twice
+            if self.states[row.chunk] != UNKNOWN:  # a sample, compared twice
                 return
             self.states[row.chunk] = EQUAL if equal else WANTED
             self.looked += self._goal.bytes_in(row)
@@ -151,7 +151,7 @@ class Look:
             self._recent.append(equal)
 
     def _pays(self, position: int) -> bool:
-        """Whether to go on beyond the chunk that was looked at last."""
+        """Return whether comparing beyond this chunk is worth its cost."""
         if self._whole or len(self._recent) < FIRST_VERDICT:
             return True
         ahead = len(self._samples) - bisect_right(self._samples, position)
@@ -160,7 +160,7 @@ class Look:
         return bool(promised) or sum(self._recent) / len(self._recent) >= self._worth
 
     def give_up(self) -> None:
-        """Want everything that was not looked at."""
+        """Stop comparing: all UNKNOWN chunks are wanted."""
         with self._changed:
             self.states[:] = self.states.replace(bytes((UNKNOWN,)), bytes((WANTED,)))
             self._lowest_wanted = 0
@@ -168,21 +168,21 @@ class Look:
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """Have :meth:`take` raise what ended the looking."""
+        """Make :meth:`take` raise the error that ended the scan."""
         with self._changed:
             self.error = error
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait until something is wanted or the look has ended, for so long at the most."""
+        """Wait until a chunk is wanted or the scan has ended, for at most ``seconds``."""
         with self._changed:
             if self._lowest_wanted == len(self.states) and not self.finished and self.error is None:
                 self._changed.wait(seconds)
 
     def take(self, most: int) -> list[int]:
-        """Up to so many wanted chunks, in disk order, which count as requested from now on; raises what ended the looking.
+        """Return up to ``most`` wanted chunks in disk order and mark them as requested; raises the error that ended the scan.
 
-        Chunks of which this end knows the content are not among them.
+        Chunks whose content this end knows are marked as KNOWN instead.
         """
         with self._changed:
             if self.error is not None:
@@ -209,7 +209,7 @@ class Look:
                 self._settle(self._goal.row(chunk))
 
     def want_again(self, chunks: Iterable[int]) -> None:
-        """Want chunks that were asked for and will not come."""
+        """Mark requested chunks that will not arrive as wanted."""
         with self._changed:
             for chunk in chunks:
                 if self.states[chunk] == REQUESTED:
@@ -218,7 +218,7 @@ class Look:
             self._changed.notify_all()
 
     def ask_again(self) -> None:
-        """Want all that was asked for and did not come: the link broke."""
+        """Mark all requested chunks as wanted, because the link broke."""
         with self._changed:
             self.states[:] = self.states.replace(bytes((REQUESTED,)), bytes((WANTED,)))
             self._lowest_wanted = 0

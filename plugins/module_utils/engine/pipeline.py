@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A feeder, several workers, and results in the order of feeding, within a fixed set of buffers.
+"""An ordered pipeline: one feeder, several workers, and results in feeding order, in a fixed set of buffers.
 
-The slots (reused buffers) are handed out in order by the one feeding thread, so that the oldest piece of work always has its
-buffer: nothing waits in a circle, and memory is what the slots take.
+The feeding thread hands out the slots (reused buffers) in order, so the oldest piece of work always has its buffer: there is no deadlock, and
+the memory is that of the slots.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ SPARE_SLOTS = 3
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
-    """As many workers as there are processors, within the byte budget; two slots more than workers keep the neighbours busy."""
+    """Return as many workers as there are processors, within the byte budget for the slots, of which there are ``SPARE_SLOTS`` more."""
     return max(1, min(processors(), budget // bytes_per_worker - SPARE_SLOTS))
 
 
 class OrderedPipeline(Generic[S, R]):
-    """``feed`` fills a slot (False: nothing more to come), ``work`` turns it into a result, both outside the consumer's thread."""
+    """``feed`` fills a slot and returns whether there is more to do; ``work`` turns it into a result. Both run outside the consumer's thread."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class OrderedPipeline(Generic[S, R]):
                     break
                 self._order.put((slot, executor.submit(self._work, slot)))
             self._order.put(None)
-        except BaseException as error:  # handed to the consumer, who raises it
+        except BaseException as error:  # passed to the consumer, which raises it
             self._order.put(error)
 
     def results(self) -> Generator[tuple[S, R], None, None]:
-        """Slots and results in the order of feeding; a slot is reused once the next one is asked for. Raises what a stage raised."""
+        """Yield slots and results in feeding order; a slot is reused when the next one is requested. Raises what a stage raised."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="work") as executor:
             feeder = threading.Thread(target=self._feeding, args=(executor,), name="feed", daemon=True)
             feeder.start()

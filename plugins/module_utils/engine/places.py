@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says in which partitions ranges of a disk lie."""
+"""Names the partitions in which byte ranges of a disk lie."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Iterable, Mapping, TypedDict
 from ..printable import printable
 
 MOST_RANGES = 100
-"""How many ranges are told apart in a result; the rest is counted."""
+"""Maximum number of ranges that a result names; it only counts the rest."""
 
 Range = Mapping[str, Any]
 
 
 class NamedRange(TypedDict):
-    """From ``start`` to ``end``, the byte after the last one, in bytes of the disk; and the ``partition`` or partitions that it lies in."""
+    """A half-open byte range of the disk, and the ``partition`` or partitions in which it lies."""
 
     start: int
     end: int
@@ -24,16 +24,16 @@ class NamedRange(TypedDict):
 
 
 def name_ranges(ranges: Iterable[tuple[int, int]], partitions: Any) -> list[NamedRange]:
-    """``start`` and ``end`` (bytes of the disk) of each range, and the ``partition`` or partitions that it lies in.
+    """Return the ranges with the ``partition`` or partitions in which each lies.
 
-    ``partitions`` are those of an image's header or of a used map, in any form that may have come from outside.
+    ``partitions`` comes from an image's header or a used map, and is not trusted.
     """
     known = known_partitions(partitions)
     return [{"start": start, "end": end, "partition": _name(start, end, known)} for start, end in ranges]
 
 
 def merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ascending ranges, those that touch made one."""
+    """Return ascending ranges with adjacent ones merged."""
     merged: list[tuple[int, int]] = []
     for start, end in ranges:
         if merged and merged[-1][1] == start:
@@ -44,12 +44,12 @@ def merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def describe_range(place: Range) -> str:
-    """One named range in words."""
+    """Return a description of a named range."""
     return f"bytes {place['start']} to {place['end']} ({place['partition']})"
 
 
 def known_partitions(said: Any) -> list[Range]:
-    """Those of the partitions that an image's header or a used map speaks of that make sense; it may have come from outside."""
+    """Return the valid entries of a list of partitions from an image's header or a used map, which is not trusted."""
     entries = said if isinstance(said, (list, tuple)) else ()
     return [
         each
@@ -59,7 +59,7 @@ def known_partitions(said: Any) -> list[Range]:
 
 
 def content_words(partition: Range) -> list[str]:
-    """What a partition holds, and its label, as far as that is known."""
+    """Return the content of a partition and its label, as far as they are known."""
     return [printable(str(partition[key])) for key in ("content", "label") if partition.get(key)]
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes records to a disk, all but the guards, which make it bootable."""
+"""Writes records to a disk, except for the guards, the sectors that make it bootable."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import ZERO, RecordHeader, largest_frame
+from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec, Zstd
 from .goal import Goal
 from .guards import Guards
@@ -22,17 +23,19 @@ from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
 Receive = Callable[[memoryview], Union[RecordHeader, None]]
-"""Fills the start of a buffer with the next frame and returns its record header, or None when there are no more."""
+"""Fills the start of a buffer with the next frame and returns its record header; None when there is none left."""
 
 
 Reject = Callable[[int, ImagingError], None]
 
 LARGEST_ZERO = 1 << 30
-"""Bytes that are zeroed before it is noted that they were."""
+"""Maximum bytes to zero before the progress is recorded."""
 
 
 class DamagedFrame(ImagingError):
-    """A frame is not the one that its record header promised."""
+    """A frame does not match its record header."""
+
+    code = DAMAGED_IMAGE
 
     def __init__(self, chunk: int) -> None:
         super().__init__(f"The frame of chunk {chunk} arrived damaged.")
@@ -56,7 +59,7 @@ class _Worker(threading.local):
 
 
 class Restore:
-    """Makes a held, writable disk equal to its goal, from records in any order; one twice does no harm."""
+    """Makes a held, writable disk equal to its goal. Records may come in any order and more than once."""
 
     def __init__(
         self, disk: RawDisk, goal: Goal, index: Index, guards: Guards, zstd: Zstd, watches: Stopwatches
@@ -72,12 +75,12 @@ class Restore:
         self._slots: list[_Slot] = []
         self.workers = worker_count(2 * self._geometry.chunk_size)
         self.bytes_written = 0
-        """Bytes written or zeroed; what was discarded does not count."""
+        """Bytes written or zeroed, without discarded ones."""
 
     def write_known(self, rows: Iterable[Row], written: Callable[[int], None]) -> None:
-        """Write the chunks, in ascending order, whose content this end knows: zeros, and the goal's own.
+        """Write chunks whose content this end knows (zeros and patches), in ascending order.
 
-        ``written`` is called with each that is. Raises DiskError.
+        ``written`` is called with each written chunk. Raises DiskError.
         """
         writing = self._watches.new()
         start = end = 0
@@ -118,11 +121,11 @@ class Restore:
         reject: Reject = _raise,
         stage: Callable[[], str] = lambda: "receive",
     ) -> None:
-        """Write what ``receive`` yields, but for the guards; ``written`` is called with each chunk that is on its way to the medium.
+        """Write what ``receive`` yields, except for the guards; ``written`` is called with each written chunk, which may not be flushed yet.
 
-        ``interrupt`` must make a blocked ``receive`` raise. ``reject`` is called with a chunk whose record can't be believed, and the reason;
-        unless it raises, the other records are written. ``stage`` names what ``receive`` has just done. Raises DiskError, what ``receive``
-        raises and what ``reject`` raises: without one DamagedFrame and ImagingError.
+        ``interrupt`` must make a blocked ``receive`` raise. ``reject`` is called with a chunk whose record is wrong, and with the error; unless
+        it raises, writing goes on. ``stage`` returns the stage that the latest ``receive`` belongs to. Raises DiskError, and what ``receive`` and
+        ``reject`` raise; without a ``reject``, DamagedFrame and ImagingError.
         """
         receiving = self._watches.new()
         writing = self._watches.new()
@@ -157,7 +160,7 @@ class Restore:
         self.bytes_written += write_spans(self._disk, offset, content, self._goal.ranges(row))
 
     def _work(self, slot: _Slot) -> memoryview | ImagingError:
-        """The content of a slot's frame, or why there is none."""
+        """Return the content of a slot's frame, or the error that it has none."""
         own = self._own
         if own.codec is None or own.watch is None:
             own.codec, own.watch = self._zstd.codec(), self._watches.new()
@@ -173,10 +176,10 @@ class Restore:
 def decode(
     index: Index, header: RecordHeader, frame: memoryview, codec: Codec, content: memoryview, watch: Stopwatch
 ) -> None:
-    """Fill ``content`` from a record that arrived, believing nothing of it; raises DamagedFrame, ImagingError."""
+    """Fill ``content`` from an untrusted record, and check it against the index; raises DamagedFrame, ImagingError."""
     row = index.find(header.chunk)
     if row is None or (row.flags, row.ranges, row.content_hash) != (header.flags, header.ranges, header.content_hash):
-        raise ImagingError(f"A record of chunk {header.chunk} arrived that is not what the image's index says of it.")
+        raise ImagingError(f"A record of chunk {header.chunk} arrived that does not match the image's index.")
     if hashlib.sha256(frame).digest() != header.frame_hash:
         raise DamagedFrame(header.chunk)
     watch.busy("hash")
@@ -186,5 +189,5 @@ def decode(
     codec.decompress_into(frame, content)
     watch.busy("decompress")
     if hashlib.sha256(content).digest() != header.content_hash:
-        raise ImagingError(f"The frame of chunk {header.chunk} decodes to something else than the index promises.")
+        raise ImagingError(f"The frame of chunk {header.chunk} decompresses to something else than the index says.")
     watch.busy("hash")

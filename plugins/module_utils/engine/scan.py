@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compares a disk with a goal: which chunks differ in their masked content."""
+"""Compares the masked chunks of a disk with a goal."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Scan:
         self._watches = watches
         self._zeros = bytes(self._geometry.chunk_size)
         self._own = threading.local()
-        # Half of the budget: a restore may go on beside it.
+        # Half of the budget, because a restore may run at the same time.
         self.workers = worker_count(self._geometry.chunk_size, BUDGET // 2)
         self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
         self.unreadable = 0
-        """How many chunks could not be read."""
+        """The number of chunks that could not be read."""
         self.bytes_read = 0
 
     def compare(self, rows: Iterable[Row]) -> Generator[tuple[Row, bool], None, None]:
-        """Each of ``rows``, in their order, and whether the disk holds it. What can't be read is not equal: writing may mend it."""
+        """Yield each of ``rows`` in order, and whether the disk holds it. An unreadable chunk is not equal: writing may repair it."""
         pending = iter(rows)
         reading = self._watches.new()
 

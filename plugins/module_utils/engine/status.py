@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a transfer is and what its stages did so far, as the laptop tells the controller, now and then."""
+"""Progress reports: how far a transfer is and how its stages spent their time. The laptop sends them to the controller."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Stages = Mapping[str, Mapping[str, float]]
 COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING = "comparing", "streaming", "zeroing", "flushing", "verifying"
 CHECKING = "checking file systems"
 PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, CHECKING)
-"""What a laptop is at. ``done`` and ``total`` are of the phase; while file systems are checked, of the streaming before it."""
+"""The phases of a transfer. ``done`` and ``total`` refer to the current phase; while file systems are checked, to the streaming before it."""
 
 STAGE_NAME = re.compile(r"[a-z ]{1,32}")
 MOST_STAGES = 32
 LARGEST = 1 << 62
-"""More bytes than any disk has, and more seconds than anybody waits."""
+"""A bound for all numbers: more bytes than any disk has, and more seconds than any transfer takes."""
 
 
 @dataclass(frozen=True)
 class Status:
     """One report. Sizes are in bytes, times in seconds since the laptop began.
 
-    ``data_done`` and ``data_total`` leave out chunks of zeros, which need no sending. ``scanned`` is what was read to be compared, ``written``
-    what was written.
+    ``data_done`` and ``data_total`` leave out chunks of zeros, which need no sending. ``scanned`` counts bytes that were read for comparison,
+    ``written`` bytes that were written.
     """
 
     phase: str
@@ -51,12 +51,12 @@ class Status:
     level: int = 0
 
     def pack(self) -> bytes:
-        """The report as it travels, JSON."""
+        """Return the report as JSON, as it is sent."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
     def unpack(cls, payload: bytes) -> Status:
-        """Read a report, believing nothing of it; raises ImagingError."""
+        """Read an untrusted report; raises ImagingError."""
         try:
             value = json.loads(payload)
             numbers = {name: _number(value[name]) for name in NUMBERS}
@@ -102,16 +102,16 @@ def _stages(value: Any) -> Stages:
 
 
 class Reporter:
-    """Says when a report is due."""
+    """Decides when the next report is due."""
 
     EVERY = 1.0
-    """Seconds between two of them."""
+    """Seconds between two reports."""
 
     def __init__(self) -> None:
         self._last = -math.inf
 
     def due(self) -> bool:
-        """Whether the last one was long enough ago; counts as made if so."""
+        """Return whether a report is due, and count it as made if so."""
         now = time.monotonic()
         if now - self._last < self.EVERY:
             return False
@@ -119,5 +119,5 @@ class Reporter:
         return True
 
     def again(self) -> None:
-        """Have the next one be due at once."""
+        """Make the next report due at once."""
         self._last = -math.inf

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each stage of a pipeline spent its time on: busy, or waiting for its neighbours."""
+"""Measures the time of each stage of a pipeline: busy, or waiting for its neighbours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CPU = "cpu"
 
 
 class Stopwatch:
-    """One thread's time, without gaps: each lap charges the time since the last one to a stage.
+    """The time of one thread, without gaps: each lap charges the time since the previous lap to a stage.
 
-    Of a busy lap it is also noted for how long the thread had a processor; the rest it was waiting for a disk, a link, or its turn.
+    A busy lap also records the processor time of the thread. For the rest of the lap it waited for a disk, a link, or a processor.
     """
 
     def __init__(self, charge: Callable[[str, str, float], None]) -> None:
@@ -26,7 +26,7 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a lap now; the time since the last one is charged to nobody."""
+        """Begin a lap now; the time since the previous lap is not charged."""
         self._mark = time.perf_counter()
         self._cpu_mark = time.thread_time()
 
@@ -48,7 +48,7 @@ class Stopwatch:
 
 
 class Stopwatches:
-    """The stopwatches of all threads of a run, which charge to the same stages."""
+    """The stopwatches of all threads of a run, which share their stages."""
 
     def __init__(self) -> None:
         self._totals: dict[tuple[str, str], float] = {}
@@ -56,11 +56,11 @@ class Stopwatches:
         self._began = time.perf_counter()
 
     def begin(self) -> None:
-        """The run begins now, and not when this was made."""
+        """Set the beginning of the run to now."""
         self._began = time.perf_counter()
 
     def new(self) -> Stopwatch:
-        """A stopwatch for the calling thread."""
+        """Return a stopwatch for the calling thread."""
         return Stopwatch(self._charge)
 
     def _charge(self, stage: str, kind: str, seconds: float) -> None:
@@ -68,11 +68,11 @@ class Stopwatches:
             self._totals[stage, kind] = self._totals.get((stage, kind), 0.0) + seconds
 
     def seconds(self) -> float:
-        """How long the run has taken so far."""
+        """Return the seconds since the run began."""
         return time.perf_counter() - self._began
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Busy and waiting seconds of each stage, summed over its threads, and for how many of the busy ones these had a processor."""
+        """Return the busy, waiting and processor seconds of each stage, summed over its threads."""
         with self._lock:
             totals = sorted(self._totals.items())
         result: dict[str, dict[str, float]] = {}

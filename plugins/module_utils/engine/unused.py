@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gives what the goal does not use back to the device, beside the writing of the rest."""
+"""Discards the space that the goal does not use, while the rest is written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..disk.raw_io import RawDisk
 from .goal import Goal
 
 LONGEST_WAIT = 20.0
-"""Seconds for which all else waits for a device that takes long to discard: it is a favour to the device, and not needed."""
+"""Maximum seconds to wait for a device that discards slowly. Discarding is an optimisation; the restore does not depend on it."""
 
 
 class Discarding:
-    """Discards the unused ranges of a disk in a thread of its own, as far as the disk takes that and time allows."""
+    """Discards the unused ranges of a disk in a thread of its own, as far as the disk supports it and time allows."""
 
     def __init__(self, disk: RawDisk, goal: Goal) -> None:
         self._disk = disk
@@ -36,7 +36,7 @@ class Discarding:
             self.bytes_discarded += end - start
 
     def finish(self, seconds: float = LONGEST_WAIT) -> None:
-        """Wait until all is discarded, or for so long; nothing is discarded any more when this returns."""
+        """Wait until everything is discarded, for at most ``seconds``; nothing is discarded after this returns."""
         self._thread.join(seconds)
         self._deadline = 0.0
         self._thread.join()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Copies bytes from one file of the store to another within the file system, which shares them where it can (copy_file_range(2))."""
+"""Copies bytes between two files of the store with copy_file_range(2), so that the file system can share the blocks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import os
 from typing import BinaryIO
 
 FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What is no sign that another way would do better."""
+"""Errors of the file system itself, for which another way of copying would not help."""
 
 
 def copy_range(source: int, offset: int, target: BinaryIO, length: int) -> bool:
-    """Copy ``length`` bytes at ``offset`` of the descriptor ``source`` to where ``target`` stands, which then stands behind them.
+    """Copy ``length`` bytes at ``offset`` of the descriptor ``source`` to the position of ``target``, which moves behind them.
 
-    False, with ``target`` where it stood, when the system or the file system can't. Raises OSError when it is full or fails.
+    Returns False, with ``target`` at its old position, when the system or the file system does not support that. Raises OSError when the file
+    system is full or fails.
     """
     copy = getattr(os, "copy_file_range", None)
     if copy is None or source < 0:  # macOS

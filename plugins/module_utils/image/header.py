@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The header of an image: a JSON object that says what the image is of.
+"""The header of an image: a JSON object that describes the captured disk.
 
-Held in the file's first skippable frame, and sent first over a link.
+It is in the first skippable frame of the file, and is sent first over a link.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LARGEST_HEADER = 1 << 20
 
 
 SHOWN = 80
-"""Characters that are shown of a value which can't be right."""
+"""Maximum characters of an invalid value in a message."""
 
 LARGEST_PLACE = 1 << 66
-"""Bytes. A partition may begin or end beyond the disk, as tables of disks that were copied onto smaller ones say. None is taken for larger
-than 2^54 sectors, of up to 4096 bytes."""
+"""Bytes. A partition may begin or end beyond the disk, as in tables of disks that were copied onto smaller ones. The limit is
+2^54 sectors of up to 4096 bytes."""
 
 EXPECTED = {str: "a text", int: f"a whole number from 0 to {LARGEST_PLACE - 1}", list: "a list of objects"}
 
@@ -46,15 +46,15 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "source.systems": dict.fromkeys(("name", "edition", "build", "architecture", "computer_name"), str),
     "source.findings": {},
 }
-"""The fields of a header's objects that are read, with their types. Other fields are kept unchanged."""
+"""The fields of a header that are read, with their types. Other fields are kept unchanged."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
     """Geometry, partition table (``sfdisk --json``, or None), source and time (RFC 3339, UTC) of an image.
 
-    ``bad_ranges`` are what could not be read of the disk and is zeros in the image: ``start`` and ``end`` in bytes, ``partition`` in words.
-    ``stream`` is eight random bytes that every record of the image repeats, so that records of two images can't be mixed up.
+    ``bad_ranges`` are the ranges that could not be read and are zeros in the image: ``start`` and ``end`` in bytes, ``partition`` as text.
+    ``stream`` identifies the image: eight random bytes that each of its records repeats, so records of two images can't be mixed up.
     """
 
     geometry: Geometry
@@ -66,7 +66,7 @@ class ImageHeader:
     bad_ranges: Sequence[Mapping[str, Any]] = ()
 
     def pack(self, room: int = 0) -> bytes:
-        """The header as JSON in UTF-8, followed by as much white space as makes it ``room`` bytes, for what is known only later."""
+        """Return the header as JSON in UTF-8, padded with white space to ``room`` bytes for facts that are known only later."""
         packed = json.dumps(
             {
                 "format": FORMAT,
@@ -89,7 +89,7 @@ class ImageHeader:
 
     @classmethod
     def unpack(cls, data: bytes) -> ImageHeader:
-        """Read :meth:`pack`'s form, trusting none of it; raises ImagingError."""
+        """Read an untrusted packed header; raises ImagingError."""
         if len(data) > LARGEST_HEADER:
             raise ImagingError(
                 f"An image's header of {len(data)} bytes is too long: expected at most {LARGEST_HEADER}."
@@ -123,7 +123,7 @@ class ImageHeader:
 
 
 def _check_fields(entry: Mapping[str, Any], place: str) -> None:
-    """Raise ImagingError when a known field has a value of another type than it should; a field may be missing, or null."""
+    """Raise ImagingError when a known field has a value of the wrong type; a field may be missing or null."""
     for name, kind in FIELDS[place].items():
         value = entry.get(name)
         if value is None:
@@ -142,7 +142,7 @@ def _check_fields(entry: Mapping[str, Any], place: str) -> None:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value from outside is a whole number; JSON's true and false are none."""
+    """Return whether an untrusted value is a whole number, which JSON's true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The index of an image: one packed row for each used chunk, their used ranges, totals, and the root digest.
 
-Chunks without a row are unused. The same bytes lie in the image file and travel at the start of a restore.
+Chunks without a row are unused. The image file contains the same bytes that are sent at the start of a restore.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Union
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
 from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
 
@@ -35,12 +36,14 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class BadIndex(ImagingError):
-    """An index contradicts itself or the disk it speaks of."""
+    """An index contradicts itself or the disk that it describes."""
+
+    code = DAMAGED_IMAGE
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the index says of one used chunk."""
+    """The entry of one used chunk in the index."""
 
     chunk: int
     flags: int
@@ -51,14 +54,14 @@ class Row:
 
     @property
     def record_offset(self) -> int:
-        """Where in the file the chunk's record begins."""
+        """The offset of the chunk's record in the file."""
         return self.frame_offset - SKIPPABLE.size - FIELDS.size - len(self.ranges)
 
 
 class RootDigest:
-    """Accumulates the digest of what an image says: geometry and, chunk by chunk, flags, used ranges and content hash.
+    """Accumulates the digest of an image's content: its geometry and, for each used chunk, flags, used ranges and content hash.
 
-    Unused chunks count by their absence. Two images of equal disks have the same digest whatever their compression.
+    Two images of equal disks have the same digest, whatever their compression.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -70,7 +73,7 @@ class RootDigest:
         self._hash.update(struct.pack("<IBH", chunk, flags, len(ranges) // RANGE.size) + ranges + content_hash)
 
     def digest(self) -> bytes:
-        """The 32 bytes of the digest so far."""
+        """Return the digest so far, 32 bytes."""
         return self._hash.digest()
 
 
@@ -85,12 +88,12 @@ class Index:
         self._checked_root: bytes | None = None
 
     def __len__(self) -> int:
-        """How many chunks are used."""
+        """Return how many chunks are used."""
         return len(self._rows) // ROW.size
 
     @property
     def packed_size(self) -> int:
-        """The most bytes that its packed form may have, with totals of any size."""
+        """The maximum size of the packed form in bytes, with totals of any size."""
         return HEAD.size + LARGEST_TOTALS + len(self._rows) + len(self._ranges)
 
     def append(self, row: Row) -> None:
@@ -116,7 +119,7 @@ class Index:
         self._ranges += row.ranges  # type: ignore[operator]
 
     def truncate(self, chunk: int) -> None:
-        """Forget the rows of ``chunk`` and of all behind it, so that they can be appended anew."""
+        """Remove the rows of ``chunk`` and of all chunks after it, so that they can be appended again."""
         position = bisect.bisect_left(_Chunks(self), chunk)
         if position < len(self):
             first = struct.unpack_from("<I", self._rows, position * ROW.size + 8)[0]
@@ -124,12 +127,12 @@ class Index:
             del self._rows[position * ROW.size :]  # type: ignore[union-attr]
 
     def chunk_at(self, position: int) -> int:
-        """The chunk that row ``position`` speaks of."""
+        """Return the chunk of row ``position``."""
         chunk: int = struct.unpack_from("<I", self._rows, position * ROW.size)[0]
         return chunk
 
     def row_at(self, position: int) -> Row:
-        """Row ``position``."""
+        """Return row ``position``."""
         chunk, flags, _reserved, count, first, offset, size, content_hash = ROW.unpack_from(
             self._rows, position * ROW.size
         )
@@ -137,17 +140,17 @@ class Index:
         return Row(chunk, flags, ranges, offset, size, content_hash)
 
     def find(self, chunk: int) -> Row | None:
-        """The row of a chunk, or None when it is unused."""
+        """Return the row of a chunk, or None when it is unused."""
         position = self.position(chunk)
         return None if position is None else self.row_at(position)
 
     def position(self, chunk: int) -> int | None:
-        """The position of a chunk's row, or None when it is unused."""
+        """Return the position of a chunk's row, or None when it is unused."""
         position = bisect.bisect_left(_Chunks(self), chunk)
         return position if position < len(self) and self.chunk_at(position) == chunk else None
 
     def count_before(self, chunk: int) -> int:
-        """How many of the chunks before this one are used."""
+        """Return how many of the chunks before this one are used."""
         return bisect.bisect_left(_Chunks(self), chunk)
 
     def __iter__(self) -> Iterator[Row]:
@@ -155,7 +158,7 @@ class Index:
         return (self.row_at(position) for position in range(len(self)))
 
     def rows_between(self, start: int, end: int) -> Iterator[Row]:
-        """The rows of the used chunks in [start, end)."""
+        """Yield the rows of the used chunks in [start, end)."""
         chunks = _Chunks(self)
         return (
             self.row_at(position)
@@ -163,7 +166,7 @@ class Index:
         )
 
     def root_digest(self) -> bytes:
-        """The root digest of what the rows say."""
+        """Return the root digest of the rows."""
         if self._checked_root is not None:
             return self._checked_root
         root = RootDigest(self.geometry)
@@ -172,15 +175,15 @@ class Index:
         return root.digest()
 
     def used_bytes(self) -> int:
-        """The sum of all used ranges, in bytes."""
+        """Return the sum of all used ranges, in bytes."""
         return sum(self.used_in(row) for row in self)
 
     def used_in(self, row: Row) -> int:
-        """The used bytes of one chunk."""
+        """Return the used bytes of one chunk."""
         return sum(end - start for start, end in unpack_ranges(row.ranges, self.geometry.length(row.chunk)))
 
     def pack(self, packed_header: bytes) -> bytes:
-        """The index as it is stored and sent, bound to the image's packed header."""
+        """Return the index as it is stored and sent, bound to the image's packed header."""
         totals = json.dumps(self.totals, sort_keys=True).encode()
         words = hashlib.sha256(packed_header + totals).digest()
         head = HEAD.pack(MAGIC, len(self), len(self._ranges), len(totals), words, self.root_digest())
@@ -190,9 +193,9 @@ class Index:
     def unpack(
         cls, data: Buffer, packed_header: bytes, geometry: Geometry, check_row: Callable[[Row], None] = lambda row: None
     ) -> Index:
-        """Read :meth:`pack`'s form without copying the rows, and check every one of them; raises BadIndex.
+        """Read a packed index without copying its rows, and check each of them; raises BadIndex.
 
-        ``check_row`` is called with each row in turn, for what the caller knows and the index does not.
+        ``check_row`` is called with each row, for further checks by the caller.
         """
         view = memoryview(data)
         if len(view) < HEAD.size:
@@ -226,9 +229,7 @@ class Index:
             row = self.row_at(position)
             reserved, count, begins = struct.unpack_from("<5xBHI", self._rows, position * ROW.size)
             if not before < row.chunk < self.geometry.chunk_count:
-                raise BadIndex(
-                    f"Row {position} of the index speaks of chunk {row.chunk}, out of order or beyond the disk."
-                )
+                raise BadIndex(f"Row {position} of the index names chunk {row.chunk}, out of order or beyond the disk.")
             length = self.geometry.length(row.chunk)
             if begins != first or len(row.ranges) != count * RANGE.size:
                 raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")
@@ -246,7 +247,7 @@ class Index:
 
 
 def largest_index(geometry: Geometry) -> int:
-    """The most bytes that the packed index of a disk may have."""
+    """Return the maximum size of the packed index of a disk, in bytes."""
     most_ranges = geometry.chunk_size // UNIT // 2
     return min(LARGEST_INDEX, geometry.chunk_count * (ROW.size + most_ranges * RANGE.size)) + HEAD.size + LARGEST_TOTALS
 
@@ -270,5 +271,5 @@ def _read_totals(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadIndex(f"The totals of the index can't be read: {error}.") from error
     if not isinstance(totals, Mapping):
-        raise BadIndex("The totals of the index are no JSON object.")
+        raise BadIndex("The totals of the index are not a JSON object.")
     return dict(totals)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads what a capture that broke off has left: an image file without an end, of which nothing is trusted before it was hashed."""
+"""Reads the file of an interrupted capture: an image file without an end. Nothing in it is trusted before it was hashed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .record import FIELDS, HEADER_MAGIC, LARGEST_RECORD_HEADER, RECORD_MAGIC, S
 
 
 class PartialImage(StoredRecords):
-    """The records at the start of a file, up to the first that is not whole; ``index`` has a row for each used one."""
+    """The records at the start of a file, up to the first incomplete one; ``index`` has a row for each used chunk."""
 
     def __init__(self, source: ByteSource) -> None:
-        """Read and hash them all; raises ImagingError when there is not even a header."""
+        """Read and hash all records; raises ImagingError when there is no header."""
         super().__init__(source)
         size = self._payload_size(0, HEADER_MAGIC, LARGEST_HEADER)
         self.packed_header = self._skippable(0, SKIPPABLE.size + size, HEADER_MAGIC, LARGEST_HEADER)
@@ -27,7 +27,7 @@ class PartialImage(StoredRecords):
             for chunk in range(self.header.geometry.chunk_count):
                 offset = self._read_record(chunk, offset)
         except ImagingError:
-            pass  # here it broke off, or was damaged
+            pass  # the file ends here, or is damaged
 
     def _payload_size(self, offset: int, magic: int, largest: int) -> int:
         found, size = SKIPPABLE.unpack(self.source.read_range(offset, SKIPPABLE.size))
@@ -36,7 +36,7 @@ class PartialImage(StoredRecords):
         return int(size)
 
     def _read_record(self, chunk: int, offset: int) -> int:
-        """Take the record of a chunk into the index if it is sound; returns where the next one begins, raises ImagingError."""
+        """Append the record of a chunk to the index if it is sound; returns the offset of the next record, raises ImagingError."""
         header_size = SKIPPABLE.size + self._payload_size(offset, RECORD_MAGIC, LARGEST_RECORD_HEADER)
         if header_size < SKIPPABLE.size + FIELDS.size:
             raise ImagingError(f"{self.source.name}: no record was found at {offset}.")

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where an image comes into being: ``NAME.img.zst.partial``, which becomes ``NAME.img.zst`` when it is whole.
+"""The file in which an image is written: ``NAME.img.zst.partial``, which is renamed to ``NAME.img.zst`` when it is complete.
 
-What an earlier capture has left there is set aside as ``NAME.img.zst.partial.old``, to be read while the new file is written. Of the
-two the larger one is kept when this capture breaks off as well, so that however often that happens, what was stored is not lost.
+The partial file of an earlier capture is renamed to ``NAME.img.zst.partial.old`` and read while the new file is written. When this capture is
+interrupted too, the larger file is kept, so repeated interruptions do not lose stored data.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ BUFFER = 1 << 20
 
 
 class Place:
-    """The right to write the image of one path, for as long as this process holds the lock on the partial file (mode 0600)."""
+    """The partial file (mode 0600) of one image, locked by this process."""
 
     def __init__(self, path: str) -> None:
-        """Take the place; raises ImagingError when another capture has it, or what is there is not this user's, and OSError."""
+        """Create and lock the file; raises OSError, and ImagingError when another capture has it or it belongs to another user."""
         self.path = path
         self.partial = path + ".partial"
         self.left = self.partial + ".old"
-        """What earlier captures have left, if anything."""
+        """The partial file of earlier captures, if there is one."""
         self.file = self._open_alone()
         try:
             self._set_aside()
@@ -59,16 +59,16 @@ class Place:
             self.file.truncate(0)
 
     def restart(self) -> None:
-        """Set aside what was written, as what an earlier capture has left, and begin with an empty file; raises OSError."""
+        """Set the file aside, like one of an earlier capture, and begin with an empty one; raises OSError."""
         self.file.flush()
         self.file.seek(0)
         self._set_aside()
 
     def commit(self, replaced: os.stat_result | None) -> None:
-        """Give the finished file its final name, durably; raises ImagingError when something else has come into being there.
+        """Rename the finished file to its final name, durably; raises ImagingError when another file appeared there meanwhile.
 
-        ``replaced`` is the file that may be there and is replaced. The new one stays locked until it has its name: nobody may take
-        it for what a killed writer left.
+        ``replaced`` is the existing file that may be replaced. The new file stays locked until it has its name, so that nobody takes it for
+        the file of a killed writer.
         """
         if replaced is not None:
             if not os.path.exists(self.path) or not os.path.samestat(os.stat(self.path), replaced):
@@ -85,11 +85,11 @@ class Place:
 
     def _appeared(self) -> ImagingError:
         return ImagingError(
-            f"{self.path} came into being, or was changed, during the capture, and is left as it is. Capture again."
+            f"{self.path} was created or changed during the capture, and was left as it is. Capture again."
         )
 
     def leave(self, keep: bool) -> int:
-        """Let go. What earlier captures have left stays or, if ``keep`` and it is more, what this one has written; returns its size in bytes.
+        """Unlock the file. With ``keep``, the larger of this file and that of earlier captures stays, else the latter; returns its size in bytes.
 
         Does nothing after a commit.
         """
@@ -97,7 +97,7 @@ class Place:
             return 0
         try:
             self.file.flush()
-        except OSError:  # a full disk: what there is will do
+        except OSError:  # the disk is full: keep what was written
             pass
         if os.path.exists(self.left) and (not keep or _size(self.left) > _size(self.partial)):
             os.replace(self.left, self.partial)
@@ -109,7 +109,7 @@ class Place:
         return size
 
     def remove(self) -> None:
-        """Let go and keep nothing. Does nothing after a commit."""
+        """Unlock and remove all files. Does nothing after a commit."""
         if not self.file.closed:
             _remove(self.left)
             _remove(self.partial)
@@ -118,17 +118,17 @@ class Place:
     def _close(self) -> None:
         try:
             self.file.close()
-        except OSError:  # what could not be written is not wanted any more
+        except OSError:  # the content is not needed any more
             pass
 
 
 def name_file(partial: str, path: str) -> None:
-    """Give a file its name; raises FileExistsError when something has it."""
+    """Rename a file without replacing another one; raises FileExistsError."""
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links (exFAT): the check is then not atomic
+    except OSError:  # a file system without hard links (exFAT), where the check is not atomic
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
         os.rename(partial, path)
@@ -151,7 +151,7 @@ def _remove(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Make a rename in a folder durable, where the system can (macOS refuses fsync on some folders)."""
+    """Make a rename in a folder durable, if the system supports it (macOS refuses fsync on some folders)."""
     try:
         descriptor = os.open(path or ".", os.O_RDONLY)
     except OSError:

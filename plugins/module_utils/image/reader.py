@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads an image file and trusts nothing in it: header, index and seek table must agree before the first record is read.
+"""Reads an untrusted image file: header, index and seek table must agree before the first record is read.
 
-What a reader needs of a store is small on purpose (sizes and ``read_range``), so that it can be something else than a folder.
+A reader needs only sizes and ``read_range`` of a store, so an image need not lie in a folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Iterator, Protocol
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec
 from .header import LARGEST_HEADER, ImageHeader
 from .index import Index, Row, largest_index
@@ -33,29 +34,31 @@ from .seek_table import FOOTER, SeekTable
 
 
 class BadImage(ImagingError):
-    """An image file is damaged, cut short, or none."""
+    """A file is damaged, cut short, or not an image."""
+
+    code = DAMAGED_IMAGE
 
 
 class ByteSource(Protocol):
-    """Something of a known size whose byte ranges can be read."""
+    """A sequence of bytes of a known size, read by ranges."""
 
     name: str
     size: int
 
     def fileno(self) -> int:
-        """A descriptor of the file whose bytes these are, or -1 when there is none."""
+        """Return the descriptor of the file, or -1 when there is none."""
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``; raises BadImage when they are not there."""
+        """Return exactly ``size`` bytes from ``offset``; raises BadImage when there are fewer."""
 
 
 class FileSource:
-    """The byte ranges of a file."""
+    """A file as a byte source."""
 
     def __init__(self, path: str) -> None:
-        """Open ``path``; raises OSError, and BadImage when it is no regular file."""
+        """Open ``path``; raises OSError, and BadImage when it is not a regular file."""
         self.name = path
-        # Opening a FIFO or a device must neither wait nor do anything.
+        # Opening a FIFO or a device must neither block nor have effects.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         self._file = open(descriptor, "rb", buffering=0)
         found = os.fstat(descriptor)
@@ -88,14 +91,14 @@ class FileSource:
 
 @dataclass(frozen=True)
 class Record:
-    """A record's header and its frame, as the file holds them."""
+    """The header and the frame of a record, as stored in the file."""
 
     header: RecordHeader
     frame: memoryview
 
 
 class StoredRecords:
-    """The records of an image file, whole or not: ``header``, ``packed_header``, ``index``, and each record on request."""
+    """The records of a complete or partial image file: ``header``, ``packed_header``, ``index``, and each record on request."""
 
     packed_header: bytes
     header: ImageHeader
@@ -106,7 +109,7 @@ class StoredRecords:
 
     def _skippable(self, offset: int, stored: int, magic: int, largest: int) -> bytes:
         if not SKIPPABLE.size <= stored <= largest + SKIPPABLE.size:
-            raise BadImage(f"{self.source.name}: a frame at {offset} has {stored} bytes, which can't be.")
+            raise BadImage(f"{self.source.name}: a frame at {offset} has the impossible size of {stored} bytes.")
         data = self.source.read_range(offset, stored)
         found, size = SKIPPABLE.unpack_from(data)
         if found != magic or size != stored - SKIPPABLE.size:
@@ -116,7 +119,7 @@ class StoredRecords:
         return data[SKIPPABLE.size :]
 
     def record(self, row: Row) -> Record:
-        """The record that a row of the index points to, its header checked against the row; the frame is not hashed yet."""
+        """Return the record of a row of the index. Its header is checked against the row; its frame is not hashed yet."""
         offset = row.record_offset
         header_size = row.frame_offset - offset
         data = self.source.read_range(offset, header_size + row.frame_size)
@@ -141,7 +144,7 @@ class StoredRecords:
             raise BadImage(f"{self.source.name}: {error} {REPAIR}") from error
 
     def check_frame(self, record: Record) -> None:
-        """Raise BadImage unless a record's frame is the one that was stored."""
+        """Raise BadImage unless a record's frame has the hash that its header says."""
         if hashlib.sha256(record.frame).digest() != record.header.frame_hash:
             raise BadImage(f"{self.source.name}: the frame of chunk {record.header.chunk} is damaged. {REPAIR}")
 
@@ -150,10 +153,10 @@ class ImageReader(StoredRecords):
     """An opened image: ``header``, ``index``, ``packed_header`` and ``packed_index`` (their bytes), ``root_digest``, and its records on request."""
 
     def __init__(self, source: ByteSource, like: Index | None = None) -> None:
-        """Check the frame of the whole file, but no record; raises BadImage with the file's name and what is wrong.
+        """Check the structure of the file, but no record; raises BadImage with the file's name and the problem.
 
-        With ``like``, only an image of such a disk is taken, whose index is at most twice as large: that bounds the memory that a file
-        from a stranger takes.
+        With ``like``, only an image of a disk with this geometry is accepted, whose index is at most twice as large: that bounds the memory for
+        an untrusted file.
         """
         super().__init__(source)
         try:
@@ -173,7 +176,7 @@ class ImageReader(StoredRecords):
             raise BadImage(
                 f"{self.source.name} is the image of another disk: its sizes are {geometry.to_json()}, expected {like.geometry.to_json()}."
             )
-        # Before the table is read, because only the header bounds it.
+        # Checked before the table is read, because only the header bounds its size.
         if table_size != SeekTable.size_of(2 + 2 * geometry.chunk_count):
             raise BadImage(f"{self.source.name}: the seek table does not have two frames for each chunk of the disk.")
         table = SeekTable.unpack(self.source.read_range(self.source.size - table_size, table_size))
@@ -198,7 +201,7 @@ class ImageReader(StoredRecords):
         return SeekTable.packed_size(self.source.read_range(size - FOOTER.size, FOOTER.size), size)
 
     def _read_index(self, stored: array[int]) -> None:
-        """Unpack the index and hold each of its rows against the seek table."""
+        """Unpack the index and check each of its rows against the seek table."""
         ends = itertools.accumulate(stored)
         position = -1
         end = 0
@@ -216,7 +219,7 @@ class ImageReader(StoredRecords):
         self.root_digest = self.index.root_digest()
 
     def all_records(self) -> Iterator[Record]:
-        """Every record of the file in disk order, those of unused chunks too, as they follow one another in the file."""
+        """Yield every record of the file in file order, which is disk order, including those of unused chunks."""
         offset = SKIPPABLE.size + self._skippable_size(0)
         for chunk in range(self.header.geometry.chunk_count):
             size = SKIPPABLE.size + self._skippable_size(offset)
@@ -239,7 +242,7 @@ REPAIR = "The image can't be used: restore it from a backup, or capture it again
 
 
 def check_record(reader: ImageReader, record: Record, codec: Codec, room: memoryview) -> None:
-    """Raise BadImage unless a record's frame decodes to the content it promises; ``room`` has at least a chunk's size."""
+    """Raise BadImage unless a record's frame decompresses to the content that its header says; ``room`` is a buffer for at least a chunk."""
     header = record.header
     reader.check_frame(record)
     content = room[: header.content_size]
@@ -248,4 +251,6 @@ def check_record(reader: ImageReader, record: Record, codec: Codec, room: memory
     except ImagingError as error:
         raise BadImage(f"Chunk {header.chunk}: {error} {REPAIR}") from error
     if hashlib.sha256(content).digest() != header.content_hash:
-        raise BadImage(f"The frame of chunk {header.chunk} decodes to something else than its record says. {REPAIR}")
+        raise BadImage(
+            f"The frame of chunk {header.chunk} decompresses to something else than its record says. {REPAIR}"
+        )

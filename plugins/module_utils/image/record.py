@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A record: one chunk as it is stored and sent.
 
-In the file it is a skippable frame (RFC 8878, section 3.1.2) with the fields below, followed by one zstd frame. On a link the same
-fields and the same zstd frame travel. All numbers are little-endian.
+In the file it is a skippable frame (RFC 8878, section 3.1.2) with the fields below, followed by one zstd frame. On a link, the same
+fields and the same zstd frame are sent. All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Iterable, Sequence
 
 from ..errors import ImagingError
+from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
 
 SKIPPABLE = struct.Struct("<II")
@@ -41,16 +42,18 @@ LARGEST_RECORD_HEADER = FIELDS.size + RANGE.size * (1 << 14)
 
 
 class RecordError(ImagingError):
-    """A record contradicts itself or what it belongs to."""
+    """A record contradicts itself or its image."""
+
+    code = DAMAGED_IMAGE
 
 
 def largest_frame(content_size: int) -> int:
-    """The most bytes a zstd frame of so much content may take (ZSTD_COMPRESSBOUND of zstd.h, rounded up)."""
+    """Return the maximum size of a zstd frame for so much content, in bytes (ZSTD_COMPRESSBOUND of zstd.h, rounded up)."""
     return content_size + (content_size >> 8) + 1024
 
 
 def pack_ranges(ranges: Iterable[tuple[int, int]], length: int) -> bytes:
-    """Pack a chunk's used ranges, half-open and in bytes; nothing at all when the whole chunk of ``length`` bytes is used."""
+    """Pack a chunk's used ranges, half-open and in bytes; the result is empty when the whole chunk of ``length`` bytes is used."""
     pairs = list(ranges)
     if pairs == [(0, length)]:
         return b""
@@ -58,7 +61,7 @@ def pack_ranges(ranges: Iterable[tuple[int, int]], length: int) -> bytes:
 
 
 def unpack_ranges(packed: bytes, length: int) -> list[tuple[int, int]]:
-    """The used ranges in bytes of a used chunk of ``length`` bytes; raises RecordError unless they are in order and inside."""
+    """Return the used ranges in bytes of a used chunk of ``length`` bytes; raises RecordError unless they are in order and inside the chunk."""
     if not packed:
         return [(0, length)]
     pairs = [(start * UNIT, end * UNIT) for start, end in RANGE.iter_unpack(packed)]
@@ -72,13 +75,13 @@ def unpack_ranges(packed: bytes, length: int) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=8)
 def zeros_hash(length: int) -> bytes:
-    """SHA-256 of ``length`` zero bytes."""
+    """Return the SHA-256 of ``length`` zero bytes."""
     return hashlib.sha256(bytes(length)).digest()
 
 
 @dataclass(frozen=True)
 class RecordHeader:
-    """What a record says of its chunk and of the frame that follows it."""
+    """The header of a record: facts of its chunk and of the frame that follows it."""
 
     chunk: int
     flags: int
@@ -90,7 +93,7 @@ class RecordHeader:
     stream: bytes
 
     def pack(self) -> bytes:
-        """The fields as they are stored and sent, without the head of the skippable frame."""
+        """Return the fields as they are stored and sent, without the head of the skippable frame."""
         return (
             FIELDS.pack(
                 self.chunk,
@@ -108,9 +111,9 @@ class RecordHeader:
 
     @classmethod
     def unpack(cls, data: bytes, geometry: Geometry, stream: bytes, framed: bool = True) -> RecordHeader:
-        """Read :meth:`pack`'s form, checked against the geometry and the stream it must belong to; raises RecordError.
+        """Read a packed header, checked against the geometry and the image's ``stream``; raises RecordError.
 
-        ``framed`` says whether a frame belongs to it, or none: then size and hash of the frame are zeros.
+        ``framed`` says whether a frame follows. Without a frame, its size and hash are zeros.
         """
         if len(data) < FIELDS.size:
             raise RecordError(f"A record header of {len(data)} bytes is too short: expected at least {FIELDS.size}.")

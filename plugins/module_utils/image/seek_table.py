@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The seek table of the zstd seekable format, version 0.1.0.
 
-Source: zstd's contrib/seekable_format/zstd_seekable_compression_format.md. One row for each frame of the file, skippable
-frames with a decompressed size of 0, no checksums (descriptor 0).
+Source: zstd's contrib/seekable_format/zstd_seekable_compression_format.md. The table has one row for each frame of the file. Skippable
+frames have a decompressed size of 0. There are no checksums (descriptor 0).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SeekTable:
         return self._sizes[1::2]
 
     def pack(self) -> bytes:
-        """The table as the last skippable frame of a file."""
+        """Return the table as the last skippable frame of a file."""
         rows = self._sizes
         if sys.byteorder == "big":
             rows = array("I", rows)
@@ -59,16 +59,16 @@ class SeekTable:
 
     @staticmethod
     def size_of(rows: int) -> int:
-        """The size of the whole skippable frame of a table with so many rows."""
+        """Return the size of the skippable frame of a table with so many rows."""
         return SKIPPABLE.size + rows * ROW_SIZE + FOOTER.size
 
     @staticmethod
     def packed_size(footer: bytes, file_size: int) -> int:
-        """The size of the whole skippable frame, from a file's last nine bytes; raises ImagingError when there is no such table."""
+        """Return the size of the skippable frame, from a file's last nine bytes; raises ImagingError when there is no such table."""
         count, descriptor, magic = FOOTER.unpack(footer)
         if magic != FOOTER_MAGIC:
             raise ImagingError(
-                "The file does not end with a seek table: it is cut short, or no image of this collection."
+                "The file does not end with a seek table: it is cut short, or it is not an image of this collection."
             )
         size = SeekTable.size_of(count)
         if descriptor or count > LARGEST_ROWS or size > file_size:
@@ -79,7 +79,7 @@ class SeekTable:
 
     @classmethod
     def unpack(cls, data: bytes) -> SeekTable:
-        """Read :meth:`pack`'s form; raises ImagingError."""
+        """Read a packed table; raises ImagingError."""
         magic, size = SKIPPABLE.unpack_from(data)
         if magic != SEEK_TABLE_MAGIC or size != len(data) - SKIPPABLE.size:
             raise ImagingError("The seek table's head and its footer disagree: the image file is damaged.")

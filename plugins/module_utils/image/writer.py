@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes an image file, record by record; see :mod:`.place` for where."""
+"""Writes an image file, record by record, into the file of :mod:`.place`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ UNUSED_LEVEL = 3
 
 
 class ImageWriter:
-    """Takes the records of used chunks in ascending order and makes up those of unused chunks in between.
+    """Writes the records of used chunks in ascending order, and those of the unused chunks in between.
 
-    The file grows strictly at its end.
+    The file only grows at its end.
     """
 
     def __init__(self, place: Place, header: ImageHeader, codec: Codec, header_room: int = 0) -> None:
@@ -45,18 +45,18 @@ class ImageWriter:
 
     @property
     def next_chunk(self) -> int:
-        """The chunk before which everything is written."""
+        """The first chunk that is not written yet."""
         return self._next
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes the file has so far."""
+        """Return the size of the file so far, in bytes."""
         return self._position
 
     def append(self, header: RecordHeader, frame: bytes | memoryview, stored: tuple[int, int] | None = None) -> None:
         """Write the record of the next used chunk; the caller has checked the frame's hash. Raises OSError, ImagingError.
 
-        ``stored``: descriptor of a file and offset where the frame lies already; it is then copied from there, by the file system.
+        ``stored``: descriptor of a file that has the frame already, and its offset there; the file system then copies it.
         """
         if header.chunk < self._next:
             raise ImagingError(f"The record of chunk {header.chunk} came after that of chunk {self._next - 1}.")
@@ -102,9 +102,9 @@ class ImageWriter:
         return RecordHeader(0, 0, b"", length, zeros_hash(length), len(frame), frame_hash, self.header.stream), frame
 
     def finish(self, totals: Mapping[str, Any], bad_ranges: Sequence[Mapping[str, Any]] = ()) -> bytes:
-        """Write what follows the last record and flush the file to the medium; returns the root digest.
+        """Write the end of the file and flush it to the medium; returns the root digest.
 
-        ``bad_ranges`` go into the header, which must have been given room for them.
+        ``bad_ranges`` are added to the header, which must have room for them.
         """
         self._fill(self.header.geometry.chunk_count)
         if bad_ranges:

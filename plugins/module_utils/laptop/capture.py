@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's half of a capture: holds the disk, learns what of it is used, and serves its records to the controller."""
+"""The laptop's half of a capture: holds the disk, maps its used space, and serves its records to the controller."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from .held_disk import HeldDisk
 from .session import Session
 
 BAD_RANGES_ROOM = 256 << 10
-"""Bytes that a header has to spare for the ranges that can't be read, when a capture may go on without them."""
+"""Bytes that a header reserves for the list of unreadable ranges, when a capture may go on despite them."""
 
 
 SHOWN_RANGES = 5
-"""How many ranges that can't be read a warning names; the result has them all."""
+"""How many unreadable ranges a warning names; the result has all of them."""
 
 FACTS = ("generalization", "systems", "findings")
-"""What a header may be told of a source beside what is seen here."""
+"""The facts of a source that the controller may add to the header."""
 
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What is asked of this laptop. ``level`` None is the automatic one; ``expect`` is what the selection knew of the disk, ``facts`` what
-    goes into the image's header.
+    """The request for a capture. ``level`` None is the automatic one; ``expect`` identifies the selected disk, and ``facts`` are added to the
+    image's header.
     """
 
     device: str
@@ -63,7 +63,7 @@ class CaptureRequest:
 
 @dataclass(frozen=True)
 class Examined:
-    """What is known of a mapped disk, for a result. Sizes in bytes."""
+    """The result for a mapped disk. Sizes in bytes."""
 
     device: str
     model: str
@@ -77,7 +77,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Captured(Examined):
-    """What is known of a disk that was served to the controller; ``status`` is a packed ``engine.status.Status``."""
+    """The result for a captured disk; ``status`` is a packed ``engine.status.Status``."""
 
     root_digest: str
     bad_ranges: list[NamedRange]
@@ -91,7 +91,7 @@ class Captured(Examined):
 
 
 class SourceDisk(HeldDisk):
-    """A disk held for reading, with everything that is to be known of it before its first chunk is read."""
+    """A disk held for reading, with all facts that are needed before its first chunk is read."""
 
     def __init__(self, run: RunCommand, request: CaptureRequest, may_be_in_use: bool = False) -> None:
         super().__init__(run, request.device, request.expect, False, may_be_in_use)
@@ -103,11 +103,11 @@ class SourceDisk(HeldDisk):
         self.table: PartitionTable | None = None
         self.used: UsedMap
         self.checks: ConsistencyChecks | None = None
-        """Whether the mapped file systems are consistent; begins with :meth:`map_used`."""
+        """The checks whether the mapped file systems are consistent; :meth:`map_used` starts them."""
         self._doubted: set[int] = set()
 
     def map_used(self) -> None:
-        """Find out what of the disk is used, which takes as long as partclone takes, and begin to check whether that can be believed."""
+        """Map the used space of the disk, which takes as long as partclone takes, and start to check the mapped file systems."""
         self.geometry.check()
         self.table = read_partition_table(self._run, self.raw.path)
         used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
@@ -120,11 +120,11 @@ class SourceDisk(HeldDisk):
         return self.raw, self.used.ranges
 
     def checked(self, seconds: float | None = None) -> bool:
-        """Whether all checks are over within so many seconds (None: for as long as it takes)."""
+        """Wait for the checks for so many seconds (None: without limit); returns whether all are finished."""
         return self.checks is not None and self.checks.wait(seconds)
 
     def take_doubts(self) -> bool:
-        """Have what was found inconsistent meanwhile count as used wholly; returns whether that changed anything."""
+        """Count inconsistent file systems as wholly used; returns whether that changed anything."""
         doubts = self.checks.doubts() if self.checks else {}
         if doubts.keys() <= self._doubted:
             return False
@@ -133,7 +133,7 @@ class SourceDisk(HeldDisk):
         return before.partitions != self.used.partitions
 
     def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
-        """The header of the image that this disk becomes."""
+        """Return the header of this disk's image."""
         source = {
             "host": ticket.host,
             "node": platform.node(),
@@ -175,10 +175,10 @@ class CaptureSource:
         self._zero_bad_sectors = zero_bad_sectors
         self._read_before = 0
         self._changed = False
-        """Whether the controller has to ask for the header anew."""
+        """Whether the controller has to request the header again."""
         self._checking = False
         self.confirmed = False
-        """Whether all was served, and what was left out is proven to be free."""
+        """Whether everything was served, and everything left out is proven to be free."""
         self.watches = Stopwatches()
         self.capture: Capture | None = None
         self._header = b""
@@ -195,7 +195,7 @@ class CaptureSource:
         return largest_index(self._disk.geometry)
 
     def header(self) -> bytes:
-        """Map what is used on the first call, and say what the image is of."""
+        """Return the packed header; the first call maps the used space."""
         if self.capture is None:
             mapping = self.watches.new()
             self._disk.map_used()
@@ -208,7 +208,7 @@ class CaptureSource:
 
     def _begin(self) -> None:
         disk = self._disk
-        # What is captured anew is another image, with which records of the first attempt can't be mixed up.
+        # A restarted capture is another image, so records of the first attempt can't be mixed with it.
         stream = os.urandom(STREAM_SIZE)
         self._header = disk.header(stream, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
         readable, used = disk.content()
@@ -225,21 +225,21 @@ class CaptureSource:
         self._changed = self._checking = self.confirmed = False
 
     def index(self) -> bytes:
-        """Nothing: the index comes into being with the records."""
+        """Return nothing: the index is made while the records are."""
         return b""
 
     def known(self, header: bytes, index: bytes) -> None:
-        """Remember what the controller has, unless it is of a disk with another geometry."""
+        """Remember the image that the controller has, unless it is of a disk with another geometry."""
         capture = self._asked()
         geometry = ImageHeader.unpack(header).geometry
         capture.known = Index.unpack(index, header, geometry) if geometry == self._disk.geometry else None
 
     def report(self) -> bytes:
-        """How the capture gets on, once a second."""
+        """Return a progress report, once a second."""
         return self.status().pack() if self._reporter.due() else b""
 
     def status(self) -> Status:
-        """How the capture gets on."""
+        """Return the current progress."""
         capture, total = self._asked(), self._disk.used.ranges.total()
         done = capture.bytes_done
         return Status(
@@ -257,7 +257,7 @@ class CaptureSource:
         )
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
-        """The records of [start, end), read from the disk now."""
+        """Yield the records of [start, end), read from the disk now."""
         try:
             with contextlib.closing(self._asked().records(start, end)) as records:
                 self._raise_if_changed()
@@ -268,7 +268,7 @@ class CaptureSource:
             raise self._unreadable(error) from error
 
     def conclude(self) -> Iterator[bytes]:
-        """Wait until what was left out is proven to be free; reports meanwhile. Raises Changed when it is not."""
+        """Wait until everything left out is proven to be free; yields reports meanwhile. Raises Changed when something is not free."""
         while not self._disk.checked(Reporter.EVERY if self._checking else 0):
             self._checking = True
             self._raise_if_changed()
@@ -284,7 +284,7 @@ class CaptureSource:
 
     def _asked(self) -> Capture:
         if self.capture is None:
-            raise ImagingError("The controller asked for records before it asked what the disk is.")
+            raise ImagingError("The controller asked for records before it asked for the description of the disk.")
         return self.capture
 
     def _unreadable(self, error: UnreadableSectors) -> ImagingError:
@@ -292,12 +292,12 @@ class CaptureSource:
         lost = sum(end - start for start, end in error.ranges)
         return ImagingError(
             f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
-            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy one. To have this one captured all the same, "
+            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy disk. To capture this one anyway, "
             "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero."
         )
 
     def bad_ranges(self) -> list[NamedRange]:
-        """What could not be read and counts as zeros, and where that lies."""
+        """The unreadable ranges, which count as zeros, with their partitions."""
         found = merge(sorted(self._asked().bad_ranges))
         return name_ranges(found, self._disk.used.partitions_json())
 
@@ -307,14 +307,14 @@ class CaptureSource:
         return self._read_before + self._asked().bytes_read
 
     def arrived_damaged(self, chunk: int) -> None:
-        """Believe no more that the controller has a chunk. Frames are made from the disk each time they are asked for."""
+        """Note that the controller does not have a chunk. Frames are made from the disk for each request."""
         self._asked().forgotten.add(chunk)
 
 
 def run_capture(
     run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
 ) -> tuple[Captured, list[str]]:
-    """Serve the controller until it has everything; returns the module's result, and its warnings."""
+    """Serve the controller until it has everything; returns the module's result and its warnings."""
     sent = 0
 
     def conversation(link: Link) -> None:
@@ -349,18 +349,18 @@ def run_capture(
 
 
 def _zeroed(device: str, bad: list[NamedRange]) -> list[str]:
-    """What a person must know of an image that holds zeros for what can't be read."""
+    """Return the warning about an image that holds zeros for unreadable ranges."""
     if not bad:
         return []
     lost = sum(place["end"] - place["start"] for place in bad)
     places = "; ".join(map(describe_range, bad[:SHOWN_RANGES]))
     more = f"; and {len(bad) - SHOWN_RANGES} more" if len(bad) > SHOWN_RANGES else ""
     said = f"{lost} used bytes of {device} could not be read, and are zeros in the image and so on every copy: {places}{more}."
-    return [f"{said} The disk is failing: capture a healthy one."]
+    return [f"{said} The disk is failing: capture a healthy disk."]
 
 
 def examine(run: RunCommand, request: CaptureRequest) -> tuple[Examined, list[str]]:
-    """What a capture would find, and its warnings; reads no more than the used maps and the checks of file systems need, and stores nothing."""
+    """Return what a capture would find, and its warnings. Reads only what the used maps and the checks of file systems need; stores nothing."""
     with SourceDisk(run, request) as disk:
         disk.map_used()
         disk.checked()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The change of a disk, from the first byte that is written to the moment when it may boot again."""
+"""Tracks the change of a disk from the first written byte to the moment when it may boot again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..engine.unused import LONGEST_WAIT, Discarding
 
 
 class DiskChange:
-    """Keeps the disk from booting while it is neither what it was nor what it is to be. ``state`` is one of DISK_STATES."""
+    """Keeps the disk from booting while its content is incomplete. ``state`` is one of DISK_STATES."""
 
     def __init__(self, raw: RawDisk, goal: Goal, guards: Guards, discard: bool) -> None:
-        """With ``discard``, unused space is given back to the disk once anything is changed."""
+        """With ``discard``, the unused space is discarded when the first change begins."""
         self._raw = raw
         self._goal = goal
         self._guards = guards
@@ -30,7 +30,7 @@ class DiskChange:
         return self.state != UNTOUCHED
 
     def begin(self) -> None:
-        """To be called before anything is written; the disk does not boot from then on."""
+        """Make the disk unbootable. Must be called before anything is written."""
         if self.begun:
             return
         self.state = INCOMPLETE
@@ -39,27 +39,27 @@ class DiskChange:
             self._discarding = Discarding(self._raw, self._goal)
 
     def finish_discarding(self, seconds: float = LONGEST_WAIT) -> None:
-        """Wait until the unused space was given back, for so many seconds at the most."""
+        """Wait until the unused space was discarded, for at most so many seconds."""
         if self._discarding is not None:
             self._discarding.finish(seconds)
 
     @property
     def bytes_discarded(self) -> int:
-        """Bytes that were given back to the disk."""
+        """Bytes that were discarded."""
         return self._discarding.bytes_discarded if self._discarding else 0
 
     def make_bootable(self) -> None:
-        """Flush what was written, and write what makes the disk boot last; raises DiskError."""
+        """Flush what was written, then write the guards; raises DiskError."""
         self.state = UNKNOWN
         self._guards.raise_again()
         self.state = UNVERIFIED
 
     def make_unbootable(self) -> None:
-        """See to it that nobody boots a disk that is not what it should be; raises DiskError."""
+        """Overwrite the guards of a disk with wrong content, so that it does not boot; raises DiskError."""
         self.state = UNKNOWN
         self._guards.lower()
         self.state = INCOMPLETE
 
     def verified(self) -> None:
-        """Note that what was written was read back."""
+        """Note that what was written was read back and is equal."""
         self.state = VERIFIED

@@ -1,52 +1,48 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A disk from the check to the end of a transfer: refused or held, and looked at again once it is held."""
+"""A disk that is held from the check to the end of a transfer. Its identity is checked again once it is held."""
 
 from __future__ import annotations
 
 from typing import Any, Mapping
 
 from ..disk.command import RunCommand
-from ..disk.devices import describe
+from ..disk.devices import disk_at
 from ..disk.identity import check_same, identify
 from ..disk.raw_io import RawDisk
-from ..errors import ImagingError
+from ..reasons import messages, refuse_for
 
 
 class HeldDisk:
-    """``raw`` is the held disk, ``disk`` what is known of it, ``in_use`` what else has it, if that was allowed."""
+    """``raw`` is the held disk, ``disk`` what is known of it, ``in_use`` says what else has it, if that was allowed."""
 
     def __init__(
         self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool, may_be_in_use: bool = False
     ) -> None:
-        """Hold a disk for reading, or for writing; raises ImagingError with every reason against it.
+        """Hold a disk for reading or writing; raises ImagingError with every reason against it.
 
-        ``expect`` is what the selection knew of it (``disk.identity``); what is missing there is not compared.
-        With ``may_be_in_use`` what could be released is no reason; the disk is then shared with whoever has it.
+        ``expect`` identifies the selected disk (``disk.identity``); missing entries are not compared.
+        With ``may_be_in_use``, users that could be released are no reason against it; the disk is then shared with them.
         """
-        disk = describe(run, device)
-        refusals = disk.target_refusals if writable else disk.source_refusals
-        self.in_use = [reason for reason in refusals if may_be_in_use and reason in disk.releasable]
-        reasons = [reason for reason in refusals if reason not in self.in_use]
-        if reasons:
-            raise ImagingError(
-                f"{disk.path} can't be {'written' if writable else 'read as a whole'}: " + " ".join(reasons)
-            )
+        disk = disk_at(run, device)
+        saying = f"{disk.path} can't be {'written' if writable else 'read as a whole'}:"
+        refuse_for(disk.refusals(writable, release=may_be_in_use), saying)
+        self.in_use = messages(disk.refusals(writable))
         self.raw = RawDisk(disk.path, writable, shared=bool(self.in_use))
         try:
-            self.disk = describe(run, self.raw.path)
+            self.disk = disk_at(run, self.raw.path)
             check_same(self.raw.path, expect, identify(self.disk, self.raw.fileno()))
         except BaseException:
             self.raw.close()
             raise
 
     def identity(self) -> dict[str, Any]:
-        """What tells this disk from others, for a result."""
+        """Return the identity of this disk, for a result."""
         return {"model": self.disk.model, "serial": self.disk.serial, "wwn": self.disk.wwn}
 
     def table_id(self) -> str:
-        """Kind and id of the partition table that the disk has now, by which it is recognised as well."""
+        """Return the kind and id of the current partition table, which are part of the disk's identity."""
         return str(identify(self.disk, self.raw.fileno())["table"])
 
     def __enter__(self) -> HeldDisk:

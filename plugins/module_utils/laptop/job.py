@@ -16,7 +16,7 @@ import os
 import re
 
 from ..disk.processes import processes
-from ..private_files import SETTLED, remove_own_folder, settled
+from ..private_files import remove_own_folder, settled
 from ..ticket import TICKET
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
@@ -85,11 +85,11 @@ def _ended(folder: str, age: float, running: bytes) -> bool:
     return True
 
 
-def forget_killed(ticket: str) -> None:
+def forget_killed(ticket: str, age: float) -> None:
     """Remove the folders of earlier runs' modules, which lie beside that of this run's ticket, if they and all that started them were killed.
 
     Where a module runs, or async_wrapper waits for it, the folder is named in a command line. Where the ticket is still there, it is about to be
-    started. Never raises.
+    started, unless it has lain there for ``age`` seconds. Never raises.
     """
     own = os.path.dirname(os.path.abspath(ticket))
     try:
@@ -97,19 +97,19 @@ def forget_killed(ticket: str) -> None:
         others = [entry for entry in os.scandir(os.path.dirname(own)) if FOLDER.fullmatch(entry.name)]
     except OSError:
         return
-    killed = [entry for entry in others if entry.name != os.path.basename(own) and _abandoned(entry)]
+    killed = [entry for entry in others if entry.name != os.path.basename(own) and _abandoned(entry, age)]
     running = _command_lines() if killed else b""
     for entry in killed:
         if os.fsencode(entry.name) not in running:
             remove_own_folder(entry.path, owner)
 
 
-def _abandoned(folder: os.DirEntry[str]) -> bool:
+def _abandoned(folder: os.DirEntry[str], age: float) -> bool:
     """Whether a module of a transfer lies in a folder, and nobody is about to start it."""
     try:
         names = os.listdir(folder.path) if folder.is_dir(follow_symlinks=False) else []
         if TICKET in names:
-            return settled(folder.stat(follow_symlinks=False).st_mtime, SETTLED)
+            return settled(folder.stat(follow_symlinks=False).st_mtime, age)
     except OSError:  # it has gone
         return False
     return any(OWN_MODULE.fullmatch(name) for name in names)

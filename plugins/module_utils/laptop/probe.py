@@ -91,7 +91,7 @@ class SampledSource(SourceDisk):
         """Find out what of the disk is used; of one that is in use, all of it."""
         raw, request = self.raw, self._request
         if self.in_use:
-            said = f"{raw.path} is in use, and what of it is used can't be seen now, so the forecast is for all of it. "
+            said = f"{raw.path} is in use, so its used space can't be determined. The forecast is for all of it. "
             self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + " ".join(self.in_use)])
         else:
             self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), request.used_map)
@@ -288,6 +288,6 @@ def take_sample(disk: HeldDisk, zstd: Zstd, session: Session) -> tuple[Probed, l
 def probed(disk: HeldDisk, used: int, write_rate: float, warnings: list[str]) -> tuple[Probed, list[str]]:
     """The module's result, and its warnings."""
     path = disk.raw.path
-    cached = f"{path} can't be read past the page cache, which may have answered for it."
+    cached = f"{path} can't be read past the page cache, so some reads may have come from memory."
     result = Probed(path, disk.raw.size, disk.disk.rotational, used_bytes=used, write_rate=write_rate)
     return result, warnings if disk.raw.past_cache else [*warnings, cached]

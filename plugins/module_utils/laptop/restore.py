@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's half of a restore or a comparison: its phases (``laptop.restore_phases``), over as many links as it takes."""
+"""The laptop's half of a restore or a comparison: runs its phases (``laptop.restore_phases``), over as many links as necessary."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .target_disk import RestoreRequest, TargetDisk
 
 
 class RestoreSink:
-    """One restore or comparison. Each phase is done once; a new link goes on with the one in which the last link broke."""
+    """One restore or comparison. Each phase is completed once; a new link continues the phase in which the last link broke."""
 
     def __init__(self, disk: TargetDisk, request: RestoreRequest, zstd: Zstd, session: Session) -> None:
         self._job = RestoreJob(disk, request, zstd, session)
         self._phase: Phase | None = Describe()
 
     def converse(self, link: Link) -> None:
-        """What this end says on one link; raises LinkError when it broke before everything was done."""
+        """Run the remaining phases over a link; raises LinkError when it breaks before the end."""
         self._job.use(link)
         while self._phase is not None:
             self._phase = self._phase.run(self._job)
         try:
             finish(self._job.link)
         except LinkError:
-            pass  # all is done here; whether the controller heard of it, it finds out by Ansible's own connection
+            pass  # everything is done here, and the controller gets the result over Ansible's own connection
 
     def close(self) -> None:
-        """End what goes on beside; before the disk is let go of."""
+        """End background work before the disk is closed."""
         if self._phase is not None:
             self._phase.close()
         if self._job.plan is not None:
@@ -47,11 +47,11 @@ class RestoreSink:
 
     @property
     def outcome(self) -> Outcome:
-        """What came out so far."""
+        """The outcome so far."""
         return self._job.outcome
 
     def result(self) -> Restored:
-        """What came of it, once the conversation is over."""
+        """Return the result after the conversation."""
         plan = self._job.plan
         if plan is None or self._phase is not None:
             raise ImagingError("The controller ended the transfer before it was done.")

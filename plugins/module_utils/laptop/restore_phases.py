@@ -1,15 +1,16 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The phases of a restore and of a comparison, in their order.
+"""The phases of a restore and of a comparison, in order.
 
-Each is an object: its fields are what it may find, and what its ``run`` returns is what comes next.
+Each phase is an object. Its fields are all the state that it may use, and its ``run`` returns the next phase.
 
     Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack    restore
                                   -> Compare                          comparison (check mode)
 
-Describe, Prepare and Write ask the controller; when the link breaks they raise LinkError, and are run again over the next link. The others
-only listen to it, over as many links as it makes. All of them raise PeerEnded, ControllerGone, DiskError and ImagingError, which end the job.
+Describe, Prepare and Write request data from the controller. When the link breaks, they raise LinkError and run again over the next link. The
+other phases only listen to the controller, over as many links as it makes. All phases raise PeerEnded, ControllerGone, DiskError and
+ImagingError, which end the job.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from .view import Comparison, ExpectedView, comparing, in_words
 CHUNKS_PER_REQUEST = 4096
 
 STRETCH = 64
-"""How many chunks of a rotating disk are looked at before those that differ are written: it can't do both without seeking to and fro."""
+"""How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
 
 RESTART = "Restart the laptop before anything else uses the disk"
-"""What to do about a kernel that goes by another partition table than the disk has."""
+"""The advice when the kernel uses another partition table than the disk has."""
 
 LOOK_PAUSE = 0.2
-"""Seconds for which one who has nothing to write waits before it listens to the controller again."""
+"""Seconds to wait for chunks to write before the controller is polled again."""
 
 
 class Phase(ABC):
@@ -54,15 +55,15 @@ class Phase(ABC):
 
     @abstractmethod
     def run(self, job: RestoreJob) -> Phase | None:
-        """Do it; returns the next phase, None after the last one."""
+        """Run the phase; returns the next phase, None after the last one."""
 
     def close(self) -> None:  # noqa: B027  # most phases leave nothing running
-        """End what goes on beside, before the disk is let go of."""
+        """End background work before the disk is closed."""
 
 
 @dataclass
 class Describe(Phase):
-    """Learn what the image is, and that it is the one that was asked for and fits the disk."""
+    """Receive the description of the image, and check that it is the requested one and fits the disk."""
 
     def run(self, job: RestoreJob) -> Prepare:
         job.watches.begin()
@@ -78,7 +79,9 @@ class Describe(Phase):
             )
         job.disk.check_fits(header, index)
         controller = LinkSource(lambda: job.link, header, job.consequence)
-        mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn)] if job.request.mirror else []
+        mirrors = []
+        if job.request.mirror:
+            mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence)]
         router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 
@@ -102,7 +105,7 @@ class Prepare(Phase):
 
 @dataclass
 class Survey(Phase):
-    """Look at the chunks that hold the guards, while nothing is changed yet."""
+    """Compare the chunks that hold the guards, before anything is changed."""
 
     plan: RestorePlan
 
@@ -121,7 +124,7 @@ class Survey(Phase):
 
 @dataclass
 class Compare(Phase):
-    """Look at everything and write nothing."""
+    """Compare everything and write nothing."""
 
     plan: RestorePlan
 
@@ -140,7 +143,7 @@ class Compare(Phase):
 
     @staticmethod
     def _compare_with_kernel(job: RestoreJob) -> None:
-        """Warn when the kernel goes by another partition table than a disk has that is what it should be: that is no fault of the disk."""
+        """Warn when the kernel uses another partition table than the disk has, which is not a fault of the disk."""
         outcome, path = job.outcome, job.disk.raw.path
         if outcome.differs:
             return
@@ -151,13 +154,13 @@ class Compare(Phase):
             return
         if wrong:
             outcome.warn(
-                f"The kernel of this laptop goes by another partition table than {path} has: {in_words(wrong)}. {RESTART}."
+                f"The kernel of this laptop uses another partition table than {path} has: {in_words(wrong)}. {RESTART}."
             )
 
 
 @dataclass
 class Write(Phase):
-    """Fetch and write what differs, while the looking goes on beside; a rotating disk is looked at and written in turns."""
+    """Fetch and write different chunks while the scan goes on in the background; a rotating disk is compared and written in turns."""
 
     plan: RestorePlan
     _looking: threading.Thread | None = None
@@ -185,7 +188,7 @@ class Write(Phase):
             self._looking.join()
 
     def _look_beside(self) -> None:
-        """Look in a thread of its own, which goes on whatever becomes of the link."""
+        """Scan in a thread of its own, which goes on when the link breaks."""
         look = self.plan.look
         if self._looking is not None:
             return
@@ -198,14 +201,14 @@ class Write(Phase):
             try:
                 if not look.finished:
                     look.advance(len(look.states), attend)
-            except BaseException as error:  # for the thread that writes, which raises it
+            except BaseException as error:  # the writing thread raises it
                 look.fail(error)
 
         self._looking = threading.Thread(target=run, name="look", daemon=True)
         self._looking.start()
 
     def _fetch(self, job: RestoreJob) -> None:
-        """Have everything written that is wanted and, unless the disk rotates, that will be until the look has ended."""
+        """Write everything that is wanted now and, while a scan runs in the background, everything that it still finds."""
         look, router = self.plan.look, self.plan.image.router
 
         def receive(room: memoryview) -> RecordHeader | None:
@@ -216,7 +219,7 @@ class Write(Phase):
             look.want_again(router.take_lost())
             if not look.count(WANTED):
                 break
-            # What came last could not be used, and is asked for elsewhere.
+            # The last records could not be used, so other sources have to send them.
         row = next(look.rows(REQUESTED), None)
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
@@ -244,14 +247,14 @@ class Write(Phase):
         return None
 
     def _ask(self) -> None:
-        """Ask for what is known to be wanted."""
+        """Request the chunks that are known to differ."""
         chunks = self.plan.look.take(CHUNKS_PER_REQUEST)
         if chunks:
             self.plan.change.begin()
             self.plan.image.router.request(chunks)
 
     def _check_asked(self, chunk: int) -> None:
-        """Raise ImagingError for a record that nobody asked for: what it would overwrite is right, or beyond the end of this disk."""
+        """Raise ImagingError for a record that was not requested: it would overwrite correct content, or lie beyond the end of this disk."""
         states = self.plan.look.states
         if chunk >= len(states) or states[chunk] not in (REQUESTED, WRITTEN):
             raise ImagingError(f"The controller sent chunk {chunk}, which this laptop did not ask for. Run again.")
@@ -259,7 +262,7 @@ class Write(Phase):
 
 @dataclass
 class Complete(Phase):
-    """Write what needs no sending, and bring everything to the medium, the guards last."""
+    """Write the chunks that need no sending, and flush everything to the medium, the guards last."""
 
     plan: RestorePlan
 
@@ -290,12 +293,14 @@ class Complete(Phase):
 
 @dataclass
 class ReadBack(Phase):
-    """Compare what was written (what was not has been compared before) and what a system sees, and conclude from both."""
+    """Compare what was written (the rest was compared before) and what a system sees, and draw the conclusion."""
 
     plan: RestorePlan
 
     def run(self, job: RestoreJob) -> None:
-        with _views(job, self.plan) as wait:  # beside the read-back: each waits for the disk most of the time
+        with _views(
+            job, self.plan
+        ) as wait:  # at the same time as the read-back, because each mostly waits for the disk
             if self.plan.change.begun and job.request.read_back:
                 self._compare_written(job)
             if not job.outcome.differing:
@@ -314,7 +319,7 @@ class ReadBack(Phase):
         outcome.compared = True
 
     def _conclude(self, job: RestoreJob) -> None:
-        """Let the kernel see what was written, or, if that is not what it should be, see to it that nobody boots it."""
+        """Let the kernel read the new partition table; or, after a difference, make the disk unbootable."""
         change, outcome = self.plan.change, job.outcome
         if outcome.differs:
             change.make_unbootable()
@@ -328,7 +333,7 @@ class ReadBack(Phase):
 
 
 def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:
-    """Compare what a system sees on a disk that holds its goal, the guards too."""
+    """Compare in the background what a system sees on a disk whose content is complete, including the guards."""
     job.disk.raw.flush()  # the page cache must not answer for the medium
     return comparing(plan.view, job.disk.run, job.disk.raw.path)
 
@@ -344,6 +349,6 @@ def _take_views(job: RestoreJob, found: Comparison) -> None:
 def _warn_of_unreadable(job: RestoreJob, plan: RestorePlan) -> None:
     if plan.scan.unreadable:
         job.outcome.warn(
-            f"{plan.scan.unreadable} chunks of {job.disk.raw.path} could not be read when they were looked at, and count as different. "
+            f"{plan.scan.unreadable} chunks of {job.disk.raw.path} could not be read for the comparison, and count as different. "
             "The disk is probably failing: look at the kernel's log (dmesg) and at smartctl -a."
         )

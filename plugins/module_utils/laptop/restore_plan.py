@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be done in a restore or a comparison: made once, when the image was described, and valid over all links."""
+"""The plan of a restore or a comparison. It is made once, after the image was described, and is valid over all links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .view import ExpectedView
 
 @dataclass(frozen=True)
 class DescribedImage:
-    """An image that was found to be the one that was asked for, and who can give its chunks."""
+    """The requested image, checked, and the router for its chunks."""
 
     header: ImageHeader
     index: Index
@@ -34,7 +34,7 @@ class DescribedImage:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """The image, what the disk is to hold by it (``goal``), and what compares, changes and writes the disk."""
+    """The image, the desired content of the disk (``goal``), and the objects that compare, change and write the disk."""
 
     image: DescribedImage
     goal: Goal
@@ -55,7 +55,7 @@ def make_plan(
     zstd: Zstd,
     watches: Stopwatches,
 ) -> RestorePlan:
-    """Decide what the disk is to hold; ``own`` are the chunks in which it differs from the image on purpose."""
+    """Make the plan; ``own`` are the chunks in which the disk differs from the image on purpose."""
     raw = disk.raw
     goal = Goal(image.index, raw.size, request.unused, own)
     guards = Guards(raw, goal.geometry)

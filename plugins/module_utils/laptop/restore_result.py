@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore or a comparison returns."""
+"""The result of a restore or a comparison."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Diff(TypedDict):
 
 
 class FrameBytes(TypedDict):
-    """How many bytes of frames came from where."""
+    """The bytes of frames from each source."""
 
     controller: int
     mirror: int
@@ -33,7 +33,7 @@ class FrameBytes(TypedDict):
 
 @dataclass(frozen=True)
 class Restored:
-    """What came of a restore or a comparison, for a result. Sizes in bytes; ``status`` is a packed ``engine.status.Status``."""
+    """The result of a restore or a comparison. Sizes in bytes; ``status`` is a packed ``engine.status.Status``."""
 
     changed: bool
     disk_state: str
@@ -69,7 +69,7 @@ class Restored:
 
 
 def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
-    """The module's result, once the last phase is over."""
+    """Return the module's result after the last phase."""
     look, outcome, image, raw = plan.look, job.outcome, plan.image, job.disk.raw
     begun, seconds = plan.change.begun, job.watches.seconds()
     writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
@@ -122,6 +122,6 @@ def _diff(plan: RestorePlan, chunks: list[int], changes: list[NamedRange], more:
 
 
 def _places(plan: RestorePlan, chunks: list[int]) -> Iterator[tuple[int, int]]:
-    """The byte ranges of these chunks, those that touch united."""
+    """Yield the byte ranges of these chunks, with adjacent ones merged."""
     geometry = plan.goal.geometry
     yield from merge((geometry.offset(chunk), geometry.offset(chunk) + geometry.length(chunk)) for chunk in chunks)

@@ -24,15 +24,8 @@ from typing import Iterator
 from ..errors import ImagingError
 from ..private_files import open_new, open_own, remove_own_folder
 from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING, Run, folder_path, unpack_run
+from ..timeouts import DEFAULTS, Timeouts
 from .job import forget_other_job
-
-STARTING_GRACE = 30.0
-"""Seconds that a module which never had a controller is left in peace: its controller is about to connect."""
-
-RETURNING_GRACE = 10.0
-"""Seconds within which a controller whose link broke is expected to be back."""
-
-ENDING_TIME = 10.0
 
 LARGEST = 64 << 10
 """Characters that are read of a run file: a path has 4096 bytes at the most, and three characters for each."""
@@ -62,8 +55,9 @@ def start_time(pid: int) -> int | None:
 class RunFolder:
     """The folder of run files, made on first use with mode 0700."""
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, timeouts: Timeouts = DEFAULTS) -> None:
         self.path = path or folder_path()
+        self._timeouts = timeouts
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
         except OSError as error:
@@ -143,27 +137,28 @@ class RunFolder:
 
     def _wait_for_return(self, other: Run) -> Run:
         """A run as it is once its controller has had the time to come back after its link broke."""
-        while other.state == WAITING and clock() - other.since < RETURNING_GRACE:
-            time.sleep(0.2)
-            other = self._read(other.run_id + SUFFIX) or replace(other, since=-RETURNING_GRACE)
+        grace = self._timeouts.returning_grace
+        while other.state == WAITING and clock() - other.since < grace:
+            time.sleep(self._timeouts.poll)
+            other = self._read(other.run_id + SUFFIX) or replace(other, since=-grace)
         return other
 
     def _displace(self, other: Run, run: Run) -> str:
         other = self._wait_for_return(other)
         idle = clock() - other.since
-        if other.state == CONNECTED or (other.state in (STARTING, LISTENING) and idle < STARTING_GRACE):
+        if other.state == CONNECTED or (other.state in (STARTING, LISTENING) and idle < self._timeouts.starting_grace):
             raise ImagingError(
                 f"{run.device}: another controller is at work here (process {other.pid}, {other.device}, port {other.port}, {other.state} for "
                 f"{idle:.0f} seconds): wait until it is done, or end that run first."
             )
-        end_process(other)
+        end_process(other, self._timeouts)
         self.remove(other.run_id)
         return f"ended process {other.pid}, left over from a run whose controller is gone ({other.device}, port {other.port})"
 
 
-def end_process(run: Run) -> None:
-    """End a run's process, by force if it does not go within ten seconds; raises ImagingError when even that fails."""
-    for number, patience in ((signal.SIGTERM, ENDING_TIME), (signal.SIGKILL, 5.0)):
+def end_process(run: Run, timeouts: Timeouts) -> None:
+    """End a run's process, by force if it does not go in time; raises ImagingError when even that fails."""
+    for number, patience in ((signal.SIGTERM, timeouts.terminate), (signal.SIGKILL, timeouts.kill)):
         if start_time(run.pid) != run.started:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -172,7 +167,7 @@ def end_process(run: Run) -> None:
         while time.monotonic() < deadline:
             if start_time(run.pid) != run.started:
                 return
-            time.sleep(0.05)
+            time.sleep(timeouts.poll / 4)
     raise ImagingError(
         f"Process {run.pid}, left over from an earlier run, does not end: reboot this laptop from its live medium."
     )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One transfer as a laptop sees it: the secret, the listener, the published state, and the controller that comes and goes."""
+"""One transfer on a laptop: its secret, its listener, its published state, and its links to the controller."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any, Callable
 
 from ..run_file import CONNECTED, LISTENING, STARTING, WAITING, Run
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.link import Link, LinkError, longest_silence
+from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER, ControllerGone, Listener
+from ..timeouts import Timeouts
 from .job import forget_job, forget_uncollected
 from .run_folder import RunFolder, clock, payload_folder, start_time
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: end, and clean up on the way. Not an Exception, so that nothing swallows it."""
+    """SIGTERM arrived: clean up and end. Not an Exception, so that no handler swallows it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -36,13 +37,13 @@ class Session:
         device: str,
         secret: bytes,
         listen_on: tuple[str, int],
-        link_timeout: float,
+        timeouts: Timeouts,
         folder: RunFolder | None = None,
     ) -> None:
         """``listen_on``: address (empty: all) and port (0: the kernel chooses)."""
         self._address, port = listen_on
-        self._link_timeout = link_timeout
-        self._folder = folder or RunFolder()
+        self.timeouts = timeouts
+        self._folder = folder or RunFolder(timeouts=timeouts)
         pid = os.getpid()
         self._run = Run(
             pid=pid,
@@ -54,13 +55,13 @@ class Session:
             device=device,
             run_id=run_id,
         )
-        forget_uncollected(run_id, link_timeout)
+        forget_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
-        """What had to be ended to make room."""
+        """Notes about earlier runs that were ended because they were in the way."""
         self._secret = secret
         self._listener: Listener
         self._link: Link
-        """The newest one: a conversation may attend to several."""
+        """The newest link; a conversation may use several."""
         self._last_heard: float | None = None
         self.links_made = 0
 
@@ -70,13 +71,13 @@ class Session:
         self._folder.write(self._run)
 
     def converse(self, conversation: Callable[[Link], None]) -> None:
-        """Hold a conversation to its end, over as many links as it takes.
+        """Run a conversation to its end, over as many links as necessary.
 
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
         secrets = {CONTROLLER: self._secret}
-        self._listener = Listener(self._address, self._run.port, secrets, longest_silence(self._link_timeout))
+        self._listener = Listener(self._address, self._run.port, secrets, self.timeouts)
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -86,7 +87,7 @@ class Session:
             self._listener.close()
 
     def _converse_once(self, conversation: Callable[[Link], None]) -> bool:
-        """Whether the conversation came to its end on the next link."""
+        """Run the conversation over the next link; returns whether it came to its end."""
         link = self.next_link()
         try:
             conversation(link)
@@ -103,13 +104,13 @@ class Session:
         return True
 
     def attend(self, link: Link) -> Attendance:
-        """Somebody who listens to the controller during long work without conversation."""
+        """Return a monitor that listens to the controller during long work without conversation."""
         return Attendance(self, link)
 
     def next_link(self) -> Link:
-        """The controller's newest link; raises ControllerGone when none comes within the link timeout since it was last heard."""
+        """Return the controller's newest link; raises ControllerGone when none is made within the link timeout since the last sign of life."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
-        link = self._listener.next_link(max(1.0, self._link_timeout - silent))
+        link = self._listener.next_link(max(self.timeouts.min_return, self.patience - silent))
         self._link = link
         self.links_made += 1
         self.publish(CONNECTED)
@@ -123,7 +124,7 @@ class Session:
     @property
     def patience(self) -> float:
         """Seconds without a controller after which a run ends."""
-        return self._link_timeout
+        return self.timeouts.link_timeout
 
     def __enter__(self) -> Session:
         return self
@@ -135,9 +136,9 @@ class Session:
 
 
 class Attendance:
-    """Listens to the controller while nothing but its END is expected, over as many links as it makes.
+    """Listens to the controller while only its END is expected, over as many links as it makes.
 
-    A broken link is no reason to stop the work, unless no controller is there for the link timeout.
+    The work goes on after a broken link, unless the controller is gone for longer than the link timeout.
     """
 
     def __init__(self, session: Session, link: Link) -> None:
@@ -147,7 +148,7 @@ class Attendance:
         self._broken_since: float | None = None
 
     def check(self) -> None:
-        """To be called now and then; raises PeerEnded when the controller gave up, ControllerGone when it is gone."""
+        """Check the link; must be called regularly. Raises PeerEnded when the controller gave up, ControllerGone when it is gone."""
         try:
             if self._broken_since is None:
                 message = self.link.poll()
@@ -164,7 +165,7 @@ class Attendance:
 
 
 def arm_termination() -> None:
-    """Turn SIGTERM and SIGHUP into :class:`Terminated`, so that everything on the way out is cleaned up."""
+    """Turn SIGTERM into :class:`Terminated`, so that everything is cleaned up on the way out, and ignore SIGHUP."""
 
     def terminate(number: int, _frame: Any) -> None:
         raise Terminated(f"ended by signal {number}")

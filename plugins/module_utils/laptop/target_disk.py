@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The disk of a restore or a comparison: what is asked for, and how the disk is held for it."""
+"""The disk of a restore or a comparison, and the request for it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
 from ..engine.another_size import image_facts
 from ..engine.goal import DISCARD
-from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
+from ..reasons import refuse_for
 from .held_disk import HeldDisk
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What is asked of this laptop. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
+    """The request for a restore. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
 
-    ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite`` everything is written, whatever the disk holds.
+    ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite``, everything is written, even equal chunks.
     ``mirror`` is the URL of a copy of the image, empty for none.
     """
 
@@ -38,7 +38,7 @@ class RestoreRequest:
 
 
 class TargetDisk(HeldDisk):
-    """A disk held for writing (or for comparing), of which nothing was touched yet."""
+    """A disk held for writing or comparing, which was not changed yet."""
 
     def __init__(self, run: RunCommand, request: RestoreRequest) -> None:
         super().__init__(run, request.device, request.expect, writable=request.write)
@@ -46,21 +46,18 @@ class TargetDisk(HeldDisk):
         self._request = request
 
     def check_fits(self, header: ImageHeader, index: Index) -> None:
-        """Raise ImagingError when the image can't be this disk's content, or was taken from this very disk."""
-        reasons = list(
-            reasons_against(
-                image_facts(header, index),
-                self.raw.path,
-                self.raw.size,
-                self.raw.logical_sector_size,
-                self.disk.serial,
-                self.disk.wwn,
-                host=self._request.host,
-                erase=self._request.write,
-            )
+        """Raise ImagingError when the image does not fit this disk, or was captured from it."""
+        reasons = reasons_against(
+            image_facts(header, index),
+            self.raw.path,
+            self.raw.size,
+            self.raw.logical_sector_size,
+            self.disk.serial,
+            self.disk.wwn,
+            host=self._request.host,
+            erase=self._request.write,
         )
-        if reasons:
-            raise ImagingError(f"Nothing was written. {' '.join(reasons)}")
+        refuse_for(reasons, "Nothing was written.")
 
     def __enter__(self) -> TargetDisk:
         return self

@@ -26,11 +26,11 @@ from ..image.header import ImageHeader
 from ..printable import printable
 
 Entries = Mapping[str, Mapping[str, str]]
-"""What a partition table says: of the table itself, and of each partition by its number."""
+"""The facts of a partition table: those of the table itself, and of each partition by its number."""
 
 
 SHOWN = 4
-"""How many differences a message shows."""
+"""Maximum number of differences in a message."""
 
 PAUSE = 0.02
 """Seconds between two calls of the function that runs while a comparison is waited for."""
@@ -38,7 +38,7 @@ PAUSE = 0.02
 
 @dataclass(frozen=True)
 class _Place:
-    """A range of the disk (size 0: all of it), and what it is to hold. Of a ``partial`` note only type and label are known."""
+    """A range of the disk (size 0: all of it), and its expected content. Of a ``partial`` one, only type and label are known."""
 
     name: str
     offset: int
@@ -47,7 +47,7 @@ class _Place:
     partial: bool = False
 
     def part_of(self, found: Content) -> Content:
-        """Of what was found, what can be compared."""
+        """Return the part of the found content that can be compared."""
         if self.partial:
             return Content(found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
         return read_note(note(found))
@@ -55,23 +55,23 @@ class _Place:
 
 @dataclass
 class Comparison:
-    """What differs from the reference, and what could not be compared, each as a sentence without its full stop."""
+    """The differences from the reference, and what could not be compared, each as a sentence without its full stop."""
 
     differences: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
 
 
 def in_words(sentences: list[str]) -> str:
-    """A few of these sentences, and how many more there are."""
+    """Return a few of these sentences, and the number of the others."""
     more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
     return "; ".join([*sentences[:SHOWN], *more])
 
 
 class ExpectedView:
-    """What a system saw on the reference, as far as an image's header says. Older images say less, and are compared by that."""
+    """What a system saw on the reference, according to the image's header. Older images contain less, and only that is compared."""
 
     def __init__(self, header: ImageHeader, disk_size: int) -> None:
-        """Read a header, trusting none of it; raises ImagingError. ``disk_size`` is the target's, in bytes."""
+        """Read an untrusted header; raises ImagingError. ``disk_size`` is the target's, in bytes."""
         source = header.source
         self._blkid = printable(str(source.get("blkid") or ""))[:40]
         try:
@@ -80,17 +80,17 @@ class ExpectedView:
             if len(partitions) > PARTITION_LIMIT:
                 raise ImagingError(f"It has {len(partitions)} partitions; the most are {PARTITION_LIMIT}.")
             self._places = [_place(each) for each in partitions if _is_inside(each, disk_size)]
-            # On a disk of another size, a RAID with metadata at the end is not found any more: that is on purpose beside partitions.
+            # On a disk of another size, a RAID with metadata at the end is not found any more, which is intended.
             same_end = disk_size == header.geometry.disk_size
             if source.get("seen") is not None and (same_end or not header.partition_table):
                 self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
         except ImagingError as error:
             raise ImagingError(
-                f"The image's header can't be true: {error} Nothing was written. Capture the reference again."
+                f"The image's header is not valid: {error} Nothing was written. Capture the reference again."
             ) from error
 
     def compare(self, run: RunCommand, disk: str, attend: Callable[[], None]) -> Comparison:
-        """Have sfdisk and blkid look at a disk, which may be held; ``attend`` is called in between, and may raise to end it."""
+        """Compare what sfdisk and blkid find on a disk, which may be held; ``attend`` is called in between, and may raise to end it."""
         result = Comparison()
         if self._entries:
             self._compare_tables(run, disk, result)
@@ -134,7 +134,7 @@ class ExpectedView:
 
 @contextmanager
 def comparing(view: ExpectedView, run: RunCommand, disk: str) -> Iterator[Callable[[Callable[[], None]], Comparison]]:
-    """Compare in a thread of its own; yields what waits for the result, and calls its argument meanwhile, which may raise to end the wait.
+    """Compare in a thread of its own; yields a function that waits for the result and calls its argument meanwhile, which may raise.
 
     Nobody else may use ``run`` until the context ends.
     """
@@ -159,7 +159,7 @@ def comparing(view: ExpectedView, run: RunCommand, disk: str) -> Iterator[Callab
 
 
 def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
-    """Whether there is all of a partition; tables name others, too, and nothing can be seen in those."""
+    """Return whether a partition lies on the disk completely; the content of others can't be seen."""
     start, size = partition["start"], partition["size"]
     return bool(start >= 0 and size > 0 and start + size <= disk_size)
 
@@ -169,26 +169,26 @@ def _place(partition: Mapping[str, Any]) -> _Place:
     if partition.get("seen") is not None:
         return _Place(name, start, size, read_note(partition["seen"]))
     texts = {key: partition.get(key) or "" for key in ("content", "label")}
-    # An image that was made before notes were kept says this much. Without a content it may also have been unknown.
+    # Older images contain only content and label. An empty content may also mean that it was unknown.
     expected = read_note({**note(Content()), "type": texts["content"], "label": texts["label"]})
     return _Place(name, start, size, expected, partial=True)
 
 
 def _entries(table: Mapping[str, Any]) -> Entries:
-    """What sfdisk says of a table, as far as it means the same in all its versions; raises ImagingError."""
+    """Return those facts of a table from sfdisk that all its versions report alike; raises ImagingError."""
     entries = {"the partition table": _texts(table, "label", "id")}
     partitions = table.get("partitions", [])
     if not isinstance(partitions, list) or len(partitions) > PARTITION_LIMIT:
-        raise ImagingError("Its partition table has no list of partitions, or too long a one.")
+        raise ImagingError("Its partition table has no list of partitions, or one that is too long.")
     for each in partitions:
         number = re.search(r"[0-9]{1,5}$", str(each.get("node", ""))) if isinstance(each, Mapping) else None
         if number is None:
             raise ImagingError(
-                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be told."
+                f"Its partition table has the partition {str(each)[:200]!r}, whose number can't be determined."
             )
         row = _texts(each, "start", "size", "type", "uuid")
         if row["type"] == f"{PROTECTIVE_TYPE:x}":
-            row["size"] = ""  # sfdisk has it end with the disk, of whichever size that is
+            row["size"] = ""  # sfdisk lets it end with the disk, whatever its size
         name = printable(str(each.get("name", "")))[:80]
         entries[f"partition {number.group()} of the table"] = {**row, "type": row["type"].lstrip("0"), "name": name}
     return entries

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The answering end of a conversation (``stream.conversation``): any machine that has chunks serves them with this."""
+"""The serving end of a conversation (``stream.conversation``), for any machine that has chunks."""
 
 from __future__ import annotations
 
@@ -23,59 +23,59 @@ from ..stream.conversation import (
 from ..stream.link import Kind, Link, LinkError, Message
 
 MOST_WAITING = 4 << 20
-"""Bytes of messages that a source keeps until it comes to them; from then on the other end has to wait. Sixty-four requests take less."""
+"""Maximum bytes of messages that wait to be answered; then the other end has to wait. Sixty-four requests take less."""
 
 MESSAGE_OVERHEAD = 256
-"""Bytes that a message takes beside its payload, roughly."""
+"""Memory of a message in addition to its payload, in bytes, roughly."""
 
 
 class Source(Protocol):
-    """What is served."""
+    """An image that can be served."""
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks there are to be asked for."""
+        """The number of chunks of the disk."""
 
     def header(self) -> bytes:
-        """The packed image header."""
+        """Return the packed image header."""
 
     def index(self) -> bytes:
-        """The packed index; empty when it comes into being only with the records."""
+        """Return the packed index; empty when it is made only while the records are."""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | memoryview | None], None, None]:
-        """Packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has.
+        """Yield packed record headers and frames of the used chunks in [start, end), in ascending order; None for a frame that the sink has.
 
         Raises Changed.
         """
 
     def arrived_damaged(self, chunk: int) -> None:
-        """Hear that a chunk's frame did not have its hash any more when it arrived.
+        """Handle a report that the frame of a chunk arrived with a wrong hash.
 
-        Raises ImagingError when it can't be served soundly.
+        Raises ImagingError when this end's own copy is damaged.
         """
 
 
 class LiveSource(Source, Protocol):
-    """A source that is a disk: it takes into account what the sink has already, reports how it gets on, and may have to change its mind."""
+    """A source that captures a disk: it uses what the sink already has, reports its progress, and may change its description of the disk."""
 
     @property
     def largest_known(self) -> int:
-        """Bytes that the index may have which :meth:`known` hears."""
+        """Maximum size of the index that :meth:`known` takes, in bytes."""
 
     def known(self, header: bytes, index: bytes) -> None:
-        """Hear what the sink has already: packed header and index of an older image."""
+        """Take the packed header and index of an older image that the sink has."""
 
     def report(self) -> bytes:
-        """What the sink is to hear of how this end gets on; empty when nothing is due."""
+        """Return a progress report for the sink; empty when none is due."""
 
     def conclude(self) -> Iterator[bytes]:
-        """Make sure of what was served, before the sink hears that it was all; yields reports meanwhile. Raises Changed."""
+        """Check what was served before the sink learns that it is complete; yields progress reports meanwhile. Raises Changed."""
 
 
 class _Inbox:
-    """Reads a link in a thread of its own, so that a source hears its sink while it sends. Reports of progress are passed on at once.
+    """Reads a link in a thread of its own, so that a source receives messages while it sends. Progress reports are passed on at once.
 
-    What the source has not come to yet is kept, up to ``MOST_WAITING`` bytes; then the link is not read any further.
+    Other messages wait here, up to ``MOST_WAITING`` bytes; beyond that, the link is not read any further.
     """
 
     def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
@@ -97,7 +97,7 @@ class _Inbox:
                     continue
                 if message.kind == Kind.END:
                     self._end = message
-                    self._link.close()  # wakes whoever is blocked in sending
+                    self._link.close()  # wakes a thread that is blocked in sending
                 self._put(message, len(message.payload) + MESSAGE_OVERHEAD)
                 if message.kind in (Kind.END, Kind.DONE):
                     return
@@ -128,7 +128,7 @@ class _Inbox:
         return message
 
     def raise_if_ended(self) -> None:
-        """Raise PeerEnded when the sink gave up, or what is wrong with its reports, without waiting for a message."""
+        """Raise PeerEnded when the sink gave up, or the error of its reports, without waiting for a message."""
         if self._error is not None:
             raise self._error
         if self._end is not None:
@@ -136,19 +136,19 @@ class _Inbox:
 
 
 def _ignore(_report: bytes) -> None:
-    """Nobody wants to hear it."""
+    """Ignore a progress report."""
 
 
 def serve(link: Link, source: Source, heard: Callable[[bytes], object] = _ignore) -> None:
-    """Serve an image, which stays as it is, until the sink is done; raises LinkError, PeerEnded, and whatever the source raises.
+    """Serve an unchanging image until the sink is done; raises LinkError, PeerEnded, and what the source raises.
 
-    ``heard`` is called with what the sink reports of itself, by a thread of its own.
+    ``heard`` is called with each progress report of the sink, in another thread.
     """
     _Server(link, source, None, heard).run()
 
 
 def serve_live(link: Link, source: LiveSource) -> None:
-    """Serve a disk until the sink is done, and tell it meanwhile how that gets on; raises LinkError, PeerEnded, and whatever the source raises."""
+    """Serve a disk until the sink is done, and send progress reports; raises LinkError, PeerEnded, and what the source raises."""
     _Server(link, source, source, _ignore).run()
 
 
@@ -207,7 +207,7 @@ class _Server:
 
     @contextlib.contextmanager
     def _ended_by_sink(self) -> Iterator[None]:
-        """Have a link that can't be sent on raise what the sink said in its last word, if it has said one."""
+        """Replace the error of a broken link by the reason that the sink gave for ending, if it gave one."""
         try:
             yield
         except LinkError:

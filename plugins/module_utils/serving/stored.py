@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stored image as something to serve."""
+"""Serves a stored image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..image.reader import ImageReader
 
 
 class StoredSource:
-    """Answers a sink's questions from an image (``serving.server.Source``)."""
+    """A stored image as a source (``serving.server.Source``)."""
 
     def __init__(self, image: ImageReader) -> None:
         self._image = image
         self.watches = Stopwatches()
-        """The times of reading and sending."""
+        """The stopwatches of reading and sending."""
         self._watch = self.watches.new()
         self.frames_sent = 0
         """Bytes."""
@@ -30,16 +30,16 @@ class StoredSource:
         return self._image.header.geometry.chunk_count
 
     def header(self) -> bytes:
-        """The header as the image has it."""
+        """Return the packed header of the image."""
         return self._image.packed_header
 
     def index(self) -> bytes:
-        """The index as the image has it."""
+        """Return the packed index of the image."""
         self.described = True
         return self._image.packed_index
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
-        """The records of the used chunks in [start, end), as the image has them."""
+        """Yield the stored records of the used chunks in [start, end)."""
         watch = self._watch
         watch.restart()
         for row in self._image.index.rows_between(start, end):

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A source of chunks: whatever can give records of an image to a machine that restores it.
+"""A source of chunks provides records of an image to a machine that restores it.
 
-A source need not be trusted. Who takes its records proves their content by the index of the image, which came from the controller.
+A source need not be trusted. The restoring end checks all content against the index of the image, which comes from the controller.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from ..image.record import RecordHeader
 
 
 class SourceFailed(ImagingError):
-    """A source can't be used any more: the next one has to be asked."""
+    """A source can't be used any more; the router asks the next one."""
 
 
 class ChunkSource(Protocol):
-    """Gives records on request, one request after the other, each in its order. All but :meth:`close` are called by one thread at a time.
+    """Provides records on request: requests are answered one after the other, each in its order. Only :meth:`close` may be called by any thread.
 
     All but :meth:`close` raise SourceFailed.
     """
 
     name: str
-    """One word, for results."""
+    """One word that names the source in results."""
 
     stage: str
-    """The name of the pipeline's stage that :meth:`receive` is."""
+    """The pipeline stage to which the time in :meth:`receive` is charged."""
 
     most_requests: int
-    """How many requests may be under way at a time."""
+    """Maximum number of unanswered requests."""
 
     def has(self, chunk: int) -> bool:
-        """Whether it has the content of a used chunk."""
+        """Return whether the source has the content of a used chunk."""
 
     def request(self, chunks: Sequence[int]) -> None:
-        """Ask for the records of chunks, in ascending order."""
+        """Request the records of chunks, in ascending order."""
 
     def receive(self, room: memoryview) -> RecordHeader | None:
-        """The next record: its header, and its frame at the start of ``room``. None when the oldest request is served.
+        """Receive the next record: return its header, and put its frame at the start of ``room``. None when the oldest request is answered.
 
-        The frame is not hashed yet, nor is the header compared with the index.
+        The frame is not hashed yet, and the header is not compared with the index.
         """
 
     def close(self) -> None:
-        """Drop all requests, and have a call that another thread is blocked in raise. It may be asked again later, beginning with :meth:`has`."""
+        """Drop all requests, and make a blocked call of another thread raise. The source can be used again later, beginning with :meth:`has`."""
 
 
 class LastSource(ChunkSource, Protocol):
-    """The source that is asked when all others have failed."""
+    """The source that is used when all others have failed."""
 
     def reject(self, chunk: int, error: ImagingError) -> NoReturn:
-        """Hear why a record that it sent can't be used; raises what follows from that."""
+        """Handle a record of this source that can't be used because of ``error``; may raise to end the link or the transfer."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single places of an image whose records lie elsewhere."""
+"""Random access to the content of an image whose records come from a source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .router import Router
 
 
 class ImageContent:
-    """The content of an image, chunk by chunk as it is needed; each is kept."""
+    """The content of an image. Chunks are fetched when they are needed, and kept."""
 
     def __init__(self, router: Router, header: ImageHeader, index: Index, zstd: Zstd) -> None:
         self._router = router
@@ -27,7 +27,7 @@ class ImageContent:
         self._chunks: dict[int, memoryview] = {}
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``, fewer at the disk's end; what is not used is zeros. Raises what the router's last source raises."""
+        """Return ``length`` bytes at ``offset``, fewer at the disk's end. Unused bytes are zeros. Raises what the router's last source raises."""
         geometry = self._header.geometry
         end = min(offset + length, geometry.disk_size)
         pieces = []
@@ -47,7 +47,7 @@ class ImageContent:
         return self._chunks[chunk]
 
     def _fetch(self, chunk: int, content: memoryview) -> bool:
-        """Whether the source that was asked has sent what the index promises."""
+        """Request a chunk once and return whether a valid record arrived."""
         room = memoryview(bytearray(largest_frame(len(content))))
         record = self._record(chunk, room)
         if record is None and self._router.take_lost():

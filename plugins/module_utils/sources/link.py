@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The other end of a link as a source of chunks."""
+"""The controller, at the other end of a link, as a source of chunks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER
 
 DAMAGED_LIMIT = 3
-"""How often the same chunk may arrive damaged before a broken link is no longer believed."""
+"""How often one chunk may arrive damaged. More often is not an accident of a single link, and ends the transfer."""
 
 
 class LinkSource:
@@ -28,20 +28,20 @@ class LinkSource:
     most_requests = MOST_WANTS
 
     def __init__(self, newest: Callable[[], Link], header: ImageHeader, consequence: Callable[[], str]) -> None:
-        """``newest`` gives the newest link, ``consequence`` says what it means for the disk when the transfer ends now."""
+        """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now."""
         self._newest = newest
         self._header = header
         self._consequence = consequence
         self._link: Link | None = None
-        """The one on which was asked last."""
+        """The link of the latest request."""
         self._damaged: dict[int, int] = {}
 
     def has(self, chunk: int) -> bool:
-        """It has everything."""
+        """Return True: the controller has every chunk."""
         return True
 
     def request(self, chunks: Sequence[int]) -> None:
-        """Ask for records, and over a new link say first what arrived damaged over the ones before."""
+        """Request records; over a new link, first report the chunks that arrived damaged over earlier links."""
         link = self._newest()
         if link is not self._link:
             for chunk in self._damaged:
@@ -50,19 +50,19 @@ class LinkSource:
         want(link, merge((chunk, chunk + 1) for chunk in chunks))
 
     def receive(self, room: memoryview) -> RecordHeader | None:
-        """The next record, as the other end sends it."""
+        """Receive the next record."""
         return receive_record(self._link or self._newest(), self._unpack, room)
 
     def _unpack(self, payload: bytes) -> RecordHeader:
         return RecordHeader.unpack(payload, self._header.geometry, self._header.stream)
 
     def close(self) -> None:
-        """Close the link on which was asked: what was asked for would still arrive on it."""
+        """Close the link of the latest request, on which answers would still arrive."""
         if self._link is not None:
             self._link.close()
 
     def reject(self, chunk: int, error: ImagingError) -> NoReturn:
-        """Break the link over which a damaged frame came; a chunk that is damaged again and again ends the transfer, and so does any lie."""
+        """Break the link after a damaged frame. A chunk that is damaged repeatedly, or a record that contradicts the index, ends the transfer."""
         if not isinstance(error, DamagedFrame):
             raise error
         self.close()
@@ -70,6 +70,6 @@ class LinkSource:
         if times >= DAMAGED_LIMIT:
             raise ImagingError(
                 f"The frame of chunk {chunk} arrived damaged {times} times: something between the image and this laptop changes data "
-                f"(network hardware, memory, or somebody in between). {self._consequence()}; run again when that is mended."
+                f"(network hardware, memory, or somebody in between). {self._consequence()}; run again when that is fixed."
             ) from error
         raise LinkError(str(error)) from error

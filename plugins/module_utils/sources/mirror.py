@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image on an HTTP server as a source of chunks. The server need not be trusted, and need not hold the very same image.
+"""An image on an HTTP server as a source of chunks. The server need not be trusted, and may hold another version of the image.
 
-It has to serve ranges (RFC 9110, section 14). No proxy is used.
+It must serve ranges (RFC 9110, section 14). No proxy is used.
 """
 
 from __future__ import annotations
@@ -24,19 +24,16 @@ from .base import SourceFailed
 
 MIRROR = "mirror"
 
-SILENCE = 10.0
-"""Seconds without an answer, or without a byte of it, after which a server is given up."""
-
 LEAST_RATE = 1 << 20
-"""Bytes a second. A record may take as long as it takes at this rate, and the silence in addition."""
+"""Minimum rate in bytes a second. A record may take the time at this rate plus the silence."""
 
 MOST_REDIRECTS = 5
 
 LARGEST_GAP = 256 << 10
-"""Bytes between two records that are read and thrown away rather than that the second one is asked for by itself."""
+"""Maximum gap between two records that is read and discarded; for a larger gap, the second record gets its own request."""
 
 PIECE = 4 << 20
-"""Bytes that are read at a time, at the most: a record's, so that all that has come is taken at once.
+"""Maximum bytes of one read: a whole record, so that everything that has arrived is taken at once.
 
 Source: a reader that pauses for 10 ms after each 2 MiB got 1.1 GB/s from nginx over a virtual link with 4 MiB, 0.2 GB/s with 256 KiB.
 """
@@ -44,22 +41,22 @@ Source: a reader that pauses for 10 ms after each 2 MiB got 1.1 GB/s from nginx 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 REDIRECTS = (301, 302, 303, 307, 308)
 BROKEN = (http.client.HTTPException, ConnectionError)
-"""What is raised when the connection ends where it should not."""
+"""The exceptions of a connection that ends too early."""
 
 
 def image_url(folder: str, image: str) -> str:
-    """The URL of an image in a folder that is a copy of an image store; empty when there is no folder."""
+    """Return the URL of an image in a copy of the image store; empty when no folder is given."""
     return f"{folder.rstrip('/')}/{quote(image + SUFFIX)}" if folder else ""
 
 
 class HttpFile:
-    """The byte ranges of a file on an HTTP server (``image.reader.ByteSource``). Raises BadImage when they can't be had.
+    """A file on an HTTP server as a byte source (``image.reader.ByteSource``). Raises BadImage when it can't be read.
 
-    One connection carries one request after the other.
+    All requests use one connection, one after the other.
     """
 
-    def __init__(self, url: str, silence: float = SILENCE) -> None:
-        """``url`` begins with http:// or https://. Nothing is asked yet."""
+    def __init__(self, url: str, silence: float) -> None:
+        """``url`` begins with http:// or https://. Nothing is asked yet. After so many seconds of silence the server is given up."""
         self.name = url
         self.size = 0
         self._url = url
@@ -69,34 +66,34 @@ class HttpFile:
         self._socket: socket.socket | None = None
         self._answer: http.client.HTTPResponse | None = None
         self._position = self._end = 0
-        """What is still to come of the answer."""
+        """Bytes of the current response that were not read yet."""
         self._plan = (0, 0)
         self.stopped = False
         """Whether :meth:`stop` was called."""
 
     def fileno(self) -> int:
-        """There is none."""
+        """Return -1: there is no descriptor."""
         return -1
 
     def reaches(self, offset: int) -> bool:
-        """Whether ``offset`` is to come in the answer that is being read, and soon."""
+        """Return whether ``offset`` follows soon in the current response."""
         return self._answer is not None and self._position <= offset < min(self._end, self._position + LARGEST_GAP)
 
     def plan(self, start: int, end: int) -> None:
-        """Say what will be read next, in pieces, so that the first of them has all of it asked for."""
+        """Announce the range that will be read next in pieces, so that the first read requests all of it."""
         self._plan = (start, end)
 
     def open(self) -> None:
-        """Find out how long the file is, and that ranges of it are served."""
+        """Find out the size of the file, and whether its ranges are served."""
         self.read_range(0, 1)
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``."""
+        """Return exactly ``size`` bytes from ``offset``."""
         self._deadline = time.monotonic() + self._silence + size / LEAST_RATE
         try:
             return self._read(offset, size)
         except BROKEN:
-            self._disconnect()  # a server may close a connection that it keeps at any time: once more over a new one
+            self._disconnect()  # a server may close an idle connection at any time: try once more over a new one
         try:
             return self._read(offset, size)
         except BROKEN as error:
@@ -113,12 +110,12 @@ class HttpFile:
             raise
         except socket.timeout as error:
             raise self._too_slow() from error
-        # A name without address, a certificate that is not valid; a redirect to what is no address.
+        # A name that can't be resolved, an invalid certificate, or a redirect to an invalid address.
         except (OSError, ValueError) as error:
             raise self._failed(f"it can't be read ({error})") from error
 
     def _take(self, size: int) -> bytes:
-        """The next bytes of the answer."""
+        """Return the next bytes of the response."""
         parts = []
         while size:
             self._check_time()
@@ -140,10 +137,10 @@ class HttpFile:
             self._socket.settimeout(min(left, self._silence))
 
     def _ask(self, offset: int, end: int) -> None:
-        """Ask for a range, and follow redirects."""
+        """Request a range, and follow redirects."""
         answer = self._answer
         if answer is not None and (self._position < self._end or answer.will_close):
-            self._disconnect()  # what is left of that answer would come before the next one
+            self._disconnect()  # the rest of that response would come before the next one
         elif answer is not None:
             answer.close()
         for _redirect in range(MOST_REDIRECTS + 1):
@@ -169,7 +166,7 @@ class HttpFile:
         return self._connection.getresponse()
 
     def _check_answer(self, answer: http.client.HTTPResponse, offset: int, end: int) -> None:
-        """Raise BadImage unless this is the range that was asked for, of a file that is as long as before."""
+        """Raise BadImage unless the response has the requested range of a file whose size did not change."""
         if answer.status == http.client.OK:
             raise self._failed("expected a part of the file and got all of it: the server does not serve ranges")
         if answer.status != http.client.PARTIAL_CONTENT:
@@ -209,7 +206,7 @@ class HttpFile:
         self._connection = self._socket = self._answer = None
 
     def stop(self) -> None:
-        """Have whatever is read, now or later, fail; from any thread."""
+        """Make current and later reads fail; from any thread."""
         self.stopped = True
         open_socket = self._socket
         if open_socket is not None:
@@ -219,7 +216,7 @@ class HttpFile:
                 pass
 
     def restart(self) -> None:
-        """Forget :meth:`stop`."""
+        """Allow reads again after :meth:`stop`."""
         self._disconnect()
         self.stopped = False
 
@@ -231,8 +228,8 @@ class HttpImage:
     stage = "fetch"
     most_requests = 2
 
-    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float = SILENCE) -> None:
-        """``wanted`` is the index of the image that is to be restored. ``warn`` hears when the server has another one."""
+    def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float) -> None:
+        """``wanted`` is the index of the image to restore. ``warn`` is called when the server has another image."""
         self._file = HttpFile(url, silence)
         self._wanted = wanted
         self._warn = warn
@@ -241,7 +238,7 @@ class HttpImage:
         self._requests: deque[deque[int]] = deque()
 
     def has(self, chunk: int) -> bool:
-        """Whether the server's image has in a chunk what the wanted one has."""
+        """Return whether a chunk of the server's image equals that of the wanted image."""
         if self._file.stopped:
             self._file.restart()
             self._requests.clear()
@@ -264,11 +261,11 @@ class HttpImage:
         return self._reader
 
     def request(self, chunks: Sequence[int]) -> None:
-        """Note what is asked for: it is read when it is received."""
+        """Remember a request. Its records are read in :meth:`receive`."""
         self._requests.append(deque(chunks))
 
     def receive(self, room: memoryview) -> RecordHeader | None:
-        """Read the next record. The first of several that lie close together has all of them asked for."""
+        """Read the next record. The first of several neighbouring records requests all of them."""
         reader, chunks = self._opened(), self._requests[0]
         if not chunks:
             self._requests.popleft()
@@ -296,7 +293,7 @@ class HttpImage:
         return end
 
     def close(self) -> None:
-        """Have what another thread is reading fail."""
+        """Make a read of another thread fail."""
         self._file.stop()
 
 

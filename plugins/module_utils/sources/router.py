@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which source is asked for which chunk: in their order, as far as they have it and are to be believed."""
+"""Routes each chunk to a source: the first in order that has it and has not failed."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from ..image.record import RecordHeader
 from .base import ChunkSource, LastSource, SourceFailed
 
 BAD_LIMIT = 3
-"""How many records of a source may turn out to be wrong before it is not asked any more. The last source has rules of its own."""
+"""How many wrong records disqualify a source. The last source has rules of its own."""
 
 
 class _Lane:
-    """A source, what it was asked for, and what became of that."""
+    """A source, its requests, and its record so far."""
 
     def __init__(self, source: ChunkSource) -> None:
         self.source = source
         self.requests: deque[set[int]] = deque()
-        """What is still to come of each request under way; of the last source, from which nobody takes over, only how many there are."""
+        """The missing chunks of each unanswered request. For the last source, which no other replaces, the sets are empty."""
         self.bad = 0
         self.failure: str | None = None
-        """Why it is not asked any more."""
+        """Why the source is not used any more."""
         self.frame_bytes = 0
 
 
 class Router:
-    """Asks several sources as if they were one. What one of them fails to send is to be asked for anew (:meth:`take_lost`).
+    """Combines several sources into one. Chunks that a source fails to send must be requested again (:meth:`take_lost`).
 
-    One thread asks and receives. Another one may reject what came, and interrupt.
+    One thread requests and receives. Another thread may reject records, and interrupt.
     """
 
     def __init__(
         self, preferred: Sequence[ChunkSource], last: LastSource, chunk_count: int, warn: Callable[[str], object]
     ) -> None:
-        """``last`` is asked for what none of the ``preferred`` has; ``warn`` hears of each that fails."""
+        """``last`` provides what none of the ``preferred`` sources has; ``warn`` is called for each source that fails."""
         self._last = last
         self._lanes = [_Lane(source) for source in (*preferred, last)]
         self._warn = warn
         self._sender = bytearray(chunk_count)
-        """The number of the source that sent each chunk last."""
+        """For each chunk, the number of the source that sent it last."""
         self._first: dict[int, int] = {}
-        """The number of the first source that is to be asked for a chunk, where that is not the first one."""
+        """For chunks that a source sent wrong, the number of the first source that may be asked now."""
         self._lost: deque[int] = deque()
         self.interrupted = False
-        """Whether nobody waits for what is under way."""
+        """Whether the unanswered requests were abandoned."""
         self.stage = last.stage
-        """The stage of the record that came last."""
+        """The stage of the latest record."""
 
     def frame_bytes(self) -> dict[str, int]:
-        """How many bytes of frames came from each source, by its name."""
+        """Return the bytes of frames from each source, by its name."""
         return {lane.source.name: lane.frame_bytes for lane in self._lanes}
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be asked for now."""
+        """Whether another request may be sent now."""
         return all(len(lane.requests) < lane.source.most_requests for lane in self._lanes)
 
     @property
     def under_way(self) -> bool:
-        """Whether anything was asked for that has not been answered."""
+        """Whether there are unanswered requests."""
         return any(lane.requests for lane in self._lanes)
 
     @property
     def last_under_way(self) -> bool:
-        """Whether the last source has anything to answer."""
+        """Whether the last source has unanswered requests."""
         return bool(self._lanes[-1].requests)
 
     def request(self, chunks: Sequence[int]) -> None:
-        """Ask for the records of used chunks, in ascending order; raises what the last source raises."""
+        """Request the records of used chunks, in ascending order; raises what the last source raises."""
         rest = chunks
         for number, lane in enumerate(self._lanes):
             mine = self._share(number, lane, rest)
@@ -83,7 +83,7 @@ class Router:
             rest = [chunk for chunk in rest if chunk not in expected]
 
     def _share(self, number: int, lane: _Lane, chunks: Sequence[int]) -> Sequence[int]:
-        """Which of ``chunks`` a source was asked for."""
+        """Request those of ``chunks`` that a source can provide, and return them."""
         if lane.failure is not None:
             return ()
         try:
@@ -98,9 +98,9 @@ class Router:
         return mine
 
     def receive(self, room: memoryview) -> RecordHeader | None:
-        """The next record: its header, and its frame at the start of ``room``. After None there may be room for another request.
+        """Receive the next record: return its header, and put its frame at the start of ``room``. After None, another request may be possible.
 
-        The last source goes first: what waits on a link that is not read from would break it. Raises what that source raises.
+        The last source is read first, because its link breaks when nobody reads from it. Raises what that source raises.
         """
         number = next((number for number in reversed(range(len(self._lanes))) if self._lanes[number].requests), None)
         if number is None:
@@ -133,7 +133,7 @@ class Router:
         self._warn(f"{reason} The {self._last.name} sent what was still missing.")
 
     def reject(self, chunk: int, error: ImagingError) -> None:
-        """Have a chunk whose record is not what the index says sent by the next source; raises what the last source makes of it."""
+        """Let the next source send a chunk whose record contradicts the index; raises what the last source's ``reject`` raises."""
         number = self._sender[chunk]
         lane = self._lanes[number]
         if number == len(self._lanes) - 1:
@@ -148,19 +148,19 @@ class Router:
             )
 
     def take_lost(self) -> list[int]:
-        """Chunks that were asked for, and will not come from whoever was asked."""
+        """Return requested chunks that will not arrive from their source."""
         return [self._lost.popleft() for dummy in range(len(self._lost))]
 
     def interrupt(self) -> None:
-        """Have a blocked :meth:`receive` raise: what is under way is not waited for any more."""
+        """Abandon the unanswered requests, and make a blocked :meth:`receive` raise."""
         self.interrupted = True
         for lane in self._lanes:
-            # A link on which nothing is under way can still say why all ends.
+            # A link without unanswered requests can still carry the reason for the end.
             if lane.requests or lane.source is not self._last:
                 lane.source.close()
 
     def restart(self) -> None:
-        """Ask anew: nothing is under way any more."""
+        """Begin again without unanswered requests."""
         for lane in self._lanes:
             if lane.requests:
                 lane.source.close()

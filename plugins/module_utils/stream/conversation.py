@@ -1,17 +1,17 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What two ends say to one another. The sink asks, the source answers (``serving.server``); which of them is the laptop does not matter.
+"""The protocol between two ends. The sink requests, the source answers (``serving.server``); either may be the laptop.
 
 sink   -> DESCRIBE                        source -> HEADER INDEX ... INDEX(empty)
-sink   -> HEADER INDEX ... INDEX(empty)   what the sink has of an older image; not answered
+sink   -> HEADER INDEX ... INDEX(empty)   an older image that the sink has; not answered
 sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED, or CHANGED: the sink begins with DESCRIBE again
-laptop -> PROGRESS(report)                at any time that it is the one to speak; not answered
-sink   -> DAMAGED(chunk)                  source looks whether its own copy is at fault, and ends if so; not answered
+laptop -> PROGRESS(report)                whenever the laptop may send; not answered
+sink   -> DAMAGED(chunk)                  source checks its own copy, and ends if that is damaged; not answered
 sink   -> DONE                            source -> DONE
 either -> END(reason)
 
-A broken link is made again and the sink asks for what it still lacks: nobody has to remember what was sent.
+After a broken link the sink requests what it still lacks over a new one, so no end has to remember what was sent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ RANGE = struct.Struct("<II")
 CHUNK = struct.Struct("<I")
 
 MOST_WANTS = 64
-"""How many of its requests a sink has under way. More would only wait in the source's memory."""
+"""Maximum number of unanswered requests of a sink. More would only wait in the source's memory."""
 
 
 class PeerEnded(ImagingError):
-    """The other end gave up and said why."""
+    """The other end gave up and gave the reason."""
 
 
 class Changed(LinkError):
-    """What a source said of itself no longer holds. Whoever does not expect that makes a new link, as after any other message out of turn."""
+    """The source's description of its disk is not valid any more. A sink that does not expect this makes a new link."""
 
 
 def describe(link: Link, header: bytes, index: bytes) -> None:
-    """Send packed header and index: the source when it was asked, the sink to say what it has already."""
+    """Send packed header and index: the source as an answer, the sink to describe what it already has."""
     link.send(Kind.HEADER, header)
     view = memoryview(index)
     for offset in range(0, len(view), INDEX_PIECE):
@@ -47,18 +47,18 @@ def describe(link: Link, header: bytes, index: bytes) -> None:
 
 
 def ask_header(link: Link) -> bytes:
-    """The sink's first question: the source's packed header, which its index follows (:func:`receive_index`)."""
+    """Request the source's description and return its packed header. The index follows (:func:`receive_index`)."""
     link.send(Kind.DESCRIBE)
     return expect(link, Kind.HEADER).payload
 
 
 def receive_index(link: Link, most: int) -> bytes:
-    """The source's packed index, empty when there is none yet; raises ImagingError when it has more than ``most`` bytes."""
+    """Receive the source's packed index, empty when there is none yet; raises ImagingError when it has more than ``most`` bytes."""
     return join_index(link.receive, most)
 
 
 def join_index(receive: Callable[[], Message], most: int) -> bytes:
-    """The packed index whose pieces ``receive`` returns one after the other; raises ImagingError when it has more than ``most`` bytes."""
+    """Join the pieces of a packed index that ``receive`` returns; raises ImagingError when it has more than ``most`` bytes."""
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -70,17 +70,19 @@ def join_index(receive: Callable[[], Message], most: int) -> bytes:
             return b"".join(pieces)
         size += len(piece)
         if size > most:
-            raise ImagingError(f"The other end sends an index of more than {most} bytes, which this disk can't have.")
+            raise ImagingError(
+                f"The other end sends an index of more than {most} bytes, which is too large for this disk."
+            )
         pieces.append(piece)
 
 
 def want(link: Link, ranges: Iterable[tuple[int, int]]) -> None:
-    """Ask for the records of ranges of chunks, half-open, to come in this order and be followed by SERVED."""
+    """Request the records of half-open ranges of chunks. They come in this order, followed by SERVED."""
     link.send(Kind.WANT, b"".join(RANGE.pack(start, end) for start, end in ranges))
 
 
 def expect(link: Link, *kinds: Kind) -> Message:
-    """The next message, which must be one of ``kinds``; raises PeerEnded, LinkError."""
+    """Receive the next message, which must be one of ``kinds``; raises PeerEnded, LinkError."""
     message = link.receive()
     if message.kind not in kinds:
         raise_end(message)
@@ -91,11 +93,11 @@ H = TypeVar("H", bound="FrameSize")
 
 
 class FrameSize(Protocol):
-    """What is read of a record's header to receive its frame."""
+    """The part of a record's header that is needed to receive its frame."""
 
     @property
     def frame_size(self) -> int:
-        """Bytes of the frame."""
+        """The size of the frame in bytes."""
 
 
 def receive_record(
@@ -105,11 +107,11 @@ def receive_record(
     kept: Callable[[bytes], None] | None = None,
     heard: Callable[[bytes], object] | None = None,
 ) -> H | None:
-    """The next record: its header, as ``unpack`` reads it, and its frame at the start of ``room``; None when a request is SERVED.
+    """Receive the next record: return its header, as ``unpack`` reads it, and put its frame at the start of ``room``; None after SERVED.
 
-    The frame is not hashed yet. ``kept`` is called with the header of each record before it that comes without a frame; who
-    says nothing of what it has is sent none. ``heard`` is called with what the source reports of itself, if it is a laptop. Raises
-    PeerEnded, LinkError, Changed, and what ``unpack``, ``kept`` and ``heard`` raise.
+    The frame is not hashed yet. ``kept`` is called with the header of each record that comes without a frame, which happens only after the sink
+    described an older image. ``heard`` is called with each progress report, if the source is a laptop. Raises PeerEnded, LinkError, Changed,
+    and what ``unpack``, ``kept`` and ``heard`` raise.
     """
     also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, heard)) if call is not None}
     message = link.receive()
@@ -124,19 +126,19 @@ def receive_record(
         raise_end(message)
     header = unpack(message.payload)
     if header.frame_size != message.body_size:
-        raise LinkError("A record arrived whose frame has another size than it says.")
+        raise LinkError("A record arrived whose frame does not have the size that its header says.")
     link.receive_body(room[: header.frame_size])
     return header
 
 
 def finish(link: Link) -> None:
-    """Tell the source that everything is there, and wait until it has heard so; raises LinkError, PeerEnded."""
+    """Tell the source that everything has arrived, and wait for its confirmation; raises LinkError, PeerEnded."""
     link.send(Kind.DONE)
     expect(link, Kind.DONE)
 
 
 def tell_progress(link: Link, report: bytes) -> None:
-    """Tell the controller how the laptop gets on (``engine.status.Status``)."""
+    """Send the laptop's progress report (``engine.status.Status``) to the controller."""
     link.send(Kind.PROGRESS, report)
 
 
@@ -146,14 +148,14 @@ def damaged(link: Link, chunk: int) -> None:
 
 
 def raise_end(message: Message) -> NoReturn:
-    """Raise what a message means that was not expected: PeerEnded with its reason, or LinkError."""
+    """Raise the error for an unexpected message: PeerEnded with its reason, or LinkError."""
     if message.kind == Kind.END:
         raise PeerEnded(message.payload.decode(errors="replace") or "The other end gave up and did not say why.")
     raise LinkError(f"The other end said {message.kind.name} out of turn.")
 
 
 def unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
-    """Ranges in ascending order of a disk with so many chunks; raises ImagingError."""
+    """Return the ranges of a WANT, in ascending order, for a disk with so many chunks; raises ImagingError."""
     if len(payload) % RANGE.size:
         raise ImagingError("The other end asked for chunks in a form that can't be read.")
     ranges, before = [], 0
@@ -168,7 +170,7 @@ def unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
 
 
 def unpack_damaged(payload: bytes, chunks: int) -> int:
-    """The chunk that a DAMAGED names, of a disk with so many; raises ImagingError."""
+    """Return the chunk of a DAMAGED, for a disk with so many chunks; raises ImagingError."""
     chunk: int = CHUNK.unpack(payload)[0] if len(payload) == CHUNK.size else chunks
     if chunk >= chunks:
         raise ImagingError("The other end asked for chunks again that the disk does not have.")

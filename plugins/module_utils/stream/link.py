@@ -22,29 +22,21 @@ from enum import IntEnum
 from typing import Protocol
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN
+from ..timeouts import DEFAULTS, Timeouts
 
 HEAD = struct.Struct("<BIIQ")
 TAG_SIZE = 32
 
-SILENCE = 30.0
-"""Seconds without a byte after which a link counts as broken, at the most."""
-
-LEAST_SILENCE = 8.0
-"""Seconds; a slow link's buffers may take that long to have room for more."""
-
-HEARTBEATS = 6
-"""How often within its time of silence an end that has nothing to say says so."""
-
 WINDOW = 2 << 20
-"""Bytes that may have come and were not taken yet. What is on its way when a link is cut has to be sent again; and this much fills a
-gigabit up to a round trip of 17 ms."""
-
-LINGER = 2.0
-"""Seconds that an end which gives up waits for the other one to hear of it."""
+"""Maximum bytes in flight that were not read yet. They have to be sent again after the link breaks. This window fills gigabit Ethernet up to a
+round trip of 17 ms."""
 
 
 class LinkError(ImagingError):
     """The link broke or was tampered with; it can be made again."""
+
+    code = LINK_BROKEN
 
 
 class Kind(IntEnum):
@@ -94,25 +86,25 @@ class Message:
 
 
 class Channel(Protocol):
-    """What a link needs of a socket, and an SSH channel can give."""
+    """What a link needs: a subset of a socket that an SSH channel also provides."""
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send all of it, or raise OSError."""
+        """Send all data, or raise OSError."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Receive some bytes; 0 at the end of the stream; OSError on failure or time-out."""
 
     def readable(self) -> bool:
-        """Whether :meth:`recv_into` would return, or fail, at once."""
+        """Return whether :meth:`recv_into` would return or fail at once."""
 
     def settimeout(self, seconds: float | None, /) -> None:
-        """How long a call may block."""
+        """Set how long a call may block, in seconds."""
 
     def end_sending(self) -> None:
-        """Say that nothing more will be sent; raises OSError."""
+        """Signal that nothing more will be sent; raises OSError."""
 
     def close(self) -> None:
-        """End the stream, and make calls that block in other threads return."""
+        """Close the channel, and make blocked calls of other threads return."""
 
 
 class SocketChannel:
@@ -127,14 +119,14 @@ class SocketChannel:
         return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send all of it; unlike the socket's own, each piece has the whole time-out, so that slow is not silent."""
+        """Send all data. Unlike with the socket's own method, each piece has the whole time-out, so a slow peer does not count as silent."""
         view = memoryview(data)
         while view:
             view = view[self._socket.send(view) :]
 
     def readable(self) -> bool:
-        """Whether bytes have come, or the end."""
-        poll = select.poll()  # select() itself knows only the first 1024 descriptors
+        """Return whether there is data, or the end of the stream."""
+        poll = select.poll()  # select() only supports the first 1024 descriptors
         try:
             poll.register(self._socket, select.POLLIN)
             return bool(poll.poll(0))
@@ -146,7 +138,7 @@ class SocketChannel:
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Shut the socket down, which wakes whoever is blocked in it, and close it."""
+        """Shut the socket down, which wakes blocked threads, and close it."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -179,25 +171,20 @@ def receive_exactly(channel: Channel, view: memoryview) -> None:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one link: for what this end sends, and for what it receives."""
+    """The keys of one link: one for sending, one for receiving."""
 
     sending: bytes
     receiving: bytes
 
 
-def longest_silence(link_timeout: float) -> float:
-    """Seconds without a byte after which a link counts as broken, where both ends give up after ``link_timeout`` seconds without one."""
-    return min(SILENCE, max(LEAST_SILENCE, link_timeout / 2))
-
-
 class Link:
-    """Sends from any thread, receives in one."""
+    """One link. Any thread may send; one thread receives."""
 
-    def __init__(self, channel: Channel, keys: Keys, silence: float | None = None) -> None:
+    def __init__(self, channel: Channel, keys: Keys, timeouts: Timeouts = DEFAULTS) -> None:
         self._channel = channel
-        self._silence = SILENCE if silence is None else silence
-        channel.settimeout(self._silence)
-        # Copies of keyed states are cheaper than keying anew for each message.
+        self._timeouts = timeouts
+        channel.settimeout(timeouts.silence)
+        # Copying a keyed state is cheaper than keying again for each message.
         self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
         self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
         self._sent = 0
@@ -206,7 +193,7 @@ class Link:
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
         self.last_heard = time.monotonic()
-        """When the last message, or its body, was complete."""
+        """The time at which the latest message, or its body, was complete."""
         self._closed = threading.Event()
         self.bytes_sent = 0
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -232,7 +219,7 @@ class Link:
             self.bytes_sent += HEAD.size + len(payload) + TAG_SIZE + len(body)
 
     def receive(self) -> Message:
-        """The next message that is no PING; raises LinkError when the link breaks or anything in it was altered."""
+        """Receive the next message other than PING; raises LinkError when the link breaks or was tampered with."""
         try:
             while True:
                 message = self._receive()
@@ -243,13 +230,13 @@ class Link:
             raise
 
     def poll(self) -> Message | None:
-        """The next message that is no PING, if one has come; raises LinkError as :meth:`receive` does, and after too long a silence."""
+        """Return the next message other than PING if one has arrived, else None; raises LinkError, also after too long a silence."""
         try:
             while self._channel.readable():
                 message = self._receive()
                 if message.kind != Kind.PING:
                     return message
-            if time.monotonic() - self.last_heard > self._silence:
+            if time.monotonic() - self.last_heard > self._timeouts.silence:
                 raise LinkError("The link broke: the other end is silent.")
         except LinkError:
             self.close()
@@ -263,7 +250,7 @@ class Link:
         try:
             kind = Kind(number)
         except ValueError:
-            raise LinkError("Something that is no message arrived: the link was tampered with.") from None
+            raise LinkError("Something that is not a message arrived: the link was tampered with.") from None
         if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (
             kind == Kind.RECORD
         ):
@@ -285,7 +272,7 @@ class Link:
         return Message(kind, payload, body_size)
 
     def receive_body(self, view: memoryview) -> None:
-        """Fill ``view``, as long as the message's body, with it; raises LinkError. Its content is not authenticated yet."""
+        """Fill ``view``, which is as long as the message's body, with the body; raises LinkError. The body is not authenticated yet."""
         try:
             receive_exactly(self._channel, view)
         except LinkError:
@@ -294,7 +281,7 @@ class Link:
         self.last_heard = time.monotonic()
 
     def _beat(self) -> None:
-        heartbeat = self._silence / HEARTBEATS
+        heartbeat = self._timeouts.heartbeat
         while not self._closed.wait(heartbeat):
             if time.monotonic() - self._last_sent >= heartbeat:
                 try:
@@ -303,10 +290,10 @@ class Link:
                     return
 
     def end(self, reason: str) -> None:
-        """Tell the other end why this one gives up, as far as that still works, and close; takes a few seconds at most."""
+        """Try to tell the other end why this end gives up, and close; takes a few seconds at most."""
         try:
-            self._channel.settimeout(LINGER)
-            # After an interruption amid a message the other end would take the reason for the rest of that message.
+            self._channel.settimeout(self._timeouts.linger)
+            # After an interruption within a message, the other end would read the reason as the rest of that message.
             if not self._within_message:
                 self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
                 self._channel.end_sending()
@@ -316,8 +303,8 @@ class Link:
         self.close()
 
     def _drain(self) -> None:
-        """Closing with unread data would reset the connection, and the other end might never see what was sent last."""
-        deadline = time.monotonic() + LINGER
+        """Read pending data: closing with unread data resets the connection, and the other end may lose the last message."""
+        deadline = time.monotonic() + self._timeouts.linger
         rest = memoryview(bytearray(1 << 20))
         while time.monotonic() < deadline and self._channel.recv_into(rest):
             pass

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's end: waits for the controller, and is not disturbed by strangers."""
+"""The laptop's end of a link: accepts the controller's connection, and fends off strangers."""
 
 from __future__ import annotations
 
@@ -13,47 +13,52 @@ from collections import deque
 from typing import Mapping
 
 from ..errors import ImagingError
+from ..reasons import LINK_BROKEN, PORT_IN_USE
+from ..timeouts import DEFAULTS, Timeouts
 from .handshake import accept_handshake
 from .link import Link, LinkError, TcpChannel
 
 LOOPBACK = "127.0.0.1"
-"""Where to listen for those alone who are on this machine, or come through its sshd."""
+"""The address for connections from this machine only, including those through its sshd."""
 
 CONTROLLER = "controller"
-"""The role of whoever has the secret of the ticket."""
+"""The role of a client that has the secret of the ticket."""
 
 HANDSHAKES = 64
-"""How many unproven connections are kept at a time. When one more comes, the oldest goes: the one who can prove needs only moments."""
+"""Maximum number of unauthenticated connections. One more replaces the oldest: a client with the secret needs only moments."""
 
 
 class ControllerGone(ImagingError):
     """No controller connected in time."""
 
+    code = LINK_BROKEN
+
 
 class Listener:
-    """Accepts connections, shakes hands with all of them side by side, and hands out the links that proved themselves.
+    """Accepts connections, runs their handshakes in parallel, and hands out the authenticated links.
 
-    Whoever connects has a role, and for each role there is one link: a new one of the same role closes those before.
+    Each client has a role. There is one link for each role: a new link closes the older one of its role.
     """
 
-    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], silence: float | None = None) -> None:
+    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], timeouts: Timeouts = DEFAULTS) -> None:
         """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
 
-        ``secrets`` are the roles, and what each has to know. ``silence``: seconds without a byte after which links count as broken.
+        ``secrets`` are the roles, and what each has to know.
         """
         self._secrets = secrets
-        self._silence = silence
+        self._timeouts = timeouts
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
         try:
             self._socket = socket.create_server((address, port), family=family, backlog=128, dualstack_ipv6=both)
         except OSError as error:
-            raise ImagingError(_why_not_listening(port, error)) from error
+            codes = [PORT_IN_USE] if error.errno == errno.EADDRINUSE else []
+            raise ImagingError(_why_not_listening(port, error), codes) from error
         self._waiting: dict[str, Link] = {}
-        """The newest link of each role that nobody has taken yet."""
+        """For each role, the newest link that was not handed out yet."""
         self._taken: dict[str, Link] = {}
         self._newest: dict[str, int] = {}
-        """Of each role the number of the last connection that proved itself."""
+        """For each role, the number of the latest authenticated connection."""
         self._unproven: deque[TcpChannel] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -81,7 +86,7 @@ class Listener:
             oldest.close()
         try:
             threading.Thread(target=self._shake_hands, args=(channel, number), name="handshake", daemon=True).start()
-        except RuntimeError:  # no more threads just now
+        except RuntimeError:  # the system has no more threads at the moment
             self._dismiss(channel)
 
     def _dismiss(self, channel: TcpChannel) -> None:
@@ -92,7 +97,7 @@ class Listener:
 
     def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
-            role, keys = accept_handshake(channel, self._secrets)
+            role, keys = accept_handshake(channel, self._secrets, self._timeouts.handshake)
         except LinkError:
             self._dismiss(channel)
             return
@@ -100,33 +105,33 @@ class Listener:
             if channel not in self._unproven:
                 return
             self._unproven.remove(channel)
-            if number < self._newest.get(role, 0):  # one that came later was quicker
+            if number < self._newest.get(role, 0):  # a later connection was faster
                 channel.close()
                 return
             self._newest[role] = number
             superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
-            self._waiting[role] = Link(channel, keys, self._silence)
+            self._waiting[role] = Link(channel, keys, self._timeouts)
             self._changed.notify_all()
         for link in superseded:
             link.close()
 
     def next_link(self, timeout: float, role: str = CONTROLLER) -> Link:
-        """The newest link of a role; raises ControllerGone after ``timeout`` seconds without one that was not handed out yet."""
+        """Return the newest link of a role, once; raises ControllerGone after ``timeout`` seconds without a new one."""
         with self._changed:
             if not self._changed.wait_for(lambda: role in self._waiting, timeout):
                 raise ControllerGone(
-                    f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall is in between."
+                    f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall blocks it."
                 )
             link = self._taken[role] = self._waiting.pop(role)
         return link
 
     def link_waits(self, role: str = CONTROLLER) -> bool:
-        """Whether a link of a role has been made that :meth:`next_link` would hand out at once."""
+        """Return whether :meth:`next_link` would return at once."""
         with self._changed:
             return role in self._waiting
 
     def close(self) -> None:
-        """Stop listening and drop whoever has not proved anything."""
+        """Stop listening, and close unauthenticated connections."""
         self._closed = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
@@ -24,12 +25,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import
 
 from .holes import write_with_holes
 
-RAW = "raw"
-GZIP = "gz"
-XZ = "xz"
-QCOW2 = "qcow2"
-FORMATS = (RAW, GZIP, XZ, QCOW2)
-
 PARTIAL = ".partial"
 
 GZIP_LEVEL = 6
@@ -39,46 +34,6 @@ XZ_PRESET = 3
 QEMU_IMG = "qemu-img"
 
 R = TypeVar("R")
-
-
-def format_of(path: str) -> str:
-    """The format that a file's name asks for; raises ImagingError when it asks for none."""
-    for ending, kind in ((".gz", GZIP), (".xz", XZ), (".qcow2", QCOW2), (".img", RAW), (".raw", RAW)):
-        if path.lower().endswith(ending):
-            return kind
-    raise ImagingError(
-        f"{path} does not say what to write: give it a name that ends with .img, .img.gz, .img.xz or .qcow2, or set imaging_export_format."
-    )
-
-
-def export_image(image: ImageReader, path: str, kind: str) -> int:
-    """Write the disk of ``image`` to ``path``, which must not exist; returns the size of the file. Raises ImagingError.
-
-    Every record is checked on the way, and the file is there whole or not at all.
-    """
-    partial = path + PARTIAL
-    try:
-        file = _open_new(partial)
-        try:
-            with file:
-                if kind in (RAW, QCOW2):
-                    _write_raw(image, file)
-                else:
-                    _write_members(image, file, COMPRESS[kind])
-                file.flush()
-                os.fsync(file.fileno())
-            if kind == QCOW2:
-                _convert(partial)
-            name_file(partial, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
-    except FileExistsError as error:
-        raise ImagingError(f"{path} exists already: remove it, or choose another name.") from error
-    except OSError as error:
-        raise ImagingError(f"{path} can't be written: {error.strerror}.") from error
-    sync_folder(os.path.dirname(path))
-    return os.path.getsize(path)
 
 
 def _open_new(partial: str) -> BinaryIO:
@@ -120,7 +75,7 @@ def _write_raw(image: ImageReader, file: BinaryIO) -> None:
         pass
 
 
-def _write_members(image: ImageReader, file: BinaryIO, compress: Callable[[bytes | memoryview], bytes]) -> None:
+def _write_members(compress: Callable[[bytes | memoryview], bytes], image: ImageReader, file: BinaryIO) -> None:
     """As one member (gzip) or stream (xz) for each chunk, one after the other, which both formats allow; so all cores can work."""
     geometry = image.header.geometry
     first, last = geometry.length(0), geometry.length(geometry.chunk_count - 1)
@@ -133,15 +88,9 @@ def _write_members(image: ImageReader, file: BinaryIO, compress: Callable[[bytes
         file.write(packed)
 
 
-COMPRESS: dict[str, Callable[[bytes | memoryview], bytes]] = {
-    GZIP: lambda content: gzip.compress(content, GZIP_LEVEL, mtime=0),
-    XZ: lambda content: lzma.compress(content, preset=XZ_PRESET),
-}
-
-
 def _convert(partial: str) -> None:
     """Turn a raw file into qcow2, in its place, and compare the two."""
-    converted = partial + "." + QCOW2
+    converted = partial + ".qcow2"
     _open_new(converted).close()  # so that nobody else can put a link there
     try:
         for command in (
@@ -157,10 +106,7 @@ def _convert(partial: str) -> None:
             os.unlink(converted)
 
 
-def check_tools(kind: str) -> None:
-    """Raise ImagingError when a format needs a program that is not there."""
-    if kind != QCOW2:
-        return
+def _check_qemu_img() -> None:
     try:
         done = run_command([QEMU_IMG, "--version"])
     except (OSError, MissingTool):
@@ -172,3 +118,81 @@ def check_tools(kind: str) -> None:
         raise ImagingError(
             f"{QEMU_IMG}, which writes qcow2, does not run here: {done.complaint()}. Install it anew, or export to .img."
         )
+
+
+def _gzip(content: bytes | memoryview) -> bytes:
+    return gzip.compress(content, GZIP_LEVEL, mtime=0)
+
+
+def _xz(content: bytes | memoryview) -> bytes:
+    return lzma.compress(content, preset=XZ_PRESET)
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format to export to, and what the names of its files end with. ``write`` fills an empty file with the disk of an image.
+
+    ``convert`` then turns the file with that name into another one, in its place. ``check`` raises ImagingError when a program is missing for that.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    write: Callable[[ImageReader, BinaryIO], None]
+    convert: Callable[[str], None] | None = None
+    check: Callable[[], None] | None = None
+
+
+FORMATS = {
+    each.name: each
+    for each in (
+        ExportFormat("raw", (".img", ".raw"), _write_raw),
+        ExportFormat("gz", (".gz",), functools.partial(_write_members, _gzip)),
+        ExportFormat("xz", (".xz",), functools.partial(_write_members, _xz)),
+        ExportFormat("qcow2", (".qcow2",), _write_raw, _convert, _check_qemu_img),
+    )
+}
+"""By their names."""
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name asks for; raises ImagingError when it asks for none."""
+    for each in FORMATS.values():
+        if path.lower().endswith(each.endings):
+            return each.name
+    raise ImagingError(
+        f"{path} does not say what to write: give it a name that ends with .img, .img.gz, .img.xz or .qcow2, or set imaging_export_format."
+    )
+
+
+def export_image(image: ImageReader, path: str, kind: str) -> int:
+    """Write the disk of ``image`` to ``path``, which must not exist; returns the size of the file. Raises ImagingError.
+
+    Every record is checked on the way, and the file is there whole or not at all.
+    """
+    format_, partial = FORMATS[kind], path + PARTIAL
+    try:
+        file = _open_new(partial)
+        try:
+            with file:
+                format_.write(image, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if format_.convert:
+                format_.convert(partial)
+            name_file(partial, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+    except FileExistsError as error:
+        raise ImagingError(f"{path} exists already: remove it, or choose another name.") from error
+    except OSError as error:
+        raise ImagingError(f"{path} can't be written: {error.strerror}.") from error
+    sync_folder(os.path.dirname(path))
+    return os.path.getsize(path)
+
+
+def check_tools(kind: str) -> None:
+    """Raise ImagingError when a format needs a program that is not there."""
+    check = FORMATS[kind].check
+    if check:
+        check()

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a file is that somebody calls an image of a disk: by its first bytes, never by its name.
 
-To add a compressed format, give it a :class:`Format` here and a decompressor in ``unpack.py``.
+The compressed formats are in ``compressions.py``.
 """
 
 from __future__ import annotations
@@ -15,28 +15,13 @@ from dataclasses import dataclass
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import HEADER_MAGIC
 
+from .compressions import COMPRESSIONS
+
 RAW = "raw"
 FLEET = "fleet.imaging"
-GZIP = "gzip"
-BZIP2 = "bzip2"
-XZ = "xz"
-ZSTD = "zstd"
 
 HEAD = 64
 """Bytes that are looked at."""
-
-MAGICS = (
-    (HEADER_MAGIC.to_bytes(4, "little"), FLEET),
-    (b"\x1f\x8b\x08", GZIP),  # RFC 1952, 2.3.1, with the only method there is
-    (b"BZh", BZIP2),
-    (b"\xfd7zXZ\x00", XZ),  # The .xz File Format, 2.1.1.1
-    (b"\x28\xb5\x2f\xfd", ZSTD),  # RFC 8878, 3.1.1
-)
-SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
-"""RFC 8878, 3.1.2; some programs begin a zstd file with such a frame."""
-
-BZIP2_START = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL)
-"""A stream's level and the mark of its first block, or of its end: three letters alone may be anything."""
 
 OTHERS = (
     (b"QFI\xfb", "a qcow2 image"),
@@ -54,7 +39,7 @@ OTHERS = (
     (b"LZIP", "compressed with lzip"),
 )
 
-ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".img", ".raw", ".dd", ".bin")
+ENDINGS = (*(each.ending for each in COMPRESSIONS.values()), ".img", ".raw", ".dd", ".bin")
 UNFIT = re.compile(r"[^A-Za-z0-9_.+@:-]+")
 
 
@@ -85,23 +70,23 @@ def look_at(path: str) -> ForeignFile:
             f"{path} can't be read: {error.strerror}. It lies on this machine, the controller."
         ) from error
     if not os.path.isfile(real):
-        raise ImagingError(f"{path} is no regular file. To make an image of a disk of a laptop, run capture.yml.")
+        raise ImagingError(f"{path} is not a regular file. To make an image of a disk of a laptop, run capture.yml.")
     if not head:
         raise ImagingError(f"{path} is empty.")
     return ForeignFile(real, _format(path, head), found.st_size, found.st_mtime_ns)
 
 
 def _format(path: str, head: bytes) -> str:
-    for magic, kind in MAGICS:
-        if head.startswith(magic) and (kind != BZIP2 or BZIP2_START.match(head)):
-            return kind
-    if SKIPPABLE.match(head):
-        return ZSTD
+    if head.startswith(HEADER_MAGIC.to_bytes(4, "little")):
+        return FLEET
+    for each in COMPRESSIONS.values():
+        if each.start.match(head):
+            return each.name
     for magic, what in OTHERS:
         if head.startswith(magic):
             raise ImagingError(
-                f"{path} is {what}. What can be imported is a disk as dd reads it, plain or compressed with gzip, bzip2, xz or zstd: turn it into "
-                "one first (virtual disks with qemu-img convert -O raw)."
+                f"{path} is {what}. What can be imported is a disk as dd reads it, plain or compressed with one of {', '.join(COMPRESSIONS)}: turn "
+                "it into one first (virtual disks with qemu-img convert -O raw)."
             )
     return RAW
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import disk_at
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map, wholly_used
@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import store_error
@@ -164,8 +165,8 @@ class _Import:
             with contextlib.closing(FileDisk(path)) as disk:
                 if not disk.size or disk.size % UNIT:
                     raise ImagingError(
-                        f"{self._source.path} holds {disk.size} bytes, and the size of a disk is a multiple of {UNIT}: it was cut short, or is no "
-                        "image of a whole disk. Nothing was imported."
+                        f"{self._source.path} holds {disk.size} bytes, but the size of a disk is a multiple of {UNIT}: it was cut short, or it is "
+                        "not an image of a whole disk. Nothing was imported."
                     )
                 self._check_end(disk, disk.gpt_end, "its partition table")
                 yield disk
@@ -188,7 +189,7 @@ class _Import:
             self._warn(f"its sectors have {disk.logical_sector_size} bytes, and a loop device's have {UNIT}")
             return None, UsedMap(whole, reason="sectors")
         try:
-            known = describe(self._run, disk.path)
+            known = disk_at(self._run, disk.path)
             table = read_partition_table(self._run, disk.path)
             used = read_used_map(self._run, known, table, self._request.used_map)
         except (OSError, ImagingError) as error:  # no Linux, or a program is missing
@@ -196,16 +197,15 @@ class _Import:
             return None, UsedMap(whole, reason="unknown")
         for partition in table.partitions if table else ():
             self._check_end(disk, partition.end, f"partition {partition.number}")
-        if known.source_refusals:
-            raise ImagingError(f"{self._source.path} can't be imported: {' '.join(known.source_refusals)}")
+        refuse_for(known.source_refusals, f"{self._source.path} can't be imported:")
         if os.geteuid() and any(partition.method == "whole" for partition in used.partitions):
             self.warnings.append(
-                "Only root can have file systems mapped: run this as root to leave out what they do not use."
+                "Only root can map the used space of file systems: run this as root to leave out their free space."
             )
         return (dict(table.raw) if table else None), used
 
     def _warn(self, why: str) -> None:
-        self.warnings.append(f"All of {self._source.path} is imported but for zeros: {why}.")
+        self.warnings.append(f"All of {self._source.path} is imported, except for zeros: {why}.")
 
     def _write(self, disk: FileDisk) -> UsedMap:
         """Write what is used; all of a file system as well that meanwhile turns out to be inconsistent."""

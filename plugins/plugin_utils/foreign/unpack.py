@@ -8,7 +8,6 @@ Every stream of a file must end as its format says, with the right check sum, an
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import lzma
 import os
@@ -17,106 +16,26 @@ import shutil
 import subprocess
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-from .formats import BZIP2, GZIP, XZ, ZSTD, ForeignFile
+from .compressions import COMPRESSIONS
+from .formats import HEAD, ForeignFile
 from .holes import write_with_holes
 
 READ_SIZE = 1 << 20
-MOST_AT_ONCE = 4 << 20
-"""Bytes that a decompressor may give at a time, whatever a few bytes of its input promise."""
-
-ZSTD_INPUT = 1024
-"""Bytes that zstandard, which knows no such bound, gets at a time: no more than 256 blocks of 128 KiB (RFC 8878, 3.1.1.2) come of them."""
-
-LARGEST_WINDOW = 1 << 31
-"""Bytes that a decompressor may look back, and so take: as zstd --long=31 makes it. xz -9 needs 64 MiB."""
-
 PIECES = 8
 """How many decompressed pieces may wait to be written."""
-
-BZIP2_END = 0x177245385090
-"""The 48 bits before the check sum at the end of a bzip2 stream, which ends anywhere in a byte."""
 
 
 class Damaged(ImagingError):
     """A compressed file is cut short, altered, or followed by something else."""
 
 
-class Stream:
-    """One compressed stream, by a decompressor of bz2 or lzma, or one that resembles theirs."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._real = make()
-
-    @property
-    def eof(self) -> bool:
-        """Whether the stream has ended, as it must."""
-        return bool(self._real.eof)
-
-    @property
-    def unused_data(self) -> bytes:
-        """What of the input follows the end."""
-        return bytes(self._real.unused_data)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give it input, and take what comes of it in pieces of a bounded size."""
-        yield self._real.decompress(data, MOST_AT_ONCE)
-        while not self._real.eof and not self._real.needs_input:
-            yield self._real.decompress(b"", MOST_AT_ONCE)
-
-
-class _Gzip(Stream):
-    def __init__(self) -> None:
-        super().__init__(lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        piece = self._real.decompress(data, MOST_AT_ONCE)
-        yield piece
-        while not self._real.eof and (piece or self._real.unconsumed_tail):
-            piece = self._real.decompress(self._real.unconsumed_tail, MOST_AT_ONCE)
-            yield piece
-
-
-class _Zstd(Stream):
-    def __init__(self) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise ImagingError(
-                f"Unpacking zstd needs the Python package zstandard for the Python that runs ansible-playbook ({error}): pip install zstandard."
-            ) from error
-        super().__init__(zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj)
-        self._error = zstandard.ZstdError
-        self._rest = b""
-
-    @property
-    def unused_data(self) -> bytes:
-        return bytes(self._real.unused_data) + self._rest
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), ZSTD_INPUT):
-            try:
-                yield self._real.decompress(data[start : start + ZSTD_INPUT])
-            except self._error as error:
-                raise ValueError(str(error)) from error
-            if self._real.eof:
-                self._rest = data[start + ZSTD_INPUT :]
-                return
-
-
-IN_PROCESS: dict[str, Callable[[], Stream]] = {
-    GZIP: _Gzip,
-    BZIP2: lambda: Stream(bz2.BZ2Decompressor),
-    XZ: lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_WINDOW)),
-    ZSTD: _Zstd,
-}
-
-ON_ALL_CORES = {BZIP2: ["lbzip2", "-dc"], XZ: ["xz", "-T0", "-dc"]}
-"""Programs that decompress independent blocks side by side. A gzip stream, and a zstd frame, is one thread's work."""
+ON_ALL_CORES = {each.name: list(each.program) for each in COMPRESSIONS.values() if each.program}
+"""Programs that decompress independent blocks side by side, by format."""
 
 ERRORS = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError)
 
@@ -128,8 +47,7 @@ def unpack(source: ForeignFile, target: BinaryIO) -> str:
     """
     command = ON_ALL_CORES.get(source.format, [""])
     program = shutil.which(command[0])
-    if source.format == BZIP2:
-        _check_end_of_bzip2(source)
+    _check_end(source)
     pieces = _by_program([program, *command[1:]], source) if program else _in_process(source)
     _write_sparse(pieces, target)
     return command[0] if program else "python"
@@ -145,12 +63,10 @@ def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
     data = file.read(READ_SIZE)
     done = 0
     while data:
-        stream = IN_PROCESS[source.format]()
+        stream = COMPRESSIONS[source.format].stream()
         while not stream.eof:
             if not data:
-                raise Damaged(
-                    f"{source.path} is cut short: the {source.format} stream that is in it does not end. {AGAIN}"
-                )
+                raise Damaged(f"{source.path} is cut short: the {source.format} stream in it does not end. {AGAIN}")
             try:
                 yield from stream.feed(data)
             except ERRORS as error:
@@ -164,7 +80,7 @@ def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
 def _damaged(source: ForeignFile, streams: int, error: BaseException) -> Damaged:
     if streams:
         return Damaged(
-            f"{source.path} is damaged, or something that is no {source.format} follows its first {streams} streams: {error}. {AGAIN}"
+            f"{source.path} is damaged, or something other than {source.format} follows its first {streams} streams: {error}. {AGAIN}"
         )
     return Damaged(f"{source.path} is damaged: {error}. {AGAIN}")
 
@@ -191,7 +107,7 @@ def _by_program(command: list[str], source: ForeignFile) -> Iterator[bytes]:
             status = process.wait()
             listener.join()
     if status:
-        said = b"".join(words).decode(errors="replace").strip() or "no word"
+        said = b"".join(words).decode(errors="replace").strip() or "nothing"
         raise Damaged(f"{source.path} is damaged or cut short: {os.path.basename(command[0])} says {said}. {AGAIN}")
 
 
@@ -203,14 +119,14 @@ def _last(stream: Any, size: int = 1000) -> bytes:
     return tail
 
 
-def _check_end_of_bzip2(source: ForeignFile) -> None:
-    """Raise Damaged unless the file ends where a stream does: lbzip2 takes what follows for nothing."""
+def _check_end(source: ForeignFile) -> None:
+    """Raise Damaged unless the file ends as its format may end."""
     with open(source.path, "rb") as file:
-        file.seek(max(0, source.size - 11))
-        tail = int.from_bytes(file.read(), "big")
-    if not any((tail >> (padding + 32)) & ((1 << 48) - 1) == BZIP2_END for padding in range(8)):
+        file.seek(max(0, source.size - HEAD))
+        tail = file.read()
+    if not COMPRESSIONS[source.format].ends_well(tail):
         raise Damaged(
-            f"{source.path} does not end where a bzip2 stream does: it is cut short, or something follows it. {AGAIN}"
+            f"{source.path} does not end where a {source.format} stream does: it is cut short, or something follows it. {AGAIN}"
         )
 
 

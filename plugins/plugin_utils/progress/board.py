@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is shown of all laptops together: the slowest first, as many as there is room for, and a line for the whole fleet."""
+"""The progress table of all laptops: the slowest first, as many as fit, and a line for the whole fleet."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 
 class Board:
-    """The latest news of every laptop."""
+    """The latest progress of every laptop."""
 
     def __init__(self) -> None:
         self._news: dict[str, News] = {}
 
     def hear(self, news: News) -> None:
-        """Take the latest news of a laptop."""
+        """Take the latest progress of a laptop."""
         self._news[news.host] = news
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all laptops."""
         self._news.clear()
 
     @property
     def going(self) -> list[News]:
-        """Of the laptops that are at work, the slowest first."""
+        """The progress of the laptops that are still working, the slowest first."""
         return sorted((news for news in self._news.values() if not news.ended), key=_slowness)
 
     def picture(self, columns: int, most: int, colour: bool) -> list[str]:
-        """Rows for a terminal, at most so many, of so many columns; none when nobody is at work."""
+        """Return at most ``most`` rows of ``columns`` columns for a terminal; none when no laptop is working."""
         going = self.going
         if not going or most < 1:
             return []
@@ -52,7 +52,7 @@ class Board:
         return lines[:most]
 
     def total(self) -> str:
-        """The line for the fleet."""
+        """Return the line for the whole fleet."""
         everybody = list(self._news.values())
         going = [news for news in everybody if not news.ended]
         parts = [
@@ -70,12 +70,12 @@ class Board:
 
 
 def _slowness(news: News) -> tuple[float, float, str]:
-    """Those whose end is not known come first, then those who take longest."""
+    """Return a sort key: laptops whose end is unknown come first, then those that take longest."""
     return -(math.inf if news.eta is None else news.eta), news.whole, news.host
 
 
 def _commonest(going: Iterable[News]) -> str:
-    """What limits most of them."""
+    """Return the limit of most laptops."""
     limits = [news.limit for news in going if news.limit]
     if not limits:
         return ""

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the time of transfers goes, by what limited them: of one that goes on, of one that is forecast, of all of a run.
+"""Divides the time of transfers among their bottlenecks: of a running transfer, of a forecast, and of a whole run.
 
-Whatever takes part in a pipeline is busy for a share of the time (``limits.shares``). The one that is busiest limits. Were it faster, the
-time would shrink until the next one limits.
+Each resource of a pipeline is busy for a share of the time (``limits.shares``). The busiest one is the bottleneck. If it were faster, the time
+would shrink until another resource becomes the bottleneck.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Container
 from .limits import Shares, limiting
 
 FASTER = 2.0
-"""How many times as fast something is made, to see what that would change."""
+"""By which factor a resource is made faster, to find out how that changes the time."""
 
 
 class Bottlenecks:
-    """Seconds by what limited, and how busy everything was meanwhile."""
+    """Seconds for each limit, and how busy each resource was during them."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._busy: dict[str, dict[str, float]] = {}
 
     def charge(self, busy: Shares, seconds: float) -> None:
-        """Add a time in which everything was so busy."""
+        """Add seconds during which the resources were so busy."""
         limit = limiting(busy)
         self._seconds[limit] = self._seconds.get(limit, 0.0) + seconds
         sums = self._busy.setdefault(limit, {})
@@ -34,16 +34,16 @@ class Bottlenecks:
 
     @property
     def seconds(self) -> float:
-        """All of the time."""
+        """The total of all seconds."""
         return sum(self._seconds.values())
 
     @property
     def limit(self) -> str:
-        """What limited for most of the time; empty when there is no time."""
+        """The limit of most of the time; empty when there is no time."""
         return max(self._seconds, key=lambda name: self._seconds[name], default="")
 
     def shares(self) -> dict[str, float]:
-        """For what share of the time each limited, the largest first."""
+        """Return for which share of the time each resource was the limit, the largest first."""
         whole = self.seconds
         if not 0 < whole < float("inf"):
             return {}
@@ -51,12 +51,12 @@ class Bottlenecks:
         return {name: seconds / whole for name, seconds in ordered if seconds}
 
     def busy(self) -> dict[str, float]:
-        """How busy everything was while :attr:`limit` limited."""
+        """Return how busy each resource was while :attr:`limit` was the limit."""
         seconds = self._seconds[self.limit]
         return {name: total / seconds for name, total in self._busy[self.limit].items()}
 
     def resources(self) -> dict[str, float]:
-        """For how many seconds each was busy."""
+        """Return for how many seconds each resource was busy."""
         result: dict[str, float] = {}
         for sums in self._busy.values():
             for name, seconds in sums.items():
@@ -64,12 +64,12 @@ class Bottlenecks:
         return result
 
     def faster(self, names: Container[str]) -> Bottlenecks:
-        """The same work, if these were ``FASTER`` times as fast."""
+        """Return the times of this work if the given resources were ``FASTER`` times as fast."""
         result = Bottlenecks()
         for limit, sums in self._busy.items():
             better = {name: total / (FASTER if name in names else 1.0) for name, total in sums.items()}
             most = max(better.values())
-            # It takes as much less time as the busiest one has less to do.
+            # The time shrinks as much as that of the busiest resource.
             seconds = self._seconds[limit] * most / sums[limit] if most else self._seconds[limit]
             result.charge({name: total / seconds for name, total in better.items()} if seconds else better, seconds)
         return result

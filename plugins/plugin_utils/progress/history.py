@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one transfer's reports said, as points in time, and how fast it was between them. As many points are kept as are needed."""
+"""The history of one transfer's reports, as points in time, and the rates between them. Only the necessary points are kept."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ NOW = 5.0
 """Seconds over which the current rate and the current limit are taken."""
 
 LEAST_TIME = 1.0
-"""Seconds from which a rate can be told."""
+"""Minimum seconds from which a rate can be calculated."""
 
 MOST_RECENT = 64
-"""How many reports the current rate is taken from at the most; an honest laptop makes one a second."""
+"""Maximum number of reports for the current rate; an honest laptop sends one a second."""
 
 MOST_POINTS = 120
-"""How many points a timeline has at the most."""
+"""Maximum number of points of a timeline."""
 
 Sample = tuple[float, int, str]
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was known at one moment. Sizes are in bytes."""
+    """The state of a transfer at one moment. Sizes are in bytes."""
 
     at: float
     phase: str
@@ -46,10 +46,10 @@ class History:
         self._points: list[Point] = []
         self._recent: deque[Point] = deque(maxlen=MOST_RECENT)
         self.timeline: list[Sample] = []
-        """Seconds since the laptop began, bytes done, phase. By the laptop's clock, as reports may be late."""
+        """Seconds since the laptop began, bytes done, phase. The laptop's clock is used because reports may be late."""
 
     def add(self, point: Point) -> None:
-        """Note one more."""
+        """Add a point."""
         self._points.append(point)
         if len(self._points) > 4 * MOST_POINTS:
             del self._points[1:-MOST_POINTS:2]
@@ -59,7 +59,7 @@ class History:
         self.timeline.append((point.usage.seconds, point.done, point.phase))
         if len(self.timeline) >= 2 * MOST_POINTS:
             thinned = _thinned(self.timeline)
-            # A laptop that keeps reporting a new phase must not make the timeline longer by that.
+            # A laptop that reports ever new phases must not make the timeline longer.
             self.timeline = thinned if len(thinned) < 2 * MOST_POINTS else thinned[::2]
 
     def __bool__(self) -> bool:
@@ -67,29 +67,29 @@ class History:
 
     @property
     def last(self) -> Point:
-        """The newest one; there must be one."""
+        """The latest point; there must be one."""
         return self._points[-1]
 
     def of_phase(self) -> list[Point]:
-        """The points of the phase that the last one is of."""
+        """Return the points of the current phase."""
         return [point for point in self._points if point.phase == self.last.phase]
 
     def recent(self) -> tuple[Point, Point]:
-        """From when to when is now, in the last phase."""
+        """Return the first and the last point of the latest ``NOW`` seconds of the current phase."""
         return next(point for point in self._recent if point.phase == self.last.phase), self.last
 
     def streaming(self) -> tuple[Point, Point]:
-        """The first and the last point of the streaming; of a transfer without one the last point."""
+        """Return the first and the last point of the streaming; without streaming, the last point twice."""
         points = [point for point in self._points if point.phase == STREAMING] or self._points[-1:]
         return points[0], points[-1]
 
     def rate_now(self) -> float | None:
-        """Bytes of the phase done a second, at present; None when that can't be told yet."""
+        """Return the current rate in bytes of the phase a second; None when it is not known yet."""
         first = self._recent[0]
         return self._rate(first) if first.phase == self.last.phase else self.rate_mean()
 
     def rate_mean(self) -> float | None:
-        """The same since the phase began."""
+        """Return the mean rate since the phase began; None when it is not known yet."""
         return self._rate(self.of_phase()[0])
 
     def _rate(self, since: Point) -> float | None:
@@ -97,7 +97,7 @@ class History:
         return max(0.0, (self.last.done - since.done) / seconds) if seconds >= LEAST_TIME else None
 
     def settled(self, least: float) -> Point | None:
-        """From when on what was done tells how the phase goes on: its last half, or so many seconds if that is more."""
+        """Return the point since which the rate of the phase counts as settled: its last half, or ``settled`` seconds if that is more."""
         points, last = self.of_phase(), self.last
         window = max(least, (last.at - points[0].at) / 2)
         since = next(point for point in points if last.at - point.at <= window)
@@ -105,7 +105,7 @@ class History:
 
 
 def _thinned(timeline: list[Sample]) -> list[Sample]:
-    """Every other point, but all at which a phase begins or ends."""
+    """Return every other point, and all points at which a phase begins or ends."""
     last = len(timeline) - 1
     return [
         point

@@ -1,16 +1,15 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What limits a transfer, by the busy times of its stages, and what can be done about it.
+"""Finds the bottleneck of a transfer from the busy times of its stages, and gives advice.
 
-Every stage works beside the others, so the one that is busy all the time is the limit, and the others wait for it. A stage that sends
-or receives is busy as well while the other end does not take or give anything: the link is only the limit when both ends wait for it,
-without using a processor meanwhile.
+All stages run at the same time, so the stage that is always busy is the limit, and the others wait for it. A stage that sends or receives
+is also busy while the other end takes or gives nothing. So the network is only the limit when both ends wait for it without using a processor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS
@@ -27,19 +26,19 @@ STORE = "store disk"
 TARGET_WRITE = "target disk write"
 TARGET_READ = "target disk read"
 TARGET_CPU = "target cpu (decompression, hashing)"
-LIMITS = (SOURCE_READ, LAPTOP_CPU, NETWORK, MIRROR, CONTROLLER_CPU, STORE, TARGET_WRITE, TARGET_READ, TARGET_CPU)
+"""Names by which limits are known to people, in results and in progress; ``LIMITS`` has the rest of each."""
 
 GIGABIT = 117_000_000
-"""Bytes of TCP payload that a second of gigabit Ethernet takes at the most.
+"""Maximum TCP payload of gigabit Ethernet, in bytes a second.
 
 Source: 1448 of the 1538 bytes that a full frame takes on the wire (1500 and preamble, header, check sum and gap; 20 of IP, 20 and 12 of TCP).
 """
 
 NEARLY = 0.9
-"""Share of what a gigabit takes from which on it counts as full."""
+"""Minimum share of that rate at which a gigabit link counts as full."""
 
 ENOUGH = 0.5
-"""Share of the time that must be accounted for, that a limit is told from it."""
+"""Minimum share of an interval that must be accounted for before a limit is named."""
 
 FASTEST, HIGHEST = min(COSTS), max(COSTS)
 """The levels between which the automatic one moves, where the memory suffices."""
@@ -47,10 +46,10 @@ FASTEST, HIGHEST = min(COSTS), max(COSTS)
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used so far, in seconds: of the laptop's stages and processors, and of the controller's."""
+    """The time used so far, in seconds, by the stages and processors of the laptop and of the controller."""
 
     seconds: float
-    """Of the laptop's clock."""
+    """Elapsed seconds of the laptop's clock."""
     stages: Stages
     cpu: float
     controller_seconds: float
@@ -61,11 +60,11 @@ class Usage:
 
 
 Shares = Mapping[str, float]
-"""For each limit the share of the time, from 0 to 1, for which it was busy."""
+"""For each possible limit, the share of the time for which it was busy, from 0 to 1."""
 
 
 def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
-    """How busy everything was between two moments, that may be the limit."""
+    """Return how busy each possible limit was between two moments."""
     seconds = max(after.seconds - before.seconds, 1e-9)
     there = max(after.controller_seconds - before.controller_seconds, 1e-9)
 
@@ -99,10 +98,10 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
 
 
 def tells(before: Usage, after: Usage) -> bool:
-    """Whether what was used between two moments tells what limited it.
+    """Return whether the limit between two moments can be determined.
 
-    The laptop's stages must have accounted for the time: work that is not finished is not accounted for yet. And it must be about the same
-    time on both ends: reports that waited behind data, which nobody took meanwhile, come in all at once.
+    The stages of the laptop must account for the time, which they do when a piece of work is finished. The elapsed time must also be similar at
+    both ends: reports that had to wait behind data arrive all at once.
     """
     seconds, there = after.seconds - before.seconds, after.controller_seconds - before.controller_seconds
     charged = sum(sum(times.values()) for times in after.stages.values()) - sum(
@@ -117,13 +116,13 @@ def _of(stages: Stages, stage: str, kind: str) -> float:
 
 
 def limiting(busy: Shares) -> str:
-    """The one of them that limits."""
+    """Return the busiest of them: the limit."""
     return max(busy, key=lambda name: busy[name])
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 where nothing is compressed."""
+    """The facts that advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 without compression."""
 
     wire_rate: float = 0.0
     disk_rate: float = 0.0
@@ -134,10 +133,25 @@ class Circumstances:
     over_ssh: bool = False
 
 
-def advise(limit: str, busy: Shares, around: Circumstances) -> str:
-    """A sentence that is true, and says what would help."""
-    share = busy[limit]
-    return f"{limit} {share:.0%} busy: {ADVICE[limit](busy, around)}"
+@dataclass(frozen=True)
+class Limit:
+    """One limit: its code in results, its name where there is little room, and what can be said of it."""
+
+    code: str
+    short: str
+    explain: Callable[[Shares, Circumstances], str]
+
+
+def advise(limit: str, busy: Shares, around: Circumstances) -> dict[str, object]:
+    """What limited a transfer, how busy that was, and a sentence that says what would help, as a result has it."""
+    share, explanation = busy[limit], LIMITS[limit].explain(busy, around)
+    return {
+        "code": LIMITS[limit].code,
+        "limit": limit,
+        "share": round(share, 3),
+        "advice": f"{limit} {share:.0%} busy: {explanation}",
+        "explanation": explanation,
+    }
 
 
 def _network(busy: Shares, around: Circumstances) -> str:
@@ -202,14 +216,15 @@ def _target_cpu(busy: Shares, around: Circumstances) -> str:
     )
 
 
-ADVICE = {
-    SOURCE_READ: _source_read,
-    LAPTOP_CPU: _laptop_cpu,
-    NETWORK: _network,
-    MIRROR: _mirror,
-    CONTROLLER_CPU: _controller_cpu,
-    STORE: _store,
-    TARGET_WRITE: _target_write,
-    TARGET_READ: _target_read,
-    TARGET_CPU: _target_cpu,
+LIMITS = {
+    SOURCE_READ: Limit("source_read", "source disk read", _source_read),
+    LAPTOP_CPU: Limit("laptop_cpu", "laptop cpu", _laptop_cpu),
+    NETWORK: Limit("network", "network", _network),
+    MIRROR: Limit("mirror", "mirror", _mirror),
+    CONTROLLER_CPU: Limit("controller_cpu", "controller cpu", _controller_cpu),
+    STORE: Limit("store", "store disk", _store),
+    TARGET_WRITE: Limit("target_write", "target disk write", _target_write),
+    TARGET_READ: Limit("target_read", "target disk read", _target_read),
+    TARGET_CPU: Limit("target_cpu", "target cpu", _target_cpu),
 }
+"""All limits, by their names."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One laptop's progress: the news that travel from its worker to whoever shows them, and the line that is shown."""
+"""One laptop's progress: the message from its worker to the callback, and the line that is shown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate, size
 
+from .limits import LIMITS
+
 RECONNECTING = "reconnecting"
 """The state of a transfer whose link broke and is being made again."""
 
 BAR = 24
 LEAST_BAR = 8
 LARGEST_NEWS = 2000
-"""Bytes. Some systems take no larger datagrams."""
+"""Bytes. Some systems do not support larger datagrams."""
 
 
 @dataclass(frozen=True)
 class News:
-    """How a transfer stands. ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` says more of it, for people.
+    """The progress of a transfer. ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` explains it to the user.
 
-    ``ended`` says that nothing more will come. Else as ``meter.Reading``.
+    ``ended`` marks the last message. The other fields are those of ``meter.Reading``.
     """
 
     host: str
@@ -43,12 +45,12 @@ class News:
     detail: str = ""
 
     def pack(self) -> bytes:
-        """As a datagram."""
+        """Return the datagram."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
     def unpack(cls, data: bytes) -> News:
-        """Read a datagram; raises ValueError when it is none."""
+        """Read a datagram; raises ValueError when it is not valid."""
         try:
             value: dict[str, Any] = json.loads(data)
             news = cls(**value)
@@ -71,18 +73,18 @@ class News:
 
 
 def drawn_bar(share: float, width: int) -> str:
-    """A bar of that many characters, all of them ASCII."""
+    """Return a bar of that many ASCII characters."""
     full = int(share * width)
     return "#" * full + "-" * (width - full)
 
 
 def limited(news: News) -> str:
-    """What limits it."""
+    """Return the text that names the limit."""
     return f"limited by: {news.limit} {news.share:.0%}" if news.limit else ""
 
 
 def plain_line(news: News) -> str:
-    """A line without a bar, for a log."""
+    """Return a line without a bar, for a log."""
     cells = _cells(news)
     return "  ".join(cells[name].strip() for name in COLUMNS if cells[name] and name not in ("bar", "short"))
 
@@ -90,7 +92,7 @@ def plain_line(news: News) -> str:
 COLUMNS = ("host", "bar", "percent", "size", "now", "mean", "eta", "state", "limit", "short")
 RIGHT = ("percent", "size", "now")
 SACRIFICES = ("mean", "limit", "size", "now", "state", "short", "eta", "bar")
-"""What is left out where there is too little room, the least wanted first. Once "limit" is, "short" says the same in fewer words."""
+"""The columns that are dropped when the line is too long, the least important first. "short" replaces "limit" in fewer characters."""
 
 
 def _cells(news: News) -> dict[str, str]:
@@ -105,14 +107,14 @@ def _cells(news: News) -> dict[str, str]:
         "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
         "state": printable(f"{news.state} {news.detail}".rstrip()),
         "limit": limited(news),
-        "short": f"{news.limit.split(' (', 1)[0]} {news.share:.0%}" if news.limit else "",
+        "short": f"{LIMITS[news.limit].short} {news.share:.0%}" if news.limit in LIMITS else "",
     }
 
 
 def rows(many: list[News], width: int) -> list[str]:
-    """A line with a bar for each, in aligned columns, none longer than ``width``.
+    """Return a line with a bar for each, in aligned columns, none longer than ``width``.
 
-    Where there is too little room the bar gets shorter, and then columns are left out.
+    When there is too little room, the bar gets shorter first; then columns are dropped.
     """
     cells = [_cells(news) for news in many]
     columns = {name: max((len(row[name]) for row in cells), default=0) for name in COLUMNS}

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one transfer's reports come to: how fast it is, when it will be done, and what limits it, now and over the run."""
+"""Evaluates one transfer's reports: its rate, the time left, and the limit, now and over the whole run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .time_left import TimeLeft, busy
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person is shown of a transfer. Sizes are in bytes, rates in bytes a second, times in seconds; None is unknown.
+    """The figures of a transfer that are shown. Sizes are in bytes, rates in bytes a second, times in seconds; None is unknown.
 
-    ``done`` and ``total`` are of the phase, ``whole`` is the share of all phases that is done, from 0 to 1.
+    ``done`` and ``total`` refer to the phase; ``whole`` is the completed share of all phases, from 0 to 1.
     """
 
     phase: str
@@ -45,9 +45,9 @@ class Reading:
 
 
 class Meter:
-    """Takes what the laptop reports, and what this machine knows, about once a second.
+    """Takes the laptop's reports and the measurements of this machine, about once a second.
 
-    Of a restore ``frames`` is how many bytes there are to be sent at the most; of a capture nobody knows. ``wire`` says how many were.
+    ``frames`` is the maximum number of bytes that a restore sends; for a capture it is unknown. ``wire`` returns how many bytes were sent.
     """
 
     def __init__(
@@ -64,20 +64,20 @@ class Meter:
         self._clock = clock
         self.began = clock()
         self.started = rfc3339()
-        """When it began."""
+        """The time at which the transfer began."""
         self.status: Status | None = None
         self.history = History()
         self.time_left = TimeLeft(self.history, capturing, frames)
         self.bottlenecks = Bottlenecks()
         self._base: Point | None = None
-        """Until when the time was charged."""
+        """The end of the time that was charged to a limit."""
         self._offset: float | None = None
-        """What this machine's clock is ahead of the laptop's seconds."""
+        """Offset: this machine's monotonic time minus the laptop's elapsed seconds."""
         self._to_write = 0
         self._lock = threading.Lock()
 
     def hear(self, report: bytes) -> None:
-        """Take a report; raises ImagingError when it is none."""
+        """Take a report; raises ImagingError when it is not valid."""
         self._take(Status.unpack(report), self._clock())
 
     def _take(self, status: Status, now: float) -> None:
@@ -89,7 +89,7 @@ class Meter:
 
     @property
     def mark(self) -> int:
-        """A number that changes when the transfer gets on."""
+        """A number that changes when the transfer makes progress."""
         status = self.status
         return (PHASES.index(status.phase) << 62) + status.done if status else -1
 
@@ -111,12 +111,12 @@ class Meter:
             max(1, status.workers),
             max(1, status.processors),
         )
-        # By the laptop's clock, because reports may wait for one another on their way.
+        # The laptop's clock is used because reports may be delayed on their way.
         at = self._offset + status.seconds
         return Point(at, status.phase, status.done, status.data_done, self._wire(), usage)
 
     def _charge(self, point: Point) -> None:
-        """Charge the time since the last one to what limited it."""
+        """Charge the time since the last charge to its limit."""
         if self._base is None:
             self._base = point
             return
@@ -126,9 +126,9 @@ class Meter:
             self._base = point
 
     def close(self, report: str) -> None:
-        """Take the last report, and charge what the store's disk took by itself, once the laptop was done; raises ImagingError."""
+        """Take the last report, and charge the time that the store's disk took alone after the laptop was done; raises ImagingError."""
         status = Status.unpack(report.encode())
-        # It comes with the module's result, some time after it was made.
+        # It arrives with the module's result, some time after it was made.
         made = self._clock() if self._offset is None else self._offset + status.seconds
         heard = self.history.last.usage.controller_seconds if self.history else made
         self._take(status, max(made, heard))
@@ -137,14 +137,14 @@ class Meter:
             self.bottlenecks.charge({STORE: 1.0}, seconds)
 
     def stages(self) -> dict[str, Mapping[str, float]]:
-        """The busy and waiting times of both ends, as a result has them."""
+        """Return the busy and waiting times of both ends in the form of a result."""
         laptop = self.status.stages if self.status else {}
         return {**laptop, **{f"controller {name}": times for name, times in self._watches.stages().items()}}
 
     # --- what is shown ---
 
     def reading(self) -> Reading | None:
-        """How it stands; None before the first report. From any thread: reports come in by another one."""
+        """Return the current figures; None before the first report. May be called by any thread; another one takes the reports."""
         with self._lock:
             return self._reading(self.status) if self.status else None
 
@@ -163,7 +163,7 @@ class Meter:
         )
 
     def _whole(self, status: Status) -> float:
-        """Writing and reading back count by their bytes, and what is between them as the end of the writing."""
+        """Return the completed share of all phases: writing and reading back count by their bytes; phases in between count as the end of writing."""
         if self._capturing or status.phase == COMPARING:
             return status.done / max(1, status.total)
         if status.phase == VERIFYING:
@@ -185,25 +185,23 @@ class Meter:
 
     @property
     def limited_by(self) -> str:
-        """What limited most of the time; empty before that can be told."""
+        """The limit of most of the time; empty as long as it is unknown."""
         return self.bottlenecks.limit
 
     def limits(self) -> dict[str, float]:
-        """For each limit the share of the time for which it was the one."""
+        """Return for which share of the time each was the limit."""
         found = self.bottlenecks.shares()
         return {name: round(found[name], 3) for name in LIMITS if name in found}
 
     def verdict(self, around: Circumstances) -> dict[str, object] | None:
-        """What limited the run, how busy that was meanwhile, and a sentence of advice; None when it was over before that could be told."""
+        """What limited the run, as ``limits.advise`` has it; None when it was over before that could be told."""
         limit = self.limited_by
         if not limit:
             return None
-        how_busy = self.bottlenecks.busy()
-        advice = advise(limit, how_busy, self._measured(around, limit))
-        return {"limit": limit, "share": round(how_busy[limit], 3), "advice": advice}
+        return advise(limit, self.bottlenecks.busy(), self._measured(around, limit))
 
     def _measured(self, around: Circumstances, limit: str) -> Circumstances:
-        """Complete the circumstances by what was measured."""
+        """Complete the context by what was measured."""
         status = self.status
         if status is None:
             return around

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rows at the bottom of a terminal that stay, while all other output scrolls above them.
+"""Rows that stay at the bottom of a terminal while all other output scrolls above them.
 
-Done by a scroll region, so that whoever else writes to the terminal need not know. The control sequences are of ECMA-48, and of the
-manual of the VT510 (DECSC, DECRC, DECSTBM, DECAWM), which every terminal emulator has. Each picture is one write, so that nothing comes
-in between.
+A scroll region does this, so other writers to the terminal need not know. The control sequences are of ECMA-48, and of the
+manual of the VT510 (DECSC, DECRC, DECSTBM, DECAWM), which every terminal emulator has. Each update is one write, so that no other
+output comes in between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLEAR_REST = "\x1b[K"
 WRAP_OFF, WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
 LEAST_ABOVE = 5
-"""Lines that stay for all other output."""
+"""Minimum number of lines for all other output."""
 
 
 class Screen:
@@ -32,12 +32,12 @@ class Screen:
         self._size = (0, 0)
 
     def room(self) -> tuple[int, int]:
-        """How many columns there are, and how many rows may stay."""
+        """Return the number of columns, and how many rows may stay at the bottom."""
         columns, lines = self._measure()
         return columns, max(0, lines - LEAST_ABOVE)
 
     def show(self, rows: Sequence[str]) -> None:
-        """Have these rows, none wider than the terminal, stand at the bottom."""
+        """Show these rows at the bottom. None may be wider than the terminal."""
         size = self._measure()
         rows = rows[: self.room()[1]]
         out = ""
@@ -50,7 +50,7 @@ class Screen:
         self._write(out + WRAP_ON + RESTORE)
 
     def _hold(self, count: int, size: tuple[int, int]) -> str:
-        """Make room for so many rows, whatever was there before. The cursor is where other output goes on, in the first column."""
+        """Reserve so many rows at the bottom. The cursor is in the first column, where other output goes on."""
         out = self._let_go() if self._held else ""
         self._held, self._size = count, size
         if not count:

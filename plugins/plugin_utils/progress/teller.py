@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tells whoever watches how a transfer stands: the callback plugin, where it is enabled, or else Ansible's own output, in plain lines.
+"""Publishes the progress of a transfer: to the callback plugin if it is enabled, else as plain lines in Ansible's own output.
 
-A worker's lines can only go through Ansible's display. News for the callback go as datagrams to a socket whose path is in the
-environment, which a worker inherits; nobody waits for anybody, and what is lost is made up for by the next one.
+A worker can only print through Ansible's display. The callback gets datagrams on a socket whose path is in the environment, which workers
+inherit. Neither end waits for the other, and the next datagram makes up for a lost one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from dataclasses import replace
 from .line import LARGEST_NEWS, News, plain_line
 
 SOCKET = "FLEET_IMAGING_PROGRESS"
-"""The variable of the environment with the path of the callback's socket."""
+"""The environment variable with the path of the callback's socket."""
 
 EVERY = 0.5
-"""Seconds between two pieces of news."""
+"""Seconds between two datagrams."""
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines of a laptop, unless it has done another tenth."""
 
 
 class Rhythm:
-    """When one laptop's next plain line is due: every ten seconds, at each tenth of each state, and in the end, unless it would say the same."""
+    """Decides when a laptop's next plain line is due: every ten seconds, at each tenth of each state, and at the end, unless nothing changed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class Rhythm:
         self._state = ""
 
     def due(self, news: News) -> bool:
-        """Whether this piece is to be shown."""
+        """Return whether this progress should be shown."""
         now, state = self._clock(), news.state
         tenth = 10 * news.done // news.total if news.total > 0 else 0
         known = self._state in ("", state)
@@ -54,7 +54,7 @@ class Rhythm:
 
 
 class Teller:
-    """Tells the news of one transfer from a thread of its own, as long as it is entered."""
+    """Publishes the progress of one transfer from a thread of its own, as a context manager."""
 
     def __init__(self, news: Callable[[], News], display: Callable[[str], object]) -> None:
         self._news = news
@@ -90,6 +90,6 @@ class Teller:
                 if len(data) <= LARGEST_NEWS:
                     self._socket.sendto(data, self._path)
             except OSError:
-                pass  # it is busy, or gone: the transfer does not depend on it
+                pass  # the callback is busy or gone, and the transfer does not depend on it
         elif self._rhythm.due(news):
             self._display(plain_line(news))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When a transfer will be done, by how it went so far."""
+"""Estimates the time left of a transfer from its history."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SETTLED = 30.0
 """Seconds. The rate that a forecast goes by is that of the last half of the run, or of these last ones if that is more."""
 
 ENOUGH_SCANNED = 32 << 20
-"""Bytes that must have been read for comparison, that the read-back's rate is told from them."""
+"""Minimum bytes read for comparison before their rate is used to estimate the read-back."""
 
 BY_FRAMES = (NETWORK, STORE, CONTROLLER_CPU)
-"""What takes its time by the bytes that are sent, and not by those that they decompress to."""
+"""The limits whose time depends on the bytes sent, not on those that they decompress to."""
 
 
 class TimeLeft:
-    """How long a transfer will still take. ``frames`` is how many bytes there are to be sent at the most, None where that is not known."""
+    """Estimates the time left. ``frames`` is the maximum number of bytes that will be sent, None when it is unknown."""
 
     def __init__(self, history: History, capturing: bool, frames: int | None = None) -> None:
         self._history = history
@@ -36,7 +36,7 @@ class TimeLeft:
         self._frames = frames
 
     def seconds(self, status: Status, limit: str) -> float | None:
-        """Seconds until all is done, when ``limit`` limits; None when that can't be told yet."""
+        """Return the seconds until the transfer is done, while ``limit`` is the limit; None when they are not known yet."""
         since = self._history.settled(SETTLED)
         if since is None:
             return None
@@ -53,7 +53,7 @@ class TimeLeft:
         return (status.total - status.done) / rate + after
 
     def streaming(self, status: Status, limit: str, least: float = SETTLED) -> float | None:
-        """Seconds until everything is sent. As in the last half of the streaming, or in ``least`` seconds if that is more, it goes on."""
+        """Return the seconds until everything is sent, at the rate of the last half, or of the last ``least`` seconds if that is more."""
         left = max(0, status.data_total - status.data_done)
         since, last = self._history.settled(least), self._history.last
         if not left:
@@ -68,15 +68,15 @@ class TimeLeft:
     @staticmethod
     def _frames_left(frames: int, status: Status, last: Point, left: int) -> int:
         unsent = max(0, frames - last.wire)
-        # What is equal already is not sent, so no more of the frames is left than of the data.
+        # Equal chunks are not sent, so the remaining share of the frames is at most that of the data.
         equal = status.data_done > status.written
         return min(unsent, int(frames * left / max(1, status.data_total))) if equal else unsent
 
 
 def read_back(status: Status, size: int) -> tuple[float, Shares]:
-    """Seconds that reading so many bytes back takes, and how busy the laptop is meanwhile.
+    """Return the seconds for reading so many bytes back, and how busy the laptop is meanwhile.
 
-    By the rate of the looks before or, without any, by that of the writing.
+    The estimate uses the rate of the comparisons before; without any, the rate of the writing.
     """
     read = busy(status.stages, "read")
     if status.scanned >= ENOUGH_SCANNED and read > 0:
@@ -88,5 +88,5 @@ def read_back(status: Status, size: int) -> tuple[float, Shares]:
 
 
 def busy(stages: Stages, name: str) -> float:
-    """For how many seconds a stage was busy."""
+    """Return for how many seconds a stage was busy."""
     return stages[name][BUSY] if name in stages else 0.0

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -59,7 +58,6 @@ def render(report: Mapping[str, Any]) -> str:
         limit_class=lambda name: limit_class(name, known),
         style_of=style_of,
         clock=_clock,
-        advice_of=_advice_of,
         limits_bar=lambda shares: markupsafe.Markup(limits_bar(shares, known)),
     )
     of_laptops = _spans(report)
@@ -131,14 +129,9 @@ def _advice(report: Mapping[str, Any]) -> dict[str, int]:
     """What is advised, and to how many laptops; what most have is first."""
     counts: dict[str, int] = {}
     for entry in report["laptops"]:
-        if entry["limited_by"] and (advice := _advice_of(entry["limited_by"])):
+        if entry["limited_by"] and (advice := entry["limited_by"]["explanation"]):
             counts[advice] = counts.get(advice, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _advice_of(limited_by: Mapping[str, Any]) -> str:
-    """The advice without how it begins, "LIMIT 94% busy: ", which the page says beside it."""
-    return re.sub(rf"^{re.escape(limited_by['limit'])} \d+\s?% busy: ", "", limited_by["advice"] or "")
 
 
 def _clock(value: str) -> str:

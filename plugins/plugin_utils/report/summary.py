@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
@@ -46,6 +47,15 @@ ACTIONS = {
     "check": "equal already",
 }
 """By what a run was for: what its laptops are when all went well."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a laptop came to: how good that is, the words for it, and whether they say as well whether it was verified."""
+
+    level: str
+    words: str
+    tells_verification: bool = False
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -90,11 +100,12 @@ def _purpose(run: Run) -> str:
 
 def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     transfer = laptop.transfer
-    level, state = _state(laptop, transfer, run)
+    state = _state(laptop, transfer, run)
     entry: dict[str, Any] = {
         "host": laptop.name,
-        "level": level,
-        "state": state,
+        "level": state.level,
+        "state": state.words,
+        "state_tells_verification": state.tells_verification,
         "unreachable": any(failure.unreachable for failure in laptop.failures),
         "verified": laptop.verified,
         "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
@@ -117,38 +128,39 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     return entry
 
 
-def _state(laptop: Laptop, transfer: Transfer | None, run: Run) -> tuple[str, str]:
-    """What a laptop came to: how good that is, and the words for it."""
+def _state(laptop: Laptop, transfer: Transfer | None, run: Run) -> State:
+    """What a laptop came to."""
     if laptop.failures:
         if transfer and transfer.kind == COMPARE and transfer.result and not transfer.failed and not laptop.verified:
-            return BAD, "not equal"
+            return State(BAD, "not equal")
         reason = "unreachable" if any(failure.unreachable for failure in laptop.failures) else "failed"
         if transfer and transfer.result and not transfer.failed and (laptop.verified or transfer.kind == CAPTURE):
-            return BAD, f"{_done(laptop, transfer, run)[1]}, then {reason}"
-        return BAD, reason
+            done = _done(laptop, transfer, run)
+            return replace(done, level=BAD, words=f"{done.words}, then {reason}")
+        return State(BAD, reason)
     if transfer is None:
-        return BAD if run.failures or run.interrupted else OPEN, "not begun"
+        return State(BAD if run.failures or run.interrupted else OPEN, "not begun")
     if transfer.result is None:
-        return BAD, "broken off"
+        return State(BAD, "broken off")
     if transfer.failed:
-        return BAD, "failed"
+        return State(BAD, "failed")
     return _done(laptop, transfer, run)
 
 
-def _done(laptop: Laptop, transfer: Transfer, run: Run) -> tuple[str, str]:
+def _done(laptop: Laptop, transfer: Transfer, run: Run) -> State:
     """What a transfer came to that did not fail."""
     changed = bool(transfer.result and transfer.result.get("changed") is True)
     if transfer.kind == CAPTURE:
         if run.check_mode:
-            return OPEN, "can be captured"
-        return GOOD, "captured" if changed else "unchanged since the last capture"
+            return State(OPEN, "can be captured")
+        return State(GOOD, "captured" if changed else "unchanged since the last capture")
     if transfer.kind == RESTORE:
         if laptop.verified:
-            return GOOD, "restored and verified" if changed else "equal already"
-        return OPEN, "restored, not verified"
+            return State(GOOD, "restored and verified", True) if changed else State(GOOD, "equal already")
+        return State(OPEN, "restored, not verified", True)
     if laptop.verified:
-        return GOOD, "equal already" if run.check_mode else "equal"
-    return OPEN if run.check_mode else BAD, "would be restored" if run.check_mode else "not equal"
+        return State(GOOD, "equal already" if run.check_mode else "equal")
+    return State(OPEN if run.check_mode else BAD, "would be restored" if run.check_mode else "not equal")
 
 
 def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str, str]:
@@ -203,7 +215,8 @@ def _limits_of_all(of_laptops: Iterable[tuple[Any, float]]) -> dict[str, float]:
 
 def _limited_by(value: Any) -> dict[str, Any] | None:
     if isinstance(value, Mapping) and value.get("limit"):
-        return {"limit": str(value["limit"]), "share": number(value.get("share")), "advice": _text(value.get("advice"))}
+        texts = {name: _text(value.get(name)) for name in ("code", "advice", "explanation")}
+        return {"limit": str(value["limit"]), "share": number(value.get("share")), **texts}
     return None
 
 

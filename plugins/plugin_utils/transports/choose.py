@@ -12,6 +12,7 @@ from ansible.plugins.connection import ConnectionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .ssh_openssh import OpenSsh
 from .ssh_paramiko import MISSING, Paramiko
@@ -25,22 +26,26 @@ NO_PARAMIKO = (
 )
 
 
-def _paramiko(settings: SshSettings) -> Transport:
+def _paramiko(settings: SshSettings, timeouts: Timeouts) -> Transport:
     if MISSING:
         raise ImagingError(NO_PARAMIKO.format(error=MISSING)) from MISSING
-    return Paramiko(settings)
+    return Paramiko(settings, timeouts)
 
 
-CLIENTS: dict[str, Callable[[SshSettings], Transport]] = {PARAMIKO: _paramiko, OPENSSH: OpenSsh}
+CLIENTS: dict[str, Callable[[SshSettings, Timeouts], Transport]] = {PARAMIKO: _paramiko, OPENSSH: OpenSsh}
 """What makes the transport ``ssh``, by the names in ``arguments.SSH_CLIENTS``."""
 
-MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str], Transport]] = {
-    TCP: lambda _arguments, _connection, address: Tcp(address),
-    SSH: lambda arguments, connection, _address: CLIENTS[arguments["ssh_client"]](settings_of(connection)),
+MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str, Timeouts], Transport]] = {
+    TCP: lambda _arguments, _connection, address, _timeouts: Tcp(address),
+    SSH: lambda arguments, connection, _address, timeouts: CLIENTS[arguments["ssh_client"]](
+        settings_of(connection), timeouts
+    ),
 }
 """What makes a transport, by the names in ``arguments.TRANSPORTS``."""
 
 
-def choose_transport(arguments: dict[str, Any], connection: ConnectionBase, address: str) -> Transport:
+def choose_transport(
+    arguments: dict[str, Any], connection: ConnectionBase, address: str, timeouts: Timeouts
+) -> Transport:
     """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""
-    return MAKERS[arguments["transport"]](arguments, connection, address)
+    return MAKERS[arguments["transport"]](arguments, connection, address, timeouts)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
 DEFAULT_PORT = 22
-LOOKUP_TIME = 30.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class KnownHosts:
                     text=True,
                     errors="replace",
                     check=False,
-                    timeout=LOOKUP_TIME,
+                    timeout=DEFAULTS.local_program,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise ImagingError(f"ssh-keygen, which looks up host keys in {file}, failed: {error}.") from error

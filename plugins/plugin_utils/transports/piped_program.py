@@ -12,17 +12,22 @@ from collections.abc import Mapping, Sequence
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-ENDING_TIME = 2.0
-"""Seconds that a program whose connection was closed may take to end by itself."""
-
 
 class PipedProgram:
     """A program, and the socket that is connected to its standard input and output."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, words: bool = False
+        self,
+        command: Sequence[str],
+        end_time: float,
+        environment: Mapping[str, str] | None = None,
+        words: bool = False,
     ) -> None:
-        """Start it; raises ImagingError. ``words``: whether its standard error is wanted, as ``process.stderr``."""
+        """Start it; raises ImagingError. ``words``: whether its standard error is wanted, as ``process.stderr``.
+
+        ``end_time``: seconds that it may take to end by itself once its connection is closed.
+        """
+        self._end_time = end_time
         self.socket, theirs = socket.socketpair()
         try:
             # In a session of its own it has no terminal to ask on, and Ctrl-C is for this process to answer.
@@ -46,7 +51,7 @@ class PipedProgram:
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         try:
-            self.process.wait(ENDING_TIME)
+            self.process.wait(self._end_time)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -15,6 +15,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import scratch_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, SocketChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .piped_program import PipedProgram
 from .ssh_settings import SshSettings
@@ -24,10 +25,6 @@ from .transport import Refused, Unreachable
 AUTHENTICATED = "Authenticated to "
 """What ssh says at LogLevel VERBOSE once it is logged in."""
 
-AUTHENTICATION_TIME = 60.0
-"""Seconds that logging in may take: somebody may have to touch a key."""
-
-ENDED_TIME = 5.0
 LAST_LINES = 30
 
 ASKPASS = """\
@@ -44,8 +41,9 @@ esac
 class OpenSsh:
     """Connects through ``ssh -W`` to a port of the laptop's own."""
 
-    def __init__(self, settings: SshSettings) -> None:
+    def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
         self._settings = settings
+        self._timeouts = timeouts
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
@@ -63,7 +61,8 @@ class OpenSsh:
             *("--", settings.host),
         ]
         with _answers(settings) as environment:
-            channel = ProgramChannel(PipedProgram(command, environment, words=True), self.address, port)
+            program = PipedProgram(command, self._timeouts.program_end, environment, words=True)
+            channel = ProgramChannel(program, self.address, port, self._timeouts)
             try:
                 channel.wait_until_authenticated()
             except BaseException:
@@ -94,8 +93,9 @@ def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
 class ProgramChannel(SocketChannel):
     """The connection that an ssh process carries. What ssh complains of becomes the error of whoever uses it."""
 
-    def __init__(self, program: PipedProgram, address: str, port: int) -> None:
+    def __init__(self, program: PipedProgram, address: str, port: int, timeouts: Timeouts) -> None:
         super().__init__(program.socket)
+        self._timeouts = timeouts
         self._program = program
         self._address = address
         self._port = port
@@ -118,9 +118,9 @@ class ProgramChannel(SocketChannel):
 
     def wait_until_authenticated(self) -> None:
         """Return when ssh is logged in; raises LinkError, ImagingError."""
-        if not self._decided.wait(AUTHENTICATION_TIME):
+        if not self._decided.wait(self._timeouts.log_in):
             raise Unreachable(
-                f"ssh did not log in at {self._address} within {AUTHENTICATION_TIME:.0f} seconds. Its last words: {self._last_words()}"
+                f"ssh did not log in at {self._address} within {self._timeouts.log_in:.0f} seconds. Its last output: {self._last_words()}"
             )
         if not self._authenticated:
             raise self._failure()
@@ -149,7 +149,7 @@ class ProgramChannel(SocketChannel):
             raise self._failure() from error
 
     def _failure(self) -> ImagingError:
-        self._listener.join(ENDED_TIME)
+        self._listener.join(self._timeouts.last_words)
         words = self._last_words()
         if "administratively prohibited" in words:
             return forbidden(self._address)

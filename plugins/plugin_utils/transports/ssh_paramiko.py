@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .known_hosts import KnownHosts
 from .piped_program import PipedProgram
@@ -41,9 +42,6 @@ PACKET = 1 << 20
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 """The algorithms that a host key of type ssh-rsa is asked for with (RFC 8332)."""
 
-STUCK = 30.0
-"""Seconds for which nothing can be sent after which a connection counts as broken."""
-
 ENOUGH_TRIES = 3
 """After so many keys it is the server that closes a connection, and not the network: sshd allows 6 tries unless it was told otherwise."""
 
@@ -54,14 +52,15 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 class Paramiko:
     """Connects with paramiko, by what OpenSSH's configuration and Ansible's connection say."""
 
-    def __init__(self, settings: SshSettings) -> None:
+    def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
         self._settings = settings
+        self._timeouts = timeouts
         self._config = settings.config
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
         """See :class:`Transport`."""
-        connection = _Connection(*self._connect(seconds))
+        connection = _Connection(*self._connect(seconds), self._timeouts.stuck)
         try:
             self._log_in(connection.transport, seconds)
             channel = connection.transport.open_channel(
@@ -86,7 +85,7 @@ class Paramiko:
     def _connect(self, seconds: float) -> tuple[socket.socket, PipedProgram | None]:
         command = self._proxy_command()
         if command:
-            program = PipedProgram(command)
+            program = PipedProgram(command, self._timeouts.program_end)
             return program.socket, program
         way_out = f"See that Ansible's own connection to it works: ansible -m ping {self._settings.host}."
         return connect(self.address, self._config.port, seconds, way_out), None
@@ -170,7 +169,7 @@ class _Login:
                 raise
             self._tried.append(f"then it closed the connection ({_words(error)})")
         tried = ", ".join(self._tried) or "nothing, for there is no key and no password"
-        raise denied(address, f"it allows {', '.join(self._allowed)} for {self._user}; tried was {tried}.")
+        raise denied(address, f"it allows {', '.join(self._allowed)} for {self._user}; tried: {tried}.")
 
     def _ways(self) -> Iterator[tuple[str, Any]]:
         """What to try, lazily: what is allowed may change after each."""
@@ -244,6 +243,8 @@ def _words(error: BaseException) -> str:
 class _PatientSocket(socket.socket):
     """A socket for paramiko that fails when nothing can be sent for too long: paramiko itself would try for ever."""
 
+    patience: float
+    """Seconds."""
     _stuck_since: float | None = None
 
     def send(self, data: Any, flags: int = 0, /) -> int:
@@ -252,7 +253,7 @@ class _PatientSocket(socket.socket):
             count = super().send(data, flags)
         except TimeoutError:
             self._stuck_since = self._stuck_since or time.monotonic()
-            if time.monotonic() - self._stuck_since > STUCK:
+            if time.monotonic() - self._stuck_since > self.patience:
                 raise ConnectionAbortedError("nothing could be sent any more") from None
             raise
         self._stuck_since = None
@@ -262,9 +263,11 @@ class _PatientSocket(socket.socket):
 class _Connection:
     """One SSH connection, and the program that it runs through, if any."""
 
-    def __init__(self, sock: socket.socket, program: PipedProgram | None) -> None:
+    def __init__(self, sock: socket.socket, program: PipedProgram | None, stuck: float) -> None:
+        """``stuck``: seconds in which nothing could be sent after which the connection counts as broken."""
         self._program = program
         self._socket = _PatientSocket(fileno=sock.detach())
+        self._socket.patience = stuck
         try:
             if self._socket.family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -21,6 +21,7 @@ from typing import Any
 from ansible.plugins.connection import ConnectionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
 SHORT_OPTIONS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"
 """Those of ssh(1), as getopt(3) takes them."""
@@ -43,8 +44,6 @@ OVERRIDES = (
 FASTEST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """RFC 5647, as OpenSSH has it; one pass of hardware encrypts and authenticates."""
 
-CONFIG_TIME = 30.0
-
 
 @dataclass(frozen=True)
 class SshSettings:
@@ -62,7 +61,12 @@ class SshSettings:
         command = [self.executable, "-G", *self.arguments, "--", self.host]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=CONFIG_TIME
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=DEFAULTS.local_program,
             )
         except OSError as error:
             raise ImagingError(
@@ -202,7 +206,7 @@ def _parsed(words: Sequence[str]) -> list[tuple[str, str]]:
         ) from error
     if rest:
         raise ImagingError(
-            f"The connection's SSH arguments {shlex.join(words)!r} hold {rest[0]!r}, which is no option. See ansible_ssh_common_args."
+            f"The connection's SSH arguments {shlex.join(words)!r} hold {rest[0]!r}, which is not an option. See ansible_ssh_common_args."
         )
     return options
 

@@ -9,7 +9,7 @@ import socket
 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, TcpChannel
 
-from .transport import CONNECT_TIME, Refused, Unreachable
+from .transport import Refused, Unreachable
 
 NAME_FIRST = "Set ansible_host to the laptop's address."
 
@@ -34,7 +34,7 @@ class Tcp:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def open(self, port: int, seconds: float = CONNECT_TIME) -> Channel:
+    def open(self, port: int, seconds: float) -> Channel:
         """See :class:`Transport`."""
         way_out = (
             "The module listens there, so something in between drops the packets: a firewall on the laptop, on this machine, or in the network. "

@@ -12,9 +12,6 @@ from typing import Protocol
 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError
 
-CONNECT_TIME = 10.0
-"""Seconds that a connection attempt may take."""
-
 
 class Unreachable(LinkError):
     """Nothing answers at the laptop's port."""

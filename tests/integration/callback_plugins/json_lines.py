@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ansible import constants
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils import laptop_answer
@@ -20,7 +21,12 @@ type: notification
 short_description: Results as lines of JSON
 description:
   - Appends one line for each result to the file that E(FLEET_IMAGING_TEST_RESULTS) names; does nothing when it is not set.
+  - A loop over a module of this collection has a line for each item.
 """
+
+
+OF_A_LOOP = {"item", "ansible_loop_var"}
+"""Fields that Ansible adds to the result of each item."""
 
 
 def note_what_is_dropped(path: str) -> None:
@@ -36,6 +42,15 @@ def note_what_is_dropped(path: str) -> None:
     laptop_answer._checked_fields = checked_and_noted
 
 
+def share_packed_modules(folder: str) -> None:
+    """Have Ansible keep the packages of modules that it makes for laptops in a folder that outlives this run, or find them there.
+
+    It makes each once for a run (ansible.executor.module_common), which is a good part of a short run's work.
+    """
+    os.makedirs(folder, exist_ok=True)
+    os.symlink(folder, os.path.join(constants.DEFAULT_LOCAL_TMP, "ansiballz_cache"))
+
+
 class CallbackModule(CallbackBase):
     """Writes the lines; loaded whenever its folder is on the path for callback plugins."""
 
@@ -48,21 +63,30 @@ class CallbackModule(CallbackBase):
         if not path:
             return
         line = {
-            "status": status,
             "host": result.host.get_name(),
             "task": result.task.get_name(),
             "action": str(result.task.resolved_action or result.task.action),
             "check_mode": bool(result.task_fields.get("check_mode")),
-            "result": result.result,
         }
+        found = [(status, result.result)]
+        if result.task.loop and line["action"].startswith("fleet.imaging.") and status != "skipped":
+            items = [
+                {name: value for name, value in item.items() if name not in OF_A_LOOP}
+                for item in result.result["results"]
+            ]
+            found = [(status if item.get("failed") else "ok", item) for item in items]
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, default=str) + "\n")
+            for each, content in found:
+                file.write(json.dumps({**line, "status": each, "result": content}, default=str) + "\n")
 
     def v2_playbook_on_start(self, playbook: object) -> None:
         """Workers are copies of this process, and do their checking by what is put in here."""
         path = os.environ.get("FLEET_IMAGING_TEST_RESULTS")
         if path:
             note_what_is_dropped(f"{path}.dropped")
+        folder = os.environ.get("FLEET_IMAGING_TEST_MODULES")
+        if folder:
+            share_packed_modules(folder)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._write("ok", result)

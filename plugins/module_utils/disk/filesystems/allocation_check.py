@@ -78,7 +78,7 @@ def report(lacking: Callable[[Read, int], int]) -> int:
         def read(offset: int, length: int) -> bytes:
             data = os.pread(descriptor, length, offset)
             if len(data) != length:
-                raise Damaged("it ends before what belongs to it does")
+                raise Damaged("it ends before the data that belongs to it")
             return data
 
         count = lacking(read, size)

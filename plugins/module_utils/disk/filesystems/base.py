@@ -15,6 +15,7 @@ from ...printable import printable
 from ..command import CommandResult, RunCommand
 from ..file_tree import FileTree
 from ..gpt import Read
+from .allocation_check import LACKING
 
 HEAD = 128 << 10
 """Bytes at the start of a partition that hold the superblock of every kind that is known here."""
@@ -86,13 +87,13 @@ TELLING = ("rror", "ERROR", "ifferences", "wrong", "free", "not ", "can't")
 """What a line has in it that says what is wrong; other lines name the program's version or its next step."""
 
 
-def own_program(module: ModuleType) -> list[str]:
-    """The command that runs a module of this collection, which lies in a folder or in the zip file of an Ansible module."""
+def own_checker(name: str, module: ModuleType) -> Checker:
+    """The checker that is a module of this collection, which lies in a folder or in the zip file of an Ansible module."""
     folder = os.path.abspath(str(module.__file__))
     for dummy in module.__name__.split("."):
         folder = os.path.dirname(folder)
     launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; sys.exit(main())"
-    return [sys.executable or "python3", "-I", "-c", launch, folder]
+    return Checker(name, [sys.executable or "python3", "-I", "-c", launch, folder], [LACKING])
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import struct
 
 from . import exfat_allocation
-from .allocation_check import LACKING
-from .base import DIRTY, UNMAPPABLE, Checker, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_program
+from .base import DIRTY, UNMAPPABLE, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_checker
 from .fat import MAKE_CLEAN
 
 
@@ -40,8 +39,6 @@ EXFAT = FileSystem(
     names=("exfat",),
     size=_size,
     check=_distrust,
-    free_space=FreeSpace(
-        "partclone.exfat", Checker("a check of its directories", own_program(exfat_allocation), [LACKING])
-    ),
+    free_space=FreeSpace("partclone.exfat", own_checker("a check of its directories", exfat_allocation)),
     ways_out={"dirty": MAKE_CLEAN},
 )

@@ -69,7 +69,7 @@ class ExtTree(FileTree):
         """What debugfs answers; None when there is nothing at that path, or it is no folder where one was asked for."""
         # debugfs has quotes, and no way to write one inside of them.
         if re.search(r'["\n]', path + target):
-            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't be asked for such a name")
+            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         copy = f' "{target}"' if target else ""
         return self._checked(self._run(["debugfs", "-c", "-R", f'{request} "{path}"{copy}', self._node]), path)
 
@@ -106,7 +106,7 @@ class ExtTree(FileTree):
     def head(self, path: str, length: int) -> bytes:
         """By debugfs, which is ended when there is enough."""
         if re.search(r'["\n]', path):
-            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't be asked for such a name")
+            raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         script = 'debugfs -c -R "$1" "$2" | head -c "$3"'
         result = self._run(["sh", "-c", script, "sh", f'cat "{path}"', self._node, str(length)])
         found = as_bytes(result.out)

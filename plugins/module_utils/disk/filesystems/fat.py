@@ -16,8 +16,7 @@ from ...private_files import scratch_folder
 from ..command import RunCommand
 from ..file_tree import LARGEST_FILE, FileTree, NoFile, Unreadable, steps
 from . import fat_allocation
-from .allocation_check import LACKING
-from .base import DIRTY, UNMAPPABLE, Checker, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_program
+from .base import DIRTY, UNMAPPABLE, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_checker
 from .fat_volume import CERTAIN_FAT16, BadFat, Entry, Fat, WritableFat
 
 AnyFat = TypeVar("AnyFat", bound=Fat)
@@ -178,8 +177,6 @@ FAT = FileSystem(
     names=("vfat",),
     size=_size,
     check=_distrust,
-    free_space=FreeSpace(
-        "partclone.fat", Checker("a check of its directories", own_program(fat_allocation), [LACKING])
-    ),
+    free_space=FreeSpace("partclone.fat", own_checker("a check of its directories", fat_allocation)),
     ways_out={"dirty": MAKE_CLEAN},
 )

@@ -14,11 +14,9 @@ from ..file_tree import LARGEST_SAVED, FileTree, NoFile, Unreadable, as_bytes
 from ..gpt import Read
 from ..systems import WINDOWS
 from . import ntfs_allocation
-from .allocation_check import LACKING
 from .base import (
     DIRTY,
     HIBERNATED,
-    Checker,
     Distrust,
     Files,
     FileSystem,
@@ -26,7 +24,7 @@ from .base import (
     Grower,
     Probe,
     dirty_bits,
-    own_program,
+    own_checker,
 )
 
 LEFT_OPEN = (
@@ -178,7 +176,7 @@ NTFS = FileSystem(
     names=("ntfs",),
     size=_size,
     check=_distrust,
-    free_space=FreeSpace("partclone.ntfs", Checker("a check of its MFT", own_program(ntfs_allocation), [LACKING])),
+    free_space=FreeSpace("partclone.ntfs", own_checker("a check of its MFT", ntfs_allocation)),
     # Once --force: ask nobody. What needs a check is still refused.
     grower=Grower(("ntfsresize",), ((("ntfsresize", "--no-progress-bar", "--force"), (0,)),)),
     files=Files(WINDOWS, lambda run, node: contextlib.nullcontext(NtfsTree(run, node)), second_look=_tell_hibernation),

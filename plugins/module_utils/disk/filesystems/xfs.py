@@ -32,7 +32,7 @@ def _distrust(probe: Probe) -> Distrust | None:
     if magic != 0x58465342:
         return Distrust(DIRTY, "its superblock is damaged")
     if in_progress:
-        return Distrust(DIRTY, "its making was interrupted")
+        return Distrust(DIRTY, "its creation was interrupted")
     if incompatible & 0x10:
         return Distrust(DIRTY, "it needs repair (xfs_repair)")
     if not log_start:

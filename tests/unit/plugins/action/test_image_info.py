@@ -116,7 +116,7 @@ def test_an_unknown_name_is_refused_with_what_there_is(store: Path) -> None:
 def test_a_name_that_can_not_be_one_is_refused(store: Path, name: str) -> None:
     result = run(store, names=[name])
     assert result["failed"]
-    assert "no name for an image" in result["msg"]
+    assert "not a valid image name" in result["msg"]
 
 
 def test_only_the_images_asked_for_are_listed_once(store: Path) -> None:

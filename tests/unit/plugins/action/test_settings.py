@@ -64,7 +64,7 @@ def test_an_image_that_exists_is_said_before_anything_is_contacted(tmp_path: Pat
     (said,) = combinations(settings(one={"image": "a", "store": str(tmp_path)}), "capture")
     assert "imaging_update: true" in said
     (bad,) = combinations(settings(one={"image": "../a", "store": str(tmp_path)}), "capture")
-    assert "no name for an image" in bad
+    assert "not a valid image name" in bad
 
 
 def test_what_a_playbook_can_not_do_without_is_asked_for() -> None:

@@ -88,14 +88,14 @@ def test_a_frame_of_another_size_is_an_error(way: zstd.Zstd, room: int) -> None:
 )
 def test_nothing_may_be_behind_a_frame(way: zstd.Zstd, behind: bytes) -> None:
     frame = way.codec().compress(memoryview(bytearray(noise(65536))), 3)
-    with pytest.raises(zstd.FrameError, match=f"{len(behind)} bytes behind"):
+    with pytest.raises(zstd.FrameError, match=f"{len(behind)} bytes after"):
         way.codec().decompress_into(frame + behind, memoryview(bytearray(65536)))
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_a_second_frame_is_not_taken_for_the_first_ones_end(way: zstd.Zstd) -> None:
     frame = way.codec().compress(memoryview(bytearray(noise(512))), 3)
-    with pytest.raises(zstd.FrameError, match="behind"):
+    with pytest.raises(zstd.FrameError, match="after"):
         way.codec().decompress_into(frame + frame, memoryview(bytearray(512)))
 
 

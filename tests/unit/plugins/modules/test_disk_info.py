@@ -35,7 +35,7 @@ def test_nothing_is_selected_without_a_purpose(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "disk").write_bytes(bytes(1000))
     result = ended(capsys, device=str(tmp_path / "disk"))
     assert "selected" not in result
-    assert "1000 bytes" in result["disks"][0]["source_refusals"][0]
+    assert "1000 bytes" in result["disks"][0]["source_refusals"][0]["message"]
 
 
 def test_a_refusal_is_a_failure_that_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +43,7 @@ def test_a_refusal_is_a_failure_that_says_why(tmp_path: Path, capsys: pytest.Cap
     result = ended(capsys, device=str(tmp_path / "disk"), purpose="source")
     assert result["failed"] is True
     assert "can't be captured: It has 1000 bytes" in result["msg"]
+    assert result["codes"] == ["bad_size"]
 
 
 def test_every_value_that_is_returned_is_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

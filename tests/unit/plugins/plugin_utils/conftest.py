@@ -11,14 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
-
 from .halves import made_laptop
 
 
 @pytest.fixture(name="laptop")
-def fixture_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def fixture_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
     """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
-    monkeypatch.setattr(transfer_module, "FIRST_LINK", 1.5)
     with made_laptop(tmp_path) as laptop:
         yield laptop

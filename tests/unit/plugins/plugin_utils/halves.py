@@ -34,6 +34,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk i
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
@@ -53,6 +54,7 @@ SIZE = 40 * CHUNK
 USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE))
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
+TIMEOUTS = Timeouts(link_timeout=TIMEOUT, first_link=1.5)
 SECRET = os.urandom(32)
 NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
@@ -180,14 +182,14 @@ def hold(
     conversation: Callable[[Link], None],
     progress: Callable[[], int],
     through: Callable[[int], int] = lambda port: port,
-    timeout: float = TIMEOUT,
+    timeouts: Timeouts = TIMEOUTS,
 ) -> tuple[dict[str, Any], Transfer]:
     """Hold a transfer: the laptop's ``work`` on a disk, and the controller's ``conversation``, which reaches it ``through`` another port.
 
     Returns the module's result, and the controller's end.
     """
-    ends = Transfer(None, Tcp("127.0.0.1"), SECRET, timeout, progress)  # type: ignore[arg-type]
-    session = Session("run", device, SECRET, ("", 0), timeout, RunFolder(str(folder)))
+    ends = Transfer(None, Tcp("127.0.0.1"), SECRET, timeouts, progress)  # type: ignore[arg-type]
+    session = Session("run", device, SECRET, ("", 0), timeouts, RunFolder(str(folder), timeouts))
 
     def entered() -> dict[str, Any]:
         with session:
@@ -198,7 +200,7 @@ def hold(
     try:
         return ends.converse(conversation), ends
     finally:
-        module.collect(3 * timeout)
+        module.collect(3 * timeouts.link_timeout)
 
 
 @contextlib.contextmanager
@@ -221,7 +223,7 @@ def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
             proxies.append(Proxy(port, spoil.get("to_laptop", untouched), spoil.get("to_controller", untouched)))
             return proxies[-1].port
 
-        return hold(str(disk), tmp_path / "run", work, conversation, progress, through)
+        return hold(str(disk), tmp_path / "run", work, conversation, progress, through, spoil.get("timeouts", TIMEOUTS))
 
     yield SimpleNamespace(run=run, store=store, root=root, disk=disk, proxies=proxies)
     for proxy in proxies:
@@ -235,9 +237,9 @@ def no_programs(command: Sequence[str]) -> CommandResult:
 
 def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) -> Any:
     """Restore the image; options are a request's, or what the man in the middle does, or another source or conversation of the controller's,
-    or what runs programs on the laptop. In ``end`` of the result is what says whether the module fails.
+    or what runs programs on the laptop, or ``timeouts``. In ``end`` of the result is what says whether the module fails.
     """
-    spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller") if name in options}
+    spoil = {name: options.pop(name) for name in ("to_laptop", "to_controller", "timeouts") if name in options}
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
     meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)

@@ -21,6 +21,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder, start_time
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import LISTENING, Run, unpack_run
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils import detached_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.detached_module import DetachedModule
 
@@ -58,7 +59,7 @@ def fixture_connection() -> Connection:
 @pytest.fixture(name="module")
 def fixture_module(connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetachedModule:
     monkeypatch.setattr(detached_module, "FOLDER_SCRIPT", f"echo {tmp_path}")
-    module = DetachedModule(connection, {}, RUN_ID, 60.0)
+    module = DetachedModule(connection, {}, RUN_ID, Timeouts(gone=0.3, clean_up=1))
     module._job = str(tmp_path / RUN_ID)
     (tmp_path / RUN_ID).mkdir()
     return module
@@ -105,10 +106,7 @@ def test_a_module_that_fails_at_once_has_no_port(module: DetachedModule, tmp_pat
     assert module.collect(1.0) == {"failed": True, "msg": "no such disk"}
 
 
-def test_a_module_that_leaves_nothing_is_gone(
-    module: DetachedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detached_module, "GONE_TIME", 0.3)
+def test_a_module_that_leaves_nothing_is_gone(module: DetachedModule, tmp_path: Path) -> None:
     with pytest.raises(ImagingError, match="was killed"):
         module.wait_for_port()
     publish(tmp_path, run_of(0))
@@ -185,10 +183,7 @@ def test_a_connection_that_is_lost_in_the_end_is_made_again_to_clean_up(
     assert not (tmp_path / RUN_ID).exists()
 
 
-def test_a_laptop_that_is_off_in_the_end_holds_nobody_up(
-    module: DetachedModule, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detached_module, "CLEANING_TIME", 1.0)
+def test_a_laptop_that_is_off_in_the_end_holds_nobody_up(module: DetachedModule, connection: Connection) -> None:
     connection.failures = 1000
     began = time.monotonic()
     module.clean_up()
@@ -288,7 +283,7 @@ def test_what_a_run_file_says_is_never_run_and_removes_nothing_else(
     module: DetachedModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(detached_module, "GONE_TIME", -1.0)
+    module._timeouts = Timeouts(gone=-1)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kept = [tmp_path / "ansible_a_payload_b", tmp_path / "victim"]
     for folder in kept:

@@ -9,6 +9,7 @@ What a laptop's module returns beside its documentation is lost on the way, and 
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.fleet.imaging.plugins.action.image_capture import ActionModule as CaptureAction
 from ansible_collections.fleet.imaging.plugins.action.image_probe import ActionModule as ProbeAction
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule as RestoreAction
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
+from ansible_collections.fleet.imaging.plugins.module_utils import reasons
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import DescribedDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import Finding, PartitionFacts
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.grow import Growth
@@ -89,6 +91,13 @@ def differences(documented: Fields, produced: Fields, where: str) -> list[str]:
     return sorted(found)
 
 
+def result_of(module: str) -> dict[str, Any]:
+    """What a module documents of a result that is no failure, or is always there."""
+    documented = documented_fields(module)
+    assert documented["codes"] == documented_fields("disk_info")["codes"], "codes are documented alike everywhere"
+    return without(documented, {"codes"})
+
+
 def without(fields: Fields, names: typing.Collection[str]) -> dict[str, Any]:
     return {name: field for name, field in fields.items() if name not in names}
 
@@ -98,7 +107,7 @@ def without(fields: Fields, names: typing.Collection[str]) -> dict[str, Any]:
     [("partition_grow", Growth), ("uefi_boot", Boot), ("disk_release", Released)],
 )
 def test_a_result_is_documented_as_it_is_built(module: str, kind: Any) -> None:
-    assert differences(documented_fields(module), without(fields_of(kind), OF_ANSIBLE), module) == []
+    assert differences(result_of(module), without(fields_of(kind), OF_ANSIBLE), module) == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_a_result_is_documented_as_it_is_built(module: str, kind: Any) -> None:
 def test_what_a_laptop_says_of_a_transfer_is_documented_or_known_to_the_other_end(
     module: str, kind: Any, action: type[TransferAction]
 ) -> None:
-    documented = documented_fields(module)
+    documented = result_of(module)
     believed = {**without(documented, action.ADDED), **action.UNDOCUMENTED}
     assert differences(believed, without(fields_of(kind), OF_ANSIBLE), module) == []
     # Else it would be asked for in vain, or what the other end adds would be taken from the laptop.
@@ -121,13 +130,13 @@ def test_what_a_laptop_says_of_a_transfer_is_documented_or_known_to_the_other_en
 
 
 def test_what_check_mode_finds_of_a_capture_is_all_that_is_always_there() -> None:
-    documented = without(documented_fields("image_capture"), CaptureAction.ADDED)
+    documented = without(result_of("image_capture"), CaptureAction.ADDED)
     always = {name: field for name, field in documented.items() if field["returned"] == ALWAYS}
     assert differences(always, fields_of(Examined), "image_capture") == []
 
 
 def test_what_is_on_a_disk_is_documented() -> None:
-    documented = documented_fields("source_info")
+    documented = result_of("source_info")
     assert documented.keys() == Fitness("").to_json().keys()
     for name, kind in (("partitions", PartitionFacts), ("systems", System)):
         assert differences(documented[name]["contains"], fields_of(kind), name) == []
@@ -136,9 +145,9 @@ def test_what_is_on_a_disk_is_documented() -> None:
 
 
 def test_what_disks_there_are_is_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    documented = documented_fields("disk_info")
+    documented = result_of("disk_info")
     for name in ("disks", "selected"):
-        assert differences(documented[name]["contains"], fields_of(Disk), name) == []
+        assert differences(documented[name]["contains"], fields_of(DescribedDisk), name) == []
     identity = {name: {"type": kind} for name, kind in IDENTITY.items()}
     assert differences(documented["expect"]["contains"], identity, "expect") == []
     (tmp_path / "disk").write_bytes(bytes(1 << 20))
@@ -153,4 +162,21 @@ def test_a_transfer_that_fails_says_what_is_left() -> None:
         module: {name for name, field in documented_fields(module).items() if field["returned"] in ON_FAILURE}
         for module in ("image_capture", "image_restore", "image_probe")
     }
-    assert on_failure == {"image_capture": {"kept_bytes"}, "image_restore": {"disk_state"}, "image_probe": set()}
+    assert on_failure == {
+        "image_capture": {"codes", "kept_bytes"},
+        "image_restore": {"codes", "disk_state"},
+        "image_probe": {"codes"},
+    }
+
+
+@pytest.mark.parametrize(
+    "module", [path.stem for path in (Path(__file__).parents[4] / "plugins" / "modules").glob("*.py")]
+)
+def test_every_module_documents_the_codes_of_its_failures(module: str) -> None:
+    result_of(module)
+
+
+def test_every_code_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (Path(__file__).parents[4] / "docs" / "codes.md").read_text(), re.M)
+    codes = [value for name, value in vars(reasons).items() if name.isupper()]
+    assert rows == codes and len(set(codes)) == len(codes)

@@ -30,6 +30,7 @@ def test_a_forecast_as_a_result() -> None:
     assert RESTORE.to_json() == {
         "seconds": 26.0,
         "limit": NETWORK,
+        "code": "network",
         "resources": {
             NETWORK: 18.0,
             CONTROLLER_CPU: 2.0,
@@ -56,7 +57,7 @@ def test_of_a_slow_target_a_better_disk_reads_and_writes_faster() -> None:
 def test_when_nothing_gains_by_itself_it_is_said() -> None:
     # It is little beside what takes its time whatever the machines are like.
     found = Forecast(((STREAM, 1.0),), 600.0).to_json()
-    assert found["advice"] == "No part of it would help by itself if it were twice as fast."
+    assert found["advice"] == "No single part would help by being twice as fast."
 
 
 def test_laptops_at_once_share_link_and_processors_of_the_controller() -> None:

@@ -33,6 +33,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     LinkError,
     TcpChannel,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -46,6 +47,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples i
 )
 
 SIZE = 20 * CHUNK
+TWO_SECONDS = Timeouts(min_silence=2, max_silence=2)
 MIB = 1 << 20
 ENOUGH = 16 * MIB
 """What a controller may take for one laptop's messages, in bytes; its buffers for records are not counted here."""
@@ -59,8 +61,8 @@ class Ends:
         with server:
             near = socket.create_connection(server.getsockname())
             far, _address = server.accept()
-        self.laptop = Link(TcpChannel(near), Keys(b"a" * 32, b"b" * 32), 2.0)
-        self.controller = Link(TcpChannel(far), Keys(b"b" * 32, b"a" * 32), 2.0)
+        self.laptop = Link(TcpChannel(near), Keys(b"a" * 32, b"b" * 32), TWO_SECONDS)
+        self.controller = Link(TcpChannel(far), Keys(b"b" * 32, b"a" * 32), TWO_SECONDS)
         self.error: BaseException | None = None
 
     @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils._internal._errors import EventFactory
+from ansible.module_utils._internal._messages import ErrorSummary
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import (
@@ -107,6 +109,23 @@ def test_a_failure_keeps_its_message_and_what_was_printed() -> None:
     said = checked(failed="yes", msg=5, module_stderr="python3:  not\nfound", module_stdout="x" * 9999)
     assert said["failed"] is True and "failed without a message" in said["msg"] and len(said["msg"]) < 600
     assert checked(failed=True, msg="It broke.")["msg"] == "It broke."
+
+
+@pytest.mark.parametrize("with_traceback", [False, True])
+def test_a_crash_is_told_by_the_last_line_of_its_traceback(with_traceback: bool) -> None:
+    """As Ansible sends it, and as text, which other versions and hostile laptops send."""
+    try:
+        raise ValueError("one line\nno \x1b[31m room.")
+    except ValueError as error:
+        summary = ErrorSummary(event=EventFactory.from_exception(error, with_traceback))
+    expected = "The module on this laptop crashed: no \\x1b[31m room."
+    assert checked(failed=True, exception=summary)["msg"] == expected
+    text = "Traceback (most recent call last):\n  ...\nKeyError: 'size'\n"
+    assert checked(failed=True, exception=text)["msg"] == "The module on this laptop crashed: KeyError: 'size'."
+    assert (
+        checked(failed=True, exception=[text], msg="")["msg"] == "The module on this laptop failed without a message."
+    )
+    assert len(checked(failed=True, exception="x" * 9999)["msg"]) < 600
 
 
 def test_a_failure_keeps_what_is_documented_to_come_with_one() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SETTABLE
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import WAYS_OUT
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, module_arguments, read_settings
 
@@ -43,7 +43,7 @@ def test_the_readme_names_every_variable() -> None:
 
 def test_the_playbooks_use_checked_values_alone_and_all_of_them() -> None:
     used = set()
-    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("playbooks/tasks/*.yml")]:
+    for path in ROOT.glob("playbooks/**/*.yml"):
         for before, name in re.findall(r"(.{0,8})\b(imaging_[a-z_]+)", path.read_text()):
             assert before.endswith(("checked.", "value.")), f"{path}: {before}{name}"
             used.add(name)
@@ -63,7 +63,7 @@ def test_the_roles_take_the_same_choices() -> None:
     specs = yaml.safe_load((ROOT / "roles/prepare_source/meta/argument_specs.yml").read_text())["argument_specs"]
     option = specs["main"]["options"]["prepare_source_allow"]
     assert option["default"] == SETTINGS["imaging_allow"].default
-    assert tuple(option["choices"]) == tuple(WAYS_OUT)
+    assert sorted(option["choices"]) == sorted(check.name for check in CONTENT_CHECKS)
 
 
 def test_defaults_stand_where_nothing_is_given_or_a_value_is_empty() -> None:

@@ -40,7 +40,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples i
     ],
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(ImagingError, match="no name for an image"):
+    with pytest.raises(ImagingError, match="not a valid image name"):
         check_name(name)
 
 

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,11 +26,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
-from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
-from ansible_collections.fleet.imaging.plugins.plugin_utils import transfer as transfer_module
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
@@ -40,6 +40,7 @@ from .halves import (
     SECRET,
     SIZE,
     TIMEOUT,
+    TIMEOUTS,
     USED,
     Spoil,
     StartedModule,
@@ -63,12 +64,16 @@ def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> No
     assert result["links_made"] == ends.links == 1
 
 
-def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
-    capture(laptop)
-    content = laptop.disk.read_bytes()
+def digest_of(laptop: SimpleNamespace) -> bytes:
+    """The root digest of an image of what the disk holds."""
     other = ImageStore(laptop.store.path + "2")
     os.mkdir(other.path)
-    assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
+    return make_image(other.image_path("x"), laptop.disk.read_bytes(), USED)[0]
+
+
+def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
+    capture(laptop)
+    assert laptop.store.open("captured").root_digest == digest_of(laptop)
 
 
 SPOILS = {
@@ -253,15 +258,14 @@ def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_fro
     assert sorted(os.listdir(laptop.store.path)) == ["captured.img.zst", "image.img.zst"]
 
 
-def test_nobody_at_the_port_is_said_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_module, "FIRST_LINK", 0.3)
+def test_nobody_at_the_port_is_said_as_it_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     module = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ):
-        Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, 5, lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
 
 
 def test_a_firewall_that_drops_is_guessed_from_the_time_out() -> None:
@@ -280,7 +284,7 @@ def test_a_firewall_that_drops_is_guessed_from_the_time_out() -> None:
 
 def test_a_name_that_nobody_knows_is_said() -> None:
     with pytest.raises(Unreachable, match="ansible_host"):
-        tcp.Tcp("no-such-laptop.invalid").open(19000)
+        tcp.Tcp("no-such-laptop.invalid").open(19000, 5)
 
 
 def test_the_module_ends_when_the_controller_says_why(laptop: SimpleNamespace) -> None:
@@ -319,7 +323,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
 
 
 def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
-    ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, 20, lambda: 0)  # type: ignore[arg-type]
+    ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(link_timeout=20), lambda: 0)  # type: ignore[arg-type]
     ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
     assert (ends.condition, ends.waited) == ("reconnecting", "20/20 s")
 
@@ -356,9 +360,75 @@ def test_a_lost_last_word_loses_no_capture(laptop: SimpleNamespace) -> None:
     assert laptop.store.names() == ["captured", "image"]
 
 
-def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+class Cable:
+    """One that is pulled out of the first connection once so much has passed to one end, for so long; in both directions."""
+
+    def __init__(self, after: int, seconds: float) -> None:
+        self._after = after
+        self._seconds = seconds
+        self._plugged = threading.Event()
+        self._plugged.set()
+        self.pulled = False
+
+    def counted(self) -> Spoil:
+        """Towards the end that gets the data."""
+
+        def spoil(position: int, data: bytes) -> bytes:
+            if position > self._after and not self.pulled:
+                self.pulled = True
+                self._plugged.clear()
+                threading.Timer(self._seconds, self._plugged.set).start()
+            return self.held(position, data)
+
+        return spoil
+
+    def held(self, _position: int, data: bytes) -> bytes:
+        """What comes through, late."""
+        self._plugged.wait()
+        return data
+
+
+@pytest.mark.parametrize(("silence", "breaks"), [(3.2, False), (0.8, True)])
+@pytest.mark.parametrize("transfer", [restore, capture])
+def test_a_link_that_is_down_for_a_while_loses_nothing(
+    laptop: SimpleNamespace, transfer: Callable[..., Any], silence: float, breaks: bool
+) -> None:
+    """Whether that is shorter than the silence after which a link counts as broken, or longer."""
+    cable = Cable(SIZE // 4, 1.6)
+    ways = {"to_laptop": first_only(cable.counted()), "to_controller": first_only(cable.held)}
+    if transfer is capture:
+        ways = {"to_laptop": first_only(cable.held), "to_controller": first_only(cable.counted())}
+    timeouts = replace(TIMEOUTS, min_silence=silence, max_silence=silence)
+    _result, ends = transfer(laptop, timeouts=timeouts, **ways)
+    assert cable.pulled and (ends.links > 1) is breaks
+    if transfer is restore:
+        assert disk_is_restored(laptop)
+    else:
+        assert laptop.store.open("captured").root_digest == digest_of(laptop)
+
+
+def test_a_slow_link_is_not_a_silent_one(laptop: SimpleNamespace) -> None:
+    """It carries each piece within the silence, and all of them in many times that."""
+
+    def slow(_position: int, data: bytes) -> bytes:
+        time.sleep(len(data) / RATE)
+        return data
+
+    silence = 0.8
+    began = time.monotonic()
+    _result, ends = restore(
+        laptop, to_laptop=lambda: slow, timeouts=replace(TIMEOUTS, min_silence=silence, max_silence=silence)
+    )
+    assert disk_is_restored(laptop) and ends.links == 1
+    assert time.monotonic() - began > 4 * silence
+
+
+RATE = 250_000
+"""Bytes a second."""
+
+
+def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace) -> None:
     """Handshakes and small messages pass, bulk does not: a network with a too small MTU somewhere."""
-    monkeypatch.setattr(link_module, "LEAST_SILENCE", 0.5)
 
     def swallow() -> Spoil:
         def spoil(position: int, data: bytes) -> bytes:
@@ -371,12 +441,14 @@ def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace, monk
 
     began = time.monotonic()
     with pytest.raises(ImagingError, match="nothing got through"):
-        restore(laptop, to_laptop=swallow)
+        restore(laptop, to_laptop=swallow, timeouts=replace(TIMEOUTS, min_silence=0.5))
     assert time.monotonic() - began < 6 * TIMEOUT
 
 
 def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), SECRET, ("", 0), 1.0, RunFolder(str(tmp_path / "run2")))
+    session = Session(
+        "attended", str(laptop.disk), SECRET, ("", 0), Timeouts(link_timeout=1), RunFolder(str(tmp_path / "run2"))
+    )
     outcome: list[str] = []
 
     def conversation(link: Link) -> None:
@@ -405,7 +477,7 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
 
 
 def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), SECRET, ("", 0), 3.0, RunFolder(str(tmp_path / "run2")))
+    session = Session("attended", str(laptop.disk), SECRET, ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
 
     def conversation(link: Link) -> None:
         attendance = session.attend(link)
@@ -451,5 +523,5 @@ def test_stopwatches_add_up_over_threads() -> None:
 
 
 def link_to(port: int) -> Link:
-    channel = tcp.Tcp("127.0.0.1").open(port)
+    channel = tcp.Tcp("127.0.0.1").open(port, 5)
     return Link(channel, connect_handshake(channel, SECRET))

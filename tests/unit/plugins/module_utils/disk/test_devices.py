@@ -15,6 +15,17 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.suitability import reasons_against_default
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
+    EMMC_BOOT,
+    HOTPLUG,
+    NO_CAPACITY,
+    OVER_NETWORK,
+    READ_ONLY,
+    REMOVABLE,
+    USB,
+    VIRTUAL,
+    Reason,
+)
 
 NOTHING = CommandResult(2, "", "")
 
@@ -47,7 +58,7 @@ def test_every_field_of_a_new_lsblk_is_taken() -> None:
     assert (disk.model, disk.serial, disk.wwn, disk.transport) == ("Fast One", "S1", "eui.1", "nvme")
     assert (disk.rotational, disk.removable, disk.hotplug, disk.read_only) == (True, False, True, False)
     assert not disk.target_refusals
-    assert disk.not_default == ("it can be unplugged while the machine runs",)
+    assert [reason.code for reason in disk.not_default] == [HOTPLUG]
 
 
 def test_a_label_is_no_command_to_a_terminal() -> None:
@@ -58,7 +69,7 @@ def test_an_old_lsblk_that_writes_everything_as_text_says_the_same() -> None:
     disk = disk_of(**{"size": "1073741824", "log-sec": "4096", "rota": "1", "rm": "1", "hotplug": "0", "ro": "1"})
     assert (disk.size, disk.logical_sector_size) == (1 << 30, 4096)
     assert (disk.rotational, disk.removable, disk.hotplug, disk.read_only) == (True, True, False, True)
-    assert "read-only" in disk.target_refusals[0]
+    assert [refusal.code for refusal in disk.target_refusals] == [READ_ONLY]
     assert not disk.source_refusals
 
 
@@ -87,23 +98,32 @@ def test_a_failure_of_lsblk_is_an_error() -> None:
 
 
 def test_a_disk_of_no_size_is_refused() -> None:
-    assert "no capacity" in disk_of(size=0).source_refusals[0]
+    assert [refusal.code for refusal in disk_of(size=0).source_refusals] == [NO_CAPACITY]
 
 
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        (("sda", "/sys/devices/pci/usb1/block/sda", "usb", False, False), "it is connected by USB"),
-        (("sda", "/sys/devices/pci/block/sda", "sata", True, False), "its medium can be removed"),
-        (("mmcblk1", "/sys/devices/pci/block/mmcblk1", "", False, True), "it can be unplugged while the machine runs"),
-        (("sda", "/sys/devices/x/session1/block/sda", "iscsi", False, False), "it is reached over a network"),
-        (("rbd0", "/sys/devices/rbd/block/rbd0", "", False, False), "it is reached over a network"),
-        (("mmcblk0boot1", "/sys/devices/x/block/mmcblk0boot1", "mmc", False, False), "it is a boot area of an eMMC"),
-        (("zram0", "/sys/devices/virtual/block/zram0", "", False, False), "it is a virtual device"),
+        (("sda", "/sys/devices/pci/usb1/block/sda", "usb", False, False), (USB, "it is connected by USB")),
+        (("sda", "/sys/devices/pci/block/sda", "sata", True, False), (REMOVABLE, "its medium can be removed")),
+        (
+            ("mmcblk1", "/sys/devices/pci/block/mmcblk1", "", False, True),
+            (HOTPLUG, "it can be unplugged while the machine runs"),
+        ),
+        (
+            ("sda", "/sys/devices/x/session1/block/sda", "iscsi", False, False),
+            (OVER_NETWORK, "it is reached over a network"),
+        ),
+        (("rbd0", "/sys/devices/rbd/block/rbd0", "", False, False), (OVER_NETWORK, "it is reached over a network")),
+        (
+            ("mmcblk0boot1", "/sys/devices/x/block/mmcblk0boot1", "mmc", False, False),
+            (EMMC_BOOT, "it is a boot area of an eMMC"),
+        ),
+        (("zram0", "/sys/devices/virtual/block/zram0", "", False, False), (VIRTUAL, "it is a virtual device")),
     ],
 )
-def test_what_is_not_safe_by_default_has_a_reason(facts: Any, reason: str) -> None:
-    assert list(reasons_against_default(*facts)) == [reason]
+def test_what_is_not_safe_by_default_has_a_reason(facts: Any, reason: tuple[str, str]) -> None:
+    assert list(reasons_against_default(*facts)) == [Reason(*reason)]
 
 
 @pytest.mark.parametrize(
@@ -132,4 +152,4 @@ def test_an_emmc_is_not_hot_pluggable_and_a_memory_card_is(
 def test_an_nvme_over_a_network_is_not_safe_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     attributes = {"device/transport": "tcp"}
     monkeypatch.setattr(BlockDevices, "attribute", lambda self, name, attribute: attributes.get(attribute, ""))
-    assert disk_of(tran="nvme").not_default == ("it is reached over a network",)
+    assert [reason.code for reason in disk_of(tran="nvme").not_default] == [OVER_NETWORK]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.suitability import in_the_way
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LIVE_MEDIUM, SWAP, Refusal, messages
 
 
 def machine(root: Path, mounts: str = "", swaps: str = "") -> Path:
@@ -55,14 +56,14 @@ def test_a_mounted_partition_is_seen_by_its_number_and_its_source_and_spaces_are
     )
     use = BlockDevices(str(tmp_path)).of_device("sda")
     assert use.mount_points == ("/mnt/a b", "/home")
-    assert "umount /mnt/a b /home" in next(in_the_way(use))
+    assert "umount /mnt/a b /home" in next(in_the_way(use)).message
     assert BlockDevices(str(tmp_path)).of_device("sda2").mount_points == ("/mnt/a b",)
 
 
 def test_active_swap_is_seen(tmp_path: Path) -> None:
     machine(tmp_path, swaps="/dev/sda3 partition 1000 0 -2\n/swap\\040file file 1000 0 -3\n")
     assert list(in_the_way(BlockDevices(str(tmp_path)).of_device("sda"))) == [
-        "It holds active swap: switch it off (swapoff /dev/sda3)."
+        Refusal(SWAP, "It holds active swap: switch it off (swapoff /dev/sda3).")
     ]
 
 
@@ -73,7 +74,7 @@ def test_each_kind_of_holder_comes_with_what_takes_it_down(tmp_path: Path) -> No
     device(tmp_path, "dm-1", "253:1", on="sda3", dm_name="luks-1", dm_uuid="CRYPT-LUKS2-1")
     device(tmp_path, "dm-2", "253:2", on="sda3", dm_name="mpatha", dm_uuid="mpath-1")
     device(tmp_path, "bcache0", "252:0", on="sda3")
-    sentences = " ".join(in_the_way(BlockDevices(str(tmp_path)).of_device("sda")))
+    sentences = messages(in_the_way(BlockDevices(str(tmp_path)).of_device("sda")))
     for words in (
         "/dev/dm-0 (LVM my--group-root) is built on it: take it down first (vgchange --activate n my-group).",
         "/dev/md127 (RAID) is built on it: take it down first (mdadm --stop /dev/md127).",
@@ -98,7 +99,7 @@ def test_the_disk_that_a_live_system_runs_from_is_known_by_its_mount_points(tmp_
         root = machine(tmp_path / str(number), f"29 1 8:1 / {path} ro - iso9660 /dev/sda1 ro\n")
         use = BlockDevices(str(root)).of_device("sda")
         assert use.live_medium
-        assert "This machine runs from it" in next(in_the_way(use))
+        assert next(in_the_way(use)).code == LIVE_MEDIUM
 
 
 def test_another_mounted_disk_is_no_live_medium(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import
     selected_disk,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.held_disk import HeldDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import ANOTHER_DISK, RESTARTED
 
 SIZE = 1 << 20
 GUID = bytes(range(16))
@@ -28,6 +30,10 @@ GUID = bytes(range(16))
 
 def no_table(command: Any) -> CommandResult:
     return CommandResult(1, "", "does not contain a recognized partition table")
+
+
+def no_program(command: Any) -> CommandResult:
+    raise AssertionError(f"{command} was run")
 
 
 def look(path: Path) -> dict[str, Any]:
@@ -63,14 +69,16 @@ def test_a_disk_that_was_replaced_is_another_although_it_has_no_serial_number(tm
     with pytest.raises(AnotherDisk, match=r"its diskseq was .* and is now .* It was not touched"):
         check_same("/dev/sda", selected, look(tmp_path / "disk"))
     replaced = look(make(tmp_path / "disk", b"", GUID))
-    with pytest.raises(AnotherDisk, match="its table was '' and is now 'gpt"):
+    with pytest.raises(AnotherDisk, match="its table was '' and is now 'gpt") as caught:
         check_same("/dev/sda", dict(selected, diskseq=replaced["diskseq"]), replaced)
+    assert caught.value.facts["codes"] == [ANOTHER_DISK]
 
 
 def test_a_machine_that_was_restarted_is_looked_at_again(tmp_path: Path) -> None:
     found = look(make(tmp_path / "disk"))
-    with pytest.raises(AnotherDisk, match=r"was restarted since /dev/sda was selected.*Run again"):
+    with pytest.raises(AnotherDisk, match=r"was restarted since /dev/sda was selected.*Run again") as caught:
         check_same("/dev/sda", dict(found, boot_id="another", diskseq=1), found)
+    assert caught.value.facts["codes"] == [RESTARTED]
 
 
 def test_what_was_absent_must_still_be_absent_and_what_is_not_given_is_not_compared(tmp_path: Path) -> None:
@@ -97,3 +105,13 @@ def test_a_link_that_leads_to_another_disk_is_noticed_before_anything_is_done(tm
     for path, words in ((tmp_path, "neither a block device nor a regular file"), (tmp_path / "three", "No such file")):
         with pytest.raises(ImagingError, match=words), selected_disk(no_table, str(path), {}):
             pytest.fail("there is no disk")
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_disk_is_recognised_and_held_without_a_look_at_its_partitions(tmp_path: Path, writable: bool) -> None:
+    disk = make(tmp_path / "disk", b"\1\2\3\4")
+    expected = look(disk)
+    with selected_disk(no_program, str(disk), expected) as selected:
+        assert selected.path == str(disk)
+    with HeldDisk(no_program, str(disk), expected, writable) as held:
+        assert held.table_id() == "dos 04030201"

@@ -11,6 +11,13 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.image_fit import ImageFacts, reasons_against
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
+    REFERENCE,
+    SECTOR_SIZE,
+    TOO_SMALL,
+    Reason,
+    messages,
+)
 
 IMAGE = ImageFacts("win11", 1000 * 512, "the end of partition 2", 512, "S1", "eui.1", "ref", "/dev/sda")
 
@@ -22,7 +29,7 @@ def against(
     wwn: str = "",
     erase: bool = True,
     host: str = "lab-01",
-) -> list[str]:
+) -> list[Reason]:
     return list(reasons_against(image, "/dev/sda", size, 512, serial, wwn, host, erase))
 
 
@@ -43,20 +50,22 @@ def test_a_world_wide_name_decides_where_both_have_one_and_else_the_serial_numbe
 ) -> None:
     said = against(serial=serial, wwn=wwn)
     assert bool(said) is same
-    assert not same or "captured from" in said[0]
+    assert not same or (said[0].code == REFERENCE and "captured from" in said[0].message)
     assert against(serial=serial, wwn=wwn, erase=False) == []
 
 
 def test_without_either_it_is_the_same_path_of_the_same_host() -> None:
     nameless = replace(IMAGE, source_serial="", source_wwn="")
-    assert "host and device, ref /dev/sda" in against(nameless, host="ref")[0]
+    assert "host and device, ref /dev/sda" in against(nameless, host="ref")[0].message
     assert against(nameless) == []
     assert against(nameless, host="ref", serial="S9") == []
     assert against(replace(nameless, source_host=""), host="") == []
 
 
 def test_all_reasons_are_said_with_the_way_out() -> None:
-    said = " ".join(against(replace(IMAGE, logical_sector_size=4096), size=999 * 512, serial="S1", wwn="eui.1"))
+    found = against(replace(IMAGE, logical_sector_size=4096), size=999 * 512, serial="S1", wwn="eui.1")
+    assert [reason.code for reason in found] == [TOO_SMALL, SECTOR_SIZE, REFERENCE]
+    said = messages(found)
     for words in ("512 bytes too few, because of the end of partition 2", "sectors of 512 bytes", "Check which laptop"):
         assert words in said
 

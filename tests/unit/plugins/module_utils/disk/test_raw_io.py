@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.processes import in_words, lockers_of, openers_of
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LOCKED
 
 LOCKING = """
 import fcntl, sys, time
@@ -54,8 +55,9 @@ def test_a_lock_that_does_not_end_is_an_error_that_names_the_process(disk: Path)
         before = time.monotonic()
         with pytest.raises(
             DiskError, match=rf"is locked by process {pid} \(python3[^)]*\), which did not release it within 0.3 s"
-        ):
+        ) as caught:
             RawDisk(str(disk), patience=0.3)
+        assert caught.value.facts["codes"] == [LOCKED]
         assert time.monotonic() - before >= 0.3
         with RawDisk(str(disk), shared=True, patience=0):
             pass

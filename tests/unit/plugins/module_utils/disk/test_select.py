@@ -4,13 +4,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils import reasons
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted, select_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
+    LIVE_MEDIUM,
+    MOUNTED,
+    NO_DISK,
+    NO_SUCH_DISK,
+    SEVERAL_DISKS,
+    USB,
+    Reason,
+    Refusal,
+)
 
 NVME = Disk(
     path="/dev/nvme0n1",
@@ -27,7 +40,6 @@ NVME = Disk(
     read_only=False,
     kind="disk",
     by_id=("/dev/disk/by-id/nvme-Fast_One_S1",),
-    partitions=(),
     holders=(),
     mount_points=(),
     swap=(),
@@ -37,9 +49,20 @@ NVME = Disk(
     not_default=(),
 )
 SECOND = replace(NVME, path="/dev/nvme1n1", serial="S2", by_id=())
-STICK = replace(NVME, path="/dev/sda", transport="usb", not_default=("it is connected by USB",), by_id=())
-LIVE = replace(STICK, path="/dev/sdb", source_refusals=("It is live.",), target_refusals=("It is live.",))
-READ_ONLY = replace(NVME, path="/dev/nvme2n1", target_refusals=("It is read-only.",))
+STICK = replace(NVME, path="/dev/sda", transport="usb", not_default=(Reason(USB, "it is connected by USB"),), by_id=())
+IS_LIVE = Refusal(LIVE_MEDIUM, "It is live.")
+IS_MOUNTED = Refusal(MOUNTED, "It is mounted.", releasable=True)
+IS_READ_ONLY = Refusal(reasons.READ_ONLY, "It is read-only.")
+LIVE = replace(STICK, path="/dev/sdb", source_refusals=(IS_LIVE,), target_refusals=(IS_LIVE,))
+READ_ONLY = replace(NVME, path="/dev/nvme2n1", target_refusals=(IS_READ_ONLY,))
+
+
+@contextlib.contextmanager
+def refused(code: str, words: str) -> Iterator[pytest.ExceptionInfo[ImagingError]]:
+    """What is refused with a code."""
+    with pytest.raises(ImagingError, match=words) as caught:
+        yield caught
+    assert caught.value.facts["codes"] == [code]
 
 
 def test_the_only_disk_that_is_safe_is_chosen() -> None:
@@ -62,12 +85,12 @@ def test_a_named_disk_may_be_one_that_is_no_default() -> None:
 
 
 def test_a_named_disk_with_something_in_the_way_is_refused() -> None:
-    with pytest.raises(ImagingError, match="/dev/sdb can't be restored: It is live"):
+    with refused(LIVE_MEDIUM, "/dev/sdb can't be restored: It is live"):
         select_disk([NVME, LIVE], "/dev/sdb", "target")
 
 
 def test_several_candidates_are_listed() -> None:
-    with pytest.raises(ImagingError, match="Several disks could be captured") as refusal:
+    with refused(SEVERAL_DISKS, "Several disks could be captured") as refusal:
         select_disk([NVME, SECOND], None, "source")
     assert "/dev/nvme0n1  512.0 GiB  nvme       Fast One  S1      nothing" in str(refusal.value)
     assert "/dev/nvme1n1" in str(refusal.value)
@@ -90,7 +113,7 @@ def test_what_is_unknown_of_a_disk_is_a_dash_in_the_table() -> None:
 
 
 def test_when_only_a_usb_stick_is_seen_the_firmwares_raid_mode_is_explained() -> None:
-    with pytest.raises(ImagingError, match="AHCI") as refusal:
+    with refused(NO_DISK, "AHCI") as refusal:
         select_disk([STICK, LIVE], None, "target")
     assert "Only when named: it is connected by USB." in str(refusal.value)
 
@@ -102,26 +125,31 @@ def test_the_firmware_is_not_blamed_when_an_internal_disk_is_there() -> None:
 
 
 def test_no_disk_at_all_is_said() -> None:
-    with pytest.raises(ImagingError, match="has no disks"):
+    with refused(NO_DISK, "has no disks"):
         select_disk([], None, "target")
 
 
 def test_a_disk_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ImagingError, match="There is no disk /dev/sdz") as refusal:
+    with refused(NO_SUCH_DISK, "There is no disk /dev/sdz") as refusal:
         select_disk([NVME], "/dev/sdz", "target")
     assert "/dev/nvme0n1" in str(refusal.value)
 
 
 def test_what_can_be_released_is_in_nobodys_way_when_it_will_be() -> None:
-    busy = replace(
-        NVME, source_refusals=("It is mounted.",), target_refusals=("It is mounted.",), releasable=("It is mounted.",)
-    )
+    busy = replace(NVME, source_refusals=(IS_MOUNTED,), target_refusals=(IS_MOUNTED,))
     assert select_disk([busy], None, "target", release=True) == busy
     assert select_disk([busy], "/dev/nvme0n1", "target", release=True) == busy
     with pytest.raises(ImagingError, match="It is mounted"):
         select_disk([busy], None, "target")
-    both = replace(busy, target_refusals=("It is mounted.", "It is read-only."))
-    with pytest.raises(ImagingError, match=r"restored: It is read-only\.$"):
+    both = replace(busy, target_refusals=(IS_MOUNTED, IS_READ_ONLY))
+    with refused(reasons.READ_ONLY, r"restored: It is read-only\.$"):
+        select_disk([both], "/dev/nvme0n1", "target", release=True)
+
+
+def test_what_can_be_released_is_told_by_its_flag_and_not_by_its_words() -> None:
+    held = replace(IS_MOUNTED, releasable=False)
+    both = replace(NVME, target_refusals=(IS_MOUNTED, held))
+    with refused(MOUNTED, "It is mounted"):
         select_disk([both], "/dev/nvme0n1", "target", release=True)
 
 
@@ -141,9 +169,9 @@ def test_a_disk_can_be_described(wanted: Wanted) -> None:
 
 
 def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reasons() -> None:
-    with pytest.raises(ImagingError, match="Several disks are like the one that imaging_disk describes"):
+    with refused(SEVERAL_DISKS, "Several disks match the description in imaging_disk"):
         select_disk([NVME, SECOND], None, "target", wanted=Wanted(model="fast*"))
-    with pytest.raises(ImagingError, match="imaging_disk describes") as refusal:
+    with refused(NO_DISK, "description in imaging_disk") as refusal:
         select_disk([NVME, READ_ONLY], None, "target", wanted=Wanted(serial="S1", min_size=1 << 40))
     assert f"It has {512 << 30} bytes, less than {1 << 40}." in str(refusal.value)
     with pytest.raises(ImagingError, match="Its serial is S1, not other"):
@@ -151,9 +179,9 @@ def test_a_description_that_fits_several_disks_or_none_is_refused_with_the_reaso
 
 
 def test_a_description_that_fits_two_disks_is_refused_although_one_is_in_use() -> None:
-    busy = replace(SECOND, model="Fast Two", target_refusals=("It is mounted.",), releasable=("It is mounted.",))
+    busy = replace(SECOND, model="Fast Two", target_refusals=(IS_MOUNTED,))
     for release in (False, True):
-        with pytest.raises(ImagingError, match=r"\(/dev/nvme0n1, /dev/nvme1n1\): describe it more closely"):
+        with refused(SEVERAL_DISKS, r"\(/dev/nvme0n1, /dev/nvme1n1\): add to the description"):
             select_disk([NVME, busy], None, "target", release, Wanted(model="fast*"))
     assert select_disk([NVME, LIVE], None, "target", wanted=Wanted(min_size=1)) == NVME
 

@@ -102,7 +102,7 @@ def test_with_unused_space_as_zeros_all_of_a_larger_disk_counts() -> None:
     [
         ("dos", [(CHUNK, 2 * CHUNK)], USED_BELOW, 3 * CHUNK, "partition 1"),
         ("gpt", [(CHUNK, 2 * CHUNK)], USED_BELOW, 3 * CHUNK + 33 * 512, "partition 1"),
-        ("dos", [(CHUNK, CHUNK)], Used((0, 5 * CHUNK)), 5 * CHUNK, "in no partition"),
+        ("dos", [(CHUNK, CHUNK)], Used((0, 5 * CHUNK)), 5 * CHUNK, "outside of partitions"),
         ("dos", [(CHUNK, SIZE - CHUNK)], Used((0, CHUNK)), SIZE, "partition 1"),
         ("gpt", [(CHUNK, SIZE - CHUNK)], Used((0, CHUNK)), SIZE, "partition 1"),
         ("", [], Used((0, CHUNK)), SIZE, "no partition table"),

@@ -16,10 +16,11 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import (
     FOLDER,
-    TICKET,
     forget_killed,
     forget_uncollected,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
 OWN, OLD = "0000000000000000", "fedcba9876543210"
 MODULE = "AnsiballZ_image_restore.py"
@@ -64,7 +65,7 @@ def make_folder(parent: Path, *names: str, age: float = 0.0) -> Path:
 )
 def test_the_folder_of_a_killed_module_goes(tmp_path: Path, names: list[str], age: float, stays: bool) -> None:
     own, other = make_folder(tmp_path, MODULE), make_folder(tmp_path, *names, age=age)
-    forget_killed(str(own / TICKET))
+    forget_killed(str(own / TICKET), DEFAULTS.settled)
     assert own.exists()
     assert other.exists() is stays
 
@@ -74,10 +75,10 @@ def test_the_folder_of_a_module_that_runs_stays(tmp_path: Path) -> None:
     code = "import time; print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, other / MODULE], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
-        forget_killed(str(own / TICKET))
+        forget_killed(str(own / TICKET), DEFAULTS.settled)
         assert other.exists()
         process.kill()
-    forget_killed(str(own / TICKET))
+    forget_killed(str(own / TICKET), DEFAULTS.settled)
     assert not other.exists()
 
 
@@ -88,7 +89,7 @@ def test_nothing_is_removed_by_a_link_or_of_somebody_else(tmp_path: Path) -> Non
     others = make_folder(tmp_path, MODULE)
     if os.geteuid() == 0:
         os.chown(others, 65534, -1)
-    forget_killed(str(own / TICKET))
+    forget_killed(str(own / TICKET), DEFAULTS.settled)
     assert (target / MODULE).exists() and link.is_symlink()
     assert others.exists() is (os.geteuid() == 0)
 
@@ -98,7 +99,7 @@ def test_the_folder_is_the_users_who_logs_in_where_root_runs_the_module(tmp_path
     own, other = make_folder(tmp_path, MODULE), make_folder(tmp_path, MODULE)
     for folder in (own, other):
         os.chown(folder, 65534, -1)
-    forget_killed(str(own / TICKET))
+    forget_killed(str(own / TICKET), DEFAULTS.settled)
     assert not other.exists()
 
 

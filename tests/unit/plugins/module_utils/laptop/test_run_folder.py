@@ -19,8 +19,6 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import (
-    RETURNING_GRACE,
-    STARTING_GRACE,
     RunFolder,
     clock,
     start_time,
@@ -34,6 +32,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
     Run,
     folder_path,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 
 from ..samples import scratch_name
 
@@ -85,7 +84,7 @@ def started(pid: int) -> int:
 def test_a_run_whose_controller_is_gone_is_ended_and_replaced(
     folder: RunFolder, process: subprocess.Popen[bytes]
 ) -> None:
-    folder.write(run_of(process, WAITING, age=RETURNING_GRACE))
+    folder.write(run_of(process, WAITING, age=DEFAULTS.returning_grace))
     notes = folder.enter(mine())
     assert process.wait(1) == -signal.SIGTERM
     assert len(notes) == 1 and str(process.pid) in notes[0]
@@ -104,7 +103,7 @@ def test_a_run_with_its_controller_is_left_in_peace(
 
 
 def test_a_controller_whose_link_just_broke_is_waited_for(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
-    folder.write(run_of(process, WAITING, age=RETURNING_GRACE - 5))
+    folder.write(run_of(process, WAITING, age=DEFAULTS.returning_grace - 5))
     back = threading.Timer(1, lambda: folder.write(run_of(process, CONNECTED)))
     back.start()
     with pytest.raises(ImagingError, match="another controller is at work"):
@@ -115,7 +114,7 @@ def test_a_controller_whose_link_just_broke_is_waited_for(folder: RunFolder, pro
 def test_a_run_that_never_got_its_controller_is_replaced_after_a_while(
     folder: RunFolder, process: subprocess.Popen[bytes]
 ) -> None:
-    folder.write(run_of(process, LISTENING, age=STARTING_GRACE + 1))
+    folder.write(run_of(process, LISTENING, age=DEFAULTS.starting_grace + 1))
     folder.enter(mine())
     assert process.wait(1) == -signal.SIGTERM
 
@@ -132,15 +131,13 @@ def test_the_same_port_for_another_disk_is_in_the_way(folder: RunFolder, process
         folder.enter(mine())
 
 
-def test_a_stopped_process_is_ended_by_force(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.fleet.imaging.plugins.module_utils.laptop import run_folder
-
-    monkeypatch.setattr(run_folder, "ENDING_TIME", 0.5)
+def test_a_stopped_process_is_ended_by_force(tmp_path: Path) -> None:
+    folder = RunFolder(scratch_name(tmp_path, "run"), Timeouts(terminate=0.5))
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        folder.write(run_of(process, WAITING, age=RETURNING_GRACE))
+        folder.write(run_of(process, WAITING, age=DEFAULTS.returning_grace))
         folder.enter(mine())
         assert process.wait(1) == -signal.SIGKILL
 

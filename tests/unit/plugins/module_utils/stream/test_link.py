@@ -15,9 +15,8 @@ from typing import Callable
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream import handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE, connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     HEAD,
     Keys,
@@ -32,6 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener impo
     ControllerGone,
     Listener,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 
 SECRET = bytes(range(32))
 SECRETS = {CONTROLLER: SECRET}
@@ -45,10 +45,15 @@ def pair() -> tuple[SocketChannel, SocketChannel]:
     return SocketChannel(left), SocketChannel(right)
 
 
-def linked() -> tuple[Link, Link]:
+def silent_for(seconds: float) -> Timeouts:
+    """A link breaks after so many seconds without a byte."""
+    return Timeouts(min_silence=seconds, max_silence=seconds)
+
+
+def linked(timeouts: Timeouts = DEFAULTS) -> tuple[Link, Link]:
     """Two ends of one link."""
     left, right = pair()
-    return Link(left, Keys(b"a" * 32, b"b" * 32)), Link(right, Keys(b"b" * 32, b"a" * 32))
+    return Link(left, Keys(b"a" * 32, b"b" * 32), timeouts), Link(right, Keys(b"b" * 32, b"a" * 32), timeouts)
 
 
 def through(change: Callable[[bytes], bytes]) -> tuple[Link, SocketChannel]:
@@ -118,17 +123,15 @@ def test_reflected_messages_are_noticed() -> None:
         link.receive()
 
 
-def test_silence_breaks_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "SILENCE", 0.3)
+def test_silence_breaks_a_link() -> None:
     left, _right = pair()
-    link = Link(left, Keys(b"a" * 32, b"b" * 32))
+    link = Link(left, Keys(b"a" * 32, b"b" * 32), silent_for(0.3))
     with pytest.raises(LinkError):
         link.receive()
 
 
-def test_slow_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "SILENCE", 0.5)
-    left, right = linked()
+def test_slow_is_not_silent() -> None:
+    left, right = linked(silent_for(0.5))
     size = 12 << 20
     threading.Thread(target=lambda: left.send(Kind.RECORD, b"header", bytes(size)), daemon=True).start()
     message = right.receive()
@@ -137,7 +140,7 @@ def test_slow_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(0, size, 1 << 20):
         time.sleep(0.1)
         right.receive_body(body[start : start + (1 << 20)])
-    assert time.monotonic() - began > 2 * link_module.SILENCE
+    assert time.monotonic() - began > 2 * 0.5
 
 
 def test_giving_up_takes_moments_even_when_the_other_end_does_not_read() -> None:
@@ -152,19 +155,18 @@ def test_giving_up_takes_moments_even_when_the_other_end_does_not_read() -> None
     time.sleep(0.3)
     began = time.monotonic()
     left.end("enough")
-    assert time.monotonic() - began < 3 * link_module.LINGER
+    assert time.monotonic() - began < 3 * DEFAULTS.linger
     assert left.closed
 
 
-def test_heartbeats_keep_an_idle_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "SILENCE", 0.6)
-    left, right = linked()
+def test_heartbeats_keep_an_idle_link() -> None:
+    left, right = linked(silent_for(0.6))
     threading.Timer(1.5, lambda: left.send(Kind.DONE)).start()
     assert right.receive().kind == Kind.DONE
 
 
-def listener() -> Listener:
-    return Listener("127.0.0.1", 0, SECRETS)
+def listener(timeouts: Timeouts = DEFAULTS) -> Listener:
+    return Listener("127.0.0.1", 0, SECRETS, timeouts)
 
 
 def dial(server: Listener, secret: bytes = SECRET) -> Link:
@@ -267,9 +269,8 @@ def test_strangers_do_not_keep_the_controller_out(greeting: bytes) -> None:
     server.close()
 
 
-def test_a_slow_drip_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "HANDSHAKE_TIME", 0.5)
-    server = listener()
+def test_a_slow_drip_is_cut_off() -> None:
+    server = listener(Timeouts(handshake=0.5))
     stranger = socket.create_connection(("127.0.0.1", server.port))
     began = time.monotonic()
     with pytest.raises(OSError):
@@ -300,7 +301,7 @@ def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_
         """Says hello at once and proves itself later."""
 
         def sendall(self, data: bytes | memoryview, /) -> None:
-            if len(data) == handshake.SECRET_SIZE:
+            if len(data) == SECRET_SIZE:
                 go_on.wait(5)
             super().sendall(data)
 
@@ -338,8 +339,9 @@ def test_links_of_other_roles_are_kept() -> None:
 
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
     server = listener()
-    with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port"):
+    with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port") as caught:
         Listener("127.0.0.1", server.port, SECRETS)
+    assert caught.value.facts["codes"] == ["port_in_use"]
     server.close()
 
 

@@ -124,8 +124,7 @@ def test_a_file_that_changes_meanwhile_is_not_kept(
     assert os.listdir(store.path) == []
 
 
-@pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("kind", ["raw", "gz", "xz"])
+@pytest.mark.parametrize(("kind", "links"), [("raw", True), ("raw", False), ("gz", True), ("xz", True)])
 def test_exports(
     store: ImageStore, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, links: bool
 ) -> None:
@@ -149,6 +148,14 @@ def test_exports(
     with pytest.raises(ImagingError, match="exists already"):
         export_image(done.image, str(target), kind)
     assert os.listdir(folder) == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("d.img", "raw"), ("d.RAW", "raw"), ("d.img.gz", "gz"), ("d.img.xz", "xz"), ("d.qcow2", "qcow2")],
+)
+def test_the_name_of_a_file_says_what_to_export(name: str, kind: str) -> None:
+    assert exporting.format_of(name) == kind
 
 
 def test_two_exports_to_one_file(store: ImageStore, disk: Path, tmp_path: Path) -> None:

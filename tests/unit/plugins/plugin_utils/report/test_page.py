@@ -196,7 +196,7 @@ def test_nothing_that_comes_from_a_machine_is_more_than_text() -> None:
         serial=HOSTILE,
         zstd=HOSTILE,
         limits={HOSTILE: 0.9, "b": 0.1},
-        limited_by={"limit": HOSTILE, "share": 0.9, "advice": HOSTILE},
+        limited_by={"limit": HOSTILE, "share": 0.9, "advice": HOSTILE, "explanation": HOSTILE},
         timeline=[[1, 5, HOSTILE], [2, 9, "verifying"]],
         warnings=[HOSTILE],
     )
@@ -257,8 +257,9 @@ def test_a_capture_is_not_said_to_be_unverified() -> None:
 
 def test_what_is_limiting_is_said_once_and_how_busy_it_was() -> None:
     run = new_run()
-    advice = "network 94% busy: connect the controller with more"
-    end(run, "a", restored(limited_by={"limit": "network", "share": 0.94, "advice": advice}))
+    said = "connect the controller with more"
+    advice = f"network 94% busy: {said}"
+    end(run, "a", restored(limited_by={"limit": "network", "share": 0.94, "advice": advice, "explanation": said}))
     page = checked(closed(run))
     assert "network, 94\N{NO-BREAK SPACE}% busy" in page.text
     assert "connect the controller with more" in page.text and advice not in page.text

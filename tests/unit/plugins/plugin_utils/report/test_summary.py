@@ -49,7 +49,7 @@ def test_every_failure_counts_once_and_in_words() -> None:
     run.expect(["lab-003", "lab-004", "lab-005"])
     run.fail("lab-003", Failure("List the disks", "No route to host", unreachable=True))
     run.fail("lab-004", Failure("List the disks", "no disk"))
-    run.fail("lab-001", Failure("Have UEFI firmware find the disk", "no efibootmgr"))
+    run.fail("lab-001", Failure("Make UEFI firmware find the disk", "no efibootmgr"))
     report = summary(run)
     assert states(report) == {
         "lab-001": "restored and verified, then failed",
@@ -88,7 +88,7 @@ def test_a_comparison() -> None:
     run = new_run("verify")
     end(run, "a", restored(changed=False), COMPARE)
     end(run, "b", restored(verified=False, differing_chunks=3), COMPARE)
-    run.fail("b", Failure("Fail unless every chunk is equal", "3 of 9 chunks differ"))
+    run.fail("b", Failure("Check that every chunk is equal", "3 of 9 chunks differ"))
     report = summary(closed(run))
     assert states(report) == {"b": "not equal", "a": "equal"}
     assert report["verdict"] == "1 of 2 laptops equal to the image; 1 not equal."
