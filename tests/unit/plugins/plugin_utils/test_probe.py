@@ -61,7 +61,7 @@ def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Res
         """Of which no program knows anything."""
 
         def __init__(self, raw: RawDisk) -> None:
-            self.raw, self.in_use, self.checks = raw, ["Somebody has it."], None
+            self.raw, self.in_use, self.checks = raw, "Somebody has it.", None
             self._doubted = set()
             self.disk: Any = SimpleNamespace(rotational=False)
             self._request = CaptureRequest(raw.path, "auto", 3, CHUNK, True, {})
