@@ -285,7 +285,7 @@ def wanted_disk(match: dict[str, str | None] | None) -> Wanted | None:
     except ValueError as error:
         raise ImagingError(f"A size in imaging_disk can't be understood: {error}. Write 200GB or 1TB.") from error
     serial, wwn, model, transport = (match.get(name) or "" for name in ("serial", "wwn", "model", "transport"))
-    return Wanted(serial, wwn, model, transport, least, most)
+    return Wanted(serial=serial, wwn=wwn, model=model, transport=transport, min_size=least, max_size=most)
 
 
 def disk_info(module: AnsibleModule) -> dict[str, object]:

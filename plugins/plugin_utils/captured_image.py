@@ -93,7 +93,16 @@ class CapturedImage:
                     length = header.geometry.length(row.chunk)
                     self._copy(
                         self.writer,
-                        RecordHeader(row.chunk, row.flags, row.ranges, length, row.content_hash, 0, b"", header.stream),
+                        RecordHeader(
+                            chunk=row.chunk,
+                            flags=row.flags,
+                            ranges=row.ranges,
+                            content_size=length,
+                            content_hash=row.content_hash,
+                            frame_size=0,
+                            frame_hash=b"",
+                            stream=header.stream,
+                        ),
                     )
         return self.writer
 

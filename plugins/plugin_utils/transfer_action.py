@@ -216,19 +216,21 @@ def news(host: str, transfer: Transfer, meter: Meter) -> News:
     """How a transfer stands, for those who watch."""
     condition, reading = transfer.condition, meter.reading()
     if reading is None:
-        return News(host, condition or "looking at the disk")
+        return News(host=host, state=condition or "looking at the disk")
     if condition:
         done = reading.total if transfer.over else reading.done
-        return News(host, condition, done, reading.total, reading.whole, detail=transfer.waited)
+        return News(
+            host=host, state=condition, done=done, total=reading.total, whole=reading.whole, detail=transfer.waited
+        )
     return News(
-        host,
-        reading.phase,
-        reading.done,
-        reading.total,
-        reading.whole,
-        reading.now,
-        reading.mean,
-        reading.eta,
-        reading.limit,
-        reading.share,
+        host=host,
+        state=reading.phase,
+        done=reading.done,
+        total=reading.total,
+        whole=reading.whole,
+        now=reading.now,
+        mean=reading.mean,
+        eta=reading.eta,
+        limit=reading.limit,
+        share=reading.share,
     )

@@ -97,10 +97,10 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
     lines = (printable(re.sub(r"\\(.)", r"\1", line)) for line in result.out.splitlines())
     values = dict(line.partition("=")[::2] for line in lines)
     return Content(
-        values.get("TYPE", ""),
-        values.get("USAGE", ""),
-        values.get("LABEL", ""),
-        values.get("PTTYPE", ""),
+        type=values.get("TYPE", ""),
+        usage=values.get("USAGE", ""),
+        label=values.get("LABEL", ""),
+        partition_table=values.get("PTTYPE", ""),
         uuid=values.get("UUID", ""),
     )
 

@@ -259,7 +259,13 @@ def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> 
         if not fstype:  # lsblk knows them from udev, which may not run
             content = _detect(run, node(name))
             fstype, label = content.type, content.label
-        yield DiskPartition(node(name), _number(child, "size"), fstype, label, devices.of_device(name).mount_points)
+        yield DiskPartition(
+            node=node(name),
+            size=_number(child, "size"),
+            fstype=fstype,
+            label=label,
+            mount_points=devices.of_device(name).mount_points,
+        )
     if not parts:
         yield from _partitions_by_table(run, path)
 
@@ -273,7 +279,11 @@ def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
     for partition in table.partitions if table else ():
         content = _detect(run, path, partition.start, partition.size)
         yield DiskPartition(
-            partition.node, partition.size, content.type, content.label or printable(partition.name), ()
+            node=partition.node,
+            size=partition.size,
+            fstype=content.type,
+            label=content.label or printable(partition.name),
+            mount_points=(),
         )
 
 

@@ -159,4 +159,4 @@ def findings_in(facts: PartitionFacts) -> Iterator[Finding]:
     for check in CONTENT_CHECKS:
         for words, evidence, way_out in check.find(facts, where):
             way_out = way_out or ways_out.get(check.name, check.way_out)
-            yield Finding(check.name, facts.number, words, evidence, way_out)
+            yield Finding(name=check.name, partition=facts.number, words=words, evidence=evidence, way_out=way_out)

@@ -94,7 +94,15 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
     systems = _systems(facts, warnings)
     mode, problem = boot_mode(path, table, systems, lambda esp: _has_loader(run, path, esp))
     findings = [finding for each in facts for finding in findings_in(each)]
-    return Fitness(path, facts, systems, findings, warnings, mode, problem)
+    return Fitness(
+        device=path,
+        partitions=facts,
+        systems=systems,
+        findings=findings,
+        warnings=warnings,
+        boot_mode=mode,
+        boot_problem=problem,
+    )
 
 
 def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
@@ -111,7 +119,7 @@ def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None,
     table = read_partition_table(run, path)
     if table is None:
         with open(path, "rb", buffering=0) as disk:
-            return None, [Partition(WHOLE_DISK, path, 0, disk.seek(0, os.SEEK_END), "")], []
+            return None, [Partition(number=WHOLE_DISK, node=path, start=0, size=disk.seek(0, os.SEEK_END), type="")], []
     try:
         beside = detect(run, path).type
     except ImagingError:  # said with each partition

@@ -77,7 +77,18 @@ class GptHeader:
             FIELDS.unpack_from(data)
         )
         sound = FIELDS.size <= size <= len(data) and _checksum(data, size) == checksum
-        return cls(data, size, own, other, last, entries, count, entry, crc, sound)
+        return cls(
+            sector=data,
+            size=size,
+            place=own,
+            backup=other,
+            last_usable=last,
+            entries=entries,
+            entry_count=count,
+            entry_size=entry,
+            entries_checksum=crc,
+            sound=sound,
+        )
 
     @property
     def entries_size(self) -> int:

@@ -82,7 +82,13 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
         grown = partition
     behind = _lags_behind(disk.path, grown, content.type)
     if not enlarge and not behind:
-        return Growth(partition.number, content.type, partition.size, partition.size, False)
+        return Growth(
+            partition=partition.number,
+            content=content.type,
+            old_size=partition.size,
+            new_size=partition.size,
+            changed=False,
+        )
     if kind.check:
         with partition_node(run, disk.path, partition) as node:
             doubt = distrust(run, content.type, node, partition.size)
@@ -102,7 +108,9 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
                 f"{error} Partition {grown.number} was enlarged and its file system was not: run again with the same imaging_grow to go on, "
                 "or restore this laptop again without it."
             ) from error
-    return Growth(partition.number, content.type, partition.size, grown.size, True)
+    return Growth(
+        partition=partition.number, content=content.type, old_size=partition.size, new_size=grown.size, changed=True
+    )
 
 
 def _sound_table(run: RunCommand, path: str) -> PartitionTable:

@@ -70,7 +70,7 @@ class BaseBlock:
             checksum ^= word
         checksum = {0: 1, 0xFFFFFFFF: 0xFFFFFFFE}.get(checksum, checksum)
         sound = checksum == struct.unpack_from("<I", content, 508)[0]
-        return cls(primary, secondary, written, kind, root, size, sound)
+        return cls(primary=primary, secondary=secondary, written=written, kind=kind, root=root, size=size, sound=sound)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,15 @@ def _replay_new(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
                 )
             _write(hive, entry.pages)
             expected = (expected + 1) % (1 << 32)
-            base = BaseBlock(entry.sequence, entry.sequence, parsed.written, PRIMARY, parsed.root, entry.size, True)
+            base = BaseBlock(
+                primary=entry.sequence,
+                secondary=entry.sequence,
+                written=parsed.written,
+                kind=PRIMARY,
+                root=parsed.root,
+                size=entry.size,
+                sound=True,
+            )
     if base.dirty:
         raise BadHive("its last write is incomplete, and its logs do not hold what is missing")
     return base
@@ -189,7 +197,15 @@ def _replay_old(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
         pages = _dirty_pages(log, parsed.size)
         if pages is not None:
             _write(hive, pages)
-            return BaseBlock(parsed.primary, parsed.primary, parsed.written, PRIMARY, parsed.root, parsed.size, True)
+            return BaseBlock(
+                primary=parsed.primary,
+                secondary=parsed.primary,
+                written=parsed.written,
+                kind=PRIMARY,
+                root=parsed.root,
+                size=parsed.size,
+                sound=True,
+            )
     raise BadHive("its last write is incomplete, and it has no log of that write")
 
 

@@ -210,7 +210,12 @@ class BlockDevices:
                 separator = fields.index("-", 6)
                 source = _unescape(fields[separator + 2])
                 yield Mount(
-                    fields[2], _real_node(source), _unescape(fields[4]), fields[separator + 1], fields[0], fields[1]
+                    device=fields[2],
+                    source=_real_node(source),
+                    path=_unescape(fields[4]),
+                    fstype=fields[separator + 1],
+                    id=fields[0],
+                    parent=fields[1],
                 )
 
     def _read_swaps(self) -> Iterator[str]:

@@ -143,7 +143,9 @@ def parse_partition_table(text: str, device: str, disk_size: int, sector_size: i
     if not isinstance(entries, list) or len(entries) > PARTITION_LIMIT:
         raise ImagingError(f"sfdisk gave no list of at most {PARTITION_LIMIT} partitions for {device}.")
     partitions = sorted((_partition(entry, device, sector_size) for entry in entries), key=lambda each: each.start)
-    table = PartitionTable(label, sector_size, disk_size, tuple(partitions), raw)
+    table = PartitionTable(
+        label=label, sector_size=sector_size, disk_size=disk_size, partitions=tuple(partitions), raw=raw
+    )
     faults = list(_faults(table))
     if label == "gpt":
         main, backup = _gpt_ranges(read, disk_size, sector_size)
@@ -192,13 +194,13 @@ def _partition(entry: Any, device: str, sector_size: int) -> Partition:
     if number is None:
         raise ImagingError(f"sfdisk gave {node!r} as a partition of {device}.")
     return Partition(
-        int(number.group(1)),
-        node,
-        _sectors(entry, "start", node) * sector_size,
-        _sectors(entry, "size", node, least=1) * sector_size,
-        _text(entry, "type"),
-        _text(entry, "uuid"),
-        _text(entry, "name"),
+        number=int(number.group(1)),
+        node=node,
+        start=_sectors(entry, "start", node) * sector_size,
+        size=_sectors(entry, "size", node, least=1) * sector_size,
+        type=_text(entry, "type"),
+        uuid=_text(entry, "uuid"),
+        name=_text(entry, "name"),
     )
 
 

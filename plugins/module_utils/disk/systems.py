@@ -82,7 +82,7 @@ def find_windows(tree: FileTree) -> System | None:
     return _windows(tree, found[0], found[1:]) if found else None
 
 
-WINDOWS = "Windows"
+WINDOWS_FOLDER = "Windows"
 """The folder that a Windows is installed into, unless it was set up otherwise."""
 
 FIRST_START = "2"
@@ -103,7 +103,7 @@ RANDOM_NAME = "*"
 
 def _folders(tree: FileTree) -> list[str]:
     """The paths of folders that a Windows is in."""
-    names = sorted(tree.names("/"), key=lambda name: (name.lower() != WINDOWS.lower(), name))
+    names = sorted(tree.names("/"), key=lambda name: (name.lower() != WINDOWS_FOLDER.lower(), name))
     return [f"/{name}" for name in names if tree.find(f"/{name}/{CONFIG}") is not None]
 
 
@@ -122,11 +122,11 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
     problem = _problem(state, tag, registry)
     sure = UNKNOWN if registry.unread else GENERALIZED
     return System(
-        WINDOWS,
-        registry.name,
-        NOT_GENERALIZED if problem else sure,
-        problem,
-        evidence,
+        kind=WINDOWS,
+        name=registry.name,
+        generalization=NOT_GENERALIZED if problem else sure,
+        problem=problem,
+        evidence=evidence,
         edition=registry.edition,
         build=registry.build,
         architecture=registry.architecture,
@@ -138,8 +138,8 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
 
 def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -> Iterator[str]:
     """What is unusual about a Windows."""
-    if folder.lower() != f"/{WINDOWS}".lower():
-        yield f"it lies in {printable(folder)}, not in /{WINDOWS}"
+    if folder.lower() != f"/{WINDOWS_FOLDER}".lower():
+        yield f"it lies in {printable(folder)}, not in /{WINDOWS_FOLDER}"
     if others:
         yield f"another Windows, in {printable(', '.join(others))}, was not examined"
     if registry.boot_execute not in ("", BOOT_EXECUTE):

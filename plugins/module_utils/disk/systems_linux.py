@@ -47,8 +47,17 @@ class _Identity:
 
 
 IDENTITIES = (
-    _Identity("machine-id", "/etc", "machine-id", "truncate -s 0 /etc/machine-id", r"\A\s*(?!uninitialized\s*\Z)\S"),
-    _Identity("machine-id of D-Bus", "/var/lib/dbus", "machine-id", "rm -f /var/lib/dbus/machine-id", r"\S", False),
+    _Identity(
+        "machine-id", "/etc", "machine-id", "truncate -s 0 /etc/machine-id", content=r"\A\s*(?!uninitialized\s*\Z)\S"
+    ),
+    _Identity(
+        "machine-id of D-Bus",
+        "/var/lib/dbus",
+        "machine-id",
+        "rm -f /var/lib/dbus/machine-id",
+        content=r"\S",
+        linked=False,
+    ),
     _Identity("SSH host keys", "/etc/ssh", r"ssh_host_\w+_key", "rm -f /etc/ssh/ssh_host_*"),
     _Identity(
         "key of NetworkManager",
@@ -72,9 +81,11 @@ IDENTITIES = (
         "/etc/iscsi",
         r"initiatorname\.iscsi",
         "rm -f /etc/iscsi/initiatorname.iscsi",
-        r"(?m)^\s*InitiatorName\s*=\s*\S",
+        content=r"(?m)^\s*InitiatorName\s*=\s*\S",
     ),
-    _Identity("NVMe host ids", "/etc/nvme", "hostnqn|hostid", "rm -f /etc/nvme/hostnqn /etc/nvme/hostid", r"\S"),
+    _Identity(
+        "NVMe host ids", "/etc/nvme", "hostnqn|hostid", "rm -f /etc/nvme/hostnqn /etc/nvme/hostid", content=r"\S"
+    ),
     _Identity("Kerberos keys", "/etc", r"krb5\.keytab", "rm -f /etc/krb5.keytab"),
     _Identity(
         "names of network interfaces",
@@ -147,9 +158,9 @@ def _look(tree: FileTree) -> System | None:
         return _system(tree, release or b"")
     release = tree.read("/lib/os-release")
     if release:
-        return System(USR, _name(release), architecture=_architecture(tree, USR))
+        return System(kind=USR, name=_name(release), architecture=_architecture(tree, USR))
     if {"lib", "cache", "log"} <= set(tree.names("/")):
-        return System(VAR, "", shared=list(_shared(tree, VAR)))
+        return System(kind=VAR, name="", shared=list(_shared(tree, VAR)))
     return None
 
 
@@ -157,11 +168,11 @@ def _system(tree: FileTree, release: bytes) -> System:
     host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
     evidence = [] if release else ["its os-release can't be read"]
     return System(
-        LINUX,
-        _name(release),
-        UNKNOWN,
-        "",
-        evidence,
+        kind=LINUX,
+        name=_name(release),
+        generalization=UNKNOWN,
+        problem="",
+        evidence=evidence,
         architecture=_architecture(tree),
         computer_name=host,
         shared=list(_shared(tree)),

@@ -106,7 +106,15 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
     partitions = [use for use, _used in found]
     backup = table.backup_ranges if table else ()
     seen = _note(content, unknown)
-    return UsedMap(ranges, partitions, mapper.warnings, reason, backup, seen, blkid_version(run))
+    return UsedMap(
+        ranges=ranges,
+        partitions=partitions,
+        warnings=mapper.warnings,
+        reason=reason,
+        backup_gpt=backup,
+        seen=seen,
+        blkid=blkid_version(run),
+    )
 
 
 def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedMap:

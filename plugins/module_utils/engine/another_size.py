@@ -67,12 +67,12 @@ def image_facts(header: ImageHeader, index: Index, name: str = "") -> ImageFacts
     reach = extent(header, index)
     serial, wwn, host, device = (str(header.source.get(each) or "") for each in ("serial", "wwn", "host", "device"))
     return ImageFacts(
-        name,
-        reach.least,
-        reach.last,
-        header.geometry.logical_sector_size,
-        serial,
-        wwn,
+        name=name,
+        minimum_size=reach.least,
+        minimum_reason=reach.last,
+        logical_sector_size=header.geometry.logical_sector_size,
+        source_serial=serial,
+        source_wwn=wwn,
         source_host=host,
         source_device=device,
     )
@@ -142,7 +142,17 @@ def _own(
     ranges = ((low - begin, high - begin) for low, high in ByteRanges(places))
     flags = USED if any(content) else USED | ZERO
     hashed = hashlib.sha256(content).digest()
-    return OwnChunk(Row(chunk, flags, pack_ranges(ranges, length), 0, 0, hashed), memoryview(content))
+    return OwnChunk(
+        Row(
+            chunk=chunk,
+            flags=flags,
+            ranges=pack_ranges(ranges, length),
+            frame_offset=0,
+            frame_size=0,
+            content_hash=hashed,
+        ),
+        memoryview(content),
+    )
 
 
 def _last_used(index: Index, below: int, moved: ByteRanges) -> int:

@@ -165,7 +165,14 @@ class Capture:
             for slot, (header, frame) in results:
                 sending.wait("send")
                 self.index.append(
-                    Row(header.chunk, header.flags, header.ranges, 0, header.frame_size, header.content_hash)
+                    Row(
+                        chunk=header.chunk,
+                        flags=header.flags,
+                        ranges=header.ranges,
+                        frame_offset=0,
+                        frame_size=header.frame_size,
+                        content_hash=header.content_hash,
+                    )
                 )
                 self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
@@ -213,13 +220,29 @@ class Capture:
         packed = pack_ranges(slot.ranges, length)
         known = self.known.find(slot.chunk) if self.known else None
         if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
-            return RecordHeader(slot.chunk, flags, packed, length, content_hash, 0, NO_FRAME_HASH, self._stream), None
+            return RecordHeader(
+                chunk=slot.chunk,
+                flags=flags,
+                ranges=packed,
+                content_size=length,
+                content_hash=content_hash,
+                frame_size=0,
+                frame_hash=NO_FRAME_HASH,
+                stream=self._stream,
+            ), None
         frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level.now)
         own.watch.busy("compress")
         frame_hash = hashlib.sha256(frame).digest()
         own.watch.busy("hash")
         return RecordHeader(
-            slot.chunk, flags, packed, length, content_hash, len(frame), frame_hash, self._stream
+            chunk=slot.chunk,
+            flags=flags,
+            ranges=packed,
+            content_size=length,
+            content_hash=content_hash,
+            frame_size=len(frame),
+            frame_hash=frame_hash,
+            stream=self._stream,
         ), frame
 
     def _zero_frame(self, length: int, codec: Codec) -> bytes:

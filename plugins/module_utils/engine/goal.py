@@ -66,7 +66,14 @@ class Goal:
             return row
         if row is not None:
             return replace(row, ranges=b"")  # the hashed content has zeros in its unused bytes
-        return Row(chunk, USED | ZERO, b"", 0, 0, zeros_hash(self.geometry.length(chunk)))
+        return Row(
+            chunk=chunk,
+            flags=USED | ZERO,
+            ranges=b"",
+            frame_offset=0,
+            frame_size=0,
+            content_hash=zeros_hash(self.geometry.length(chunk)),
+        )
 
     def rows(self) -> Iterator[Row]:
         """Return all chunks that have desired content, in disk order."""

@@ -112,13 +112,13 @@ class ImageHeader:
         for place, entry in (("", value), ("partition_table", table or {}), ("source", source)):
             _check_fields(entry, place)
         return cls(
-            geometry,
-            _stream(value.get("stream")),
-            value.get("created") or "",
-            table,
-            source,
-            value.get("collection_version") or "",
-            _bad_ranges(value.get("bad_ranges", []), geometry),
+            geometry=geometry,
+            stream=_stream(value.get("stream")),
+            created=value.get("created") or "",
+            partition_table=table,
+            source=source,
+            collection_version=value.get("collection_version") or "",
+            bad_ranges=_bad_ranges(value.get("bad_ranges", []), geometry),
         )
 
 

@@ -137,7 +137,9 @@ class Index:
             self._rows, position * ROW.size
         )
         ranges = bytes(self._ranges[first * RANGE.size : (first + count) * RANGE.size])
-        return Row(chunk, flags, ranges, offset, size, content_hash)
+        return Row(
+            chunk=chunk, flags=flags, ranges=ranges, frame_offset=offset, frame_size=size, content_hash=content_hash
+        )
 
     def find(self, chunk: int) -> Row | None:
         """Return the row of a chunk, or None when it is unused."""

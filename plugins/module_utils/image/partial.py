@@ -43,7 +43,14 @@ class PartialImage(StoredRecords):
         header = self._record_header(self.source.read_range(offset, header_size), offset)
         if header.chunk != chunk:
             raise ImagingError(f"{self.source.name}: the record of chunk {chunk} was expected at {offset}.")
-        row = Row(chunk, header.flags, header.ranges, offset + header_size, header.frame_size, header.content_hash)
+        row = Row(
+            chunk=chunk,
+            flags=header.flags,
+            ranges=header.ranges,
+            frame_offset=offset + header_size,
+            frame_size=header.frame_size,
+            content_hash=header.content_hash,
+        )
         if header.flags & USED:
             self.check_frame(self.record(row))
             self.index.append(row)

@@ -140,7 +140,16 @@ class RecordHeader:
                 f"The record of chunk {chunk} announces a frame of {frame_size} bytes for {content_size} bytes."
             )
         check_flags(chunk, flags, ranges, content_hash, content_size)
-        return cls(chunk, flags, ranges, content_size, content_hash, frame_size, frame_hash, stream)
+        return cls(
+            chunk=chunk,
+            flags=flags,
+            ranges=ranges,
+            content_size=content_size,
+            content_hash=content_hash,
+            frame_size=frame_size,
+            frame_hash=frame_hash,
+            stream=stream,
+        )
 
 
 def check_flags(chunk: int, flags: int, ranges: bytes, content_hash: bytes, content_size: int) -> None:

@@ -63,12 +63,12 @@ class ImageWriter:
         self._fill(header.chunk)
         self.index.append(
             Row(
-                header.chunk,
-                header.flags,
-                header.ranges,
-                self._position + SKIPPABLE.size + FIELDS.size + len(header.ranges),
-                header.frame_size,
-                header.content_hash,
+                chunk=header.chunk,
+                flags=header.flags,
+                ranges=header.ranges,
+                frame_offset=self._position + SKIPPABLE.size + FIELDS.size + len(header.ranges),
+                frame_size=header.frame_size,
+                content_hash=header.content_hash,
             )
         )
         self._record(header, frame, stored)
@@ -99,7 +99,16 @@ class ImageWriter:
     def _make_unused(self, length: int) -> tuple[RecordHeader, bytes]:
         frame = self._codec.compress(memoryview(bytearray(length)), UNUSED_LEVEL)
         frame_hash = hashlib.sha256(frame).digest()
-        return RecordHeader(0, 0, b"", length, zeros_hash(length), len(frame), frame_hash, self.header.stream), frame
+        return RecordHeader(
+            chunk=0,
+            flags=0,
+            ranges=b"",
+            content_size=length,
+            content_hash=zeros_hash(length),
+            frame_size=len(frame),
+            frame_hash=frame_hash,
+            stream=self.header.stream,
+        ), frame
 
     def finish(self, totals: Mapping[str, Any], bad_ranges: Sequence[Mapping[str, Any]] = ()) -> bytes:
         """Write the end of the file and flush it to the medium; returns the root digest.

@@ -147,7 +147,14 @@ class SourceDisk(HeldDisk):
             **{name: value for name, value in self._request.facts.items() if name in FACTS},
         }
         table = self.table.raw if self.table else None
-        return ImageHeader(self.geometry, stream, ticket.created, table, source, ticket.collection_version)
+        return ImageHeader(
+            geometry=self.geometry,
+            stream=stream,
+            created=ticket.created,
+            partition_table=table,
+            source=source,
+            collection_version=ticket.collection_version,
+        )
 
     def _boot_order(self) -> list[dict[str, str]] | None:
         choices = boot_order(self._run, self.table) if self.table else None

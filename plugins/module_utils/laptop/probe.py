@@ -224,7 +224,9 @@ class TrialSink:
         sample = [chunks[number] for number in spread(len(chunks))]
         self._measure(scan, (row for row in map(goal.row, sample) if row is not None))
         watches.begin()
-        return _Target(header, goal, sample, scan, engine, total, data_total)
+        return _Target(
+            header=header, goal=goal, chunks=sample, scan=scan, engine=engine, total=total, data_total=data_total
+        )
 
     def _measure(self, scan: Scan, sample: Iterable[Row]) -> None:
         """Measure how fast the disk is read, and assume by that how fast it is written."""
@@ -289,5 +291,11 @@ def probed(disk: HeldDisk, used: int, write_rate: float, warnings: list[str]) ->
     """The module's result, and its warnings."""
     path = disk.raw.path
     cached = f"{path} can't be read past the page cache, so some reads may have come from memory."
-    result = Probed(path, disk.raw.size, disk.disk.rotational, used_bytes=used, write_rate=write_rate)
+    result = Probed(
+        device=path,
+        disk_size=disk.raw.size,
+        rotational=disk.disk.rotational,
+        used_bytes=used,
+        write_rate=write_rate,
+    )
     return result, warnings if disk.raw.past_cache else [*warnings, cached]

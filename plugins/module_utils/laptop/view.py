@@ -49,7 +49,7 @@ class _Place:
     def part_of(self, found: Content) -> Content:
         """Return the part of the found content that can be compared."""
         if self.partial:
-            return Content(found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
+            return Content(type=found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
         return read_note(note(found))
 
 
@@ -83,7 +83,9 @@ class ExpectedView:
             # On a disk of another size, a RAID with metadata at the end is not found any more, which is intended.
             same_end = disk_size == header.geometry.disk_size
             if source.get("seen") is not None and (same_end or not header.partition_table):
-                self._places.insert(0, _Place("the disk as a whole", 0, 0, read_note(source["seen"])))
+                self._places.insert(
+                    0, _Place(name="the disk as a whole", offset=0, size=0, expected=read_note(source["seen"]))
+                )
         except ImagingError as error:
             raise ImagingError(
                 f"The image's header is not valid: {error} Nothing was written. Capture the reference again."
@@ -167,11 +169,11 @@ def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
 def _place(partition: Mapping[str, Any]) -> _Place:
     name, start, size = f"partition {partition['number']}", partition["start"], partition["size"]
     if partition.get("seen") is not None:
-        return _Place(name, start, size, read_note(partition["seen"]))
+        return _Place(name=name, offset=start, size=size, expected=read_note(partition["seen"]))
     texts = {key: partition.get(key) or "" for key in ("content", "label")}
     # Older images contain only content and label. An empty content may also mean that it was unknown.
     expected = read_note({**note(Content()), "type": texts["content"], "label": texts["label"]})
-    return _Place(name, start, size, expected, partial=True)
+    return _Place(name=name, offset=start, size=size, expected=expected, partial=True)
 
 
 def _entries(table: Mapping[str, Any]) -> Entries:

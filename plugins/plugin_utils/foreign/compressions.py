@@ -123,8 +123,8 @@ COMPRESSIONS = {
             ".bz2",
             re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL),
             lambda: Stream(bz2.BZ2Decompressor),
-            ("lbzip2", "-dc"),
-            _bzip2_ends_well,
+            program=("lbzip2", "-dc"),
+            ends_well=_bzip2_ends_well,
         ),
         # The .xz File Format, 2.1.1.1
         Compression(
@@ -132,7 +132,7 @@ COMPRESSIONS = {
             ".xz",
             re.compile(rb"\xfd7zXZ\x00"),
             lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_WINDOW)),
-            ("xz", "-T0", "-dc"),
+            program=("xz", "-T0", "-dc"),
         ),
         # RFC 8878, 3.1.1, and 3.1.2: some programs begin a file with a skippable frame. A frame is one thread's work.
         Compression("zstd", ".zst", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), _Zstd),

@@ -148,7 +148,7 @@ FORMATS = {
         ExportFormat("raw", (".img", ".raw"), _write_raw),
         ExportFormat("gz", (".gz",), functools.partial(_write_members, _gzip)),
         ExportFormat("xz", (".xz",), functools.partial(_write_members, _xz)),
-        ExportFormat("qcow2", (".qcow2",), _write_raw, _convert, _check_qemu_img),
+        ExportFormat("qcow2", (".qcow2",), _write_raw, _convert, check=_check_qemu_img),
     )
 }
 """By their names."""

@@ -85,7 +85,7 @@ def import_file(
     path = store.image_path(name)
     made_before = _made_before(store, name, source, request)
     if made_before is not None:
-        return Imported(name, path, source.format, False, made_before)
+        return Imported(name=name, path=path, format=source.format, changed=False, image=made_before)
     old = store.existing(name, request.update)
     if check_only:
         return None
@@ -99,7 +99,16 @@ def import_file(
         raise store_error(store.path, error) from error
     finally:
         place.remove()
-    return Imported(name, path, source.format, True, store.open(name), work.unpacked_by, work.used, work.warnings)
+    return Imported(
+        name=name,
+        path=path,
+        format=source.format,
+        changed=True,
+        image=store.open(name),
+        unpacked_by=work.unpacked_by,
+        used=work.used,
+        warnings=work.warnings,
+    )
 
 
 def _made_before(store: ImageStore, name: str, source: ForeignFile, request: ImportRequest) -> ImageReader | None:
@@ -187,14 +196,14 @@ class _Import:
         whole = ByteRanges([(0, disk.size)])
         if disk.logical_sector_size != UNIT:
             self._warn(f"its sectors have {disk.logical_sector_size} bytes, and a loop device's have {UNIT}")
-            return None, UsedMap(whole, reason="sectors")
+            return None, UsedMap(ranges=whole, reason="sectors")
         try:
             known = disk_at(self._run, disk.path)
             table = read_partition_table(self._run, disk.path)
             used = read_used_map(self._run, known, table, self._request.used_map)
         except (OSError, ImagingError) as error:  # no Linux, or a program is missing
             self._warn(str(error).rstrip("."))
-            return None, UsedMap(whole, reason="unknown")
+            return None, UsedMap(ranges=whole, reason="unknown")
         for partition in table.partitions if table else ():
             self._check_end(disk, partition.end, f"partition {partition.number}")
         refuse_for(known.source_refusals, f"{self._source.path} can't be imported:")
@@ -235,12 +244,12 @@ class _Import:
             "used_map": self._request.used_map,
         }
         header = ImageHeader(
-            geometry,
-            os.urandom(STREAM_SIZE),
-            rfc3339(),
-            table,
-            source,
-            self._request.collection_version,
+            geometry=geometry,
+            stream=os.urandom(STREAM_SIZE),
+            created=rfc3339(),
+            partition_table=table,
+            source=source,
+            collection_version=self._request.collection_version,
         )
         zstd = find_zstd()
         capture = Capture(disk, geometry, used.ranges, zstd, self._request.level, header.stream, Stopwatches())

@@ -81,7 +81,7 @@ def _commonest(going: Iterable[News]) -> str:
         return ""
     limit = max(sorted(set(limits)), key=limits.count)
     shares = [news.share for news in going if news.limit == limit]
-    return limited(News("", "", limit=limit, share=sum(shares) / len(shares)))
+    return limited(News(host="", state="", limit=limit, share=sum(shares) / len(shares)))
 
 
 def _coloured(news: News, line: str) -> str:

@@ -102,18 +102,20 @@ class Meter:
         if self._offset is None:
             self._offset = now - status.seconds
         usage = Usage(
-            status.seconds,
-            status.stages,
-            status.cpu,
-            now,
-            self._watches.stages(),
-            time.process_time(),
-            max(1, status.workers),
-            max(1, status.processors),
+            seconds=status.seconds,
+            stages=status.stages,
+            cpu=status.cpu,
+            controller_seconds=now,
+            controller_stages=self._watches.stages(),
+            controller_cpu=time.process_time(),
+            workers=max(1, status.workers),
+            processors=max(1, status.processors),
         )
         # The laptop's clock is used because reports may be delayed on their way.
         at = self._offset + status.seconds
-        return Point(at, status.phase, status.done, status.data_done, self._wire(), usage)
+        return Point(
+            at=at, phase=status.phase, done=status.done, data_done=status.data_done, wire=self._wire(), usage=usage
+        )
 
     def _charge(self, point: Point) -> None:
         """Charge the time since the last charge to its limit."""
@@ -151,15 +153,15 @@ class Meter:
     def _reading(self, status: Status) -> Reading:
         limit, share = self._limit_now()
         return Reading(
-            status.phase,
-            min(status.done, status.total),
-            status.total,
-            self._whole(status),
-            self.history.rate_now(),
-            self.history.rate_mean(),
-            self.time_left.seconds(status, self.limited_by),
-            limit,
-            share,
+            phase=status.phase,
+            done=min(status.done, status.total),
+            total=status.total,
+            whole=self._whole(status),
+            now=self.history.rate_now(),
+            mean=self.history.rate_mean(),
+            eta=self.time_left.seconds(status, self.limited_by),
+            limit=limit,
+            share=share,
         )
 
     def _whole(self, status: Status) -> float:

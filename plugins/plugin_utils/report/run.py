@@ -113,7 +113,7 @@ class Run:
 
     def laptop(self, name: str) -> Laptop:
         """The laptop of that name."""
-        return self.laptops.setdefault(name, Laptop(name))
+        return self.laptops.setdefault(name, Laptop(name=name))
 
     def expect(self, names: Iterable[str]) -> None:
         """Learn which laptops take part."""
@@ -122,7 +122,7 @@ class Run:
 
     def begin(self, name: str, kind: str, when: datetime) -> None:
         """A transfer begins on a laptop."""
-        self.laptop(name).transfers.append(Transfer(when, kind))
+        self.laptop(name).transfers.append(Transfer(began=when, kind=kind))
 
     def skip(self, name: str) -> None:
         """The transfer that had begun was none: its task was skipped."""
@@ -136,7 +136,7 @@ class Run:
         """The transfer that had begun has ended."""
         laptop = self.laptop(name)
         if not laptop.transfers or laptop.transfers[-1].result is not None:
-            laptop.transfers.append(Transfer(when, kind))
+            laptop.transfers.append(Transfer(began=when, kind=kind))
         transfer = laptop.transfers[-1]
         # Of a timeline with thousands of samples it is kept what can be shown, as there may be hundreds of laptops.
         kept = dict(result, timeline=samples(result.get("timeline")))

@@ -202,7 +202,14 @@ class Fat:
             else:
                 if not attributes & LABEL and short[:2] not in (b". ", b".."):
                     name = _long_name(long, short) or _short_name(short, case)
-                    yield Entry(name, short, bool(attributes & FOLDER), high << 16 | low, size, place)
+                    yield Entry(
+                        name=name,
+                        short=short,
+                        folder=bool(attributes & FOLDER),
+                        cluster=high << 16 | low,
+                        size=size,
+                        place=place,
+                    )
                 long = []
 
 
