@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 codes:
-  description: Why it failed, by codes of C(docs/codes.md) that playbooks can decide by; empty where no code says more than the message.
+  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
   returned: failure
   type: list
   elements: str
