@@ -13,12 +13,10 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Measures, within about fifteen seconds (minutes on a slow machine), how fast the disk is read, how fast all processors of the machine together
-    compress, decompress and hash, what the link carries each way, and how fast the image store is written and read. From that it computes how long
-    a capture or a restore will take, what will limit it, and what would help most.
-  - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. The
-    file that the store is measured with has no name, and is gone whatever happens.
-  - Compressing is measured on samples of the disk, decompressing on frames of the image.
+  - Tries a capture or a restore for ten seconds (minutes over a slow link), as the modules of these names do it, on samples from all over the
+    disk or the image. By that it says how long the whole of it will take, what will limit it, and what would help most.
+  - Nothing is written to any disk of the machine. How fast a disk is written is therefore not measured but assumed, which RV(notes) say. What
+    a capture brings goes into a file in the image store that has no name, and is gone whatever happens.
   - A disk that is in use is read all the same. Its used space can't be determined then, so the forecast is for all of it.
   - For a restore nothing of the image is expected to be on the disk already.
 attributes:
@@ -53,8 +51,7 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-      - V(auto) lets the level follow what limits the capture. A fast, a middle and a strong level are then measured, and the forecast is for the
-        quickest of them.
+      - V(auto) lets the level follow what limits the capture.
     type: str
     default: auto
   used_map:
@@ -118,18 +115,17 @@ sent_bytes:
   returned: success
   type: int
 rates:
-  description: What was measured, in bytes for each second. What was not measured is null.
+  description: How fast each stage was while it was busy, in bytes for each second.
   returned: success
   type: dict
   contains:
     read:
-      description: Reading the disk, over all of it.
+      description: Reading the disk.
+      returned: when it was measured
       type: float
-    read_zones:
-      description: Reading the disk at its beginning, in its middle and at its end.
-      type: dict
     write:
       description: Writing the disk; assumed, not measured.
+      returned: with O(purpose=restore)
       type: float
     compress:
       description: Hashing and compressing chunks of the disk, all processors together.
@@ -139,35 +135,14 @@ rates:
       description: Decompressing and hashing chunks of the image, all processors together.
       returned: when it was measured
       type: float
-    hash:
-      description: Hashing alone, all processors together.
-      type: float
-    from_laptop:
-      description: The link from the laptop to the controller.
-      type: float
-    to_laptop:
-      description: The link from the controller to the laptop.
-      type: float
-    controller_link:
-      description: The controller's own network connection, as its speed is known to the system.
+    link:
+      description: What came over the link in the trial. It carries more if it is not the limit.
       returned: when it was measured
       type: float
-    store_write:
-      description: Writing to the image store, flushed.
+    store:
+      description: Writing to the image store, flushed, or reading from it, as far as it is not in memory.
       returned: when it was measured
       type: float
-    store_read:
-      description: Reading from the image store, past the cache.
-      returned: when it was measured
-      type: float
-ratio:
-  description: How many times smaller samples of the disk became by compressing.
-  returned: with O(purpose=capture)
-  type: float
-level:
-  description: The level of zstd that the forecast is for.
-  returned: with O(purpose=capture), if anything was compressed
-  type: int
 alone:
   description: What is expected of one laptop alone.
   returned: success
@@ -183,24 +158,10 @@ alone:
       description: Its code, as in RV(fleet.imaging.image_restore#module:limited_by.code).
       type: str
     resources:
-      description: For each resource the seconds that it would take if everything else took none.
+      description: For how many of these seconds each resource is busy.
       type: dict
-    help:
-      description: The resource that helps most when it is better. Null when none helps by itself.
-      returned: when there is one
-      type: dict
-      contains:
-        resource:
-          description: Its name.
-          type: str
-        seconds:
-          description: O(purpose)'s seconds then.
-          type: float
-        limit:
-          description: What limits then.
-          type: str
     advice:
-      description: The same in a sentence.
+      description: In a sentence, what would help most, how long it would take then, and what would limit it.
       type: str
 together:
   description: What is expected of each laptop when as many as O(laptops) and O(forks) allow are worked on at once.
@@ -222,33 +183,33 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import PROBE_ARGUMENTS
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
-    ProbeRequest,
-    run_probe,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import try_capture, try_restore
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
 def probe(module: AnsibleModule) -> dict[str, object]:
-    """Measure this machine and the link to the controller; returns the module's result."""
-    ticket = take_ticket(module.params["ticket"])
-    zstd = find_zstd()
-    request = ProbeRequest(
+    """Try what is to be forecast; returns the module's result."""
+    ticket, zstd, run = take_ticket(module.params["ticket"]), find_zstd(), module_runner(module)
+    request = CaptureRequest(
         device=module.params["device"],
-        purpose=module.params["purpose"],
         used_map=module.params["used_map"],
         level=parse_level(module.params["compression_level"]),
         chunk_size=DEFAULT_CHUNK_SIZE,
+        zero_bad_sectors=True,
         expect=module.params["expect"],
     )
     with open_session(module.params, ticket) as session:
-        result, warnings = run_probe(module_runner(module), request, zstd, session)
+        if module.params["purpose"] == CAPTURE:
+            result, warnings = try_capture(run, request, ticket, zstd, session)
+        else:
+            result, warnings = try_restore(run, request, zstd, session)
     for warning in (*session.notes, *warnings):
         module.warn(warning)
     return dict(asdict(result), changed=False)

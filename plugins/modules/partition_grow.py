@@ -13,7 +13,7 @@ version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
-  - Extends a partition and its file system over the free space behind it. The file system is which is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
+  - Extends a partition and its file system over the free space behind it. The file system is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
     are kept.
   - Fails without any change for a partition with others behind it, for a file system that is not clean or of another kind, and for a disk that is in
     use.

@@ -18,7 +18,7 @@ description:
   - Returns the reasons against capturing the disk, with their evidence and how to remove them.
   - Whether a Windows was generalized by sysprep is decided by its C(State.ini), C(Sysprep_succeeded.tag) and registry, which must agree. If one of
     these can't be read, that is a separate finding.
-  - Windows is searched on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
+  - Windows is looked for on NTFS (with C(ntfsls) and C(ntfscat)), Linux on ext2, ext3 and ext4 (with C(debugfs)), and on clean XFS and btrfs, which
     Linux 5.9 or newer reads for this module alone. A warning names partitions that may hold a system but were not examined, such as physical volumes
     of LVM and F2FS.
   - Another warning says why a system will not boot, such as Windows on a GPT disk without an EFI system partition.

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
@@ -25,6 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored impor
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import RUN

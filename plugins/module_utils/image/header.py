@@ -83,7 +83,7 @@ class ImageHeader:
         ).encode()
         if len(packed) > LARGEST_HEADER:
             raise ImagingError(
-                f"The header of this disk's image takes {len(packed)} bytes, and may take {LARGEST_HEADER}: its partition table has too many entries."
+                f"The header of this image takes {len(packed)} bytes of at most {LARGEST_HEADER}: its partition table has too many entries."
             )
         return packed.ljust(room)
 

@@ -17,7 +17,7 @@ from ..disk.consistency import ConsistencyChecks
 from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
-from ..engine.capture import Capture, UnreadableSectors
+from ..engine.capture import Capture, ReadableDisk, UnreadableSectors, UsedRanges
 from ..engine.pipeline import processors
 from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
@@ -93,8 +93,8 @@ class Captured(Examined):
 class SourceDisk(HeldDisk):
     """A disk held for reading, with all facts that are needed before its first chunk is read."""
 
-    def __init__(self, run: RunCommand, request: CaptureRequest) -> None:
-        super().__init__(run, request.device, request.expect, writable=False)
+    def __init__(self, run: RunCommand, request: CaptureRequest, may_be_in_use: bool = False) -> None:
+        super().__init__(run, request.device, request.expect, False, may_be_in_use)
         self._run = run
         self._request = request
         self.geometry = Geometry(
@@ -114,6 +114,10 @@ class SourceDisk(HeldDisk):
         self.checks = ConsistencyChecks(self.raw.path, used.partitions)
         self.used = wholly_used(used, self.checks.missing())
         self.checks.start()
+
+    def content(self) -> tuple[ReadableDisk, UsedRanges]:
+        """What is read, and which ranges of it are used."""
+        return self.raw, self.used.ranges
 
     def checked(self, seconds: float | None = None) -> bool:
         """Wait for the checks for so many seconds (None: without limit); returns whether all are finished."""
@@ -214,10 +218,11 @@ class CaptureSource:
         # A restarted capture is another image, so records of the first attempt can't be mixed with it.
         stream = os.urandom(STREAM_SIZE)
         self._header = disk.header(stream, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
+        readable, used = disk.content()
         self.capture = Capture(
-            disk.raw,
+            readable,
             disk.geometry,
-            disk.used.ranges,
+            used,
             self._zstd,
             self._level,
             stream,

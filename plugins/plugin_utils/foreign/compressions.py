@@ -92,7 +92,7 @@ class _Zstd(Stream):
 
 @dataclass(frozen=True)
 class Compression:
-    """A compressed format. ``start`` matches what its files begin with, within ``formats.HEAD`` bytes; ``stream`` makes what decompresses one stream.
+    """A compressed format. ``start`` matches what its files begin with, within ``formats.HEAD`` bytes; ``stream`` makes a decompressor.
 
     ``program`` is a command that decompresses standard input on all cores, if there is one. ``ends_well`` says whether a whole file may end with
     these last bytes; it is for programs that ignore what follows a stream.

@@ -23,7 +23,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from .bottlenecks import Bottlenecks
 from .history import History, Point, Sample
 from .limits import LIMITS, SOURCE_READ, STORE, TARGET_READ, Circumstances, Usage, advise, limiting, shares, tells
-from .time_left import SETTLED, TimeLeft, busy
+from .time_left import TimeLeft, busy
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Meter:
     """Takes the laptop's reports and the measurements of this machine, about once a second.
 
     ``frames`` is the maximum number of bytes that a restore sends; for a capture it is unknown. ``wire`` returns how many bytes were sent.
-    ``settled`` is for how many seconds things go on as they did, at the least.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Meter:
         capturing: bool = False,
         frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        settled: float = SETTLED,
     ) -> None:
         self._watches = watches
         self._wire = wire
@@ -69,7 +67,7 @@ class Meter:
         """The time at which the transfer began."""
         self.status: Status | None = None
         self.history = History()
-        self.time_left = TimeLeft(self.history, capturing, frames, settled)
+        self.time_left = TimeLeft(self.history, capturing, frames)
         self.bottlenecks = Bottlenecks()
         self._base: Point | None = None
         """The end of the time that was charged to a limit."""

@@ -30,15 +30,14 @@ BY_FRAMES = (NETWORK, STORE, CONTROLLER_CPU)
 class TimeLeft:
     """Estimates the time left. ``frames`` is the maximum number of bytes that will be sent, None when it is unknown."""
 
-    def __init__(self, history: History, capturing: bool, frames: int | None = None, settled: float = SETTLED) -> None:
+    def __init__(self, history: History, capturing: bool, frames: int | None = None) -> None:
         self._history = history
         self._capturing = capturing
         self._frames = frames
-        self._settled = settled
 
     def seconds(self, status: Status, limit: str) -> float | None:
         """Return the seconds until the transfer is done, while ``limit`` is the limit; None when they are not known yet."""
-        since = self._history.settled(self._settled)
+        since = self._history.settled(SETTLED)
         if since is None:
             return None
         if status.phase == STREAMING:
@@ -53,10 +52,10 @@ class TimeLeft:
         after = 0.0 if status.phase in (COMPARING, VERIFYING) else read_back(status, status.written)[0]
         return (status.total - status.done) / rate + after
 
-    def streaming(self, status: Status, limit: str) -> float | None:
-        """Return the seconds until everything is sent."""
+    def streaming(self, status: Status, limit: str, least: float = SETTLED) -> float | None:
+        """Return the seconds until everything is sent, at the rate of the last half, or of the last ``least`` seconds if that is more."""
         left = max(0, status.data_total - status.data_done)
-        since, last = self._history.settled(self._settled), self._history.last
+        since, last = self._history.settled(least), self._history.last
         if not left:
             return 0.0
         if since is None or last.data_done <= since.data_done:

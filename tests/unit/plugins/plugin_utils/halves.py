@@ -22,7 +22,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -38,6 +37,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import L
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
@@ -301,6 +301,7 @@ def capture(
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
             )
             disk.take_doubts = lambda: doubt(disk)
+            disk.content = lambda: (raw, disk.used.ranges)
             source = CaptureSource(disk, None, find_zstd(), 3, zero_bad)  # type: ignore[arg-type]
             session.converse(conversation)
             assert source.capture is not None

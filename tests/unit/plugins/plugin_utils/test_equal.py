@@ -336,7 +336,7 @@ def test_a_capture_that_broke_off_is_taken_up_again(laptop: SimpleNamespace) -> 
 
 def capture_once_and_die(laptop: SimpleNamespace, where: int) -> None:
     """Have a capture end after so many bytes of frames, because the controller gives up then."""
-    from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
+    from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 
     original = CaptureSink._unpack
 

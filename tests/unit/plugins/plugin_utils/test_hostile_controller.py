@@ -14,11 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import HEAD, Index
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import INDEX_PIECE, Kind, Link, LinkError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, STREAM, geometry
 
 from . import halves

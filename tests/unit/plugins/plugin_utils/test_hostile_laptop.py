@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import socket
 import struct
 import threading
@@ -19,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_capture import CaptureSink
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -35,8 +33,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     LinkError,
     TcpChannel,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.probe import HEAD, measure_from_laptop
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
@@ -218,16 +216,3 @@ def test_a_flood_of_reports_is_not_kept(phases: tuple[str, ...]) -> None:
             meter.hear(reports[number % len(reports)])
         assert taken() < 10 * MIB
     assert len(meter.timeline) < 1000 and meter.reading() is not None
-
-
-def test_a_probed_laptop_sends_no_more_than_it_was_asked_for(ends: Ends) -> None:
-    piece = bytes(MIB)
-    head = HEAD.pack(0, hashlib.sha256(piece).digest())
-    with ends.run(lambda link: measure_from_laptop(link, 4 * MIB, 1.0)) as link:
-        link.receive()
-        sent = 0
-        with contextlib.suppress(LinkError):
-            while sent < 200:
-                link.send(Kind.RECORD, head, piece)
-                sent += 1
-    assert "more" in str(ends.error) and sent < 50

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both halves of a probe over real sockets, what the controller measures of itself, and what it reads from an image."""
+"""Both halves of a trial over real sockets, what is forecast by it, and what the controller says of itself."""
 
 from __future__ import annotations
 
@@ -13,151 +13,172 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action import image_probe
-from ansible_collections.fleet.imaging.plugins.action.image_probe import (
-    RECORD_OVERHEAD,
-    LinkProbe,
-    sample_pieces,
-    work_of,
-)
+from ansible_collections.fleet.imaging.plugins.action.image_probe import UnnamedPlace
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import ZERO
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop import probe as probe_module
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import LaptopProbe, Measured, ProbeRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import (
+    SampledSource,
+    TrialSource,
+    probed,
+    take_sample,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import own_link as own_link_module
-from ansible_collections.fleet.imaging.plugins.plugin_utils import store_speed
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
+from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import forecast, measured_rates
 from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import own_link
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_speed import free_memory, measure_store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import TARGET_WRITE
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK
-from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import SIZE, cut_at, first_only, flip_at
-
-MEASURED = Measured(
-    device="/dev/sda",
-    disk_size=SIZE,
-    rotational=False,
-    used_bytes=SIZE,
-    used_chunks=1,
-    used_by="whole",
-    read_bytes=SIZE,
-    map_seconds=0.0,
-    read_rates={},
-    read_rate=1.0,
-    read_cpu=0.0,
-    chunk_size=CHUNK,
-    compressed=[],
-    hash_rate=1.0,
-    processors=1,
+from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import (
+    SIZE,
+    cut_at,
+    first_only,
+    flip_at,
 )
+
+Result = tuple[dict[str, Any], Meter]
 
 
 @pytest.fixture(autouse=True)
 def fixture_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test has no time for good figures."""
-    monkeypatch.setattr(probe_module, "CPU_SECONDS", 0.02)
-    monkeypatch.setattr(image_probe, "AMOUNT", 4 << 20)
-    monkeypatch.setattr(image_probe, "SECONDS", 0.2)
-    monkeypatch.setattr(store_speed, "LARGEST_PIECE", 4 << 20)
+    monkeypatch.setattr(probe_module, "SCAN_SECONDS", 0.05)
+    monkeypatch.setattr(probe_module, "LEAST_SCANNED", 1 << 20)
 
 
-def probe(laptop: SimpleNamespace, **spoil: Any) -> tuple[dict[str, Any], LinkProbe, int]:
-    """A probe; the disk is not looked at. Returns the module's result, the controller's half, how often it was measured."""
-    controller = LinkProbe("the laptop", sample_pieces(laptop.store.open("image")))
-    measured = 0
+def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Result:
+    """Try a capture of a disk that is in use; returns the module's result, and the meter."""
 
-    class Known(LaptopProbe):
-        """Knows its disk already."""
+    class Held(SampledSource):
+        """Of which no program knows anything."""
 
-        def _measure(self) -> Measured:
-            nonlocal measured
-            measured += 1
-            return MEASURED
+        def __init__(self, raw: RawDisk) -> None:
+            self.raw, self.in_use, self.checks = raw, "Somebody has it.", None
+            self._doubted = set()
+            self.disk: Any = SimpleNamespace(rotational=False)
+            self._request = CaptureRequest(raw.path, "auto", 3, CHUNK, True, {})
 
     def work(session: Session) -> dict[str, Any]:
-        half = Known(None, ProbeRequest(str(laptop.disk), "restore", "auto", 3, CHUNK), find_zstd())  # type: ignore[arg-type]
-        session.converse(half.converse)
-        return asdict(half.result())
+        with RawDisk(str(laptop.disk)) as raw:
+            disk = Held(raw)
+            source = TrialSource(disk, SimpleNamespace(created=""), find_zstd(), 3)  # type: ignore[arg-type]
+            session.converse(lambda link: serve_live(link, source))
+            result, warnings = probed(disk, disk.used.ranges.total(), 0.0, disk.used.warnings)
+            return dict(asdict(result), warnings=warnings)
 
-    result, _ends = laptop.run(work, controller.converse, controller.progress, **spoil)
-    return result, controller, measured
+    sink = CaptureSink(store, UnnamedPlace(store.path), chunk_size=CHUNK)
+    try:
+        result, _ends = laptop.run(work, sink.converse, sink.progress, **spoil)
+        sink.flush()
+    finally:
+        sink.leave()
+    assert not result.get("failed"), result
+    return result, sink.meter
 
 
-def test_both_halves(laptop: SimpleNamespace) -> None:
-    result, controller, measured = probe(laptop)
-    assert measured == 1
-    assert controller.from_laptop.rate > 0
-    assert controller.to_laptop.rate > 0
-    assert result["decompress_rate"] > 0
-    assert result["read_rate"] == 1.0
-    assert result["send_cpu"] > 0
+def try_restore(laptop: SimpleNamespace, *, rotational: bool = False, **spoil: Any) -> Result:
+    """Try a restore; returns the module's result, and the meter."""
+    image = laptop.store.open("image")
+    source = StoredSource(image)
+    meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+
+    def work(session: Session) -> dict[str, Any]:
+        with RawDisk(str(laptop.disk)) as raw:
+            disk: Any = SimpleNamespace(raw=raw, disk=SimpleNamespace(rotational=rotational))
+            result, warnings = take_sample(disk, find_zstd(), session)
+            return dict(asdict(result), warnings=warnings)
+
+    result, _ends = laptop.run(work, lambda link: serve(link, source, meter.hear), lambda: meter.mark, **spoil)
+    assert not result.get("failed"), result
+    return result, meter
+
+
+def test_a_capture_that_has_the_time_is_tried_to_its_end(laptop: SimpleNamespace) -> None:
+    before = laptop.disk.read_bytes()
+    result, meter = try_capture(laptop, laptop.store)
+    assert result["used_bytes"] == meter.history.last.done == SIZE
+    assert any("is in use" in warning and "Somebody has it." in warning for warning in result["warnings"])
+    assert forecast(meter, 7.0).seconds == pytest.approx(7.0)  # nothing is left to forecast
+    rates = measured_rates(meter, True)
+    assert {name for name, rate in rates.items() if rate} == {"read", "compress", "link", "store"}
+    assert laptop.disk.read_bytes() == before
+    assert os.listdir(laptop.store.path) == ["image.img.zst"]
+
+
+def test_a_trial_that_is_over_before_is_of_a_part(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "TRIAL_SECONDS", 0.0)
+    for result, meter in (try_capture(laptop, laptop.store), try_restore(laptop)):
+        status = meter.status
+        assert status is not None
+        assert 8 * CHUNK <= status.done < status.total == result["used_bytes"]
+
+
+def test_a_restore_writes_nothing_and_takes_the_time_of_writing(
+    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "WRITE_SHARE", 0.02)
+    before = laptop.disk.read_bytes()
+    result, meter = try_restore(laptop)
+    assert laptop.disk.read_bytes() == before
+    assert result["used_bytes"] == laptop.store.open("image").index.used_bytes()
+    status = meter.status
+    assert status is not None
+    assert status.scanned >= 1 << 20
+    assert status.stages["write"]["busy"] == pytest.approx(status.written / result["write_rate"], rel=0.2)
+    expected = forecast(meter, status.seconds, result)
+    assert expected.to_json()["limit"] == TARGET_WRITE
+    assert expected.seconds >= 0.8 * status.total / result["write_rate"]
+
+
+def test_a_rotating_disk_is_written_as_fast_as_it_is_read(laptop: SimpleNamespace) -> None:
+    result, meter = try_restore(laptop, rotational=True)
+    assert measured_rates(meter, False)["read"] == pytest.approx(result["write_rate"], rel=0.05)
+
+
+def test_of_a_disk_that_is_all_zeros_it_is_said(laptop: SimpleNamespace) -> None:
+    assert not try_restore(laptop)[0]["warnings"]
+    laptop.disk.write_bytes(bytes(SIZE))
+    assert any("nothing but zeros" in warning for warning in try_restore(laptop)[0]["warnings"])
 
 
 @pytest.mark.parametrize("where", [5000, 2 << 20])
-@pytest.mark.parametrize("direction", ["to_laptop", "to_controller"])
 @pytest.mark.parametrize("spoil", [cut_at, flip_at])
-def test_a_link_that_breaks_once_is_measured_anew(
-    laptop: SimpleNamespace, where: int, direction: str, spoil: Any
-) -> None:
-    result, controller, measured = probe(laptop, **{direction: first_only(spoil(where))})
-    assert result["decompress_rate"] > 0
-    assert controller.to_laptop.rate > 0
-    assert measured == 1  # what needs no link is not measured again
+def test_a_link_that_breaks_once_is_made_again(laptop: SimpleNamespace, where: int, spoil: Any) -> None:
+    result, meter = try_capture(laptop, laptop.store, to_controller=first_only(spoil(where)))
+    assert result["used_bytes"] == meter.history.last.done
+    result, meter = try_restore(laptop, to_laptop=first_only(spoil(where)))
+    assert meter.status is not None and meter.status.done == meter.status.data_total
 
 
 @pytest.mark.parametrize("direction", ["to_laptop", "to_controller"])
 def test_a_link_that_keeps_breaking_ends_the_probe_and_says_so(laptop: SimpleNamespace, direction: str) -> None:
-    with pytest.raises(ImagingError, match=r"broke 3 times while it was measured.*Look at the cable"):
-        # Amid the first piece, which is always sent, however slow this machine is just now.
-        probe(laptop, **{direction: lambda: cut_at(10_000)})
+    with pytest.raises(ImagingError, match="could not be kept"):
+        if direction == "to_laptop":
+            try_restore(laptop, to_laptop=lambda: cut_at(10_000))
+        else:
+            try_capture(laptop, laptop.store, to_controller=lambda: cut_at(10_000))
 
 
-def test_the_work_that_an_image_makes(laptop: SimpleNamespace) -> None:
-    image = laptop.store.open("image")
-    rows = list(image.index)
-    work = work_of(image)
-    sent = [row for row in rows if not row.flags & ZERO]
-    assert work.sent == sum(row.frame_size + len(row.ranges) + RECORD_OVERHEAD for row in sent)
-    assert work.content == len(sent) * CHUNK
-    assert work.back_content == len(rows) * CHUNK
-    assert work.written + work.zeroed == work.back == image.index.used_bytes()
-    assert 0 < work.looked < work.back
-    assert image.header.geometry.disk_size == SIZE
-
-
-def test_pieces_are_from_all_over_an_image_and_bounded(
-    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = laptop.store.open("image")
-    everything = sample_pieces(image)
-    assert all(piece.content_size == CHUNK for piece in everything)
-    total = sum(len(piece.body) for piece in everything)
-    monkeypatch.setattr(image_probe, "FRAMES", total // 3)
-    some = sample_pieces(image)
-    assert 0 < sum(len(piece.body) for piece in some) < total / 2
-    assert {piece.body for piece in some} <= {piece.body for piece in everything}
-
-
-def test_the_stores_speed_leaves_nothing_and_makes_no_folder(tmp_path: Path) -> None:
-    found = measure_store(str(tmp_path / "no" / "store" / "yet"))
-    assert found.write > 0
-    assert found.read is None or found.read > 0
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_store_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_arguments: object) -> int:
+def test_a_store_that_takes_nothing_is_named(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object, **_more: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(ImagingError, match=r"store .* could not be measured.*No space left.*imaging_store"):
-        measure_store(str(tmp_path))
-    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(ImagingError, match=r"image store .* failed: No space left.*Make room"):
+        try_capture(laptop, laptop.store)
 
 
-def test_what_the_kernel_says_of_its_memory() -> None:
-    assert 0 < free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def test_a_store_that_is_not_there_yet_is_not_made(laptop: SimpleNamespace, tmp_path: Path) -> None:
+    try_capture(laptop, ImageStore(str(tmp_path / "no" / "store" / "yet")))
+    assert not (tmp_path / "no").exists()
 
 
 def test_an_interface_and_its_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

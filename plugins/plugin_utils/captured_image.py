@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The image that a disk becomes, by one description of it: what comes over the link, and what the store has already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+
+from .basis import Basis, sound_record
+from .syncing import Syncing
+
+
+class CapturedImage:
+    """Nothing is written as long as everything is as in the old image. All that writes raises OSError, ImagingError."""
+
+    def __init__(
+        self,
+        place: Place,
+        header: ImageHeader,
+        header_size: int,
+        old: ImageReader | None,
+        basis: Basis,
+        damaged: set[int],
+    ) -> None:
+        """``header_size`` are the bytes of the header as it came. ``damaged`` are chunks of which the store's copies can't be used."""
+        self.header = header
+        self.basis = basis
+        self._place = place
+        self._header_size = header_size
+        self._old = old
+        self._damaged = damaged
+        self._equal = 0
+        """How many rows of the old image were confirmed, as long as all chunks equal it."""
+        self._syncing: Syncing | None = None
+        self.writer: ImageWriter | None = None
+        self.kept = 0
+        """How many chunks were taken over from the store."""
+        if old is None or old.header.geometry != header.geometry:
+            self._begun()
+
+    @property
+    def next_chunk(self) -> int:
+        """The first chunk that was not handled yet."""
+        if self.writer is not None:
+            return self.writer.next_chunk
+        return self._old.index.chunk_at(self._equal - 1) + 1 if self._old and self._equal else 0
+
+    def append(self, record: RecordHeader, frame: memoryview) -> None:
+        """Write a record that came, and have what was written go to the medium meanwhile."""
+        writer = self._begun()
+        writer.append(record, frame)
+        if self._syncing is None:
+            self._syncing = Syncing(self._place.file.fileno())
+        self._syncing.wrote(writer.stored_bytes)
+
+    def keep(self, record: RecordHeader) -> None:
+        """Take a chunk over from the store, by its record's header; raises LinkError when the store does not have it."""
+        if self.writer is None and self._is_next_of_old(record):
+            self._equal += 1
+        else:
+            self._copy(self._begun(), record)
+        self.kept += 1
+
+    def _is_next_of_old(self, record: RecordHeader) -> bool:
+        if self._old is None or self._equal >= len(self._old.index):
+            return False
+        row = self._old.index.row_at(self._equal)
+        return (row.chunk, row.flags, row.ranges, row.content_hash) == (
+            record.chunk,
+            record.flags,
+            record.ranges,
+            record.content_hash,
+        )
+
+    def _begun(self) -> ImageWriter:
+        """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""
+        if self.writer is None:
+            header = self.header
+            self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
+            for position in range(self._equal):
+                row = self._old.index.row_at(position) if self._old else None
+                if row is not None:
+                    length = header.geometry.length(row.chunk)
+                    self._copy(
+                        self.writer,
+                        RecordHeader(
+                            chunk=row.chunk,
+                            flags=row.flags,
+                            ranges=row.ranges,
+                            content_size=length,
+                            content_hash=row.content_hash,
+                            frame_size=0,
+                            frame_hash=b"",
+                            stream=header.stream,
+                        ),
+                    )
+        return self.writer
+
+    def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
+        """Copy a record whose frame is in the store."""
+        found = None if header.chunk in self._damaged else self.basis.find(header.chunk, header.content_hash)
+        if found is None:
+            raise LinkError(
+                f"The laptop says of chunk {header.chunk} that the store already has it, but the store does not."
+            )
+        stored, row = found
+        try:
+            record = sound_record(stored, row)
+        except BadImage as error:
+            self._damaged.add(header.chunk)
+            raise LinkError(str(error)) from error
+        complete = replace(header, frame_size=record.header.frame_size, frame_hash=record.header.frame_hash)
+        writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
+
+    def is_old(self, root_digest: str) -> bool:
+        """Whether the old image is this one, whose root digest is given, already."""
+        return self.writer is None and self._old is not None and self._old.root_digest.hex() == root_digest
+
+    def finish(self, used_bytes: int, bad_ranges: list[dict[str, object]], root_digest: str) -> None:
+        """Write what follows the last record; raises ImagingError, and keeps nothing, when the root digest is another one than the laptop's."""
+        root = self._begun().finish({"used_bytes": used_bytes}, bad_ranges).hex()
+        if root != root_digest:
+            self._place.remove()
+            raise ImagingError(
+                f"What was stored (root digest {root}) is not what the laptop read ({root_digest}): nothing was kept. The disk may "
+                "have changed while it was read, or memory is failing on either machine. Run again."
+            )
+
+    def close(self) -> None:
+        """End the background thread before the file is closed."""
+        if self._syncing is not None:
+            self._syncing.close()
+            self._syncing = None
