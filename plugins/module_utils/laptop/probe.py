@@ -92,7 +92,7 @@ class SampledSource(SourceDisk):
         raw, request = self.raw, self._request
         if self.in_use:
             said = f"{raw.path} is in use, so its used space can't be determined. The forecast is for all of it. "
-            self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + self.in_use])
+            self.used = UsedMap(ranges=ByteRanges([(0, raw.size)]), warnings=[said + self.in_use])
         else:
             self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), request.used_map)
         size, sector = request.chunk_size, raw.logical_sector_size
@@ -107,7 +107,7 @@ class SampledSource(SourceDisk):
 
     def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
         """That of a disk that has the sample alone."""
-        return ImageHeader(self.geometry, stream, ticket.created)
+        return ImageHeader(geometry=self.geometry, stream=stream, created=ticket.created)
 
 
 class TrialSource(CaptureSource):
