@@ -117,19 +117,22 @@ class TrialSource(CaptureSource):
         # What can't be read is no reason to end: nothing is kept of it.
         super().__init__(disk, ticket, zstd, level, zero_bad_sectors=True)
         self.trial = Trial()
+        self._end = b""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         with contextlib.closing(super().records(start, end)) as records:
             while self.trial.goes_on():
                 record = next(records, None)
                 if record is None:
-                    return
+                    break
                 yield record
                 self.trial.chunks += 1
+            # Before the pipeline is closed, which takes its time: it finishes chunks that are not sent any more.
+            self._end = self.status().pack()
 
     def conclude(self) -> Generator[bytes, None, None]:
         """How it went."""
-        yield self.status().pack()
+        yield self._end
 
 
 @dataclass(frozen=True)
