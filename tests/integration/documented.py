@@ -29,7 +29,7 @@ OF_ANSIBLE = {
 }
 """Fields of any result."""
 
-NEVER_RUN = ("Finalization of task args", "Error processing keyword")
+NEVER_RUN = ("Finalization of task args", "Error processing keyword", "Error while evaluating conditional")
 """What Ansible says of a task whose arguments or keywords have no value, so that it was not run."""
 
 OF_A_MODULE = {

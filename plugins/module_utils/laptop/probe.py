@@ -92,7 +92,7 @@ class SampledSource(SourceDisk):
         raw, request = self.raw, self._request
         if self.in_use:
             said = f"{raw.path} is in use, so its used space can't be determined. The forecast is for all of it. "
-            self.used = UsedMap(ByteRanges([(0, raw.size)]), warnings=[said + self.in_use])
+            self.used = UsedMap(ranges=ByteRanges([(0, raw.size)]), warnings=[said + self.in_use])
         else:
             self.used = read_used_map(self._run, self.disk, read_partition_table(self._run, raw.path), request.used_map)
         size, sector = request.chunk_size, raw.logical_sector_size
@@ -107,7 +107,7 @@ class SampledSource(SourceDisk):
 
     def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
         """That of a disk that has the sample alone."""
-        return ImageHeader(self.geometry, stream, ticket.created)
+        return ImageHeader(geometry=self.geometry, stream=stream, created=ticket.created)
 
 
 class TrialSource(CaptureSource):
@@ -117,19 +117,22 @@ class TrialSource(CaptureSource):
         # What can't be read is no reason to end: nothing is kept of it.
         super().__init__(disk, ticket, zstd, level, zero_bad_sectors=True)
         self.trial = Trial()
+        self._end = b""
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         with contextlib.closing(super().records(start, end)) as records:
             while self.trial.goes_on():
                 record = next(records, None)
                 if record is None:
-                    return
+                    break
                 yield record
                 self.trial.chunks += 1
+            # Before the pipeline is closed, which takes its time: it finishes chunks that are not sent any more.
+            self._end = self.status().pack()
 
     def conclude(self) -> Generator[bytes, None, None]:
         """How it went."""
-        yield self.status().pack()
+        yield self._end
 
 
 @dataclass(frozen=True)

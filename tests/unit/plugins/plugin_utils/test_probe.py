@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.action.image_probe import UnnamedPlace
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop import probe as probe_module
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
@@ -119,6 +121,24 @@ def test_a_trial_that_is_over_before_is_of_a_part(laptop: SimpleNamespace, monke
         status = meter.status
         assert status is not None
         assert 8 * CHUNK <= status.done < status.total == result["used_bytes"]
+
+
+def test_the_end_of_a_trial_does_not_count(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that ends early finishes chunks that are not sent any more."""
+    records = Capture.records
+
+    def ending_slowly(capture: Capture, start: int, end: int) -> Any:
+        try:
+            yield from records(capture, start, end)
+        finally:
+            time.sleep(1.5)
+
+    monkeypatch.setattr(Capture, "records", ending_slowly)
+    monkeypatch.setattr(probe_module, "TRIAL_SECONDS", 0.0)
+    began = time.monotonic()
+    _result, meter = try_capture(laptop, laptop.store)
+    assert meter.status is not None
+    assert meter.status.seconds < time.monotonic() - began - 1.4
 
 
 def test_a_restore_writes_nothing_and_takes_the_time_of_writing(
