@@ -35,11 +35,11 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import Scratch
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.board import Board
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import LARGEST_NEWS, News, plain_line
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import MAX_EVENT_SIZE, News, plain_line
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.screen import Screen
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import EVERY, SOCKET, Rhythm
 
-LEAST_LINES = 8
+MIN_LINES = 8
 """Minimum lines of a terminal for the table; a smaller one gets plain lines."""
 
 DRAW_EVERY = 0.2
@@ -87,14 +87,14 @@ class CallbackModule(CallbackBase):
         drawn = 0.0
         while True:
             try:
-                news = News.unpack(listening.recv(2 * LARGEST_NEWS))
+                news = News.unpack(listening.recv(2 * MAX_EVENT_SIZE))
             except (TimeoutError, ValueError):
                 continue
             except OSError:
                 return
             with self._drawing:
                 self._board.hear(news)
-                if self._screen is None or _measure()[1] < LEAST_LINES:
+                if self._screen is None or _measure()[1] < MIN_LINES:
                     self._write_line(news)
                 elif news.ended or time.monotonic() - drawn >= DRAW_EVERY:
                     drawn = time.monotonic()

@@ -18,7 +18,7 @@ from .errors import ImagingError
 from .stream.handshake import SECRET_SIZE
 from .timeouts import DEFAULTS, Timeouts
 
-LARGEST_TICKET = 64 << 10
+MAX_TICKET_SIZE = 64 << 10
 
 TICKET = "ticket"
 """The file's name, in the folder that Ansible makes for the module."""
@@ -68,7 +68,7 @@ def take_ticket(path: str | None) -> Ticket:
         )
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(LARGEST_TICKET)
+            text = file.read(MAX_TICKET_SIZE)
     except OSError as error:
         raise ImagingError(f"The ticket of this run is missing ({path}: {error.strerror}). {RUN_AGAIN}") from error
     finally:

@@ -29,7 +29,7 @@ FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 RUN_LENGTH_BLOCK = 1
 CHECKSUM_SIZE = 4
 
-LARGEST_WINDOW = 128 << 20
+MAX_WINDOW_SIZE = 128 << 20
 """Bytes. The most that zstd's own decoders accept by default (ZSTD_WINDOWLOG_LIMIT_DEFAULT, 27), and what its highest level uses."""
 
 NO_ZSTD = (
@@ -69,8 +69,8 @@ def _check_window(descriptor: int) -> None:
     """
     base = 1 << (10 + (descriptor >> 3))
     window = base + (base >> 3) * (descriptor & 7)
-    if window > LARGEST_WINDOW:
-        raise FrameError(f"A zstd frame needs a window of {window} bytes: expected at most {LARGEST_WINDOW}.")
+    if window > MAX_WINDOW_SIZE:
+        raise FrameError(f"A zstd frame needs a window of {window} bytes: expected at most {MAX_WINDOW_SIZE}.")
 
 
 def _check_extent(frame: Frame) -> None:

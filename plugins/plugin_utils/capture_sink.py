@@ -17,7 +17,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.header import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, largest_frame
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, max_frame_size
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     Changed,
     ask_header,
@@ -35,7 +35,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
 
-MOST_CHANGES = 256
+MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
 
 
@@ -112,9 +112,9 @@ class CaptureSink:
     def _restart(self) -> None:
         """Discard the laptop's description of its disk. The stored chunks are kept, as after an interrupted capture."""
         self._changes += 1
-        if self._changes > MOST_CHANGES:
+        if self._changes > MAX_CHANGES:
             raise ImagingError(
-                f"The laptop changed the description of its disk more than {MOST_CHANGES} times: expected at most one change for each file "
+                f"The laptop changed the description of its disk more than {MAX_CHANGES} times: expected at most one change for each file "
                 "system. Boot its live system again, and run again."
             )
         self.close()
@@ -130,7 +130,7 @@ class CaptureSink:
         header = ImageHeader.unpack(packed)
         receive_index(link, 0)  # empty: the index is built from the records
         self._check_expected(header.geometry)
-        self._room = memoryview(bytearray(largest_frame(header.geometry.chunk_size)))
+        self._room = memoryview(bytearray(max_frame_size(header.geometry.chunk_size)))
         left = self._left()
         files = [*left, *([self._old] if self._old else [])]
         if self._changes:

@@ -15,13 +15,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
 
-LEAST_ROOM = 16 << 20
+MIN_FREE_SPACE = 16 << 20
 """Bytes that must be free before a laptop is bothered: no image of a disk with a system on it is smaller."""
 
 USUAL_RATIO = 2.0
 """How much the used content of a disk with a system usually shrinks; the disk in the README came to 2.5."""
 
-LARGEST_RATIO = 6.0
+MAX_RATIO = 6.0
 """No disk with a system is known whose used content shrinks more; those of the tests, with much text, come to 3.2."""
 
 ELSEWHERE = "set imaging_store to a folder elsewhere"
@@ -69,7 +69,7 @@ def check_writable(path: str) -> None:
         free = free_bytes(path)
     except OSError as error:
         raise store_error(path, error) from error
-    if free < LEAST_ROOM:
+    if free < MIN_FREE_SPACE:
         raise ImagingError(
             f"The image store {path} has {size(free)} free, which is too little for any image. "
             f"{WAYS_OUT[errno.ENOSPC]} Then run again.",
@@ -100,7 +100,7 @@ def check_room(path: str, source: Mapping[str, Any], ratio: float | None, there:
         free = free_bytes(path)
     except OSError as error:
         raise store_error(path, error) from error
-    if free + there < mapped / max(LARGEST_RATIO, 2 * (ratio or 0)):
+    if free + there < mapped / max(MAX_RATIO, 2 * (ratio or 0)):
         raise ImagingError(
             f"The image store {path} has {size(free)} free, and {size(mapped)} of the disk's file systems are used: "
             f"compressed, that takes about {size(int(mapped / (ratio or USUAL_RATIO)))}. {WAYS_OUT[errno.ENOSPC]} Then run again.",

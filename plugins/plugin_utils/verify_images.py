@@ -16,10 +16,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, find_zstd
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 """More than that a disk does not feed, and each takes three chunks of memory."""
 
-WORKERS = min(os.cpu_count() or 1, MOST_WORKERS)
+WORKERS = min(os.cpu_count() or 1, MAX_WORKERS)
 
 Promise = tuple[bytes, bytes]
 """The hash of a frame, and the hash of the content that it is to decode to."""

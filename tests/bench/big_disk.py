@@ -17,7 +17,7 @@ from .speed import Say, cool_down
 
 SIZE = 2 << 40
 USED = 256 << 20
-LONGEST_CAPTURE = 120.0
+MAX_CAPTURE = 120.0
 
 
 def measure_big_disk(folder: Path, say: Say) -> tuple[Run, Run]:

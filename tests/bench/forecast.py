@@ -40,7 +40,7 @@ SLOW_DISK = 40_000_000
 SLOW_STORE = 25_000_000
 STORE_SIZE = 1 << 30
 IDLE_SHARE = 0.9
-LONGEST_SETTLING = 60.0
+MAX_SETTLING = 60.0
 YES = ("-e", "imaging_confirm_erase=true")
 
 
@@ -193,7 +193,7 @@ def _bar(case: _Case) -> Bar:
 def _settle() -> None:
     """Drop the caches, and wait until the processors have little to do, or for so long that they will not."""
     cool_down()
-    deadline = time.monotonic() + LONGEST_SETTLING
+    deadline = time.monotonic() + MAX_SETTLING
     while time.monotonic() < deadline:
         idle, everything = _processor_time()
         time.sleep(1.0)

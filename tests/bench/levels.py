@@ -35,7 +35,7 @@ FAR = 1.25
 ENOUGH = 30.0
 """Seconds that the captures at one level take together, at the least: those of a few seconds vary by a tenth."""
 
-LEAST_BETTER = 2
+MIN_BETTER = 2
 """On so many of the links it must be faster than the usual level."""
 
 
@@ -99,4 +99,4 @@ def _bars(found: dict[str, Results]) -> Iterator[Bar]:
         what = f"time of a capture, of one at the best fixed level ({best})"
         yield Bar(f"level auto, {link}", what, medians[AUTO] / medians[best], OF_BEST, "x", details)
     what = f"links on which it is not faster than level {USUAL}"
-    yield Bar("level auto", what, len(found) - better, len(LINKS) - LEAST_BETTER, "links")
+    yield Bar("level auto", what, len(found) - better, len(LINKS) - MIN_BETTER, "links")

@@ -16,7 +16,7 @@ from ..lab.lab import Lab
 from .memory import MemorySampler
 
 IMAGE = "bench"
-LONGEST_RUN = 900.0
+MAX_RUN = 900.0
 SECONDS_TO_END = 30.0
 
 
@@ -64,7 +64,7 @@ class Ours:
         running = start_playbook(self._lab, name, "-l", limit, *self.variables, *more)
         try:
             with MemorySampler(self._lab, running.process.pid) as sampler:
-                running.process.wait(LONGEST_RUN)
+                running.process.wait(MAX_RUN)
                 seconds = time.monotonic() - started
         finally:
             if running.process.poll() is None:

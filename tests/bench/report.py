@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .big_disk import LONGEST_CAPTURE
+from .big_disk import MAX_CAPTURE
 from .memory import MODULE, PARTCLONE, WORKER, WORKER_SHARE
 from .ours import Run
 from .speed import CAPTURE, RESTORE, Measured
@@ -88,8 +88,8 @@ class Report:
                 if direction == bar_direction and bar and peak > bar:
                     lines.append(f"{direction} of {disk}: {whose} took {_mib(peak)}, at most {_mib(bar)} are allowed")
             seconds = _playbook_seconds(runs)
-            if (disk, direction) == (BIG, CAPTURE) and seconds > LONGEST_CAPTURE:
-                lines.append(f"{direction} of {disk}: {seconds:.0f} s, must be at most {LONGEST_CAPTURE:.0f} s")
+            if (disk, direction) == (BIG, CAPTURE) and seconds > MAX_CAPTURE:
+                lines.append(f"{direction} of {disk}: {seconds:.0f} s, must be at most {MAX_CAPTURE:.0f} s")
         return lines
 
     def write(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class Report:
             seconds = statistics.median(float(run.result["seconds"]) for run in runs)
             bar = ["", ""]
             if (disk, direction) == (BIG, CAPTURE):
-                bar = [f"{LONGEST_CAPTURE:.0f} s", _verdict(whole <= LONGEST_CAPTURE)]
+                bar = [f"{MAX_CAPTURE:.0f} s", _verdict(whole <= MAX_CAPTURE)]
             rows.append([direction, disk, *sizes, f"{seconds:.1f} s", f"{whole:.1f} s", *bar])
         heads = ["OURS", "DISK", "USED", "SENT", "STORED", "TRANSFER AND READ-BACK", "WHOLE PLAYBOOK", "AT MOST", ""]
         return _table(heads, rows)

@@ -40,7 +40,7 @@ OWN_RATE = 1.11
 """0.9 of its rate."""
 AMOUNT = 1 << 30
 PIECE = 4 << 20
-LEAST_RATE = 250e6
+MIN_RATE = 250e6
 CLIENTS = ("paramiko", "openssh")
 
 SINK_AND_SPRING = """
@@ -172,7 +172,7 @@ def _channels(lab: Lab, runs: int, say: Say) -> Iterator[Bar]:
     for direction in ("to", "from"):
         mine = taken["paramiko", direction]
         what = f"seconds for 250 MB {direction} the laptop"
-        value = statistics.median(mine) * LEAST_RATE / AMOUNT
+        value = statistics.median(mine) * MIN_RATE / AMOUNT
         yield Bar("the channel, paramiko", what, value, 1.0, "s", {"seconds": mine, "bytes": AMOUNT})
         mine, theirs = taken["openssh", direction], taken["ssh -W", direction]
         what = f"time {direction} the laptop, of ssh -W"

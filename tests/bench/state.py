@@ -36,7 +36,7 @@ DRIFTED_SHARE = 50
 """Of so many used chunks one is changed."""
 
 REWRITE = ("-e", "imaging_rewrite=true")
-LONGEST_WAIT = 120.0
+MAX_WAIT = 120.0
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class State:
         before = received(target)
         half = written(target) + self._index().used_bytes() // 2
         running = start_playbook(self._lab, RESTORE_ONE, "-l", target.name, *self._ours.variables)
-        deadline = time.monotonic() + LONGEST_WAIT
+        deadline = time.monotonic() + MAX_WAIT
         while written(target) < half and time.monotonic() < deadline:
             time.sleep(0.01)
         for pattern in ("AnsiballZ_image_restore", str(self._lab.inventory)):

@@ -32,14 +32,14 @@ from ansible_collections.fleet.imaging.plugins.action.image_info import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk import devices, hive_log
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.fat_volume import WritableFat
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import LARGEST_DATA, Hive
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.hive import MAX_DATA_SIZE, Hive
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partclone import parse_map
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import NO_TABLE, parse_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, largest_index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
@@ -48,7 +48,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     USED,
     ZERO,
     RecordHeader,
-    largest_frame,
+    max_frame_size,
     pack_ranges,
     unpack_ranges,
     zeros_hash,
@@ -283,7 +283,7 @@ class Answers:
     """A source that has little to say (``serving.server.LiveSource``)."""
 
     chunk_count = 10
-    largest_known = 1 << 20
+    max_known_size = 1 << 20
 
     def header(self) -> bytes:
         """Something."""
@@ -363,7 +363,7 @@ def run_sink(data: bytes) -> None:
     try:
         packed = ask_header(link)
         found = ImageHeader.unpack(packed)
-        index = receive_index(link, largest_index(found.geometry))
+        index = receive_index(link, max_index_size(found.geometry))
         if index:
             Index.unpack(index, packed, found.geometry)
         while receive_record(link, unpack, room, kept, Status.unpack) is not None:
@@ -438,7 +438,7 @@ def run_mirror(data: bytes) -> None:
     def connect(connection: http.client.HTTPConnection) -> None:
         connection.sock = Canned(answers)
 
-    room = memoryview(bytearray(largest_frame(CHUNK)))
+    room = memoryview(bytearray(max_frame_size(CHUNK)))
     with patch.object(http.client.HTTPConnection, "connect", connect):
         source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str, 10.0)
         chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
@@ -547,17 +547,17 @@ def sfdisk_seeds() -> list[bytes]:
 
 
 FOREIGN = ("gzip", "bzip2", "xz", "zstd")
-LARGEST_PIECE = 33 << 20
+MAX_PIECE_SIZE = 33 << 20
 ENOUGH = 64 << 20
 
 
 def run_unpack(data: bytes) -> None:
     """A compressed file, whose format the first byte chooses, is unpacked in pieces of a bounded size, or refused."""
     source = ForeignFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
-    with patch.object(compressions, "LARGEST_WINDOW", 64 << 20):  # what is taken is no more than what may be
+    with patch.object(compressions, "MAX_WINDOW_SIZE", 64 << 20):  # what is taken is no more than what may be
         total = 0
         for piece in unpack.streams_of(io.BytesIO(data[1:]), source):
-            assert len(piece) <= LARGEST_PIECE
+            assert len(piece) <= MAX_PIECE_SIZE
             total += len(piece)
             if total > ENOUGH:
                 return
@@ -579,7 +579,7 @@ def run_hive(data: bytes) -> None:
         found = Hive(io.BytesIO(hive), [log])
         for key in ("Setup", r"ControlSet001\Control\Session Manager\Environment", "Nothing"):
             for name in ("SetupType", "CmdLine", "PROCESSOR_ARCHITECTURE"):
-                assert len(found.value(key, name)) <= LARGEST_DATA
+                assert len(found.value(key, name)) <= MAX_DATA_SIZE
 
 
 def hive_seeds() -> list[bytes]:

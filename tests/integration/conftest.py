@@ -19,7 +19,7 @@ from ansible_collections.fleet.imaging.tests.integration.labs import (
     small_plan,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
-from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 
 LONGEST = (
     "test_survival_processes.py",
@@ -75,7 +75,7 @@ def plan(references: Path) -> Plan:
 @pytest.fixture(scope="session")
 def tiny_plan(references: Path) -> Plan:
     """The plan of a lab whose disks are as small as a reference's can be, for tests in which their size is not the point."""
-    return replace(small_plan(reference_disk(references, LEAST_SIZE)), disk_size=LEAST_SIZE, reference_size=LEAST_SIZE)
+    return replace(small_plan(reference_disk(references, MIN_SIZE)), disk_size=MIN_SIZE, reference_size=MIN_SIZE)
 
 
 @pytest.fixture(scope="session")

@@ -230,22 +230,22 @@ def result_of(outcome: Outcome, host: str, action: str = "image_restore") -> dic
 
 
 def assert_finished_by_running_again(
-    lab: Lab, image: Path, laptop: Laptop, least_equal: float = 0.0, *more: str
+    lab: Lab, image: Path, laptop: Laptop, min_equal: float = 0.0, *more: str
 ) -> dict[str, Any]:
     """Restore again: at least a share of the chunks is neither sent nor written, and then the disk holds the image."""
     outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *more, environment=SHORT)
     assert outcome.status == 0, outcome.stdout + outcome.stderr
-    return assert_finished(outcome, image, laptop, least_equal)
+    return assert_finished(outcome, image, laptop, min_equal)
 
 
-def assert_finished(outcome: Outcome, image: Path, laptop: Laptop, least_equal: float) -> dict[str, Any]:
+def assert_finished(outcome: Outcome, image: Path, laptop: Laptop, min_equal: float) -> dict[str, Any]:
     """That a restore which was run again has neither sent nor written at least a share of the chunks, and the disk holds the image."""
     result = result_of(outcome, laptop.name)
     assert result["verified"] is True
-    assert result["equal_chunks"] >= least_equal * result["used_chunks"]
+    assert result["equal_chunks"] >= min_equal * result["used_chunks"]
     if result["equal_chunks"]:
         index = ImageReader(FileSource(str(image))).index
-        assert result["sent_bytes"] < sum(row.frame_size for row in index) * (1.05 - least_equal) + 500_000
+        assert result["sent_bytes"] < sum(row.frame_size for row in index) * (1.05 - min_equal) + 500_000
     assert_holds(image, Path(laptop.disk))
     return result
 

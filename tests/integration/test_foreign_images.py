@@ -37,7 +37,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     stored,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
-from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 
 pytestmark = pytest.mark.skipif(
     not isolated(), reason="the used maps of an image's partitions need loop devices, and so root"
@@ -125,7 +125,7 @@ def test_the_playbook_hands_over_what_was_asked_for(lab: Lab, raw: Path, store: 
     refused = run_import(lab, raw, store, *other)
     assert "imaging_update" in refused.failures()["localhost"]
     updated = result_of(run_import(lab, raw, store, *other, "-e", "imaging_update=true"))
-    assert (updated["changed"], updated["used_bytes"]) == (True, LEAST_SIZE)
+    assert (updated["changed"], updated["used_bytes"]) == (True, MIN_SIZE)
     assert stored(store) == ["a-disk.img.zst"]
 
 
@@ -162,7 +162,7 @@ def test_importing_again_changes_nothing(raw: Path, store: Path, tmp_path: Path)
         imported(source, store)
     assert os.stat(store / "a-disk.img.zst") == before
     updated = imported(source, store, update=True)
-    assert (updated.changed, updated.image.header.geometry.disk_size) == (True, LEAST_SIZE + (1 << 20))
+    assert (updated.changed, updated.image.header.geometry.disk_size) == (True, MIN_SIZE + (1 << 20))
     assert stored(store) == ["a-disk.img.zst"]
 
 
@@ -282,7 +282,7 @@ def test_an_export_is_the_whole_disk(captured: Path, tmp_path: Path, ending: str
         program = {"img": "cat", "img.gz": "gzip -dc"}[ending]
         subprocess.run(["sh", "-c", f"{program} {target} | cmp - {plain}"], check=True)
     if ending == "img":
-        assert target.stat().st_blocks * 512 < 0.6 * LEAST_SIZE
+        assert target.stat().st_blocks * 512 < 0.6 * MIN_SIZE
         # Back again, it is the same image.
         assert imported(target, tmp_path / "store").image.root_digest == image.root_digest
     with pytest.raises(ImagingError, match=f"{target} exists already"):

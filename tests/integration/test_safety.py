@@ -30,10 +30,10 @@ from ansible_collections.fleet.imaging.tests.integration.terminal import Termina
 from ansible_collections.fleet.imaging.tests.integration.test_bad_input import untouched
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
-from ansible_collections.fleet.imaging.tests.lab.reference_disk import LEAST_SIZE
+from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
-SIZE = LEAST_SIZE
+SIZE = MIN_SIZE
 YES = ("-e", "imaging_confirm_erase=true")
 TRUSTING = {"ANSIBLE_INJECT_FACT_VARS": "true"}
 """As where the collection is used with another ansible.cfg than its own."""

@@ -22,7 +22,7 @@ from typing import Any
 from . import disks
 from .inventory import Inventory
 from .laptop import Laptop, free_ports
-from .network import MOST_LAPTOPS, Network
+from .network import MAX_LAPTOPS, Network
 from .ntfs import load_library
 from .processes import end_processes
 from .reference_disk import make_reference_disk
@@ -33,7 +33,7 @@ RECORD = "lab.json"
 SSHD_FOLDER = Path("/run/sshd")
 SSHD_FOLDER_MADE = "made-run-sshd"
 # A socket's path has at most 107 bytes, and to it ssh adds a name and, while it makes it, a suffix.
-LONGEST_FOLDER = 70
+MAX_FOLDER = 70
 PROGRAMS = ["setsid", "ssh", "ssh-keygen", "sshd"]
 PROGRAMS_ISOLATED = ["ip", "losetup", "mount", "nsenter", "partx", "umount", "unshare"]
 PROGRAMS_REFERENCE = ["debugfs", "mcopy", "mkfs.ext4", "mkfs.fat", "mkntfs", "mkswap", "sfdisk"]
@@ -81,9 +81,9 @@ class Lab:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_folder()).absolute()
-        if len(str(self.folder)) > LONGEST_FOLDER or not re.fullmatch(r"/[A-Za-z0-9._/+-]+", str(self.folder)):
+        if len(str(self.folder)) > MAX_FOLDER or not re.fullmatch(r"/[A-Za-z0-9._/+-]+", str(self.folder)):
             raise LabError(
-                f"{self.folder}: the lab's folder must be of plain letters, and at most {LONGEST_FOLDER} of them"
+                f"{self.folder}: the lab's folder must be of plain letters, and at most {MAX_FOLDER} of them"
             )
 
     @property
@@ -254,8 +254,8 @@ def _local_addresses(count: int) -> Iterator[tuple[str, int]]:
 
 def _check(plan: Plan, folder: Path) -> None:
     """Raise LabError when the plan can't be carried out here."""
-    if not 1 <= plan.laptops <= MOST_LAPTOPS:
-        raise LabError(f"a lab has from 1 to {MOST_LAPTOPS} laptops, not {plan.laptops}")
+    if not 1 <= plan.laptops <= MAX_LAPTOPS:
+        raise LabError(f"a lab has from 1 to {MAX_LAPTOPS} laptops, not {plan.laptops}")
     if plan.disk_size % 512 or plan.reference_size % 512:
         raise LabError("a disk's size is a multiple of 512 bytes")
     if plan.isolated and not can_isolate():

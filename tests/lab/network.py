@@ -23,7 +23,7 @@ from .tools import LabError, run
 TEST_NETWORKS = ipaddress.IPv4Network("198.18.0.0/15")
 PREFIX_LENGTH = 22
 FIRST_LAPTOP = 10
-MOST_LAPTOPS = 1000
+MAX_LAPTOPS = 1000
 
 
 class Network:

@@ -18,7 +18,7 @@ from .machine_files import MachineFiles, copies
 from .tools import LabError, run
 
 SECTOR = 512
-LEAST_SIZE = 128 * MIB
+MIN_SIZE = 128 * MIB
 LIGHTLY_AGED = 1 / 8
 AGED = 1 / 3
 # A sysprepped Windows says so here, in UTF-16 with a byte order mark.
@@ -42,8 +42,8 @@ class Partition:
 
 def make_reference_disk(path: Path, size: int, used_share: float, aged: bool) -> None:
     """Make the disk: so many bytes, such a share of them (0 to about 0.5) used; aged: a third of its files were removed."""
-    if size < LEAST_SIZE:
-        raise LabError(f"a reference's disk has at least {LEAST_SIZE // MIB} MiB, {size // MIB} MiB were asked for")
+    if size < MIN_SIZE:
+        raise LabError(f"a reference's disk has at least {MIN_SIZE // MIB} MiB, {size // MIB} MiB were asked for")
     removed_share = AGED if aged else LIGHTLY_AGED
     if not 0 <= used_share / (1 - removed_share) <= 0.75:
         raise LabError(

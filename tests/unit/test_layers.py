@@ -35,8 +35,8 @@ STRANGERS = {
 }
 """What a part may not import although it lies below it."""
 
-LONGEST_FUNCTION = 50
-LONGEST_CLASS = 200
+MAX_FUNCTION = 50
+MAX_CLASS = 200
 
 
 @functools.cache
@@ -118,7 +118,7 @@ def sizes() -> Iterator[tuple[str, int, int]]:
     for module, tree in sources().items():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                most = LONGEST_CLASS if isinstance(node, ast.ClassDef) else LONGEST_FUNCTION
+                most = MAX_CLASS if isinstance(node, ast.ClassDef) else MAX_FUNCTION
                 yield f"{module}.{node.name}", (node.end_lineno or 0) - node.lineno + 1, most
 
 

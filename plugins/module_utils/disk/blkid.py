@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..errors import ImagingError
 from ..printable import printable
 from .command import RunCommand
-from .gpt import SMALLEST_SECTOR, names_partitions
+from .gpt import MIN_SECTOR_SIZE, names_partitions
 
 NOTHING_FOUND = 2
 AMBIVALENT = 8
@@ -70,8 +70,8 @@ def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conten
 
 def _hidden_table(path: str, offset: int, kind: str) -> str:
     """The type of a partition table that blkid did not look for beside a content of this kind, or nothing."""
-    head = _read(path, offset, 2 * SMALLEST_SECTOR)
-    if kind in HIDING_AN_MBR and names_partitions(head[:SMALLEST_SECTOR]):
+    head = _read(path, offset, 2 * MIN_SECTOR_SIZE)
+    if kind in HIDING_AN_MBR and names_partitions(head[:MIN_SECTOR_SIZE]):
         return "dos"
     return next((name for name, (place, mark) in SLICES.items() if head.startswith(mark, place)), "")
 

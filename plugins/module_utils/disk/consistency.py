@@ -23,10 +23,10 @@ from .used_map import MAPPED_BY, PartitionUse
 CHECK_SECONDS = 3600.0
 """Most seconds for one file system. A million files take a few on a solid-state disk; one that rotates has to seek for them."""
 
-LEAST_MEMORY = 256 << 20
+MIN_MEMORY = 256 << 20
 """Bytes that a checker may always take."""
 
-SETUP = Bounds(60.0, LEAST_MEMORY)
+SETUP = Bounds(60.0, MIN_MEMORY)
 """For making a loop device."""
 
 CLOSING = 10.0
@@ -39,7 +39,7 @@ class ConsistencyChecks:
     def __init__(self, disk: str, partitions: Sequence[PartitionUse], run: BoundedRun | None = None) -> None:
         """``disk`` is a block device or a regular file. Nothing runs before :meth:`start`."""
         self._disk = disk
-        self._run = run or BoundedRun(Bounds(CHECK_SECONDS, most_memory()))
+        self._run = run or BoundedRun(Bounds(CHECK_SECONDS, max_memory()))
         self._partitions = sorted(
             (each for each in partitions if each.method == MAPPED_BY), key=lambda partition: partition.start
         )
@@ -105,7 +105,7 @@ def _checker(partition: PartitionUse) -> Checker:
     return free_space.checker
 
 
-def most_memory() -> int:
+def max_memory() -> int:
     """Bytes that a checker may take of this machine: half of what can be had now."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -113,4 +113,4 @@ def most_memory() -> int:
         available = int(sizes["MemAvailable"].split()[0]) << 10
     except (OSError, ValueError, KeyError):
         available = 0
-    return max(LEAST_MEMORY, available // 2)
+    return max(MIN_MEMORY, available // 2)

@@ -13,13 +13,13 @@ from abc import ABC, abstractmethod
 
 from ..errors import ImagingError
 
-LARGEST_SAVED = 1 << 29
+MAX_SAVED_SIZE = 1 << 29
 """Bytes of a file that are saved; the largest that are, hives of a registry, have some 100 MiB."""
 
-LARGEST_FILE = 1 << 20
+MAX_FILE_SIZE = 1 << 20
 """Characters of a file that are looked at: what is read here are texts of a few lines."""
 
-MOST_LINKS = 40
+MAX_LINKS = 40
 """Symbolic links that one path may lead through, as in the kernel (path_resolution(7))."""
 
 
@@ -79,7 +79,7 @@ class FileTree(ABC):
                 found += "/" + match[0]
                 continue
             links += 1
-            if links > MOST_LINKS:
+            if links > MAX_LINKS:
                 return None
             found, names = "" if target.startswith("/") else found, steps(target) + names
         return found
@@ -97,4 +97,4 @@ def steps(path: str) -> list[str]:
 
 def as_bytes(text: str) -> bytes:
     """What a program wrote; it was decoded so that nothing of it is lost."""
-    return text[:LARGEST_FILE].encode("utf-8", "surrogateescape")
+    return text[:MAX_FILE_SIZE].encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from typing import Sequence
 
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
-from .loaders import MOST_CHOICES, BootChoice, boot_choices
+from .loaders import MAX_CHOICES, BootChoice, boot_choices
 from .partition_table import Partition, PartitionTable
 
 FIRMWARE = "/sys/firmware/efi"
@@ -130,7 +130,7 @@ def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE)
         return None
     partitions = {partition_id(table, partition) for partition in table.partitions} - {""}
     ours = [entry.choice for entry in tried if entry.active and entry.choice and entry.choice.partition in partitions]
-    return list(boot_choices([choice.to_json() for choice in ours[:MOST_CHOICES]]))
+    return list(boot_choices([choice.to_json() for choice in ours[:MAX_CHOICES]]))
 
 
 def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice, write: bool) -> Change:

@@ -29,8 +29,8 @@ ENTRIES_LIMIT = 64 << 20
 """Bytes of an array that is read as a whole. UEFI has no bound, the usual array of 128 entries has 16 KiB, and sgdisk makes some of 8 MiB."""
 
 USUAL_ENTRIES = 128
-SMALLEST_ENTRY = 128
-SMALLEST_SECTOR = 512
+MIN_ENTRY_SIZE = 128
+MIN_SECTOR_SIZE = 512
 
 PROTECTIVE_TYPE = 0xEE
 """Type of the MBR entry that keeps old programs off a GPT disk."""
@@ -45,7 +45,7 @@ BOOT_INDICATORS = (0x00, 0x80)
 BOOT_SIGNATURE = b"\x55\xaa"
 """What a boot record of 512 bytes ends with (UEFI 2.10, table 5.1)."""
 
-MOST_SECTORS = 0xFFFFFFFF
+MAX_SECTORS = 0xFFFFFFFF
 """What an MBR says of a disk that is too large for it."""
 
 Read = Callable[[int, int], bytes]
@@ -71,7 +71,7 @@ class GptHeader:
     def read(cls, read: Read, place: int, sector_size: int) -> GptHeader | None:
         """The header in a sector, or None when there is none."""
         data = read(place * sector_size, sector_size)
-        if len(data) < SMALLEST_SECTOR or data[:8] != GPT_SIGNATURE:
+        if len(data) < MIN_SECTOR_SIZE or data[:8] != GPT_SIGNATURE:
             return None
         (_signature, _revision, size, checksum, _zero, own, other, _first, last, _guid, entries, count, entry, crc) = (
             FIELDS.unpack_from(data)
@@ -117,7 +117,7 @@ def _checksum(data: bytes | bytearray, size: int) -> int:
 
 def reserve(sector_size: int, entry_count: int = USUAL_ENTRIES) -> int:
     """Bytes that the backup of a GPT takes at a disk's end: the entries and the header."""
-    return (-(-entry_count * SMALLEST_ENTRY // sector_size) + 1) * sector_size
+    return (-(-entry_count * MIN_ENTRY_SIZE // sector_size) + 1) * sector_size
 
 
 def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list[tuple[int, bytes]]:
@@ -157,7 +157,7 @@ def names_partitions(boot_sector: bytes) -> bool:
 
     One that begins with this very sector is none: mkfs.fat and others can make it, of the whole file system, for Windows' sake.
     """
-    if len(boot_sector) < SMALLEST_SECTOR or not boot_sector.endswith(BOOT_SIGNATURE):
+    if len(boot_sector) < MIN_SECTOR_SIZE or not boot_sector.endswith(BOOT_SIGNATURE):
         return False
     entries = [MBR_ENTRY.unpack_from(boot_sector, offset) for offset in MBR_ENTRIES]
     plausible = all(boot_sector[offset] in BOOT_INDICATORS for offset in MBR_ENTRIES)
@@ -169,7 +169,7 @@ def unannounced_partitions(read: Read, sector_size: int) -> int:
 
     Firmware and some systems go by such a GPT, Linux and Windows by the MBR.
     """
-    if protective_entry(read(0, SMALLEST_SECTOR).ljust(SMALLEST_SECTOR, b"\0")):
+    if protective_entry(read(0, MIN_SECTOR_SIZE).ljust(MIN_SECTOR_SIZE, b"\0")):
         return 0
     try:
         header, entries = _sound_table(read, sector_size)
@@ -182,7 +182,7 @@ def _sound_table(read: Read, sector_size: int) -> tuple[GptHeader, bytes]:
     header = GptHeader.read(read, 1, sector_size)
     if header is None or not header.sound or header.place != 1:
         raise ImagingError("The primary header of the GPT is damaged.")
-    if header.entry_size < SMALLEST_ENTRY or not 0 < header.entries_size <= ENTRIES_LIMIT:
+    if header.entry_size < MIN_ENTRY_SIZE or not 0 < header.entries_size <= ENTRIES_LIMIT:
         raise ImagingError(
             f"The GPT says that it has {header.entry_count} entries of {header.entry_size} bytes, which is not valid."
         )
@@ -216,10 +216,10 @@ def _backup_places(
 
 
 def _protective_mbr(read: Read, old_sectors: int, new_sectors: int) -> Iterator[tuple[int, bytes]]:
-    boot_sector = bytearray(read(0, SMALLEST_SECTOR))
+    boot_sector = bytearray(read(0, MIN_SECTOR_SIZE))
     for offset in MBR_ENTRIES:
         kind, start, count = MBR_ENTRY.unpack_from(boot_sector, offset)
         # Many systems write the largest number whatever the size is, which stays right. In a hybrid MBR it ends elsewhere.
         if kind == PROTECTIVE_TYPE and start + count == old_sectors:
-            struct.pack_into("<I", boot_sector, offset + 12, min(new_sectors - start, MOST_SECTORS))
+            struct.pack_into("<I", boot_sector, offset + 12, min(new_sectors - start, MAX_SECTORS))
             yield 0, bytes(boot_sector)

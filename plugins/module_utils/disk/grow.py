@@ -27,7 +27,7 @@ ALIGNMENT = 1 << 20
 """Bytes; where partitions begin and end on today's disks. Less than this is not worth growing for."""
 
 LAST = "last"
-MOST_DOS_SECTORS = 1 << 32
+MAX_DOS_SECTORS = 1 << 32
 
 GROWABLE = tuple(name for kind in FILE_SYSTEMS if kind.grower for name in kind.names)
 """blkid's names of the file systems that can be grown."""
@@ -153,7 +153,7 @@ def _room(table: PartitionTable) -> int:
     last = table.raw.get("lastlba")
     if table.label == "gpt" and isinstance(last, int):
         return min((last + 1) * table.sector_size, table.disk_size)
-    return min(table.disk_size, MOST_DOS_SECTORS * table.sector_size)
+    return min(table.disk_size, MAX_DOS_SECTORS * table.sector_size)
 
 
 def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partition, patience: float) -> None:

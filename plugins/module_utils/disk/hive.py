@@ -38,10 +38,10 @@ INLINE = 1 << 31
 LEAVES = {b"lf": 8, b"lh": 8, b"li": 4}
 """Lists of keys, and the bytes of one entry, which begins with the key's place."""
 
-LARGEST_LIST = 1 << 16
+MAX_LIST_LENGTH = 1 << 16
 """Keys or values of one key; those that are looked into have a few thousand at the most."""
 
-LARGEST_DATA = 16344
+MAX_DATA_SIZE = 16344
 """Bytes of a value that lie in one piece; what is larger is divided, and none of what is read here."""
 
 
@@ -75,8 +75,8 @@ class Hive:
         if place is None:
             return ""
         key = self._key(place)
-        if key.values > LARGEST_LIST:
-            raise BadHive(f"its key at {place:#x} has {key.values} values, and at most {LARGEST_LIST} were expected")
+        if key.values > MAX_LIST_LENGTH:
+            raise BadHive(f"its key at {place:#x} has {key.values} values, and at most {MAX_LIST_LENGTH} were expected")
         values = self._cell(key.value_list, key.values * 4) if key.values else b""
         for (value,) in struct.iter_unpack("<I", values):
             if self._value_name(value) == name.upper():
@@ -102,9 +102,9 @@ class Hive:
         key = self._key(place)
         if not key.keys:
             return
-        if key.keys > LARGEST_LIST:
+        if key.keys > MAX_LIST_LENGTH:
             raise BadHive(
-                f"its key at {place:#x} has {key.keys} keys below it, and at most {LARGEST_LIST} were expected"
+                f"its key at {place:#x} has {key.keys} keys below it, and at most {MAX_LIST_LENGTH} were expected"
             )
         magic, entries = self._index(key.key_list)
         leaves = [entry for (entry,) in struct.iter_unpack("<I", entries)] if magic == b"ri" else [key.key_list]
@@ -142,7 +142,7 @@ class Hive:
         _magic, _length, size, data, kind, _flags = VALUE.unpack(self._cell(place, VALUE.size))
         if size & INLINE:  # at most four bytes
             content = struct.pack("<I", data)[: size & ~INLINE]
-        elif size > LARGEST_DATA:
+        elif size > MAX_DATA_SIZE:
             raise BadHive(f"its value at {place:#x} has {size} bytes, where a short text or a number was expected")
         else:
             content = self._cell(data, size) if size else b""

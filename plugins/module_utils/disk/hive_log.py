@@ -21,7 +21,7 @@ BASE_SIZE = 4096
 
 SECTOR = 512
 BIN_UNIT = 4096
-LARGEST_BINS = 1 << 31
+MAX_BINS_SIZE = 1 << 31
 PRIMARY, OLD_LOG, NEW_LOG = 0, 1, 6
 """Types of files that begin with a base block."""
 
@@ -63,7 +63,7 @@ class BaseBlock:
         primary, secondary, written, major, _minor, kind, form, root, size = struct.unpack_from(
             "<IIQIIIIII", content, 4
         )
-        if major != 1 or form != 1 or size % BIN_UNIT or not 0 < size <= LARGEST_BINS:
+        if major != 1 or form != 1 or size % BIN_UNIT or not 0 < size <= MAX_BINS_SIZE:
             raise BadHive(f"its header is damaged (version {major}, format {form}, {size} bytes of bins)")
         checksum = 0
         for (word,) in struct.iter_unpack("<I", content[:508]):
@@ -172,7 +172,7 @@ def _entry(log: bytes, position: int) -> tuple[_Entry | None, int]:
         or length % SECTOR
         or len(body) != length - ENTRY.size
         or size % BIN_UNIT
-        or not 0 < size <= LARGEST_BINS
+        or not 0 < size <= MAX_BINS_SIZE
         or count * REFERENCE.size > len(body)
         or head_hash != marvin32(head[:32])
         or content_hash != marvin32(body)

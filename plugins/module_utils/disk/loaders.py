@@ -39,7 +39,7 @@ WINDOWS = "/EFI/Microsoft/Boot/bootmgfw.efi"
 PE_OFFSET = 0x3C
 """Where an MZ header has the offset of the PE header."""
 
-MOST_CHOICES = 16
+MAX_CHOICES = 16
 PARTITION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8}-[0-9a-f]{2}")
 """What tells a partition from others (the kernel's PARTUUID): its GUID, or the MBR's signature and the partition's number."""
 
@@ -62,7 +62,7 @@ class BootChoice:
 def boot_choices(value: Any) -> tuple[BootChoice, ...]:
     """Read a list of choices in the form of :meth:`BootChoice.to_json`, trusting none of it; what is not well-formed is left out."""
     choices = []
-    for each in value[:MOST_CHOICES] if isinstance(value, (list, tuple)) else ():
+    for each in value[:MAX_CHOICES] if isinstance(value, (list, tuple)) else ():
         entry = each if isinstance(each, dict) else {}
         partition, loader = entry.get("partition"), entry.get("loader")
         if (

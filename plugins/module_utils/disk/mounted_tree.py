@@ -21,7 +21,7 @@ import stat
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ImagingError
-from .file_tree import LARGEST_FILE, LARGEST_SAVED, FileTree
+from .file_tree import MAX_FILE_SIZE, MAX_SAVED_SIZE, FileTree
 
 FSOPEN, FSCONFIG, FSMOUNT, OPENAT2 = 430, 431, 432, 437
 """Numbers of system calls, equal on all machines that run Python today (asm-generic/unistd.h)."""
@@ -47,7 +47,7 @@ ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 SUBVOLUME = 256
 """Inode number of the root of each subvolume (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID)."""
 
-MOST_SUBVOLUMES = 64
+MAX_SUBVOLUMES = 64
 """So many are looked into; a system's own are few."""
 
 DEEPEST_SUBVOLUME = 2
@@ -100,7 +100,7 @@ class MountedTree(FileTree):
         kept = []
         for descriptor in descriptors:
             device = os.fstat(descriptor).st_dev
-            if device in known or len(known) > MOST_SUBVOLUMES:
+            if device in known or len(known) > MAX_SUBVOLUMES:
                 os.close(descriptor)
                 continue
             known.add(device)
@@ -160,7 +160,7 @@ class MountedTree(FileTree):
     def content(self, path: str) -> bytes | None:
         """By the kernel."""
         descriptor = self._file(path)
-        return None if descriptor is None else _read(descriptor, LARGEST_FILE, path)
+        return None if descriptor is None else _read(descriptor, MAX_FILE_SIZE, path)
 
     def head(self, path: str, length: int) -> bytes:
         """By the kernel."""
@@ -173,7 +173,7 @@ class MountedTree(FileTree):
         if descriptor is None:
             raise ImagingError(f"{path} can't be copied to {target}: it is not there")
         with open(target, "wb") as copy:
-            copy.write(_read(descriptor, LARGEST_SAVED, path))
+            copy.write(_read(descriptor, MAX_SAVED_SIZE, path))
 
     def _file(self, path: str) -> int | None:
         """A descriptor of a regular file; None when there is none. A pipe is not waited for."""

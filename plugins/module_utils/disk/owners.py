@@ -27,7 +27,7 @@ from __future__ import annotations
 import struct
 
 from .blkid import Content
-from .gpt import SMALLEST_SECTOR, Read, names_partitions
+from .gpt import MIN_SECTOR_SIZE, Read, names_partitions
 
 CHROMEOS = "it belongs to ChromeOS, which keeps hashes of every block"
 
@@ -108,7 +108,7 @@ def inner_table(content: Content, read: Read) -> str:
     contain one.
     """
     kind = content.partition_table
-    if not kind or (kind == "dos" and not names_partitions(read(0, SMALLEST_SECTOR))):
+    if not kind or (kind == "dos" and not names_partitions(read(0, MIN_SECTOR_SIZE))):
         return ""
     return f"it holds a partition table ({kind}) of its own, beside what looks like {content.type or 'nothing known'}"
 
@@ -136,7 +136,7 @@ def covered(read: Read, size: int, file_system_size: int | None) -> str:
         return "hashes of Android Verified Boot cover all of it"
     if file_system_size is not None and 0 < file_system_size < size:
         behind = read(file_system_size, min(SEARCHED, size - file_system_size))
-        if any(behind.startswith(VERITY, place) for place in range(0, len(behind), SMALLEST_SECTOR)):
+        if any(behind.startswith(VERITY, place) for place in range(0, len(behind), MIN_SECTOR_SIZE)):
             return "a hash tree of dm-verity behind it covers all of it"
     if _has_shadow_copies(read, size):
         return "it has shadow copies, which need blocks that were freed since (to remove them: vssadmin delete shadows /all)"

@@ -15,7 +15,7 @@ from typing import Callable, Iterator, Sequence
 
 from ..printable import printable
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 
 LOCK = re.compile(r"^\d+: FLOCK +ADVISORY +(?:READ|WRITE) +(\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) ", re.M)
 """A line of /proc/locks that holds a flock(2): process, device of the file system that the file lies in (hexadecimal), inode."""
@@ -34,7 +34,7 @@ def processes() -> Iterator[tuple[int, str]]:
 
 def in_words(found: Sequence[str]) -> str:
     """The first few of several processes, and how many more there are."""
-    return ", ".join([*found[:MOST_NAMED], *([f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else [])])
+    return ", ".join([*found[:MAX_NAMED], *([f"{len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else [])])
 
 
 def lockers_of(path: str) -> list[str]:

@@ -36,15 +36,15 @@ WORTH_SKIPPING = 128 << 10
 """Bytes. A gap below this is cheaper to transfer than to begin another request for."""
 
 
-LARGEST_STEP = 1 << 30
+MAX_STEP_SIZE = 1 << 30
 """Bytes that the kernel is asked to zero or to discard at a time, so that an interruption is heard in between."""
 
 ZEROS = 1 << 20
 
 FIRST_TRY = 64 << 10
-"""Bytes. A request that failed is tried again in pieces of this size, and the pieces that fail in :data:`LEAST_TRY`."""
+"""Bytes. A request that failed is tried again in pieces of this size, and the pieces that fail in :data:`MIN_TRY`."""
 
-LEAST_TRY = 4096
+MIN_TRY = 4096
 """Bytes; the physical sector of nearly all disks. Each further try of a bad sector can take a failing disk many seconds."""
 
 
@@ -201,8 +201,8 @@ class RawDisk:
             try:
                 self.read_into(offset + start, piece)
             except ReadError:
-                if step > LEAST_TRY:
-                    self._salvage(offset + start, piece, LEAST_TRY, bad)
+                if step > MIN_TRY:
+                    self._salvage(offset + start, piece, MIN_TRY, bad)
                     continue
                 piece[:] = bytes(len(piece))
                 if bad and bad[-1][1] == offset + start:
@@ -212,8 +212,8 @@ class RawDisk:
 
     def zero(self, offset: int, length: int) -> None:
         """Have ``length`` bytes at ``offset`` read as zeros, by the kernel's own means where it has them."""
-        for start in range(offset, offset + length, LARGEST_STEP):
-            end = min(offset + length, start + LARGEST_STEP)
+        for start in range(offset, offset + length, MAX_STEP_SIZE):
+            end = min(offset + length, start + MAX_STEP_SIZE)
             try:
                 done = zero_range(self._buffered, start, end - start)
             except OSError as error:
@@ -225,9 +225,11 @@ class RawDisk:
 
     def discard(self, offset: int, length: int) -> bool:
         """Give a range back to the device, whose content is then undefined; False when the device takes no such thing."""
-        for start in range(offset, offset + length, LARGEST_STEP):
+        for start in range(offset, offset + length, MAX_STEP_SIZE):
             try:
-                if not discard_range(self._buffered, self.is_device, start, min(LARGEST_STEP, offset + length - start)):
+                if not discard_range(
+                    self._buffered, self.is_device, start, min(MAX_STEP_SIZE, offset + length - start)
+                ):
                     return False
             except OSError:  # it is a favour to the device, and not needed
                 return False

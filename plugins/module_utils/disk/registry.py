@@ -22,10 +22,10 @@ CONFIG = "System32/config"
 LOGS = (".LOG1", ".LOG2", ".LOG")
 """What the names of a hive's logs have more than its own; up to Windows XP it has one log, since then two."""
 
-LARGEST_LOG = 1 << 27
+MAX_LOG_SIZE = 1 << 27
 """Bytes of a log that are read; those of Windows have some ten MiB."""
 
-LARGEST_VALUE = 200
+MAX_VALUE_SIZE = 200
 """Characters of a value that are kept: those that are looked at are names and short commands."""
 
 FIRST_WINDOWS_11 = 22000
@@ -97,11 +97,11 @@ def _logs(tree: FileTree, path: str, folder: str) -> Iterator[bytes]:
             copy = os.path.join(folder, "log")
             tree.save(found, copy)
             with open(copy, "rb") as file:
-                yield file.read(LARGEST_LOG)
+                yield file.read(MAX_LOG_SIZE)
 
 
 def _value(hive: Hive, key: str, name: str) -> str:
-    return printable(hive.value(key, name).replace("\n", ", ")[:LARGEST_VALUE])
+    return printable(hive.value(key, name).replace("\n", ", ")[:MAX_VALUE_SIZE])
 
 
 def _software(hive: Hive, registry: Registry) -> Registry:

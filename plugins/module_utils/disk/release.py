@@ -18,8 +18,8 @@ from .processes import in_words, processes, users_of
 from .raw_io import DiskError, RawDisk
 from .udev import PATIENCE, settle
 
-MOST_STEPS = 1000
-MOST_TIMES = 32
+MAX_STEPS = 1000
+MAX_TIMES = 32
 """So often may the same thing be in the way: mounted over itself, say. More is somebody who puts it back."""
 
 UDEV_CONTROL = "/run/udev/control"
@@ -146,7 +146,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
         if not done:
             keep_udisks_away(run, path)
         step = steps[0]
-        if done.count(step) >= MOST_TIMES or len(done) >= MOST_STEPS:
+        if done.count(step) >= MAX_TIMES or len(done) >= MAX_STEPS:
             raise CannotRelease(
                 f"{path}: to {step.words} does not last, because something undoes it. Stop the program that mounts disks (systemctl stop udisks2, "
                 "or close the desktop's session), and run again."

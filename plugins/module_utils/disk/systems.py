@@ -16,7 +16,7 @@ from typing import Iterator
 
 from ..printable import printable
 from .file_tree import FileTree
-from .registry import CONFIG, LARGEST_VALUE, Registry, read_registry
+from .registry import CONFIG, MAX_VALUE_SIZE, Registry, read_registry
 
 WINDOWS, LINUX = "windows", "linux"
 """Kinds of systems."""
@@ -155,7 +155,7 @@ def _computer_name(content: bytes | None) -> str:
     """The ComputerName in an answer file (Microsoft, "ComputerName" of Microsoft-Windows-Shell-Setup); nothing when it has none."""
     text = (content or b"").replace(b"\0", b"").decode("utf-8", "replace")
     found = re.search(r"<ComputerName>\s*([^<]*?)\s*</ComputerName>", text)
-    return printable(found[1])[:LARGEST_VALUE] if found else ""
+    return printable(found[1])[:MAX_VALUE_SIZE] if found else ""
 
 
 def _problem(state: str, tag: bool, registry: Registry) -> str:

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping
 
-from ..disk.gpt import ENTRIES_LIMIT, SMALLEST_ENTRY, USUAL_ENTRIES, Read, relocate, reserve, unannounced_partitions
+from ..disk.gpt import ENTRIES_LIMIT, MIN_ENTRY_SIZE, USUAL_ENTRIES, Read, relocate, reserve, unannounced_partitions
 from ..disk.image_fit import ImageFacts
 from ..disk.ranges import ByteRanges
 from ..disk.signatures import TAIL
@@ -29,7 +29,7 @@ from .places import content_words, known_partitions
 DYNAMIC_DISK = "42"
 """Type of the DOS partitions of Windows' dynamic disks, whose database is at the very end."""
 
-MOST_ENTRIES = ENTRIES_LIMIT // SMALLEST_ENTRY
+MAX_ENTRIES = ENTRIES_LIMIT // MIN_ENTRY_SIZE
 
 NOT_MOVED = "Use a disk of exactly the same size"
 
@@ -209,4 +209,4 @@ def _count(value: Mapping[str, Any] | None, name: str, default: int) -> int:
     found = (value or {}).get(name)
     if isinstance(found, str) and re.fullmatch("[0-9]{1,9}", found):
         found = int(found)
-    return found if isinstance(found, int) and found is not True and 0 < found <= MOST_ENTRIES else default
+    return found if isinstance(found, int) and found is not True and 0 < found <= MAX_ENTRIES else default

@@ -21,7 +21,7 @@ from .level import FIRST, AutoLevel, FixedLevel, context_size
 from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
-MOST_BAD_RANGES = 1000
+MAX_BAD_RANGES = 1000
 """A disk with more unreadable ranges needs a dedicated rescue tool, such as ddrescue."""
 
 NO_FRAME_HASH = bytes(32)
@@ -200,7 +200,7 @@ class Capture:
         if lost and not self._zero_bad_sectors:
             raise UnreadableSectors(lost, error)
         self.bad_ranges.update(lost)
-        if len(self.bad_ranges) > MOST_BAD_RANGES:
+        if len(self.bad_ranges) > MAX_BAD_RANGES:
             raise UnreadableSectors(sorted(self.bad_ranges), error)
 
     def _work(self, slot: _Slot) -> Sent:

@@ -26,7 +26,7 @@ NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, KNOWN, WRITTEN = range(7)
 """The states of a chunk. NOTHING: its content does not matter. UNKNOWN: not compared yet. EQUAL: it has its desired content. WANTED: it
 differs. REQUESTED: it was requested from a source. KNOWN: it differs, but this end knows its content (zeros, or a patch). WRITTEN."""
 
-MOST_SAMPLES = 64
+MAX_SAMPLES = 64
 SAMPLED_SHARE = 100
 """One of this many used chunks is sampled."""
 
@@ -116,7 +116,7 @@ class Look:
 
     def _sample(self) -> Iterator[Row]:
         """Yield chunks from all over the disk, in disk order; no chunks of zeros, which any blank disk has."""
-        count = min(MOST_SAMPLES, len(self._goal) // SAMPLED_SHARE)
+        count = min(MAX_SAMPLES, len(self._goal) // SAMPLED_SHARE)
         candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO] if count else []
         step = max(1, len(candidates) // (count + 1))
         self._samples = [chunk for chunk in candidates[step::step][:count] if self.states[chunk] == UNKNOWN]

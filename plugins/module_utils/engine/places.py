@@ -9,7 +9,7 @@ from typing import Any, Iterable, Mapping, TypedDict
 
 from ..printable import printable
 
-MOST_RANGES = 100
+MAX_RANGES = 100
 """Maximum number of ranges that a result names; it only counts the rest."""
 
 Range = Mapping[str, Any]

@@ -14,7 +14,7 @@ from ..disk.raw_io import RawDisk, aligned_buffer, spans, write_spans
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
-from ..image.record import ZERO, RecordHeader, largest_frame
+from ..image.record import ZERO, RecordHeader, max_frame_size
 from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec, Zstd
 from .goal import Goal
@@ -28,7 +28,7 @@ Receive = Callable[[memoryview], Union[RecordHeader, None]]
 
 Reject = Callable[[int, ImagingError], None]
 
-LARGEST_ZERO = 1 << 30
+MAX_ZERO_SIZE = 1 << 30
 """Maximum bytes to zero before the progress is recorded."""
 
 
@@ -48,7 +48,7 @@ def _raise(_chunk: int, error: ImagingError) -> None:
 
 class _Slot:
     def __init__(self, geometry: Geometry) -> None:
-        self.frame = memoryview(bytearray(largest_frame(geometry.chunk_size)))
+        self.frame = memoryview(bytearray(max_frame_size(geometry.chunk_size)))
         self.content = aligned_buffer(geometry.chunk_size)
         self.header: RecordHeader
 
@@ -106,7 +106,7 @@ class Restore:
                 continue
             offset, length = self._geometry.offset(row.chunk), self._geometry.length(row.chunk)
             for low, high in spans(self._goal.ranges(row), self._disk.alignment, length):
-                if offset + low != end or end - start >= LARGEST_ZERO:
+                if offset + low != end or end - start >= MAX_ZERO_SIZE:
                     flush()
                     start = offset + low
                 end = offset + high

@@ -23,7 +23,7 @@ PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, CHECKING)
 """The phases of a transfer. ``done`` and ``total`` refer to the current phase; while file systems are checked, to the streaming before it."""
 
 STAGE_NAME = re.compile(r"[a-z ]{1,32}")
-MOST_STAGES = 32
+MAX_STAGES = 32
 LARGEST = 1 << 62
 """A bound for all numbers: more bytes than any disk has, and more seconds than any transfer takes."""
 
@@ -91,7 +91,7 @@ def _real(value: Any) -> float:
 
 
 def _stages(value: Any) -> Stages:
-    if len(value) > MOST_STAGES:
+    if len(value) > MAX_STAGES:
         raise ValueError(f"{len(value)} stages")
     result: dict[str, dict[str, float]] = {}
     for name, times in value.items():

@@ -11,7 +11,7 @@ import time
 from ..disk.raw_io import RawDisk
 from .goal import Goal
 
-LONGEST_WAIT = 20.0
+MAX_WAIT = 20.0
 """Maximum seconds to wait for a device that discards slowly. Discarding is an optimisation; the restore does not depend on it."""
 
 
@@ -35,7 +35,7 @@ class Discarding:
                 return
             self.bytes_discarded += end - start
 
-    def finish(self, seconds: float = LONGEST_WAIT) -> None:
+    def finish(self, seconds: float = MAX_WAIT) -> None:
         """Wait until everything is discarded, for at most ``seconds``; nothing is discarded after this returns."""
         self._thread.join(seconds)
         self._deadline = 0.0

@@ -14,10 +14,10 @@ UNIT = 512
 """Used ranges are counted in units of this many bytes, the smallest sector size."""
 
 DEFAULT_CHUNK_SIZE = 4 << 20
-SMALLEST_CHUNK_SIZE = 64 << 10
-LARGEST_CHUNK_SIZE = 16 << 20
-LARGEST_DISK = 1 << 50
-MOST_CHUNKS = 1 << 23
+MIN_CHUNK_SIZE = 64 << 10
+MAX_CHUNK_SIZE = 16 << 20
+MAX_DISK_SIZE = 1 << 50
+MAX_CHUNKS = 1 << 23
 """A disk of 32 TiB in chunks of 4 MiB. Each chunk takes about 200 bytes of an image, even if it is unused."""
 
 SECTOR_SIZES = (512, 1024, 2048, 4096)
@@ -69,23 +69,23 @@ class Geometry:
 
     def check(self) -> None:
         """Raise ImagingError unless every size is valid for a disk."""
-        if not 0 < self.disk_size <= LARGEST_DISK or self.disk_size % UNIT:
+        if not 0 < self.disk_size <= MAX_DISK_SIZE or self.disk_size % UNIT:
             raise ImagingError(f"Invalid disk size {self.disk_size}: expected a positive multiple of {UNIT}.")
         for size in (self.logical_sector_size, self.physical_sector_size):
             # Physical sectors beyond 4 KiB exist (optimal erase blocks reported as such); the logical ones are what we write.
-            if size < UNIT or size & (size - 1) or size > LARGEST_CHUNK_SIZE:
+            if size < UNIT or size & (size - 1) or size > MAX_CHUNK_SIZE:
                 raise ImagingError(f"Invalid sector size {size}.")
         if self.logical_sector_size not in SECTOR_SIZES:
             raise ImagingError(
                 f"A logical sector size of {self.logical_sector_size} bytes is not one of {SECTOR_SIZES}."
             )
         chunk = self.chunk_size
-        if not SMALLEST_CHUNK_SIZE <= chunk <= LARGEST_CHUNK_SIZE or chunk & (chunk - 1):
+        if not MIN_CHUNK_SIZE <= chunk <= MAX_CHUNK_SIZE or chunk & (chunk - 1):
             raise ImagingError(
                 f"A chunk size of {chunk} bytes is out of bounds: expected a power of two from "
-                f"{SMALLEST_CHUNK_SIZE} to {LARGEST_CHUNK_SIZE}."
+                f"{MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}."
             )
-        if self.chunk_count > MOST_CHUNKS:
+        if self.chunk_count > MAX_CHUNKS:
             raise ImagingError(
-                f"A disk of {self.disk_size} bytes is too large: expected at most {MOST_CHUNKS * chunk}, in chunks of {chunk} bytes."
+                f"A disk of {self.disk_size} bytes is too large: expected at most {MAX_CHUNKS * chunk}, in chunks of {chunk} bytes."
             )

@@ -18,18 +18,18 @@ from .record import STREAM_SIZE
 
 FORMAT = "fleet.imaging"
 VERSION = 1
-LARGEST_HEADER = 1 << 20
+MAX_HEADER_SIZE = 1 << 20
 """Bytes. A partition table of 128 entries takes about 30 KiB. As JSON it may take a hundred times as much memory when it is read."""
 
 
 SHOWN = 80
 """Maximum characters of an invalid value in a message."""
 
-LARGEST_PLACE = 1 << 66
+MAX_OFFSET = 1 << 66
 """Bytes. A partition may begin or end beyond the disk, as in tables of disks that were copied onto smaller ones. The limit is
 2^54 sectors of up to 4096 bytes."""
 
-EXPECTED = {str: "a text", int: f"a whole number from 0 to {LARGEST_PLACE - 1}", list: "a list of objects"}
+EXPECTED = {str: "a text", int: f"a whole number from 0 to {MAX_OFFSET - 1}", list: "a list of objects"}
 
 FIELDS: Mapping[str, Mapping[str, type]] = {
     "": dict.fromkeys(("created", "collection_version"), str),
@@ -81,18 +81,18 @@ class ImageHeader:
             },
             indent=1,
         ).encode()
-        if len(packed) > LARGEST_HEADER:
+        if len(packed) > MAX_HEADER_SIZE:
             raise ImagingError(
-                f"The header of this image takes {len(packed)} bytes of at most {LARGEST_HEADER}: its partition table has too many entries."
+                f"The header of this image takes {len(packed)} bytes of at most {MAX_HEADER_SIZE}: its partition table has too many entries."
             )
         return packed.ljust(room)
 
     @classmethod
     def unpack(cls, data: bytes) -> ImageHeader:
         """Read an untrusted packed header; raises ImagingError."""
-        if len(data) > LARGEST_HEADER:
+        if len(data) > MAX_HEADER_SIZE:
             raise ImagingError(
-                f"An image's header of {len(data)} bytes is too long: expected at most {LARGEST_HEADER}."
+                f"An image's header of {len(data)} bytes is too long: expected at most {MAX_HEADER_SIZE}."
             )
         try:
             value = json.loads(data.decode())
@@ -129,7 +129,7 @@ def _check_fields(entry: Mapping[str, Any], place: str) -> None:
         if value is None:
             continue
         if kind is int:
-            right = is_whole(value) and 0 <= value < LARGEST_PLACE
+            right = is_whole(value) and 0 <= value < MAX_OFFSET
         elif kind is list:
             right = isinstance(value, list) and all(isinstance(each, dict) for each in value)
         else:

@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator, Mapping, Union
 from ..errors import ImagingError
 from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
-from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, largest_frame, unpack_ranges
+from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, max_frame_size, unpack_ranges
 
 MAGIC = b"FLIMIDX1"
 HEAD = struct.Struct("<8sQQI32s32s")
@@ -27,9 +27,9 @@ HEAD = struct.Struct("<8sQQI32s32s")
 ROW = struct.Struct("<IBBHIQI32s")
 """Chunk, flags, a reserved zero, count of used ranges, where they begin (in ranges), frame offset in the file, frame size, SHA-256 of the content."""
 
-LARGEST_TOTALS = 1 << 20
+MAX_TOTALS_SIZE = 1 << 20
 
-LARGEST_INDEX = 512 << 20
+MAX_INDEX_SIZE = 512 << 20
 """Bytes: the index of a disk of 8 TiB with a hundred used ranges in each chunk of 4 MiB. Both ends keep it in memory."""
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -94,7 +94,7 @@ class Index:
     @property
     def packed_size(self) -> int:
         """The maximum size of the packed form in bytes, with totals of any size."""
-        return HEAD.size + LARGEST_TOTALS + len(self._rows) + len(self._ranges)
+        return HEAD.size + MAX_TOTALS_SIZE + len(self._rows) + len(self._ranges)
 
     def append(self, row: Row) -> None:
         """Add the next used chunk; raises BadIndex when it is not beyond the last one."""
@@ -111,9 +111,9 @@ class Index:
             row.frame_size,
             row.content_hash,
         )
-        if len(self._rows) + len(self._ranges) + ROW.size + len(row.ranges) > LARGEST_INDEX:
+        if len(self._rows) + len(self._ranges) + ROW.size + len(row.ranges) > MAX_INDEX_SIZE:
             raise BadIndex(
-                f"The index of this disk would take more than {LARGEST_INDEX} bytes: its used space is too fragmented."
+                f"The index of this disk would take more than {MAX_INDEX_SIZE} bytes: its used space is too fragmented."
             )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]
@@ -207,7 +207,7 @@ class Index:
             raise BadIndex(f"An index begins with {magic!r} where {MAGIC!r} was expected.")
         if (
             rows > geometry.chunk_count
-            or totals > LARGEST_TOTALS
+            or totals > MAX_TOTALS_SIZE
             or HEAD.size + totals + rows * ROW.size + ranges != len(view)
         ):
             raise BadIndex(
@@ -235,7 +235,7 @@ class Index:
             length = self.geometry.length(row.chunk)
             if begins != first or len(row.ranges) != count * RANGE.size:
                 raise BadIndex(f"Row {position} of the index points to used ranges that are not its own.")
-            if reserved or not row.flags & USED or not 0 < row.frame_size <= largest_frame(length):
+            if reserved or not row.flags & USED or not 0 < row.frame_size <= max_frame_size(length):
                 raise BadIndex(f"Row {position} of the index (chunk {row.chunk}) has impossible flags or frame size.")
             check_flags(row.chunk, row.flags, row.ranges, row.content_hash, length)
             check_row(row)
@@ -248,10 +248,12 @@ class Index:
         self._checked_root = root
 
 
-def largest_index(geometry: Geometry) -> int:
+def max_index_size(geometry: Geometry) -> int:
     """Return the maximum size of the packed index of a disk, in bytes."""
-    most_ranges = geometry.chunk_size // UNIT // 2
-    return min(LARGEST_INDEX, geometry.chunk_count * (ROW.size + most_ranges * RANGE.size)) + HEAD.size + LARGEST_TOTALS
+    max_ranges = geometry.chunk_size // UNIT // 2
+    return (
+        min(MAX_INDEX_SIZE, geometry.chunk_count * (ROW.size + max_ranges * RANGE.size)) + HEAD.size + MAX_TOTALS_SIZE
+    )
 
 
 class _Chunks:

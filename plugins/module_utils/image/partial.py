@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from ..errors import ImagingError
-from .header import LARGEST_HEADER, ImageHeader
+from .header import MAX_HEADER_SIZE, ImageHeader
 from .index import Index, Row
 from .reader import ByteSource, StoredRecords
-from .record import FIELDS, HEADER_MAGIC, LARGEST_RECORD_HEADER, RECORD_MAGIC, SKIPPABLE, USED
+from .record import FIELDS, HEADER_MAGIC, MAX_RECORD_HEADER_SIZE, RECORD_MAGIC, SKIPPABLE, USED
 
 
 class PartialImage(StoredRecords):
@@ -18,8 +18,8 @@ class PartialImage(StoredRecords):
     def __init__(self, source: ByteSource) -> None:
         """Read and hash all records; raises ImagingError when there is no header."""
         super().__init__(source)
-        size = self._payload_size(0, HEADER_MAGIC, LARGEST_HEADER)
-        self.packed_header = self._skippable(0, SKIPPABLE.size + size, HEADER_MAGIC, LARGEST_HEADER)
+        size = self._payload_size(0, HEADER_MAGIC, MAX_HEADER_SIZE)
+        self.packed_header = self._skippable(0, SKIPPABLE.size + size, HEADER_MAGIC, MAX_HEADER_SIZE)
         self.header = ImageHeader.unpack(self.packed_header)
         self.index = Index(self.header.geometry)
         offset = SKIPPABLE.size + size
@@ -37,7 +37,7 @@ class PartialImage(StoredRecords):
 
     def _read_record(self, chunk: int, offset: int) -> int:
         """Append the record of a chunk to the index if it is sound; returns the offset of the next record, raises ImagingError."""
-        header_size = SKIPPABLE.size + self._payload_size(offset, RECORD_MAGIC, LARGEST_RECORD_HEADER)
+        header_size = SKIPPABLE.size + self._payload_size(offset, RECORD_MAGIC, MAX_RECORD_HEADER_SIZE)
         if header_size < SKIPPABLE.size + FIELDS.size:
             raise ImagingError(f"{self.source.name}: no record was found at {offset}.")
         header = self._record_header(self.source.read_range(offset, header_size), offset)

@@ -19,13 +19,13 @@ from typing import Iterator, Protocol
 from ..errors import ImagingError
 from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec
-from .header import LARGEST_HEADER, ImageHeader
-from .index import Index, Row, largest_index
+from .header import MAX_HEADER_SIZE, ImageHeader
+from .index import Index, Row, max_index_size
 from .record import (
     FIELDS,
     HEADER_MAGIC,
     INDEX_MAGIC,
-    LARGEST_RECORD_HEADER,
+    MAX_RECORD_HEADER_SIZE,
     RECORD_MAGIC,
     SKIPPABLE,
     RecordHeader,
@@ -169,7 +169,7 @@ class ImageReader(StoredRecords):
     def _open(self, like: Index | None) -> None:
         table_size = self._seek_table_size()
         header_size = SKIPPABLE.size + self._skippable_size(0)
-        self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, LARGEST_HEADER)
+        self.packed_header = self._skippable(0, header_size, HEADER_MAGIC, MAX_HEADER_SIZE)
         self.header = ImageHeader.unpack(self.packed_header)
         geometry = self.header.geometry
         if like is not None and like.geometry != geometry:
@@ -189,7 +189,7 @@ class ImageReader(StoredRecords):
             if length != geometry.length(chunk):
                 raise BadImage(f"{self.source.name}: the seek table gives chunk {chunk} a length of {length} bytes.")
         index_offset = self.source.size - table_size - stored[-1]
-        largest = largest_index(geometry) if like is None else 2 * like.packed_size
+        largest = max_index_size(geometry) if like is None else 2 * like.packed_size
         self.packed_index = self._skippable(index_offset, stored[-1], INDEX_MAGIC, largest)
         self._read_index(stored)
         self.stored_bytes = self.source.size
@@ -223,7 +223,7 @@ class ImageReader(StoredRecords):
         offset = SKIPPABLE.size + self._skippable_size(0)
         for chunk in range(self.header.geometry.chunk_count):
             size = SKIPPABLE.size + self._skippable_size(offset)
-            if not SKIPPABLE.size + FIELDS.size <= size <= SKIPPABLE.size + LARGEST_RECORD_HEADER:
+            if not SKIPPABLE.size + FIELDS.size <= size <= SKIPPABLE.size + MAX_RECORD_HEADER_SIZE:
                 raise BadImage(f"{self.source.name}: no record was found at {offset}. {REPAIR}")
             header = self._record_header(self.source.read_range(offset, size), offset)
             row = self.index.find(chunk)

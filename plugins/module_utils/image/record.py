@@ -37,7 +37,7 @@ RANGE = struct.Struct("<HH")
 """One used range of a chunk, start and end in units of 512 bytes."""
 
 STREAM_SIZE = 8
-LARGEST_RECORD_HEADER = FIELDS.size + RANGE.size * (1 << 14)
+MAX_RECORD_HEADER_SIZE = FIELDS.size + RANGE.size * (1 << 14)
 """Bytes; a chunk of 16 MiB can have at most 2^14 separate ranges."""
 
 
@@ -47,7 +47,7 @@ class RecordError(ImagingError):
     code = DAMAGED_IMAGE
 
 
-def largest_frame(content_size: int) -> int:
+def max_frame_size(content_size: int) -> int:
     """Return the maximum size of a zstd frame for so much content, in bytes (ZSTD_COMPRESSBOUND of zstd.h, rounded up)."""
     return content_size + (content_size >> 8) + 1024
 
@@ -133,7 +133,7 @@ class RecordHeader:
             raise RecordError(
                 f"The record of chunk {chunk} with {content_size} bytes does not fit the disk's geometry."
             )
-        if (framed and not 0 < frame_size <= largest_frame(content_size)) or (
+        if (framed and not 0 < frame_size <= max_frame_size(content_size)) or (
             not framed and (frame_size or any(frame_hash))
         ):
             raise RecordError(

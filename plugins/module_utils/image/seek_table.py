@@ -14,7 +14,7 @@ import sys
 from array import array
 
 from ..errors import ImagingError
-from .geometry import MOST_CHUNKS
+from .geometry import MAX_CHUNKS
 from .record import SEEK_TABLE_MAGIC, SKIPPABLE
 
 FOOTER = struct.Struct("<IBI")
@@ -22,7 +22,7 @@ FOOTER = struct.Struct("<IBI")
 
 FOOTER_MAGIC = 0x8F92EAB1
 ROW_SIZE = 8
-LARGEST_ROWS = 2 + 2 * MOST_CHUNKS
+MAX_ROWS = 2 + 2 * MAX_CHUNKS
 """Header, index, and two frames for each chunk; fewer than the format's own bound (ZSTD_SEEKABLE_MAXFRAMES, 2^27)."""
 
 
@@ -71,7 +71,7 @@ class SeekTable:
                 "The file does not end with a seek table: it is cut short, or it is not an image of this collection."
             )
         size = SeekTable.size_of(count)
-        if descriptor or count > LARGEST_ROWS or size > file_size:
+        if descriptor or count > MAX_ROWS or size > file_size:
             raise ImagingError(
                 f"The seek table announces {count} frames with descriptor {descriptor:#x}, which can't be."
             )

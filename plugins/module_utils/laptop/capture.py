@@ -19,13 +19,13 @@ from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, ReadableDisk, UnreadableSectors, UsedRanges
 from ..engine.pipeline import processors
-from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
+from ..engine.places import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
-from ..image.index import Index, largest_index
+from ..image.index import Index, max_index_size
 from ..image.record import STREAM_SIZE
 from ..serving.server import serve_live
 from ..stream.conversation import Changed
@@ -197,9 +197,9 @@ class CaptureSource:
         return self._disk.geometry.chunk_count
 
     @property
-    def largest_known(self) -> int:
+    def max_known_size(self) -> int:
         """That of this disk."""
-        return largest_index(self._disk.geometry)
+        return max_index_size(self._disk.geometry)
 
     def header(self) -> bytes:
         """Return the packed header; the first call maps the used space."""
@@ -295,7 +295,7 @@ class CaptureSource:
         return self.capture
 
     def _unreadable(self, error: UnreadableSectors) -> ImagingError:
-        places = name_ranges(error.ranges[:MOST_RANGES], self._disk.used.partitions_json())
+        places = name_ranges(error.ranges[:MAX_RANGES], self._disk.used.partitions_json())
         lost = sum(end - start for start, end in error.ranges)
         return ImagingError(
             f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "

@@ -9,7 +9,7 @@ from ..disk.raw_io import RawDisk
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.goal import Goal
 from ..engine.guards import Guards
-from ..engine.unused import LONGEST_WAIT, Discarding
+from ..engine.unused import MAX_WAIT, Discarding
 
 
 class DiskChange:
@@ -38,7 +38,7 @@ class DiskChange:
         if self._discard:
             self._discarding = Discarding(self._raw, self._goal)
 
-    def finish_discarding(self, seconds: float = LONGEST_WAIT) -> None:
+    def finish_discarding(self, seconds: float = MAX_WAIT) -> None:
         """Wait until the unused space was discarded, for at most so many seconds."""
         if self._discarding is not None:
             self._discarding.finish(seconds)

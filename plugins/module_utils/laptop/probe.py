@@ -31,7 +31,7 @@ from ..engine.trial import RUN, TRIAL_SECONDS, WRITE_SHARE, PretendedDisk, Sampl
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
-from ..image.index import Index, Row, largest_index
+from ..image.index import Index, Row, max_index_size
 from ..image.record import ZERO, RecordHeader
 from ..serving.server import serve_live
 from ..sources.link import LinkSource
@@ -43,11 +43,11 @@ from .capture import CaptureRequest, CaptureSource, SourceDisk
 from .held_disk import HeldDisk
 from .session import Session
 
-LEAST_CHUNKS = 8
+MIN_CHUNKS = 8
 """Minimum number of chunks of a trial."""
 
 SCAN_SECONDS = 1.0
-LEAST_SCANNED = 48 << 20
+MIN_SCANNED = 48 << 20
 """Seconds for which a target is read, and the minimum bytes."""
 
 NOTHING = "The controller ended the probe before anything was measured."
@@ -77,7 +77,7 @@ class Trial:
     def goes_on(self) -> bool:
         """Return whether there is time for another chunk."""
         self._deadline = self._deadline or time.monotonic() + TRIAL_SECONDS
-        return self.chunks < LEAST_CHUNKS or time.monotonic() < self._deadline
+        return self.chunks < MIN_CHUNKS or time.monotonic() < self._deadline
 
 
 class SampledSource(SourceDisk):
@@ -212,7 +212,7 @@ class TrialSink:
         """Receive the description of the image, and read a part of the disk as a comparison does."""
         packed = ask_header(link)
         header = ImageHeader.unpack(packed)
-        index = Index.unpack(receive_index(link, largest_index(header.geometry)), packed, header.geometry)
+        index = Index.unpack(receive_index(link, max_index_size(header.geometry)), packed, header.geometry)
         disk, watches = self.pretended, self._watches
         goal = Goal(index, disk.size, LEAVE)
         scan = Scan(disk, goal, watches)
@@ -236,7 +236,7 @@ class TrialSink:
         began = time.monotonic()
         with contextlib.closing(scan.compare(sample)) as results:
             for _result in results:
-                if scan.bytes_read >= LEAST_SCANNED and time.monotonic() - began >= SCAN_SECONDS:
+                if scan.bytes_read >= MIN_SCANNED and time.monotonic() - began >= SCAN_SECONDS:
                     break
         read = self._watches.stages().get("read", {}).get(BUSY, 0.0)
         share = 1.0 if self._disk.disk.rotational else WRITE_SHARE

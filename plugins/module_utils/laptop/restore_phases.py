@@ -27,7 +27,7 @@ from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.index import Index, largest_index
+from ..image.index import Index, max_index_size
 from ..image.record import RecordHeader
 from ..sources.content import ImageContent
 from ..sources.link import LinkSource
@@ -69,7 +69,7 @@ class Describe(Phase):
         job.watches.begin()
         packed_header = ask_header(job.link)
         header = ImageHeader.unpack(packed_header)
-        packed_index = receive_index(job.link, largest_index(header.geometry))
+        packed_index = receive_index(job.link, max_index_size(header.geometry))
         index = Index.unpack(packed_index, packed_header, header.geometry)
         found = index.root_digest()
         if found != job.request.root_digest:

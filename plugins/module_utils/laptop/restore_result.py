@@ -10,7 +10,7 @@ from typing import Iterator, TypedDict
 
 from ..disk_state import VERIFIED
 from ..engine.look import EQUAL, WANTED, WRITTEN
-from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
+from ..engine.places import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..sources.mirror import MIRROR
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
@@ -70,7 +70,7 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
     writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
     chunks = [row.chunk for row in look.rows(WRITTEN if job.request.write else WANTED)]
     places = list(_places(plan, chunks))
-    changes = name_ranges(places[:MOST_RANGES], image.header.source.get("partitions") or ())
+    changes = name_ranges(places[:MAX_RANGES], image.header.source.get("partitions") or ())
     more_changes = len(places) - len(changes)
     verified = not outcome.differs and (outcome.compared or not begun)
     return Restored(

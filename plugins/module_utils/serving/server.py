@@ -22,7 +22,7 @@ from ..stream.conversation import (
 )
 from ..stream.link import Kind, Link, LinkError, Message
 
-MOST_WAITING = 4 << 20
+MAX_WAITING = 4 << 20
 """Maximum bytes of messages that wait to be answered; then the other end has to wait. Sixty-four requests take less."""
 
 MESSAGE_OVERHEAD = 256
@@ -59,7 +59,7 @@ class LiveSource(Source, Protocol):
     """A source that captures a disk: it uses what the sink already has, reports its progress, and may change its description of the disk."""
 
     @property
-    def largest_known(self) -> int:
+    def max_known_size(self) -> int:
         """Maximum size of the index that :meth:`known` takes, in bytes."""
 
     def known(self, header: bytes, index: bytes) -> None:
@@ -75,7 +75,7 @@ class LiveSource(Source, Protocol):
 class _Inbox:
     """Reads a link in a thread of its own, so that a source receives messages while it sends. Progress reports are passed on at once.
 
-    Other messages wait here, up to ``MOST_WAITING`` bytes; beyond that, the link is not read any further.
+    Other messages wait here, up to ``MAX_WAITING`` bytes; beyond that, the link is not read any further.
     """
 
     def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
@@ -110,7 +110,7 @@ class _Inbox:
 
     def _put(self, message: Message | ImagingError, size: int = 0) -> None:
         with self._changed:
-            while size and self._waiting and self._waiting + size > MOST_WAITING and not self._link.closed:
+            while size and self._waiting and self._waiting + size > MAX_WAITING and not self._link.closed:
                 self._changed.wait(1.0)
             self._messages.append(message)
             self._waiting += size
@@ -177,7 +177,7 @@ class _Server:
                 raise_end(message)
 
     def _hear_known(self, header: bytes) -> None:
-        index = join_index(self._inbox.next, self._live.largest_known if self._live else 0)
+        index = join_index(self._inbox.next, self._live.max_known_size if self._live else 0)
         if self._live:
             self._live.known(header, index)
 

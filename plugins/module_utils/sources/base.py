@@ -30,7 +30,7 @@ class ChunkSource(Protocol):
     stage: str
     """The pipeline stage to which the time in :meth:`receive` is charged."""
 
-    most_requests: int
+    max_requests: int
     """Maximum number of unanswered requests."""
 
     def has(self, chunk: int) -> bool:

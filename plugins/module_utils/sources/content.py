@@ -10,7 +10,7 @@ from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.index import Index
-from ..image.record import ZERO, RecordHeader, largest_frame
+from ..image.record import ZERO, RecordHeader, max_frame_size
 from ..zstd import Zstd
 from .router import Router
 
@@ -48,7 +48,7 @@ class ImageContent:
 
     def _fetch(self, chunk: int, content: memoryview) -> bool:
         """Request a chunk once and return whether a valid record arrived."""
-        room = memoryview(bytearray(largest_frame(len(content))))
+        room = memoryview(bytearray(max_frame_size(len(content))))
         record = self._record(chunk, room)
         if record is None and self._router.take_lost():
             return False

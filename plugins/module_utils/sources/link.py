@@ -12,7 +12,7 @@ from ..engine.restore import DamagedFrame
 from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.record import RecordHeader
-from ..stream.conversation import MOST_WANTS, damaged, receive_record, want
+from ..stream.conversation import MAX_WANTS, damaged, receive_record, want
 from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER
 
@@ -25,7 +25,7 @@ class LinkSource:
 
     name = CONTROLLER
     stage = "receive"
-    most_requests = MOST_WANTS
+    max_requests = MAX_WANTS
 
     def __init__(self, newest: Callable[[], Link], header: ImageHeader, consequence: Callable[[], str]) -> None:
         """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now."""

@@ -24,12 +24,12 @@ from .base import SourceFailed
 
 MIRROR = "mirror"
 
-LEAST_RATE = 1 << 20
+MIN_RATE = 1 << 20
 """Minimum rate in bytes a second. A record may take the time at this rate plus the silence."""
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 
-LARGEST_GAP = 256 << 10
+MAX_GAP_SIZE = 256 << 10
 """Maximum gap between two records that is read and discarded; for a larger gap, the second record gets its own request."""
 
 PIECE = 4 << 20
@@ -77,7 +77,7 @@ class HttpFile:
 
     def reaches(self, offset: int) -> bool:
         """Return whether ``offset`` follows soon in the current response."""
-        return self._answer is not None and self._position <= offset < min(self._end, self._position + LARGEST_GAP)
+        return self._answer is not None and self._position <= offset < min(self._end, self._position + MAX_GAP_SIZE)
 
     def plan(self, start: int, end: int) -> None:
         """Announce the range that will be read next in pieces, so that the first read requests all of it."""
@@ -89,7 +89,7 @@ class HttpFile:
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``."""
-        self._deadline = time.monotonic() + self._silence + size / LEAST_RATE
+        self._deadline = time.monotonic() + self._silence + size / MIN_RATE
         try:
             return self._read(offset, size)
         except BROKEN:
@@ -143,14 +143,14 @@ class HttpFile:
             self._disconnect()  # the rest of that response would come before the next one
         elif answer is not None:
             answer.close()
-        for _redirect in range(MOST_REDIRECTS + 1):
+        for _redirect in range(MAX_REDIRECTS + 1):
             answer = self._get(offset, end)
             if answer.status not in REDIRECTS:
                 self._check_answer(answer, offset, end)
                 self._answer, self._position, self._end = answer, offset, end
                 return
             self._follow(answer.getheader("Location", ""))
-        raise self._failed(f"it redirects more than {MOST_REDIRECTS} times")
+        raise self._failed(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _get(self, offset: int, end: int) -> http.client.HTTPResponse:
         url = urlsplit(self._url)
@@ -191,7 +191,7 @@ class HttpFile:
 
     def _too_slow(self) -> BadImage:
         return self._failed(
-            f"it is too slow: expected an answer within {self._silence:.0f} seconds and {LEAST_RATE >> 20} MiB a second"
+            f"it is too slow: expected an answer within {self._silence:.0f} seconds and {MIN_RATE >> 20} MiB a second"
         )
 
     def _failed(self, reason: str) -> BadImage:
@@ -226,7 +226,7 @@ class HttpImage:
 
     name = MIRROR
     stage = "fetch"
-    most_requests = 2
+    max_requests = 2
 
     def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float) -> None:
         """``wanted`` is the index of the image to restore. ``warn`` is called when the server has another image."""
@@ -287,7 +287,7 @@ class HttpImage:
         end = row.frame_offset + row.frame_size
         for chunk in following:
             after = reader.index.find(chunk)
-            if after is None or not 0 <= after.record_offset - end < LARGEST_GAP:
+            if after is None or not 0 <= after.record_offset - end < MAX_GAP_SIZE:
                 break
             end = after.frame_offset + after.frame_size
         return end

@@ -59,7 +59,7 @@ class Router:
     @property
     def has_room(self) -> bool:
         """Whether another request may be sent now."""
-        return all(len(lane.requests) < lane.source.most_requests for lane in self._lanes)
+        return all(len(lane.requests) < lane.source.max_requests for lane in self._lanes)
 
     @property
     def under_way(self) -> bool:

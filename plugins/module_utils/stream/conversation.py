@@ -25,7 +25,7 @@ from .link import INDEX_PIECE, Kind, Link, LinkError, Message
 RANGE = struct.Struct("<II")
 CHUNK = struct.Struct("<I")
 
-MOST_WANTS = 64
+MAX_WANTS = 64
 """Maximum number of unanswered requests of a sink. More would only wait in the source's memory."""
 
 

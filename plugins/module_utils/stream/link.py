@@ -71,9 +71,9 @@ class Kind(IntEnum):
 
 
 INDEX_PIECE = 1 << 20
-LARGEST_PAYLOAD = {Kind.HEADER: 1 << 20, Kind.INDEX: INDEX_PIECE, Kind.RECORD: 128 << 10, Kind.KEPT: 128 << 10}
-LARGEST_OTHER_PAYLOAD = 64 << 10
-LARGEST_BODY = 32 << 20
+MAX_PAYLOAD_SIZE = {Kind.HEADER: 1 << 20, Kind.INDEX: INDEX_PIECE, Kind.RECORD: 128 << 10, Kind.KEPT: 128 << 10}
+MAX_OTHER_PAYLOAD_SIZE = 64 << 10
+MAX_BODY_SIZE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Link:
             kind = Kind(number)
         except ValueError:
             raise LinkError("Something that is not a message arrived: the link was tampered with.") from None
-        if payload_size > LARGEST_PAYLOAD.get(kind, LARGEST_OTHER_PAYLOAD) or body_size > LARGEST_BODY * (
+        if payload_size > MAX_PAYLOAD_SIZE.get(kind, MAX_OTHER_PAYLOAD_SIZE) or body_size > MAX_BODY_SIZE * (
             kind == Kind.RECORD
         ):
             raise LinkError("A message of an impossible size arrived: the link was tampered with.")
@@ -295,7 +295,7 @@ class Link:
             self._channel.settimeout(self._timeouts.linger)
             # After an interruption within a message, the other end would read the reason as the rest of that message.
             if not self._within_message:
-                self.send(Kind.END, reason.encode()[:LARGEST_OTHER_PAYLOAD])
+                self.send(Kind.END, reason.encode()[:MAX_OTHER_PAYLOAD_SIZE])
                 self._channel.end_sending()
                 self._drain()
         except (LinkError, OSError):

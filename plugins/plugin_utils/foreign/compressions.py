@@ -15,13 +15,13 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-MOST_AT_ONCE = 4 << 20
+MAX_OUTPUT = 4 << 20
 """Bytes that a decompressor may give at a time, whatever a few bytes of its input promise."""
 
 ZSTD_INPUT = 1024
 """Bytes that zstandard, which knows no such bound, gets at a time: no more than 256 blocks of 128 KiB (RFC 8878, 3.1.1.2) come of them."""
 
-LARGEST_WINDOW = 1 << 31
+MAX_WINDOW_SIZE = 1 << 31
 """Bytes that a decompressor may look back, and so take: as zstd --long=31 makes it. xz -9 needs 64 MiB."""
 
 BZIP2_END = 0x177245385090
@@ -46,9 +46,9 @@ class Stream:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give it input, and take what comes of it in pieces of a bounded size."""
-        yield self._real.decompress(data, MOST_AT_ONCE)
+        yield self._real.decompress(data, MAX_OUTPUT)
         while not self._real.eof and not self._real.needs_input:
-            yield self._real.decompress(b"", MOST_AT_ONCE)
+            yield self._real.decompress(b"", MAX_OUTPUT)
 
 
 class _Gzip(Stream):
@@ -56,10 +56,10 @@ class _Gzip(Stream):
         super().__init__(lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        piece = self._real.decompress(data, MOST_AT_ONCE)
+        piece = self._real.decompress(data, MAX_OUTPUT)
         yield piece
         while not self._real.eof and (piece or self._real.unconsumed_tail):
-            piece = self._real.decompress(self._real.unconsumed_tail, MOST_AT_ONCE)
+            piece = self._real.decompress(self._real.unconsumed_tail, MAX_OUTPUT)
             yield piece
 
 
@@ -71,7 +71,7 @@ class _Zstd(Stream):
             raise ImagingError(
                 f"Unpacking zstd needs the Python package zstandard for the Python that runs ansible-playbook ({error}): pip install zstandard."
             ) from error
-        super().__init__(zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj)
+        super().__init__(zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_SIZE).decompressobj)
         self._error = zstandard.ZstdError
         self._rest = b""
 
@@ -131,7 +131,7 @@ COMPRESSIONS = {
             "xz",
             ".xz",
             re.compile(rb"\xfd7zXZ\x00"),
-            lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_WINDOW)),
+            lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_SIZE)),
             program=("xz", "-T0", "-dc"),
         ),
         # RFC 8878, 3.1.1, and 3.1.2: some programs begin a file with a skippable frame. A frame is one thread's work.

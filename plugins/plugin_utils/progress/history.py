@@ -15,13 +15,13 @@ from .limits import Usage
 NOW = 5.0
 """Seconds over which the current rate and the current limit are taken."""
 
-LEAST_TIME = 1.0
+MIN_TIME = 1.0
 """Minimum seconds from which a rate can be calculated."""
 
-MOST_RECENT = 64
+MAX_RECENT = 64
 """Maximum number of reports for the current rate; an honest laptop sends one a second."""
 
-MOST_POINTS = 120
+MAX_POINTS = 120
 """Maximum number of points of a timeline."""
 
 Sample = tuple[float, int, str]
@@ -44,23 +44,23 @@ class History:
 
     def __init__(self) -> None:
         self._points: list[Point] = []
-        self._recent: deque[Point] = deque(maxlen=MOST_RECENT)
+        self._recent: deque[Point] = deque(maxlen=MAX_RECENT)
         self.timeline: list[Sample] = []
         """Seconds since the laptop began, bytes done, phase. The laptop's clock is used because reports may be late."""
 
     def add(self, point: Point) -> None:
         """Add a point."""
         self._points.append(point)
-        if len(self._points) > 4 * MOST_POINTS:
-            del self._points[1:-MOST_POINTS:2]
+        if len(self._points) > 4 * MAX_POINTS:
+            del self._points[1:-MAX_POINTS:2]
         self._recent.append(point)
         while len(self._recent) > 2 and point.at - self._recent[1].at >= NOW:
             self._recent.popleft()
         self.timeline.append((point.usage.seconds, point.done, point.phase))
-        if len(self.timeline) >= 2 * MOST_POINTS:
+        if len(self.timeline) >= 2 * MAX_POINTS:
             thinned = _thinned(self.timeline)
             # A laptop that reports ever new phases must not make the timeline longer.
-            self.timeline = thinned if len(thinned) < 2 * MOST_POINTS else thinned[::2]
+            self.timeline = thinned if len(thinned) < 2 * MAX_POINTS else thinned[::2]
 
     def __bool__(self) -> bool:
         return bool(self._points)
@@ -94,14 +94,14 @@ class History:
 
     def _rate(self, since: Point) -> float | None:
         seconds = self.last.at - since.at
-        return max(0.0, (self.last.done - since.done) / seconds) if seconds >= LEAST_TIME else None
+        return max(0.0, (self.last.done - since.done) / seconds) if seconds >= MIN_TIME else None
 
     def settled(self, least: float) -> Point | None:
         """Return the point since which the rate of the phase counts as settled: its last half, or ``settled`` seconds if that is more."""
         points, last = self.of_phase(), self.last
         window = max(least, (last.at - points[0].at) / 2)
         since = next(point for point in points if last.at - point.at <= window)
-        return since if last.at - since.at >= LEAST_TIME else None
+        return since if last.at - since.at >= MIN_TIME else None
 
 
 def _thinned(timeline: list[Sample]) -> list[Sample]:

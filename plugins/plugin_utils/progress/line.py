@@ -19,8 +19,8 @@ RECONNECTING = "reconnecting"
 """The state of a transfer whose link broke and is being made again."""
 
 BAR = 24
-LEAST_BAR = 8
-LARGEST_NEWS = 2000
+MIN_BAR = 8
+MAX_EVENT_SIZE = 2000
 """Bytes. Some systems do not support larger datagrams."""
 
 
@@ -119,7 +119,7 @@ def rows(many: list[News], width: int) -> list[str]:
     cells = [_cells(news) for news in many]
     columns = {name: max((len(row[name]) for row in cells), default=0) for name in COLUMNS}
     short, columns["short"] = columns["short"], 0
-    columns["bar"] = LEAST_BAR
+    columns["bar"] = MIN_BAR
     for sacrifice in SACRIFICES:
         if _length(columns) <= width:
             break
@@ -127,7 +127,7 @@ def rows(many: list[News], width: int) -> list[str]:
         if sacrifice == "limit":
             columns["short"] = short
     if columns["bar"]:
-        columns["bar"] = min(BAR, LEAST_BAR + max(0, width - _length(columns)))
+        columns["bar"] = min(BAR, MIN_BAR + max(0, width - _length(columns)))
     lines = []
     for row, news in zip(cells, many, strict=True):
         row["bar"] = drawn_bar(news.share_done, columns["bar"]) if news.total > 0 else ""

@@ -18,7 +18,7 @@ CLEAR_BELOW = "\x1b[J"
 CLEAR_REST = "\x1b[K"
 WRAP_OFF, WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
-LEAST_ABOVE = 5
+MIN_ABOVE = 5
 """Minimum number of lines for all other output."""
 
 
@@ -34,7 +34,7 @@ class Screen:
     def room(self) -> tuple[int, int]:
         """Return the number of columns, and how many rows may stay at the bottom."""
         columns, lines = self._measure()
-        return columns, max(0, lines - LEAST_ABOVE)
+        return columns, max(0, lines - MIN_ABOVE)
 
     def show(self, rows: Sequence[str]) -> None:
         """Show these rows at the bottom. None may be wider than the terminal."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from .line import LARGEST_NEWS, News, plain_line
+from .line import MAX_EVENT_SIZE, News, plain_line
 
 SOCKET = "FLEET_IMAGING_PROGRESS"
 """The environment variable with the path of the callback's socket."""
@@ -87,7 +87,7 @@ class Teller:
         if self._socket is not None:
             data = news.pack()
             try:
-                if len(data) <= LARGEST_NEWS:
+                if len(data) <= MAX_EVENT_SIZE:
                     self._socket.sendto(data, self._path)
             except OSError:
                 pass  # the callback is busy or gone, and the transfer does not depend on it

@@ -39,7 +39,7 @@ FIRST = 2
 CHAIN_END = 0xFFFFFFFF
 READ_SIZE = 1 << 20
 
-LARGEST_CLUSTER = 25
+MAX_CLUSTER_SIZE = 25
 """Bits of the largest cluster's size, 32 MiB."""
 
 
@@ -55,7 +55,7 @@ class Allocation:
         self._read = read
         boot = read(0, 512)
         table, heap, self._count, self._root, sector, cluster = BOOT.unpack_from(boot, 80)
-        if boot[3:11] != b"EXFAT   " or not 9 <= sector <= 12 or sector + cluster > LARGEST_CLUSTER:
+        if boot[3:11] != b"EXFAT   " or not 9 <= sector <= 12 or sector + cluster > MAX_CLUSTER_SIZE:
             raise Damaged("its boot sector is damaged")
         self._heap = heap << sector
         self._cluster_size = 1 << (sector + cluster)

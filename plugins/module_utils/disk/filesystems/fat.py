@@ -14,7 +14,7 @@ from typing import Iterator, TypeVar
 from ...errors import ImagingError
 from ...private_files import scratch_folder
 from ..command import RunCommand
-from ..file_tree import LARGEST_FILE, FileTree, NoFile, Unreadable, steps
+from ..file_tree import MAX_FILE_SIZE, FileTree, NoFile, Unreadable, steps
 from . import fat_allocation
 from .base import DIRTY, UNMAPPABLE, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_checker
 from .fat_volume import CERTAIN_FAT16, BadFat, Entry, Fat, WritableFat
@@ -136,7 +136,7 @@ class FatTree(FileTree):
 
     def content(self, path: str) -> bytes | None:
         """By this package's own reader."""
-        return self._head(path, LARGEST_FILE)
+        return self._head(path, MAX_FILE_SIZE)
 
     def head(self, path: str, length: int) -> bytes:
         """By this package's own reader."""

@@ -45,7 +45,7 @@ UNITS = 13
 DATE = 1 << 5 | 1
 """1980-01-01. What is written is the same on each machine and at any time."""
 
-LEAST_FAT16 = 4085
+MIN_FAT16 = 4085
 """Clusters. The entries of a FAT that is no FAT32 have 16 bits from so many on, and 12 below (specification, section 3.5; MAX_FAT12 of
 linux/msdos_fs.h is the last number below)."""
 
@@ -53,10 +53,10 @@ CERTAIN_FAT16 = 1 << 12
 """Clusters. From so many on nobody takes it for a FAT12, whose entries have no room for such numbers. Some programs draw the line elsewhere in
 between."""
 
-MOST_CLUSTERS = 1 << 24
+MAX_CLUSTERS = 1 << 24
 """Of a file system that is taken; an EFI system partition has some 100,000."""
 
-LARGEST_FOLDER = 65536 * ENTRY_SIZE
+MAX_FOLDER_SIZE = 65536 * ENTRY_SIZE
 SHORT = re.compile(r"([A-Z0-9!#$%&'()@^_`{}~-]{1,8})(?:\.([A-Z0-9!#$%&'()@^_`{}~-]{1,3}))?")
 NOT_SHORT = re.compile(r"[^A-Z0-9!#$%&'()@^_`{}~-]")
 FREE_COUNT, FREE_MAGIC = 488, b"rrAa"
@@ -104,10 +104,10 @@ class Fat:
         self._root_size = -(-roots * ENTRY_SIZE // self._sector) * self._sector
         self._data_start = self._root_start + self._root_size
         clusters = (total * self._sector - self._data_start) // self._cluster_size
-        if not 0 < clusters < MOST_CLUSTERS:
-            raise BadFat(f"it has {clusters} clusters, and 1 to {MOST_CLUSTERS - 1} were expected")
+        if not 0 < clusters < MAX_CLUSTERS:
+            raise BadFat(f"it has {clusters} clusters, and 1 to {MAX_CLUSTERS - 1} were expected")
         flags, root, self._counts = BOOT_32.unpack_from(boot) if not table_16 else (0, 0, 0)
-        self._bits = 32 if not table_16 else 12 if clusters < LEAST_FAT16 else 16
+        self._bits = 32 if not table_16 else 12 if clusters < MIN_FAT16 else 16
         if -(-(clusters + 2) * self._bits // 8) > self._table_size:
             raise BadFat("its allocation table is shorter than its clusters need")
         if os.lseek(descriptor, 0, os.SEEK_END) < total * self._sector:
@@ -177,7 +177,7 @@ class Fat:
         """The clusters of a folder; none of the root of a FAT12 or FAT16, which lies apart."""
         start = folder or self._root
         clusters = self._chain(start) if start else []
-        if len(clusters) * self._cluster_size > LARGEST_FOLDER + self._cluster_size:
+        if len(clusters) * self._cluster_size > MAX_FOLDER_SIZE + self._cluster_size:
             raise BadFat(f"its folder at cluster {start} is larger than one can be")
         return clusters
 
@@ -332,7 +332,7 @@ class WritableFat(Fat):
             if run == count:
                 return place - (count - 1) * ENTRY_SIZE
         clusters = self._folder_clusters(folder)
-        if not clusters or len(content) >= LARGEST_FOLDER:
+        if not clusters or len(content) >= MAX_FOLDER_SIZE:
             raise BadFat("the folder has no room for another name")
         (more,) = self._allocate(1)
         self._write(self._place(more), bytes(self._cluster_size))

@@ -10,7 +10,7 @@ import re
 import struct
 
 from ..command import CommandResult, RunCommand
-from ..file_tree import LARGEST_SAVED, FileTree, NoFile, Unreadable, as_bytes
+from ..file_tree import MAX_SAVED_SIZE, FileTree, NoFile, Unreadable, as_bytes
 from ..gpt import Read
 from ..systems import WINDOWS
 from . import ntfs_allocation
@@ -144,7 +144,7 @@ class NtfsTree(FileTree):
 
     def save(self, path: str, target: str) -> None:
         """By ntfscat, which can only write to its standard output."""
-        script = f'ntfscat --force "$1" "$2" | head -c {LARGEST_SAVED} >"$3"'
+        script = f'ntfscat --force "$1" "$2" | head -c {MAX_SAVED_SIZE} >"$3"'
         if self._checked(self._run(["sh", "-c", script, "sh", self._node, path, target]), path) is None:
             raise NoFile(f"there is no file {path}")
 

@@ -28,7 +28,7 @@ IN_USE = 0x0001
 STRIDE = 512
 """Bytes. The last two of so many were replaced by a check value, whatever the size of the sectors is."""
 
-LARGEST_CLUSTER = 2 << 20
+MAX_CLUSTER_SIZE = 2 << 20
 
 RECORD_NUMBER = (1 << 48) - 1
 """Bits of a reference to a record that are its number."""
@@ -60,7 +60,7 @@ class Allocation:
         self._record_size: int = per_record * self._cluster_size if per_record > 0 else 1 << -per_record
         if sector_size not in (512, 1024, 2048, 4096) or not per_cluster or not 0 < sectors <= size // sector_size:
             raise Damaged("its boot sector is damaged")
-        if self._cluster_size > LARGEST_CLUSTER or self._mft_cluster >= sectors // per_cluster:
+        if self._cluster_size > MAX_CLUSTER_SIZE or self._mft_cluster >= sectors // per_cluster:
             raise Damaged("its boot sector is damaged")
         if not STRIDE <= self._record_size <= 65536 or self._record_size % STRIDE:
             raise Damaged(f"its MFT records have {self._record_size} bytes")

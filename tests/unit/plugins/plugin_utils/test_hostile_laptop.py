@@ -22,7 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import LARGEST_HEADER, ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import MAX_HEADER_SIZE, ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
@@ -201,7 +201,7 @@ def test_a_header_is_no_larger_than_a_header_can_be(ends: Ends, store: ImageStor
     assert taken() < 64 * MIB
     sink.leave()
     with pytest.raises(ImagingError, match="header"):
-        ImageHeader(geometry(SIZE), STREAM, "x" * LARGEST_HEADER).pack()
+        ImageHeader(geometry(SIZE), STREAM, "x" * MAX_HEADER_SIZE).pack()
 
 
 @pytest.mark.parametrize("phases", [(STREAMING,), (STREAMING, COMPARING)])

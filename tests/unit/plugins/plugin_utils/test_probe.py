@@ -53,7 +53,7 @@ Result = tuple[dict[str, Any], Meter]
 def fixture_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test has no time for good figures."""
     monkeypatch.setattr(probe_module, "SCAN_SECONDS", 0.05)
-    monkeypatch.setattr(probe_module, "LEAST_SCANNED", 1 << 20)
+    monkeypatch.setattr(probe_module, "MIN_SCANNED", 1 << 20)
 
 
 def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Result:

@@ -123,7 +123,7 @@ def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
     look.advance(CHUNKS // 100)
     samples = disk.looked[2:]
     assert samples == sorted(samples)
-    assert len(samples) == CHUNKS // 100 <= look_module.MOST_SAMPLES
+    assert len(samples) == CHUNKS // 100 <= look_module.MAX_SAMPLES
     assert min(samples) < CHUNKS // 10 and max(samples) > CHUNKS * 9 // 10
 
 

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, largest_index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
 from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import (
     BadImage,
@@ -283,7 +283,7 @@ def test_of_a_stranger_only_an_image_like_the_wanted_one_is_read(tmp_path: objec
 def test_of_a_stranger_no_index_is_read_that_is_much_larger_than_the_wanted_one(tmp_path: object) -> None:
     path, measures = os.path.join(str(tmp_path), "stranger.img.zst"), geometry(16384 * CHUNK)
     index_size = 5 << 20
-    assert index_size < largest_index(measures)
+    assert index_size < max_index_size(measures)
     header = ImageHeader(measures, STREAM, "now").pack()
     start = SKIPPABLE.pack(HEADER_MAGIC, len(header)) + header
     entries = [(len(start), 0), *[(1, 0), (1, CHUNK)] * measures.chunk_count, (index_size, 0)]

@@ -17,7 +17,7 @@ from typing import Any, Iterator
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import LARGEST_GAP, HttpFile, image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import MAX_GAP_SIZE, HttpFile, image_url
 
 from ..range_server import RangeServer, serving
 
@@ -54,11 +54,11 @@ def test_what_was_planned_is_one_request_over_small_gaps_and_is_left_for_large_o
     file = opened(server)
     server.ranges.clear()
     file.plan(1000, SIZE)
-    for start in (1000, 2000, 2000 + LARGEST_GAP):
+    for start in (1000, 2000, 2000 + MAX_GAP_SIZE):
         assert file.reaches(start) == (start > 1000)
         assert file.read_range(start, 900) == CONTENT[start : start + 900]
     assert server.ranges == [(1000, SIZE)]
-    assert not file.reaches(2900 + 2 * LARGEST_GAP) and not file.reaches(0)
+    assert not file.reaches(2900 + 2 * MAX_GAP_SIZE) and not file.reaches(0)
     assert file.read_range(2 << 20, 5) == CONTENT[2 << 20 : (2 << 20) + 5]
     assert server.ranges[1:] == [(2 << 20, (2 << 20) + 5)]
 

@@ -25,7 +25,7 @@ ROOM = memoryview(bytearray(2 * CHUNK))
 class Shelf:
     """A source that has some chunks of an image, and fails when it has given so many."""
 
-    most_requests = 3
+    max_requests = 3
 
     def __init__(self, name: str, reader: ImageReader, chunks: Sequence[int] = range(CHUNKS), most: int = 1000) -> None:
         self.name = self.stage = name
@@ -145,7 +145,7 @@ def test_what_the_last_source_sent_wrong_is_its_own_matter(reader: ImageReader) 
 
 def test_what_is_under_way_is_bounded(reader: ImageReader) -> None:
     router, _warnings = routed(Shelf("first", reader), Shelf("last", reader))
-    for chunk in range(Shelf.most_requests):
+    for chunk in range(Shelf.max_requests):
         assert router.has_room
         router.request([chunk])
     assert not router.has_room

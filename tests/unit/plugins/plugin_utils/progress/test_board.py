@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.board import Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import (
-    LARGEST_NEWS,
+    MAX_EVENT_SIZE,
     News,
     plain_line,
     rows,
@@ -115,4 +115,4 @@ def test_what_is_no_news_is_not_taken(data: bytes) -> None:
 
 def test_news_survive_their_journey() -> None:
     assert News.unpack(NEWS.pack()) == NEWS
-    assert len(replace(NEWS, host="x" * 255).pack()) < LARGEST_NEWS
+    assert len(replace(NEWS, host="x" * 255).pack()) < MAX_EVENT_SIZE

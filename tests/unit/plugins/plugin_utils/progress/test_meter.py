@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, VERIFYING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.history import MOST_POINTS
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.history import MAX_POINTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     LIMITS,
     NETWORK,
@@ -146,7 +146,7 @@ def test_a_long_run_keeps_few_points_and_every_change_of_phase() -> None:
     for _second in range(500):
         ends.pass_by(1, MB // 10, read=0.9)
     timeline = ends.meter.timeline
-    assert MOST_POINTS <= len(timeline) <= 2 * MOST_POINTS + 4
+    assert MAX_POINTS <= len(timeline) <= 2 * MAX_POINTS + 4
     assert [at for at, _done, _phase in timeline] == sorted(at for at, _done, _phase in timeline)
     phases = [phase for _at, _done, phase in timeline]
     assert phases == sorted(phases) and timeline[-1][0] == pytest.approx(2500, abs=1)
