@@ -76,7 +76,7 @@ class ActionModule(TransferAction):
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         ticket, progress = self.ticket(arguments, task_vars), lambda: meter.mark
         found, _transfer = self.run_transfer(
-            arguments, ticket, task_vars, lambda link: serve(link, source, meter.hear), progress
+            arguments, ticket, task_vars, lambda link: serve(link, source, meter.update), progress
         )
         if found.get("failed"):
             return found

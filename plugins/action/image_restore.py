@@ -56,7 +56,7 @@ class ActionModule(TransferAction):
         ticket = self.ticket(arguments, task_vars, found)
 
         def conversation(link: Link) -> None:
-            serve(link, source, meter.hear)
+            serve(link, source, meter.update)
 
         result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
         if result.get("failed"):

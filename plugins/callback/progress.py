@@ -34,10 +34,14 @@ from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import Scratch
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.board import Board
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import MAX_EVENT_SIZE, News, plain_line
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import (
+    MAX_EVENT_SIZE,
+    ProgressEvent,
+    plain_line,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.publisher import EVERY, SOCKET, Throttle
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.screen import Screen
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import EVERY, SOCKET, Rhythm
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.table import Table
 
 MIN_LINES = 8
 """Minimum lines of a terminal for the table; a smaller one gets plain lines."""
@@ -59,8 +63,8 @@ class CallbackModule(CallbackBase):
         self._folder: Scratch | None = None
         self._socket: socket.socket | None = None
         self._process = os.getpid()
-        self._board = Board()
-        self._rhythms: dict[str, Rhythm] = {}
+        self._table = Table()
+        self._throttles: dict[str, Throttle] = {}
         self._drawing = threading.Lock()
         self._screen = Screen(_write, _measure) if _is_terminal() else None
         self._colour = not (C.ANSIBLE_NOCOLOR or os.environ.get("NO_COLOR"))
@@ -81,34 +85,34 @@ class CallbackModule(CallbackBase):
         os.environ[SOCKET] = path
         self._socket.settimeout(EVERY)
         atexit.register(self._end)
-        threading.Thread(target=self._hear_on, args=(self._socket,), name="progress", daemon=True).start()
+        threading.Thread(target=self._receive_events, args=(self._socket,), name="progress", daemon=True).start()
 
-    def _hear_on(self, listening: socket.socket) -> None:
+    def _receive_events(self, listening: socket.socket) -> None:
         drawn = 0.0
         while True:
             try:
-                news = News.unpack(listening.recv(2 * MAX_EVENT_SIZE))
+                event = ProgressEvent.unpack(listening.recv(2 * MAX_EVENT_SIZE))
             except (TimeoutError, ValueError):
                 continue
             except OSError:
                 return
             with self._drawing:
-                self._board.hear(news)
+                self._table.update(event)
                 if self._screen is None or _measure()[1] < MIN_LINES:
-                    self._write_line(news)
-                elif news.ended or time.monotonic() - drawn >= DRAW_EVERY:
+                    self._write_line(event)
+                elif event.ended or time.monotonic() - drawn >= DRAW_EVERY:
                     drawn = time.monotonic()
                     columns, most = self._screen.room()
-                    self._screen.show(self._board.picture(columns, most, self._colour))
+                    self._screen.show(self._table.render(columns, most, self._colour))
 
-    def _write_line(self, news: News) -> None:
-        if self._rhythms.setdefault(news.host, Rhythm()).due(news):
-            _write(plain_line(news) + "\n")
+    def _write_line(self, event: ProgressEvent) -> None:
+        if self._throttles.setdefault(event.host, Throttle()).due(event):
+            _write(plain_line(event) + "\n")
 
     def _clear(self) -> None:
         with self._drawing:
-            self._board.clear()
-            self._rhythms.clear()
+            self._table.clear()
+            self._throttles.clear()
             if self._screen is not None:
                 self._screen.clear()
 

@@ -96,7 +96,7 @@ class CaptureSink:
         want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
         try:
-            while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.hear)) is not None:
+            while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.update)) is not None:
                 frame = self._room[: record.frame_size]
                 watch.busy("receive")
                 if hashlib.sha256(frame).digest() != record.frame_hash:

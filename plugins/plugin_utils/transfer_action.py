@@ -27,10 +27,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 
 from .detached_module import DetachedModule
 from .laptop_answer import checked_answer, documented_fields, required_outside_check_mode
-from .progress.limits import Circumstances
-from .progress.line import News
+from .progress.limits import AdviceContext
+from .progress.line import ProgressEvent
 from .progress.meter import Meter
-from .progress.teller import Teller
+from .progress.publisher import Publisher
 from .refusal import refuse
 from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
@@ -181,7 +181,9 @@ class TransferAction(ActionBase):
         transfer = Transfer(module, transport, ticket.secret_bytes, timeouts, progress)
         host = str(task_vars.get("inventory_hostname", ""))
         telling = (
-            Teller(lambda: news(host, transfer, meter), self._display.display) if meter else contextlib.nullcontext()
+            Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
+            if meter
+            else contextlib.nullcontext()
         )
         with interruptible(), telling:
             try:
@@ -198,31 +200,31 @@ class TransferAction(ActionBase):
     ) -> dict[str, Any]:
         """What the measurements of a transfer came to, for its result."""
         meter.close(result.pop("status"))
-        around = Circumstances(
+        context = AdviceContext(
             automatic=arguments.get("compression_level") == AUTO,
             laptops=len(task_vars.get("ansible_play_batch") or [""]),
             over_ssh=arguments["transport"] == SSH,
         )
         return {
             "started": meter.started,
-            "limited_by": meter.verdict(around),
+            "limited_by": meter.verdict(context),
             "limits": meter.limits(),
             "stages": meter.stages(),
             "timeline": [[round(seconds, 2), done, phase] for seconds, done, phase in meter.timeline],
         }
 
 
-def news(host: str, transfer: Transfer, meter: Meter) -> News:
+def progress_event(host: str, transfer: Transfer, meter: Meter) -> ProgressEvent:
     """How a transfer stands, for those who watch."""
     condition, reading = transfer.condition, meter.reading()
     if reading is None:
-        return News(host=host, state=condition or "looking at the disk")
+        return ProgressEvent(host=host, state=condition or "looking at the disk")
     if condition:
         done = reading.total if transfer.over else reading.done
-        return News(
+        return ProgressEvent(
             host=host, state=condition, done=done, total=reading.total, whole=reading.whole, detail=transfer.waited
         )
-    return News(
+    return ProgressEvent(
         host=host,
         state=reading.phase,
         done=reading.done,

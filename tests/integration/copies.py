@@ -72,7 +72,7 @@ def restore(
             return dict(asdict(sink.result()), warnings=sink.outcome.warnings)
 
     def conversation(link: Any) -> None:
-        serve(link, source, meter.hear)
+        serve(link, source, meter.update)
 
     result, _ends = hold(str(target), folder / "run", work, conversation, lambda: meter.mark, timeouts=PATIENT)
     return result

@@ -234,7 +234,7 @@ def test_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -
             lab.targets[0].name,
             *where(image),
             *YES,
-            environment={"FLEET_IMAGING_TEST_NEWS": str(told), "ANSIBLE_CALLBACKS_ENABLED": "news"},
+            environment={"FLEET_IMAGING_TEST_PROGRESS": str(told), "ANSIBLE_CALLBACKS_ENABLED": "progress_events"},
         )
     assert outcome.status == 0, outcome.stdout
     news = [json.loads(line) for line in told.read_text().splitlines()]

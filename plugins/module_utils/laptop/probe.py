@@ -35,7 +35,7 @@ from ..image.index import Index, Row, max_index_size
 from ..image.record import ZERO, RecordHeader
 from ..serving.server import serve_live
 from ..sources.link import LinkSource
-from ..stream.conversation import ask_header, finish, receive_index, tell_progress
+from ..stream.conversation import ask_header, finish, receive_index, send_progress
 from ..stream.link import Link
 from ..ticket import Ticket
 from ..zstd import Zstd
@@ -191,7 +191,7 @@ class TrialSink:
                 if not under_way:
                     return None
                 if self._reporter.due():
-                    tell_progress(link, self._status(target).pack())
+                    send_progress(link, self._status(target).pack())
                 header = source.receive(room)
                 if header is not None:
                     return header
@@ -205,7 +205,7 @@ class TrialSink:
                 self._done += target.goal.bytes_in(row)
 
         target.engine.write(receive, source.close, written, source.reject)
-        tell_progress(link, self._status(target).pack())
+        send_progress(link, self._status(target).pack())
         finish(link)
 
     def _describe(self, link: Link) -> _Target:

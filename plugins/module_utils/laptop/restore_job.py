@@ -14,7 +14,7 @@ from ..engine.pipeline import processors
 from ..engine.status import COMPARING, STREAMING, VERIFYING, ZEROING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..image.index import Row
-from ..stream.conversation import tell_progress
+from ..stream.conversation import send_progress
 from ..stream.link import Link, LinkError
 from ..timeouts import Timeouts
 from ..zstd import Zstd
@@ -99,7 +99,7 @@ class RestoreJob:
         """Send a progress report to the controller, if one is due."""
         if self.plan is not None and not self.link.closed and self._reporter.due():
             try:
-                tell_progress(self.link, self.status(self.plan).pack())
+                send_progress(self.link, self.status(self.plan).pack())
             except LinkError:
                 pass  # the next user of the link finds out
 

@@ -16,7 +16,7 @@ from ..stream.conversation import (
     describe,
     join_index,
     raise_end,
-    tell_progress,
+    send_progress,
     unpack_damaged,
     unpack_want,
 )
@@ -203,7 +203,7 @@ class _Server:
 
     def _tell(self, report: bytes) -> None:
         with self._ended_by_sink():
-            tell_progress(self._link, report)
+            send_progress(self._link, report)
 
     @contextlib.contextmanager
     def _ended_by_sink(self) -> Iterator[None]:

@@ -137,7 +137,7 @@ def finish(link: Link) -> None:
     expect(link, Kind.DONE)
 
 
-def tell_progress(link: Link, report: bytes) -> None:
+def send_progress(link: Link, report: bytes) -> None:
     """Send the laptop's progress report (``engine.status.Status``) to the controller."""
     link.send(Kind.PROGRESS, report)
 

@@ -97,7 +97,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     return {name: max(0.0, min(1.0, busy[name])) for name in LIMITS if name in busy}
 
 
-def tells(before: Usage, after: Usage) -> bool:
+def is_conclusive(before: Usage, after: Usage) -> bool:
     """Return whether the limit between two moments can be determined.
 
     The stages of the laptop must account for the time, which they do when a piece of work is finished. The elapsed time must also be similar at
@@ -121,7 +121,7 @@ def limiting(busy: Shares) -> str:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class AdviceContext:
     """The facts that advice depends on besides the shares. Rates are in bytes a second; ``level`` is 0 without compression."""
 
     wire_rate: float = 0.0
@@ -139,12 +139,12 @@ class Limit:
 
     code: str
     short: str
-    explain: Callable[[Shares, Circumstances], str]
+    explain: Callable[[Shares, AdviceContext], str]
 
 
-def advise(limit: str, busy: Shares, around: Circumstances) -> dict[str, object]:
+def advise(limit: str, busy: Shares, context: AdviceContext) -> dict[str, object]:
     """What limited a transfer, how busy that was, and a sentence that says what would help, as a result has it."""
-    share, explanation = busy[limit], LIMITS[limit].explain(busy, around)
+    share, explanation = busy[limit], LIMITS[limit].explain(busy, context)
     return {
         "code": LIMITS[limit].code,
         "limit": limit,
@@ -154,65 +154,65 @@ def advise(limit: str, busy: Shares, around: Circumstances) -> dict[str, object]
     }
 
 
-def _network(busy: Shares, around: Circumstances) -> str:
-    shared = f", and {around.laptops} laptops share this machine's" if around.laptops > 1 else ""
-    if around.wire_rate >= NEARLY * GIGABIT:
-        said = f"{rate(around.wire_rate)} fill a gigabit link, which gives at most {rate(GIGABIT)}{shared}; only a faster one would help"
+def _network(busy: Shares, context: AdviceContext) -> str:
+    shared = f", and {context.laptops} laptops share this machine's" if context.laptops > 1 else ""
+    if context.wire_rate >= NEARLY * GIGABIT:
+        said = f"{rate(context.wire_rate)} fill a gigabit link, which gives at most {rate(GIGABIT)}{shared}; only a faster one would help"
     else:
-        said = f"{rate(around.wire_rate)} came through; a wired gigabit link gives at most {rate(GIGABIT)}{shared}"
+        said = f"{rate(context.wire_rate)} came through; a wired gigabit link gives at most {rate(GIGABIT)}{shared}"
     idle = 1 - busy.get(LAPTOP_CPU, 1.0)
-    if around.level and not around.automatic and around.level < HIGHEST and idle >= 0.25:
+    if context.level and not context.automatic and context.level < HIGHEST and idle >= 0.25:
         said += (
             f"; a higher zstd level (imaging_compression_level: auto) would trade idle CPU ({idle:.0%}) for fewer bytes"
         )
     return said
 
 
-def _mirror(busy: Shares, around: Circumstances) -> str:
+def _mirror(busy: Shares, context: AdviceContext) -> str:
     return "the mirror, or the network to it, gives no more; a faster one would help, or none (imaging_mirror) where the controller is faster"
 
 
-def _source_read(busy: Shares, around: Circumstances) -> str:
-    return f"it gives {rate(around.disk_rate)}; neither a faster network nor another zstd level would make this capture faster"
+def _source_read(busy: Shares, context: AdviceContext) -> str:
+    return f"it gives {rate(context.disk_rate)}; neither a faster network nor another zstd level would make this capture faster"
 
 
-def _laptop_cpu(busy: Shares, around: Circumstances) -> str:
-    threads = _threads(around.workers)
-    if around.automatic and around.level <= FASTEST:
-        return f"{threads} at level {around.level}, the fastest there is; only a faster processor would help"
-    if around.automatic:
-        return f"{threads}, now at level {around.level}, which follows what the link takes"
-    return f"{threads} at level {around.level}; a lower one, or imaging_compression_level: auto, takes less of them"
+def _laptop_cpu(busy: Shares, context: AdviceContext) -> str:
+    threads = _threads(context.workers)
+    if context.automatic and context.level <= FASTEST:
+        return f"{threads} at level {context.level}, the fastest there is; only a faster processor would help"
+    if context.automatic:
+        return f"{threads}, now at level {context.level}, which follows what the link takes"
+    return f"{threads} at level {context.level}; a lower one, or imaging_compression_level: auto, takes less of them"
 
 
 def _threads(workers: int) -> str:
     return "1 thread" if workers == 1 else f"{workers} threads"
 
 
-def _controller_cpu(busy: Shares, around: Circumstances) -> str:
-    if around.over_ssh:
+def _controller_cpu(busy: Shares, context: AdviceContext) -> str:
+    if context.over_ssh:
         return "one processor of this machine encrypts all of it; imaging_transport: tcp needs far less, but does not encrypt"
     return "one processor of this machine has all it can do for this laptop; fewer laptops at once (-f), or a faster machine, would help"
 
 
-def _store(busy: Shares, around: Circumstances) -> str:
-    return f"{rate(around.wire_rate)} is what the image store's disk gave or took; imaging_store on a faster disk would help"
+def _store(busy: Shares, context: AdviceContext) -> str:
+    return f"{rate(context.wire_rate)} is what the image store's disk gave or took; imaging_store on a faster disk would help"
 
 
-def _target_write(busy: Shares, around: Circumstances) -> str:
+def _target_write(busy: Shares, context: AdviceContext) -> str:
     return (
-        f"it takes {rate(around.disk_rate)}; neither a faster network nor a faster processor would make this laptop faster, "
+        f"it takes {rate(context.disk_rate)}; neither a faster network nor a faster processor would make this laptop faster, "
         "but more laptops at once would lose nothing by it"
     )
 
 
-def _target_read(busy: Shares, around: Circumstances) -> str:
-    return f"comparing goes at the {rate(around.disk_rate)} that the disk gives"
+def _target_read(busy: Shares, context: AdviceContext) -> str:
+    return f"comparing goes at the {rate(context.disk_rate)} that the disk gives"
 
 
-def _target_cpu(busy: Shares, around: Circumstances) -> str:
+def _target_cpu(busy: Shares, context: AdviceContext) -> str:
     return (
-        f"{_threads(around.workers)} of the laptop for decompressing and checking; only a faster processor would help"
+        f"{_threads(context.workers)} of the laptop for decompressing and checking; only a faster processor would help"
     )
 
 

@@ -25,7 +25,7 @@ MAX_EVENT_SIZE = 2000
 
 
 @dataclass(frozen=True)
-class News:
+class ProgressEvent:
     """The progress of a transfer. ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` explains it to the user.
 
     ``ended`` marks the last message. The other fields are those of ``meter.Reading``.
@@ -49,22 +49,22 @@ class News:
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
-    def unpack(cls, data: bytes) -> News:
+    def unpack(cls, data: bytes) -> ProgressEvent:
         """Read a datagram; raises ValueError when it is not valid."""
         try:
             value: dict[str, Any] = json.loads(data)
-            news = cls(**value)
-            numbers = (news.done, news.total, news.whole, news.now, news.mean, news.eta, news.share)
+            event = cls(**value)
+            numbers = (event.done, event.total, event.whole, event.now, event.mean, event.eta, event.share)
             if any(
                 number is not None and not (isinstance(number, (int, float)) and math.isfinite(number))
                 for number in numbers
             ):
                 raise ValueError("no number")
-            if not all(isinstance(text, str) for text in (news.host, news.state, news.limit, news.detail)):
+            if not all(isinstance(text, str) for text in (event.host, event.state, event.limit, event.detail)):
                 raise ValueError("no text")
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
-        return news
+        return event
 
     @property
     def share_done(self) -> float:
@@ -78,14 +78,14 @@ def drawn_bar(share: float, width: int) -> str:
     return "#" * full + "-" * (width - full)
 
 
-def limited(news: News) -> str:
+def limited(event: ProgressEvent) -> str:
     """Return the text that names the limit."""
-    return f"limited by: {news.limit} {news.share:.0%}" if news.limit else ""
+    return f"limited by: {event.limit} {event.share:.0%}" if event.limit else ""
 
 
-def plain_line(news: News) -> str:
+def plain_line(event: ProgressEvent) -> str:
     """Return a line without a bar, for a log."""
-    cells = _cells(news)
+    cells = _cells(event)
     return "  ".join(cells[name].strip() for name in COLUMNS if cells[name] and name not in ("bar", "short"))
 
 
@@ -95,28 +95,28 @@ SACRIFICES = ("mean", "limit", "size", "now", "state", "short", "eta", "bar")
 """The columns that are dropped when the line is too long, the least important first. "short" replaces "limit" in fewer characters."""
 
 
-def _cells(news: News) -> dict[str, str]:
-    known = news.total > 0
+def _cells(event: ProgressEvent) -> dict[str, str]:
+    known = event.total > 0
     return {
-        "host": printable(news.host),
+        "host": printable(event.host),
         "bar": "",
-        "percent": f"{int(100 * news.share_done):3d} %" if known else "",
-        "size": size(news.done, news.total) if known else "",
-        "now": rate(news.now) if known and news.now is not None else "",
-        "mean": f"mean {rate(news.mean)}" if known and news.mean is not None else "",
-        "eta": f"eta {clock(news.eta)}" if known and news.eta is not None else "",
-        "state": printable(f"{news.state} {news.detail}".rstrip()),
-        "limit": limited(news),
-        "short": f"{LIMITS[news.limit].short} {news.share:.0%}" if news.limit in LIMITS else "",
+        "percent": f"{int(100 * event.share_done):3d} %" if known else "",
+        "size": size(event.done, event.total) if known else "",
+        "now": rate(event.now) if known and event.now is not None else "",
+        "mean": f"mean {rate(event.mean)}" if known and event.mean is not None else "",
+        "eta": f"eta {clock(event.eta)}" if known and event.eta is not None else "",
+        "state": printable(f"{event.state} {event.detail}".rstrip()),
+        "limit": limited(event),
+        "short": f"{LIMITS[event.limit].short} {event.share:.0%}" if event.limit in LIMITS else "",
     }
 
 
-def rows(many: list[News], width: int) -> list[str]:
+def rows(many: list[ProgressEvent], width: int) -> list[str]:
     """Return a line with a bar for each, in aligned columns, none longer than ``width``.
 
     When there is too little room, the bar gets shorter first; then columns are dropped.
     """
-    cells = [_cells(news) for news in many]
+    cells = [_cells(event) for event in many]
     columns = {name: max((len(row[name]) for row in cells), default=0) for name in COLUMNS}
     short, columns["short"] = columns["short"], 0
     columns["bar"] = MIN_BAR
@@ -129,8 +129,8 @@ def rows(many: list[News], width: int) -> list[str]:
     if columns["bar"]:
         columns["bar"] = min(BAR, MIN_BAR + max(0, width - _length(columns)))
     lines = []
-    for row, news in zip(cells, many, strict=True):
-        row["bar"] = drawn_bar(news.share_done, columns["bar"]) if news.total > 0 else ""
+    for row, event in zip(cells, many, strict=True):
+        row["bar"] = drawn_bar(event.share_done, columns["bar"]) if event.total > 0 else ""
         parts = [
             f"{row[name]:>{length}}" if name in RIGHT else f"{row[name]:<{length}}"
             for name, length in columns.items()

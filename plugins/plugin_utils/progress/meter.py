@@ -22,7 +22,18 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .bottlenecks import Bottlenecks
 from .history import History, Point, Sample
-from .limits import LIMITS, SOURCE_READ, STORE, TARGET_READ, Circumstances, Usage, advise, limiting, shares, tells
+from .limits import (
+    LIMITS,
+    SOURCE_READ,
+    STORE,
+    TARGET_READ,
+    AdviceContext,
+    Usage,
+    advise,
+    is_conclusive,
+    limiting,
+    shares,
+)
 from .time_left import TimeLeft, busy
 
 
@@ -76,7 +87,7 @@ class Meter:
         self._to_write = 0
         self._lock = threading.Lock()
 
-    def hear(self, report: bytes) -> None:
+    def update(self, report: bytes) -> None:
         """Take a report; raises ImagingError when it is not valid."""
         self._take(Status.unpack(report), self._clock())
 
@@ -123,7 +134,7 @@ class Meter:
             self._base = point
             return
         before, after = self._base.usage, point.usage
-        if tells(before, after):
+        if is_conclusive(before, after):
             self.bottlenecks.charge(shares(before, after, self._capturing), after.seconds - before.seconds)
             self._base = point
 
@@ -177,7 +188,7 @@ class Meter:
 
     def _limit_now(self) -> tuple[str, float]:
         first, last = (point.usage for point in self.history.recent())
-        if not tells(first, last):
+        if not is_conclusive(first, last):
             return "", 0.0
         how_busy = shares(first, last, self._capturing)
         limit = limiting(how_busy)
@@ -195,24 +206,24 @@ class Meter:
         found = self.bottlenecks.shares()
         return {name: round(found[name], 3) for name in LIMITS if name in found}
 
-    def verdict(self, around: Circumstances) -> dict[str, object] | None:
+    def verdict(self, context: AdviceContext) -> dict[str, object] | None:
         """What limited the run, as ``limits.advise`` has it; None when it was over before that could be told."""
         limit = self.limited_by
         if not limit:
             return None
-        return advise(limit, self.bottlenecks.busy(), self._measured(around, limit))
+        return advise(limit, self.bottlenecks.busy(), self._measured(context, limit))
 
-    def _measured(self, around: Circumstances, limit: str) -> Circumstances:
+    def _measured(self, context: AdviceContext, limit: str) -> AdviceContext:
         """Complete the context by what was measured."""
         status = self.status
         if status is None:
-            return around
+            return context
         first, last = self.history.streaming()
         done, stage = {SOURCE_READ: (status.done, "read"), TARGET_READ: (status.scanned, "read")}.get(
             limit, (status.written, "write")
         )
         return replace(
-            around,
+            context,
             wire_rate=(last.wire - first.wire) / max(last.at - first.at, 1e-9),
             disk_rate=done / max(busy(status.stages, stage), 1e-9),
             level=status.level,

@@ -11,8 +11,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import News
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.teller import Teller
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import ProgressEvent
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.publisher import Publisher
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import interruptible
 
 GIB = 1 << 30
@@ -30,11 +30,13 @@ class ActionModule(ActionBase):
         seconds, state = float(self._task.args["seconds"]), str(self._task.args.get("state", "streaming"))
         began = time.monotonic()
 
-        def news() -> News:
+        def event() -> ProgressEvent:
             share = min(1.0, (time.monotonic() - began) / seconds)
             left = max(0.0, seconds - (time.monotonic() - began))
-            return News(host, state, int(12 * GIB * share), 12 * GIB, share, 212e6, 198e6, left, "network", 0.94)
+            return ProgressEvent(
+                host, state, int(12 * GIB * share), 12 * GIB, share, 212e6, 198e6, left, "network", 0.94
+            )
 
-        with interruptible(), Teller(news, self._display.display):
+        with interruptible(), Publisher(event, self._display.display):
             threading.Event().wait(seconds)
         return dict(result, changed=True)

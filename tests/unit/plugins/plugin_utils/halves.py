@@ -243,7 +243,7 @@ def restore(laptop: SimpleNamespace, *, rotating: bool = False, **options: Any) 
     image = laptop.store.open("image")
     source = options.pop("source", StoredSource)(image)
     meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-    conversation = options.pop("conversation", lambda link: serve(link, source, meter.hear))
+    conversation = options.pop("conversation", lambda link: serve(link, source, meter.update))
     run = options.pop("run", no_programs)
     request = RestoreRequest(str(laptop.disk), laptop.root, {}, **{"write": True, "read_back": True, **options})
 

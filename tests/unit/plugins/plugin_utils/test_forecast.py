@@ -101,7 +101,7 @@ def trial(seconds: int, total: int = 1000 * MB, data_total: int = 900 * MB) -> M
         }
         done = 20 * MB * second
         status = Status(STREAMING, done, total, done, data_total, float(second), stages, scanned=100 * MB, written=done)
-        meter.hear(status.pack())
+        meter.update(status.pack())
     return meter
 
 

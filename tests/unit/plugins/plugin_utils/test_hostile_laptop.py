@@ -210,9 +210,9 @@ def test_a_flood_of_reports_is_not_kept(phases: tuple[str, ...]) -> None:
     stages = {f"stage {chr(97 + number)}": {"busy": 1.0, "wait": 1.0, "cpu": 1.0} for number in range(26)}
     reports = [Status(phase, 1, 2, 1, 2, 1.5, stages).pack() for phase in phases]
     for _warm_up in range(300):
-        meter.hear(reports[0])
+        meter.update(reports[0])
     with peak() as taken:
         for number in range(3000):
-            meter.hear(reports[number % len(reports)])
+            meter.update(reports[number % len(reports)])
         assert taken() < 10 * MIB
     assert len(meter.timeline) < 1000 and meter.reading() is not None

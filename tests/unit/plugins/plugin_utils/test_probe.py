@@ -98,7 +98,7 @@ def try_restore(laptop: SimpleNamespace, *, rotational: bool = False, **spoil: A
             result, warnings = take_sample(disk, find_zstd(), session)
             return dict(asdict(result), warnings=warnings)
 
-    result, _ends = laptop.run(work, lambda link: serve(link, source, meter.hear), lambda: meter.mark, **spoil)
+    result, _ends = laptop.run(work, lambda link: serve(link, source, meter.update), lambda: meter.mark, **spoil)
     assert not result.get("failed"), result
     return result, meter
 

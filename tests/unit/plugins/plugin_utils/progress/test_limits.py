@@ -19,7 +19,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     TARGET_CPU,
     TARGET_READ,
     TARGET_WRITE,
-    Circumstances,
+    AdviceContext,
     Shares,
     Usage,
     advise,
@@ -106,26 +106,26 @@ def test_a_laptop_that_does_not_send_does_not_blame_the_link() -> None:
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_each_limit_has_advice(limit: str) -> None:
-    said = advise(limit, {limit: 0.94}, Circumstances(11.2e6, 85e6, 3, workers=2))
+    said = advise(limit, {limit: 0.94}, AdviceContext(11.2e6, 85e6, 3, workers=2))
     assert said["advice"] == f"{limit} 94% busy: {said['explanation']}" and len(str(said["explanation"])) > 40
     for module in ("image_capture", "image_restore"):
         documented = documented_fields(module)["limited_by"]["contains"]
         assert said.keys() == documented.keys() and f"V({said['code']})" in documented["code"]["description"]
 
 
-def explained(limit: str, busy: Shares, around: Circumstances) -> str:
-    return str(advise(limit, busy, around)["explanation"])
+def explained(limit: str, busy: Shares, context: AdviceContext) -> str:
+    return str(advise(limit, busy, context)["explanation"])
 
 
 def test_advice_depends_on_the_circumstances() -> None:
     busy = {NETWORK: 0.94, LAPTOP_CPU: 0.39}
-    slow = explained(NETWORK, busy, Circumstances(wire_rate=11.2e6, level=3))
+    slow = explained(NETWORK, busy, AdviceContext(wire_rate=11.2e6, level=3))
     assert "11 MB/s came through" in slow and "would trade idle CPU (61%) for fewer bytes" in slow
-    assert "zstd level" not in explained(NETWORK, busy, Circumstances(wire_rate=11.2e6, level=3, automatic=True))
-    assert "zstd level" not in explained(NETWORK, {NETWORK: 0.94}, Circumstances(wire_rate=11.2e6)), (
+    assert "zstd level" not in explained(NETWORK, busy, AdviceContext(wire_rate=11.2e6, level=3, automatic=True))
+    assert "zstd level" not in explained(NETWORK, {NETWORK: 0.94}, AdviceContext(wire_rate=11.2e6)), (
         "a restore compresses nothing"
     )
-    full = explained(NETWORK, busy, Circumstances(wire_rate=114e6, level=12, laptops=4))
+    full = explained(NETWORK, busy, AdviceContext(wire_rate=114e6, level=12, laptops=4))
     assert "fill a gigabit link" in full and "4 laptops share" in full and "zstd" not in full
-    assert "does not encrypt" in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, Circumstances(over_ssh=True))
-    assert "encrypt" not in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, Circumstances())
+    assert "does not encrypt" in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext(over_ssh=True))
+    assert "encrypt" not in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext())

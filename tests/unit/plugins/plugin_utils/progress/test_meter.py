@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     STORE,
     TARGET_READ,
     TARGET_WRITE,
-    Circumstances,
+    AdviceContext,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 
@@ -58,7 +58,7 @@ class Ends:
         self.status = replace(
             self.status, done=now, data_done=data, seconds=self.status.seconds + seconds, written=written
         )
-        self.meter.hear(self.status.pack())
+        self.meter.update(self.status.pack())
 
     def enter(self, phase: str, total: int) -> None:
         self.status = replace(self.status, phase=phase, done=0, total=total)
@@ -67,7 +67,7 @@ class Ends:
 def test_nothing_is_said_before_the_first_report() -> None:
     ends = Ends(100 * MB)
     assert ends.meter.reading() is None
-    assert ends.meter.limits() == {} and ends.meter.verdict(Circumstances()) is None
+    assert ends.meter.limits() == {} and ends.meter.verdict(AdviceContext()) is None
 
 
 def test_rates_and_the_end_of_a_steady_restore_with_its_read_back() -> None:
@@ -84,7 +84,7 @@ def test_rates_and_the_end_of_a_steady_restore_with_its_read_back() -> None:
             assert (reading.limit, round(reading.share, 2)) == (NETWORK, 0.95)
             assert reading.whole == pytest.approx((second + 1) / 200, rel=0.02)
     assert ends.meter.limits() == {NETWORK: 1.0}
-    verdict = ends.meter.verdict(Circumstances(laptops=3))
+    verdict = ends.meter.verdict(AdviceContext(laptops=3))
     assert verdict is not None and verdict["limit"] == NETWORK and verdict["share"] == 0.95
     assert "5.0 MB/s came through" in str(verdict["advice"]) and "3 laptops share" in str(verdict["advice"])
 
@@ -133,8 +133,8 @@ def test_a_comparison_is_told_by_what_was_looked_at() -> None:
     reading = ends.meter.reading()
     assert reading is not None and reading.eta == pytest.approx(1, rel=0.05) and reading.whole == pytest.approx(0.8)
     ends.status = replace(ends.status, scanned=80 * MB)
-    ends.meter.hear(ends.status.pack())
-    verdict = ends.meter.verdict(Circumstances())
+    ends.meter.update(ends.status.pack())
+    verdict = ends.meter.verdict(AdviceContext())
     assert verdict is not None and "comparing goes at the 21 MB/s that the disk gives" in str(verdict["advice"])
 
 
@@ -183,7 +183,7 @@ def test_reports_that_come_in_all_at_once_are_told_from_together(monkeypatch: py
         ends.controller["store"]["busy"] += there - worked
         ends.laptop["send"]["busy"] += here
         ends.status = replace(ends.status, seconds=ends.status.seconds + here)
-        ends.meter.hear(ends.status.pack())
+        ends.meter.update(ends.status.pack())
         assert ends.meter.limits() == told
 
 
@@ -217,7 +217,7 @@ def test_the_last_report_comes_late_with_the_result() -> None:
 )
 def test_what_is_no_report_is_refused(report: bytes) -> None:
     with pytest.raises(ImagingError, match="reports its progress in a form that can't be read"):
-        Ends(1).meter.hear(report)
+        Ends(1).meter.update(report)
 
 
 def test_reports_come_in_while_somebody_looks() -> None:
