@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import image_facts
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.resize import image_facts
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all

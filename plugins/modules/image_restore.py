@@ -339,7 +339,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phase
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Terminated
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest, TargetDisk
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import in_words
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import summarize
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
     KERNEL_TABLE,
     READ_BACK_DIFFERS,
@@ -394,7 +394,7 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
         zero = "" if request.unused == ZERO_UNUSED else "run again with imaging_unused: zero, or "
         raise ImagingError(
             f"{result.device} holds every byte that the image uses, but a system sees something else on it than on the reference: "
-            f"{in_words(outcome.unlike)}. Most likely, old signatures are left in space that the image does not use. The disk does not "
+            f"{summarize(outcome.unlike)}. Most likely, old signatures are left in space that the image does not use. The disk does not "
             f"boot. To repair it, {zero}capture the reference again: images made now hold every place where such signatures lie.",
             [SEEN_DIFFERENTLY],
         )
@@ -407,7 +407,7 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
         )
     if outcome.stale:
         raise ImagingError(
-            f"{result.device} holds the image, but the kernel of this laptop still uses another partition table: {in_words(outcome.stale)}. "
+            f"{result.device} holds the image, but the kernel of this laptop still uses another partition table: {summarize(outcome.stale)}. "
             f"{RESTART}, and run again: equal chunks are neither sent nor written.",
             [KERNEL_TABLE],
         )

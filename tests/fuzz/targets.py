@@ -311,7 +311,7 @@ class Answers:
         for chunk in range(start, min(end, start + 2)):
             yield b"record", b"frame" if chunk % 2 else None
 
-    def arrived_damaged(self, chunk: int) -> None:
+    def on_damaged(self, chunk: int) -> None:
         """One of the disk's."""
         assert 0 <= chunk < self.chunk_count
 

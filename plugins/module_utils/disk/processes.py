@@ -32,7 +32,7 @@ def processes() -> Iterator[tuple[int, str]]:
                 continue  # it has ended
 
 
-def in_words(found: Sequence[str]) -> str:
+def summarize(found: Sequence[str]) -> str:
     """The first few of several processes, and how many more there are."""
     return ", ".join([*found[:MAX_NAMED], *([f"{len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else [])])
 

@@ -21,7 +21,7 @@ from typing import Callable, Iterable, Protocol, Sequence, TypeVar
 from ..errors import ImagingError
 from ..reasons import LOCKED
 from .deallocate import discard_range, zero_range
-from .processes import in_words, lockers_of, openers_of
+from .processes import lockers_of, openers_of, summarize
 from .udev import PATIENCE
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class RawDisk:
         except OSError as error:
             if error.errno != errno.EWOULDBLOCK:
                 raise DiskError(f"{self.path} can't be locked: {error.strerror}.") from error
-            who = in_words(lockers_of(self.path)) or "another program, which can't be seen from here"
+            who = summarize(lockers_of(self.path)) or "another program, which can't be seen from here"
             raise DiskError(
                 f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again.",
                 [LOCKED],
@@ -258,7 +258,7 @@ class RawDisk:
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return f"The kernel does not read a partition table on {self.path}."
-            who = in_words(openers_of(self.path)) if error.errno == errno.EBUSY else ""
+            who = summarize(openers_of(self.path)) if error.errno == errno.EBUSY else ""
             return (
                 f"The kernel did not read the new partition table of {self.path} ({error.strerror}"
                 f"{f'; a partition may be open in {who}' if who else ''}): it will at the next boot."
@@ -325,7 +325,7 @@ def _patiently(action: Callable[[], T], transient: int, patience: float) -> T:
 
 def _why_not_opened(path: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
-        who = in_words(openers_of(path))
+        who = summarize(openers_of(path))
         return (
             f"{path} is held by somebody else (mounted, in use by LVM, RAID or crypt, or another transfer"
             f"{f'; it is open in {who}' if who else ''}): release it and try again."

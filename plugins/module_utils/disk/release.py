@@ -14,7 +14,7 @@ from ..errors import ImagingError
 from ..reasons import CANNOT_RELEASE
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
-from .processes import in_words, processes, users_of
+from .processes import processes, summarize, users_of
 from .raw_io import DiskError, RawDisk
 from .udev import PATIENCE, settle
 
@@ -154,7 +154,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
         result = run(list(step.command))
         # What was built on something that has just gone can be gone, too, by the time it is asked for.
         if result.rc and step in release_steps(BlockDevices(), path):
-            users = in_words(users_of(step.mount.device)) if step.mount else ""
+            users = summarize(users_of(step.mount.device)) if step.mount else ""
             why = f" It is in use by {users}: end that, and run again." if users else ""
             raise CannotRelease(f"{path}: can't {step.words}: {result.complaint()}.{why}")
         done.append(step)

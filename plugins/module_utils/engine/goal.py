@@ -28,7 +28,7 @@ partition are almost 1 MiB."""
 
 
 @dataclass(frozen=True)
-class OwnChunk:
+class PatchedChunk:
     """A chunk that differs from the image on purpose: its full content, and ``row``, its entry as in an index."""
 
     row: Row
@@ -38,30 +38,32 @@ class OwnChunk:
 class Goal:
     """The desired content of a target. Rows are those of the image's index; with ``zero``, unused bytes are content too: zeros.
 
-    ``own`` are the chunks in which a target differs from the image on purpose (``engine.another_size``). ``geometry`` is the target's.
+    ``patched`` are the chunks in which a target differs from the image on purpose (``engine.resize``). ``geometry`` is the target's.
     """
 
-    def __init__(self, index: Index, target_size: int, unused: str, own: Mapping[int, OwnChunk] | None = None) -> None:
+    def __init__(
+        self, index: Index, target_size: int, unused: str, patched: Mapping[int, PatchedChunk] | None = None
+    ) -> None:
         self.geometry = replace(index.geometry, disk_size=target_size)
         self._index = index
-        self._own = own or {}
+        self._patched = patched or {}
         self._all = unused == ZERO_UNUSED
 
     def __len__(self) -> int:
         """Return the number of chunks that have desired content."""
         if self._all:
             return self.geometry.chunk_count
-        others = sum(1 for chunk in self._own if self._index.position(chunk) is None)
+        others = sum(1 for chunk in self._patched if self._index.position(chunk) is None)
         return self._index.count_before(self.geometry.chunk_count) + others
 
-    def own(self, chunk: int) -> OwnChunk | None:
+    def patched(self, chunk: int) -> PatchedChunk | None:
         """Return a chunk whose content this end knows without requesting it; None for all others."""
-        return self._own.get(chunk)
+        return self._patched.get(chunk)
 
     def row(self, chunk: int) -> Row | None:
         """Return the desired content of a chunk; None when its content does not matter."""
-        own = self._own.get(chunk)
-        row = own.row if own else self._index.find(chunk)
+        patched = self._patched.get(chunk)
+        row = patched.row if patched else self._index.find(chunk)
         if not self._all:
             return row
         if row is not None:
@@ -80,10 +82,12 @@ class Goal:
         if self._all:
             return (row for row in map(self.row, range(self.geometry.chunk_count)) if row is not None)
         stored = self._index.rows_between(0, self.geometry.chunk_count)
-        if not self._own:
+        if not self._patched:
             return stored
-        others = (row for row in stored if row.chunk not in self._own)
-        return heapq.merge(others, (self._own[chunk].row for chunk in sorted(self._own)), key=lambda row: row.chunk)
+        others = (row for row in stored if row.chunk not in self._patched)
+        return heapq.merge(
+            others, (self._patched[chunk].row for chunk in sorted(self._patched)), key=lambda row: row.chunk
+        )
 
     def ranges(self, row: Row) -> list[tuple[int, int]]:
         """Return the byte ranges of a chunk that have desired content, relative to its start."""

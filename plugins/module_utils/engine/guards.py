@@ -22,7 +22,7 @@ class Guards:
         self._places = (0, self._sector, geometry.disk_size - self._sector)
         self._geometry = geometry
         self._contents: dict[int, memoryview] = {}
-        self.down = False
+        self.blanked = False
 
     def chunks(self) -> list[int]:
         """Return the chunks that hold guards, in disk order."""
@@ -32,31 +32,31 @@ class Guards:
         """Remember the guards of a chunk that already has its desired content, as the disk holds them."""
         for place in self._places:
             if place // self._geometry.chunk_size == chunk:
-                self._disk.read_into(place, self._content(place))
+                self._disk.read_into(place, self._held_back(place))
 
-    def take_out(self, offset: int, content: memoryview) -> None:
+    def hold_back(self, offset: int, content: memoryview) -> None:
         """Zero the guards in ``content``, which is about to be written at ``offset``, and remember them for later."""
         for place in self._places:
             if offset <= place < offset + len(content):
                 guard = content[place - offset : place - offset + self._sector]
-                self._content(place)[:] = guard
+                self._held_back(place)[:] = guard
                 guard[:] = bytes(self._sector)
 
-    def _content(self, place: int) -> memoryview:
+    def _held_back(self, place: int) -> memoryview:
         return self._contents.setdefault(place, aligned_buffer(self._sector))
 
-    def lower(self) -> None:
+    def blank(self) -> None:
         """Overwrite the guards with zeros, and flush: the disk does not boot any more."""
         blank = aligned_buffer(self._sector)
         for place in self._places:
             self._disk.write_from(place, blank)
         self._disk.flush()
-        self.down = True
+        self.blanked = True
 
-    def raise_again(self) -> None:
+    def write_back(self) -> None:
         """Write the remembered guards once everything else is on the medium: the disk boots again."""
         self._disk.flush()
         for place in sorted(self._contents, reverse=True):
             self._disk.write_from(place, self._contents[place])
         self._disk.flush()
-        self.down = False
+        self.blanked = False

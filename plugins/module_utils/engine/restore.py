@@ -96,7 +96,7 @@ class Restore:
             writing.busy("zero")
 
         for row in rows:
-            own = self._goal.own(row.chunk)
+            own = self._goal.patched(row.chunk)
             if own and not row.flags & ZERO:
                 content = aligned_buffer(len(own.content))
                 content[:] = own.content
@@ -156,7 +156,7 @@ class Restore:
 
     def _write_chunk(self, row: Row, content: memoryview) -> None:
         offset = self._geometry.offset(row.chunk)
-        self._guards.take_out(offset, content)
+        self._guards.hold_back(offset, content)
         self.bytes_written += write_spans(self._disk, offset, content, self._goal.ranges(row))
 
     def _work(self, slot: _Slot) -> memoryview | ImagingError:

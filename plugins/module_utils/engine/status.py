@@ -24,7 +24,7 @@ PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, CHECKING)
 
 STAGE_NAME = re.compile(r"[a-z ]{1,32}")
 MAX_STAGES = 32
-LARGEST = 1 << 62
+MAX_NUMBER = 1 << 62
 """A bound for all numbers: more bytes than any disk has, and more seconds than any transfer takes."""
 
 
@@ -74,7 +74,7 @@ REALS = ("seconds", "cpu")
 
 
 def _number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not -LARGEST <= value <= LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not -MAX_NUMBER <= value <= MAX_NUMBER:
         raise ValueError(value)
     return value
 
@@ -84,7 +84,7 @@ def _real(value: Any) -> float:
         not isinstance(value, (int, float))
         or isinstance(value, bool)
         or not math.isfinite(value)
-        or not 0 <= value <= LARGEST
+        or not 0 <= value <= MAX_NUMBER
     ):
         raise ValueError(value)
     return float(value)

@@ -18,8 +18,8 @@ from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, ReadableDisk, UnreadableSectors, UsedRanges
+from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.pipeline import processors
-from ..engine.places import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
@@ -313,7 +313,7 @@ class CaptureSource:
         """Bytes that were read of the disk's content."""
         return self._read_before + self._asked().bytes_read
 
-    def arrived_damaged(self, chunk: int) -> None:
+    def on_damaged(self, chunk: int) -> None:
         """Note that the controller does not have a chunk. Frames are made from the disk for each request."""
         self._asked().forgotten.add(chunk)
 

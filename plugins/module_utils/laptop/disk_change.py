@@ -9,7 +9,7 @@ from ..disk.raw_io import RawDisk
 from ..disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from ..engine.goal import Goal
 from ..engine.guards import Guards
-from ..engine.unused import MAX_WAIT, Discarding
+from ..engine.trim import MAX_WAIT, Trimmer
 
 
 class DiskChange:
@@ -21,7 +21,7 @@ class DiskChange:
         self._goal = goal
         self._guards = guards
         self._discard = discard
-        self._discarding: Discarding | None = None
+        self._trimmer: Trimmer | None = None
         self.state = UNTOUCHED
 
     @property
@@ -34,30 +34,30 @@ class DiskChange:
         if self.begun:
             return
         self.state = INCOMPLETE
-        self._guards.lower()
+        self._guards.blank()
         if self._discard:
-            self._discarding = Discarding(self._raw, self._goal)
+            self._trimmer = Trimmer(self._raw, self._goal)
 
-    def finish_discarding(self, seconds: float = MAX_WAIT) -> None:
+    def finish_trim(self, seconds: float = MAX_WAIT) -> None:
         """Wait until the unused space was discarded, for at most so many seconds."""
-        if self._discarding is not None:
-            self._discarding.finish(seconds)
+        if self._trimmer is not None:
+            self._trimmer.finish(seconds)
 
     @property
     def bytes_discarded(self) -> int:
         """Bytes that were discarded."""
-        return self._discarding.bytes_discarded if self._discarding else 0
+        return self._trimmer.bytes_discarded if self._trimmer else 0
 
     def make_bootable(self) -> None:
         """Flush what was written, then write the guards; raises DiskError."""
         self.state = UNKNOWN
-        self._guards.raise_again()
+        self._guards.write_back()
         self.state = UNVERIFIED
 
     def make_unbootable(self) -> None:
         """Overwrite the guards of a disk with wrong content, so that it does not boot; raises DiskError."""
         self.state = UNKNOWN
-        self._guards.lower()
+        self._guards.blank()
         self.state = INCOMPLETE
 
     def verified(self) -> None:

@@ -177,25 +177,25 @@ class TrialSink:
         target = self._target = self._target or self._describe(link)
         source = LinkSource(lambda: link, target.header, lambda: "Nothing was written")
         missing = (chunk for chunk in target.chunks if chunk not in self._written)
-        under_way = 0
+        in_flight = 0
 
         def receive(room: memoryview) -> RecordHeader | None:
-            nonlocal under_way
+            nonlocal in_flight
             while True:
-                while under_way < UNDER_WAY and self.trial.goes_on():
+                while in_flight < UNDER_WAY and self.trial.goes_on():
                     chunks = sorted(itertools.islice(missing, RUN))
                     if not chunks:
                         break
                     source.request(chunks)
-                    under_way += 1
-                if not under_way:
+                    in_flight += 1
+                if not in_flight:
                     return None
                 if self._reporter.due():
                     send_progress(link, self._status(target).pack())
                 header = source.receive(room)
                 if header is not None:
                     return header
-                under_way -= 1
+                in_flight -= 1
 
         def written(chunk: int) -> None:
             row = target.goal.row(chunk)

@@ -38,7 +38,7 @@ class RestoreSink:
         if self._phase is not None:
             self._phase.close()
         if self._job.plan is not None:
-            self._job.plan.change.finish_discarding(0.0)
+            self._job.plan.change.finish_trim(0.0)
 
     @property
     def disk_state(self) -> str:

@@ -19,7 +19,7 @@ from ..stream.link import Link, LinkError
 from ..timeouts import Timeouts
 from ..zstd import Zstd
 from .restore_plan import RestorePlan
-from .session import Attendance, Session
+from .session import LinkMonitor, Session
 from .target_disk import RestoreRequest, TargetDisk
 
 
@@ -62,7 +62,7 @@ class RestoreJob:
         self.plan: RestorePlan | None = None
         """The plan, once the image was described."""
         self._session = session
-        self._attendance: Attendance
+        self._monitor: LinkMonitor
         self._reporter = Reporter()
         self._doing = STREAMING if request.write else COMPARING
         self._done = self._total = 0
@@ -79,23 +79,23 @@ class RestoreJob:
 
     def use(self, link: Link) -> None:
         """Continue over a new link."""
-        self._attendance = self._session.attend(link)
+        self._monitor = self._session.monitor(link)
         self._reporter.again()
 
     @property
     def link(self) -> Link:
         """The newest link."""
-        return self._attendance.link
+        return self._monitor.link
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         """Check whether the controller has ended the transfer, and report the progress. Broken links are replaced.
 
         Must be called regularly while nothing is requested from the controller. Raises PeerEnded, ControllerGone.
         """
-        self._attendance.check()
-        self.tell()
+        self._monitor.check()
+        self.report_progress()
 
-    def tell(self) -> None:
+    def report_progress(self) -> None:
         """Send a progress report to the controller, if one is due."""
         if self.plan is not None and not self.link.closed and self._reporter.due():
             try:
@@ -107,27 +107,27 @@ class RestoreJob:
         """Enter a phase (one of ``engine.status.PHASES``) with so many bytes to do, and report it to the controller."""
         self._doing, self._done, self._total = doing, 0, total
         self._reporter.again()
-        self.attend()
+        self.poll()
 
     def advance(self, size: int) -> None:
         """Add to the bytes that are done in this phase."""
         self._done += size
-        self.attend()
+        self.poll()
 
     def status(self, plan: RestorePlan) -> Status:
         """Return the current progress."""
-        look = plan.look
-        done, total = look.done, look.total
+        delta = plan.delta
+        done, total = delta.done, delta.total
         if self._doing == COMPARING:
-            done = look.looked
+            done = delta.looked
         elif self._doing in (ZEROING, VERIFYING):
             done, total = self._done, self._total
         return Status(
             phase=self._doing,
             done=done,
             total=total,
-            data_done=look.data_done,
-            data_total=look.data_total,
+            data_done=delta.data_done,
+            data_total=delta.data_total,
             seconds=self.watches.seconds(),
             stages=self.watches.stages(),
             workers=plan.engine.workers,

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Callable, ContextManager
 
 from ..disk.kernel_partitions import compare_with_kernel, have_table_read
-from ..engine.another_size import own_chunks
-from ..engine.look import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
+from ..engine.delta_scan import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
+from ..engine.resize import patched_chunks
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
 from ..errors import ImagingError
 from ..image.header import ImageHeader
@@ -36,17 +36,17 @@ from ..sources.router import Router
 from ..stream.conversation import ask_header, receive_index
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import DescribedImage, RestorePlan, make_plan
-from .view import Comparison, ExpectedView, comparing, in_words
+from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
 
-STRETCH = 64
+CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
 
 RESTART = "Restart the laptop before anything else uses the disk"
 """The advice when the kernel uses another partition table than the disk has."""
 
-LOOK_PAUSE = 0.2
+IDLE_PAUSE = 0.2
 """Seconds to wait for chunks to write before the controller is polled again."""
 
 
@@ -97,8 +97,8 @@ class Prepare(Phase):
         view = ExpectedView(image.header, size)
         image.router.restart()
         content = ImageContent(image.router, image.header, image.index, job.zstd)
-        own = own_chunks(image.header, image.index, size, content.read)
-        plan = make_plan(image, own, view, job.disk, job.request, job.zstd, job.watches)
+        patched = patched_chunks(image.header, image.index, size, content.read)
+        plan = make_plan(image, patched, view, job.disk, job.request, job.zstd, job.watches)
         job.plan = plan
         return Survey(plan)
 
@@ -113,11 +113,11 @@ class Survey(Phase):
         plan = self.plan
         job.disk.raw.flush()  # the page cache must not answer for the medium
         if job.request.rewrite and job.request.write:
-            plan.look.give_up()
+            plan.delta.give_up()
         else:
-            plan.look.begin(whole=not job.request.write)
+            plan.delta.begin(whole=not job.request.write)
         for chunk in plan.guards.chunks():
-            if plan.look.states[chunk] == EQUAL:
+            if plan.delta.states[chunk] == EQUAL:
                 plan.guards.keep(chunk)
         return Write(plan) if job.request.write else Compare(plan)
 
@@ -129,15 +129,15 @@ class Compare(Phase):
     plan: RestorePlan
 
     def run(self, job: RestoreJob) -> None:
-        look = self.plan.look
-        job.attend()
-        if not look.finished:
-            look.advance(len(look.states), job.attend)
-        job.outcome.differing = [row.chunk for row in look.rows(WANTED)]
+        delta = self.plan.delta
+        job.poll()
+        if not delta.finished:
+            delta.advance(len(delta.states), job.poll)
+        job.outcome.differing = [row.chunk for row in delta.rows(WANTED)]
         job.outcome.compared = True
         if not job.outcome.differing:
             with _views(job, self.plan) as wait:
-                _take_views(job, wait(job.attend))
+                _take_views(job, wait(job.poll))
         self._compare_with_kernel(job)
         _warn_of_unreadable(job, self.plan)
 
@@ -154,7 +154,7 @@ class Compare(Phase):
             return
         if wrong:
             outcome.warn(
-                f"The kernel of this laptop uses another partition table than {path} has: {in_words(wrong)}. {RESTART}."
+                f"The kernel of this laptop uses another partition table than {path} has: {summarize(wrong)}. {RESTART}."
             )
 
 
@@ -163,79 +163,79 @@ class Write(Phase):
     """Fetch and write different chunks while the scan goes on in the background; a rotating disk is compared and written in turns."""
 
     plan: RestorePlan
-    _looking: threading.Thread | None = None
-    _stop_looking: threading.Event = field(default_factory=threading.Event)
+    _scan_thread: threading.Thread | None = None
+    _stop_scan: threading.Event = field(default_factory=threading.Event)
 
     def run(self, job: RestoreJob) -> Complete:
-        look = self.plan.look
+        delta = self.plan.delta
         self.plan.image.router.restart()
-        look.ask_again()
-        job.attend()
+        delta.ask_again()
+        job.poll()
         if job.disk.disk.rotational:
             self._fetch(job)
-            while not look.finished:
-                look.advance(STRETCH, job.attend)
+            while not delta.finished:
+                delta.advance(CHUNKS_PER_TURN, job.poll)
                 self._fetch(job)
         else:
-            self._look_beside()
+            self._scan_in_background()
             self._fetch(job)
             self.close()
         return Complete(self.plan)
 
     def close(self) -> None:
-        self._stop_looking.set()
-        if self._looking is not None:
-            self._looking.join()
+        self._stop_scan.set()
+        if self._scan_thread is not None:
+            self._scan_thread.join()
 
-    def _look_beside(self) -> None:
+    def _scan_in_background(self) -> None:
         """Scan in a thread of its own, which goes on when the link breaks."""
-        look = self.plan.look
-        if self._looking is not None:
+        delta = self.plan.delta
+        if self._scan_thread is not None:
             return
 
-        def attend() -> None:
-            if self._stop_looking.is_set():
+        def poll() -> None:
+            if self._stop_scan.is_set():
                 raise ImagingError("The transfer has ended.")
 
         def run() -> None:
             try:
-                if not look.finished:
-                    look.advance(len(look.states), attend)
+                if not delta.finished:
+                    delta.advance(len(delta.states), poll)
             except BaseException as error:  # the writing thread raises it
-                look.fail(error)
+                delta.fail(error)
 
-        self._looking = threading.Thread(target=run, name="look", daemon=True)
-        self._looking.start()
+        self._scan_thread = threading.Thread(target=run, name="delta-scan", daemon=True)
+        self._scan_thread.start()
 
     def _fetch(self, job: RestoreJob) -> None:
         """Write everything that is wanted now and, while a scan runs in the background, everything that it still finds."""
-        look, router = self.plan.look, self.plan.image.router
+        delta, router = self.plan.delta, self.plan.image.router
 
         def receive(room: memoryview) -> RecordHeader | None:
             return self._receive(job, room)
 
         while True:
-            self.plan.engine.write(receive, router.interrupt, look.written, router.reject, lambda: router.stage)
-            look.want_again(router.take_lost())
-            if not look.count(WANTED):
+            self.plan.engine.write(receive, router.interrupt, delta.written, router.reject, lambda: router.stage)
+            delta.want_again(router.take_lost())
+            if not delta.count(WANTED):
                 break
             # The last records could not be used, so other sources have to send them.
-        row = next(look.rows(REQUESTED), None)
+        row = next(delta.rows(REQUESTED), None)
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
 
     def _receive(self, job: RestoreJob, room: memoryview) -> RecordHeader | None:
-        look, router = self.plan.look, self.plan.image.router
+        delta, router = self.plan.delta, self.plan.image.router
         while not router.interrupted:
-            last = look.finished or self._looking is None
-            look.want_again(router.take_lost())
+            last = delta.finished or self._scan_thread is None
+            delta.want_again(router.take_lost())
             if router.has_room:
                 self._ask()
-            if router.last_under_way:
-                job.tell()
+            if router.last_in_flight:
+                job.report_progress()
             else:
-                job.attend()
-            if router.under_way:
+                job.poll()
+            if router.in_flight:
                 header = router.receive(room)
                 if header is not None:
                     self._check_asked(header.chunk)
@@ -243,19 +243,19 @@ class Write(Phase):
             elif last:
                 return None
             else:
-                look.wait(LOOK_PAUSE)
+                delta.wait(IDLE_PAUSE)
         return None
 
     def _ask(self) -> None:
         """Request the chunks that are known to differ."""
-        chunks = self.plan.look.take(CHUNKS_PER_REQUEST)
+        chunks = self.plan.delta.take(CHUNKS_PER_REQUEST)
         if chunks:
             self.plan.change.begin()
             self.plan.image.router.request(chunks)
 
     def _check_asked(self, chunk: int) -> None:
         """Raise ImagingError for a record that was not requested: it would overwrite correct content, or lie beyond the end of this disk."""
-        states = self.plan.look.states
+        states = self.plan.delta.states
         if chunk >= len(states) or states[chunk] not in (REQUESTED, WRITTEN):
             raise ImagingError(f"The controller sent chunk {chunk}, which this laptop did not ask for. Run again.")
 
@@ -268,24 +268,24 @@ class Complete(Phase):
 
     def run(self, job: RestoreJob) -> ReadBack:
         plan = self.plan
-        job.attend()
-        if plan.look.count(KNOWN):
-            job.enter(ZEROING, bytes_of(plan, plan.look.rows(KNOWN)))
+        job.poll()
+        if plan.delta.count(KNOWN):
+            job.enter(ZEROING, bytes_of(plan, plan.delta.rows(KNOWN)))
             plan.change.begin()
 
         def written(chunk: int) -> None:
-            plan.look.written(chunk)
+            plan.delta.written(chunk)
             job.advance(bytes_of(plan, [plan.goal.row(chunk)]))
 
-        plan.engine.write_known(plan.look.rows(KNOWN), written)
-        plan.change.finish_discarding()
+        plan.engine.write_known(plan.delta.rows(KNOWN), written)
+        plan.change.finish_trim()
         job.enter(FLUSHING)
         flushing = job.watches.new()
         if plan.change.begun:
             plan.change.make_bootable()
             for chunk in plan.guards.chunks():
-                if plan.look.states[chunk] == EQUAL:
-                    plan.look.written(chunk)
+                if plan.delta.states[chunk] == EQUAL:
+                    plan.delta.written(chunk)
         flushing.busy("flush")
         job.outcome.write_seconds = job.watches.seconds()
         return ReadBack(plan)
@@ -304,14 +304,14 @@ class ReadBack(Phase):
             if self.plan.change.begun and job.request.read_back:
                 self._compare_written(job)
             if not job.outcome.differing:
-                _take_views(job, wait(job.attend))
+                _take_views(job, wait(job.poll))
         self._conclude(job)
         _warn_of_unreadable(job, self.plan)
 
     def _compare_written(self, job: RestoreJob) -> None:
         plan, outcome = self.plan, job.outcome
-        job.enter(VERIFYING, bytes_of(plan, plan.look.rows(WRITTEN)))
-        with contextlib.closing(plan.scan.compare(plan.look.rows(WRITTEN))) as results:
+        job.enter(VERIFYING, bytes_of(plan, plan.delta.rows(WRITTEN)))
+        with contextlib.closing(plan.scan.compare(plan.delta.rows(WRITTEN))) as results:
             for row, equal in results:
                 if not equal:
                     outcome.differing.append(row.chunk)
@@ -342,7 +342,7 @@ def _take_views(job: RestoreJob, found: Comparison) -> None:
     job.outcome.unlike = found.differences
     if found.doubts:
         job.outcome.warn(
-            f"Whether a system sees the same on {job.disk.raw.path} as on the reference can't be said: {in_words(found.doubts)}."
+            f"Whether a system sees the same on {job.disk.raw.path} as on the reference can't be said: {summarize(found.doubts)}."
         )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping
 
-from ..engine.goal import DISCARD, Goal, OwnChunk
+from ..engine.delta_scan import DeltaScan
+from ..engine.goal import DISCARD, Goal, PatchedChunk
 from ..engine.guards import Guards
-from ..engine.look import Look
 from ..engine.restore import Restore
 from ..engine.scan import Scan
 from ..engine.stopwatch import Stopwatches
@@ -40,7 +40,7 @@ class RestorePlan:
     goal: Goal
     guards: Guards
     scan: Scan
-    look: Look
+    delta: DeltaScan
     engine: Restore
     change: DiskChange
     view: ExpectedView
@@ -48,16 +48,16 @@ class RestorePlan:
 
 def make_plan(
     image: DescribedImage,
-    own: Mapping[int, OwnChunk],
+    patched: Mapping[int, PatchedChunk],
     view: ExpectedView,
     disk: TargetDisk,
     request: RestoreRequest,
     zstd: Zstd,
     watches: Stopwatches,
 ) -> RestorePlan:
-    """Make the plan; ``own`` are the chunks in which the disk differs from the image on purpose."""
+    """Make the plan; ``patched`` are the chunks in which the disk differs from the image on purpose."""
     raw = disk.raw
-    goal = Goal(image.index, raw.size, request.unused, own)
+    goal = Goal(image.index, raw.size, request.unused, patched)
     guards = Guards(raw, goal.geometry)
     scan = Scan(raw, goal, watches)
     return RestorePlan(
@@ -65,7 +65,7 @@ def make_plan(
         goal=goal,
         guards=guards,
         scan=scan,
-        look=Look(scan, goal, guards.chunks(), disk.disk.rotational),
+        delta=DeltaScan(scan, goal, guards.chunks(), disk.disk.rotational),
         engine=Restore(raw, goal, image.index, guards, zstd, watches),
         change=DiskChange(raw, goal, guards, discard=request.unused == DISCARD),
         view=view,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Iterator, TypedDict
 
 from ..disk_state import VERIFIED
-from ..engine.look import EQUAL, WANTED, WRITTEN
-from ..engine.places import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
+from ..engine.delta_scan import EQUAL, WANTED, WRITTEN
+from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..sources.mirror import MIRROR
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
@@ -65,11 +65,11 @@ class Restored:
 
 def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
     """Return the module's result after the last phase."""
-    look, outcome, image, raw = plan.look, job.outcome, plan.image, job.disk.raw
+    delta, outcome, image, raw = plan.delta, job.outcome, plan.image, job.disk.raw
     begun, seconds = plan.change.begun, job.watches.seconds()
     writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
-    chunks = [row.chunk for row in look.rows(WRITTEN if job.request.write else WANTED)]
-    places = list(_places(plan, chunks))
+    chunks = [row.chunk for row in delta.rows(WRITTEN if job.request.write else WANTED)]
+    places = list(_byte_ranges(plan, chunks))
     changes = name_ranges(places[:MAX_RANGES], image.header.source.get("partitions") or ())
     more_changes = len(places) - len(changes)
     verified = not outcome.differs and (outcome.compared or not begun)
@@ -84,8 +84,8 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         root_digest=job.request.root_digest.hex(),
         used_chunks=len(plan.goal),
         used_bytes=image.index.used_bytes(),
-        equal_chunks=look.count(EQUAL),
-        written_chunks=look.count(WRITTEN),
+        equal_chunks=delta.count(EQUAL),
+        written_chunks=delta.count(WRITTEN),
         bytes_written=plan.engine.bytes_written,
         bytes_discarded=plan.change.bytes_discarded,
         frame_bytes={MIRROR: 0, **image.router.frame_bytes()},
@@ -115,7 +115,7 @@ def _diff(plan: RestorePlan, chunks: list[int], changes: list[NamedRange], more:
     return Diff(before="\n".join(lines) + "\n", after=f"0 of {len(plan.goal)} chunks (0 used bytes) differ\n")
 
 
-def _places(plan: RestorePlan, chunks: list[int]) -> Iterator[tuple[int, int]]:
+def _byte_ranges(plan: RestorePlan, chunks: list[int]) -> Iterator[tuple[int, int]]:
     """Yield the byte ranges of these chunks, with adjacent ones merged."""
     geometry = plan.goal.geometry
     yield from merge((geometry.offset(chunk), geometry.offset(chunk) + geometry.length(chunk)) for chunk in chunks)

@@ -103,9 +103,9 @@ class Session:
             raise
         return True
 
-    def attend(self, link: Link) -> Attendance:
+    def monitor(self, link: Link) -> LinkMonitor:
         """Return a monitor that listens to the controller during long work without conversation."""
-        return Attendance(self, link)
+        return LinkMonitor(self, link)
 
     def next_link(self) -> Link:
         """Return the controller's newest link; raises ControllerGone when none is made within the link timeout since the last sign of life."""
@@ -135,7 +135,7 @@ class Session:
             forget_job(self._run.run_id)  # there is no controller to learn how it ended
 
 
-class Attendance:
+class LinkMonitor:
     """Listens to the controller while only its END is expected, over as many links as it makes.
 
     The work goes on after a broken link, unless the controller is gone for longer than the link timeout.

@@ -10,8 +10,8 @@ from typing import Any, Mapping
 
 from ..disk.command import RunCommand
 from ..disk.image_fit import reasons_against
-from ..engine.another_size import image_facts
 from ..engine.goal import DISCARD
+from ..engine.resize import image_facts
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..reasons import refuse_for

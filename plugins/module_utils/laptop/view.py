@@ -20,7 +20,7 @@ from ..disk.command import MissingTool, RunCommand
 from ..disk.gpt import PROTECTIVE_TYPE
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
 from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
-from ..engine.places import known_partitions
+from ..engine.partition_names import known_partitions
 from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..printable import printable
@@ -61,7 +61,7 @@ class Comparison:
     doubts: list[str] = field(default_factory=list)
 
 
-def in_words(sentences: list[str]) -> str:
+def summarize(sentences: list[str]) -> str:
     """Return a few of these sentences, and the number of the others."""
     more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
     return "; ".join([*sentences[:SHOWN], *more])
@@ -91,14 +91,14 @@ class ExpectedView:
                 f"The image's header is not valid: {error} Nothing was written. Capture the reference again."
             ) from error
 
-    def compare(self, run: RunCommand, disk: str, attend: Callable[[], None]) -> Comparison:
-        """Compare what sfdisk and blkid find on a disk, which may be held; ``attend`` is called in between, and may raise to end it."""
+    def compare(self, run: RunCommand, disk: str, poll: Callable[[], None]) -> Comparison:
+        """Compare what sfdisk and blkid find on a disk, which may be held; ``poll`` is called in between, and may raise to end it."""
         result = Comparison()
         if self._entries:
             self._compare_tables(run, disk, result)
         version = blkid_version(run)
         for place in self._places:
-            attend()
+            poll()
             try:
                 self._compare_place(run, disk, place, version, result)
             except MissingTool as error:
@@ -142,7 +142,7 @@ def comparing(view: ExpectedView, run: RunCommand, disk: str) -> Iterator[Callab
     """
     ended = threading.Event()
 
-    def attend() -> None:
+    def poll() -> None:
         if ended.is_set():
             raise ImagingError("Nobody waits for the comparison any more.")
 
@@ -153,7 +153,7 @@ def comparing(view: ExpectedView, run: RunCommand, disk: str) -> Iterator[Callab
         return result.result()
 
     with futures.ThreadPoolExecutor(1, thread_name_prefix="view") as pool:
-        result: futures.Future[Comparison] = pool.submit(view.compare, run, disk, attend)
+        result: futures.Future[Comparison] = pool.submit(view.compare, run, disk, poll)
         try:
             yield wait
         finally:

@@ -48,7 +48,7 @@ class Source(Protocol):
         Raises Changed.
         """
 
-    def arrived_damaged(self, chunk: int) -> None:
+    def on_damaged(self, chunk: int) -> None:
         """Handle a report that the frame of a chunk arrived with a wrong hash.
 
         Raises ImagingError when this end's own copy is damaged.
@@ -169,7 +169,7 @@ class _Server:
             elif message.kind == Kind.WANT:
                 self._answer_want(message.payload)
             elif message.kind == Kind.DAMAGED:
-                self._source.arrived_damaged(unpack_damaged(message.payload, self._source.chunk_count))
+                self._source.on_damaged(unpack_damaged(message.payload, self._source.chunk_count))
             elif message.kind == Kind.DONE:
                 self._link.send(Kind.DONE)
                 return

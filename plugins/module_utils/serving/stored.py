@@ -49,7 +49,7 @@ class StoredSource:
             self.frames_sent += len(record.frame)
             watch.busy("send")
 
-    def arrived_damaged(self, chunk: int) -> None:
+    def on_damaged(self, chunk: int) -> None:
         """Raise BadImage when the image's own copy of a chunk is damaged."""
         row = self._image.index.find(chunk)
         if row is not None:

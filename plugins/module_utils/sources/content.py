@@ -65,7 +65,7 @@ class ImageContent:
     def _record(self, chunk: int, room: memoryview) -> RecordHeader | None:
         found: RecordHeader | None = None
         self._router.request([chunk])
-        while self._router.under_way:
+        while self._router.in_flight:
             header = self._router.receive(room)
             if header is not None and found is not None:
                 raise ImagingError(f"The controller sent chunk {header.chunk}, which was not asked for. Run again.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable, NoReturn, Sequence
 
-from ..engine.places import merge
+from ..engine.partition_names import merge
 from ..engine.restore import DamagedFrame
 from ..errors import ImagingError
 from ..image.header import ImageHeader

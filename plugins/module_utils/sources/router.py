@@ -62,12 +62,12 @@ class Router:
         return all(len(lane.requests) < lane.source.max_requests for lane in self._lanes)
 
     @property
-    def under_way(self) -> bool:
+    def in_flight(self) -> bool:
         """Whether there are unanswered requests."""
         return any(lane.requests for lane in self._lanes)
 
     @property
-    def last_under_way(self) -> bool:
+    def last_in_flight(self) -> bool:
         """Whether the last source has unanswered requests."""
         return bool(self._lanes[-1].requests)
 

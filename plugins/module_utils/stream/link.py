@@ -196,7 +196,7 @@ class Link:
         """The time at which the latest message, or its body, was complete."""
         self._closed = threading.Event()
         self.bytes_sent = 0
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def send(self, kind: Kind, payload: bytes = b"", body: bytes | memoryview = b"") -> None:
         """Send one message; raises LinkError."""
@@ -280,7 +280,7 @@ class Link:
             raise
         self.last_heard = time.monotonic()
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         heartbeat = self._timeouts.heartbeat
         while not self._closed.wait(heartbeat):
             if time.monotonic() - self._last_sent >= heartbeat:

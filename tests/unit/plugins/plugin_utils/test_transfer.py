@@ -452,7 +452,7 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
     outcome: list[str] = []
 
     def conversation(link: Link) -> None:
-        attendance = session.attend(link)
+        attendance = session.monitor(link)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             attendance.check()
@@ -480,7 +480,7 @@ def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespac
     session = Session("attended", str(laptop.disk), SECRET, ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
 
     def conversation(link: Link) -> None:
-        attendance = session.attend(link)
+        attendance = session.monitor(link)
         deadline = time.monotonic() + 10
         while attendance.link is link and time.monotonic() < deadline:
             attendance.check()

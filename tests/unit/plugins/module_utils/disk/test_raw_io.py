@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.processes import in_words, lockers_of, openers_of
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.processes import lockers_of, openers_of, summarize
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LOCKED
 
@@ -66,9 +66,9 @@ def test_a_lock_that_does_not_end_is_an_error_that_names_the_process(disk: Path)
 
 
 def test_only_a_few_processes_are_named() -> None:
-    assert in_words([]) == ""
-    assert in_words(["a", "b"]) == "a, b"
-    assert in_words(list("abcdefgh")) == "a, b, c, d, e, 3 more"
+    assert summarize([]) == ""
+    assert summarize(["a", "b"]) == "a, b"
+    assert summarize(list("abcdefgh")) == "a, b, c, d, e, 3 more"
 
 
 def test_what_is_not_there_has_no_holders(tmp_path: Path) -> None:

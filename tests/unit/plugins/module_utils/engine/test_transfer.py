@@ -110,7 +110,7 @@ def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoi
         return record.header
 
     restore.write(receive, lambda: None, lambda chunk: None)
-    guards.raise_again()
+    guards.write_back()
     return restore
 
 
@@ -183,13 +183,13 @@ def test_a_record_that_is_not_the_indexs_is_refused(tmp_path: object) -> None:
             restore.write(receive, lambda: None, lambda chunk: None)
 
 
-def test_lowered_guards_are_gone_from_the_medium(tmp_path: object) -> None:
+def test_blanked_guards_are_gone_from_the_medium(tmp_path: object) -> None:
     image = scratch_name(tmp_path, "i.img.zst")
     make_image(image, disk_content(), USED_RANGES)
     reader = ImageReader(FileSource(image))
     path = target(tmp_path, b"\xff" * (SIZE + 4096))
     with RawDisk(path, writable=True) as disk:
-        Guards(disk, Goal(reader.index, disk.size, LEAVE).geometry).lower()
+        Guards(disk, Goal(reader.index, disk.size, LEAVE).geometry).blank()
     with open(path, "rb") as file:
         content = file.read()
     assert not any(content[:1024])

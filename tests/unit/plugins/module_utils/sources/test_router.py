@@ -79,7 +79,7 @@ def routed(*sources: Any) -> tuple[Router, list[str]]:
 def take(router: Router) -> list[int]:
     """The chunks that come until nothing is under way."""
     found = []
-    while router.under_way:
+    while router.in_flight:
         header = router.receive(ROOM)
         if header is not None:
             found.append(header.chunk)
@@ -150,7 +150,7 @@ def test_what_is_under_way_is_bounded(reader: ImageReader) -> None:
         router.request([chunk])
     assert not router.has_room
     take(router)
-    assert router.has_room and not router.under_way
+    assert router.has_room and not router.in_flight
 
 
 def test_after_an_interruption_nothing_is_under_way_and_nobody_is_blamed(reader: ImageReader) -> None:
@@ -160,4 +160,4 @@ def test_after_an_interruption_nothing_is_under_way_and_nobody_is_blamed(reader:
     router.interrupt()
     assert (first.closed, last.closed) == (1, 0)
     router.restart()
-    assert not router.under_way and warnings == [] and router.take_lost() == []
+    assert not router.in_flight and warnings == [] and router.take_lost() == []

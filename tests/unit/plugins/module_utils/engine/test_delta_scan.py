@@ -12,9 +12,8 @@ from typing import Iterable, Iterator
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
-from ansible_collections.fleet.imaging.plugins.module_utils.engine import look as look_module
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.look import (
+from ansible_collections.fleet.imaging.plugins.module_utils.engine import delta_scan as look_module
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.delta_scan import (
     EQUAL,
     KNOWN,
     REQUESTED,
@@ -22,8 +21,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.look import (
     WANTED,
     WINDOW,
     WRITTEN,
-    Look,
+    DeltaScan,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.scan import Scan
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
@@ -59,53 +59,53 @@ def make_goal(zeros: Iterable[int] = ()) -> Goal:
     return Goal(index, CHUNKS * CHUNK, LEAVE)
 
 
-def look_at(equal: Iterable[int], rotating: bool = False, zeros: Iterable[int] = ()) -> tuple[Look, Disk]:
+def look_at(equal: Iterable[int], rotating: bool = False, zeros: Iterable[int] = ()) -> tuple[DeltaScan, Disk]:
     disk = Disk(equal)
-    look = Look(disk, make_goal(zeros), [0, CHUNKS - 1], rotating)  # type: ignore[arg-type]
-    look.begin()
-    while not look.finished:
-        look.advance(64)
-    return look, disk
+    delta = DeltaScan(disk, make_goal(zeros), [0, CHUNKS - 1], rotating)  # type: ignore[arg-type]
+    delta.begin()
+    while not delta.finished:
+        delta.advance(64)
+    return delta, disk
 
 
 @pytest.mark.parametrize("rotating", [False, True])
 def test_a_foreign_disk_costs_a_few_looks(rotating: bool) -> None:
-    look, disk = look_at([], rotating)
+    delta, disk = look_at([], rotating)
     samples = CHUNKS // 100
     assert len(disk.looked) <= 2 + samples + look_module.FIRST_VERDICT
-    assert look.count(WANTED) == CHUNKS
+    assert delta.count(WANTED) == CHUNKS
 
 
 def test_a_blank_disk_is_no_promise() -> None:
     zeros = [chunk for chunk in range(CHUNKS) if chunk % 3]
-    look, disk = look_at(zeros, zeros=zeros)
+    delta, disk = look_at(zeros, zeros=zeros)
     assert len([chunk for chunk in disk.looked if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + look_module.FIRST_VERDICT
-    look.take(CHUNKS)
-    assert look.count(KNOWN) + look.count(EQUAL) == len(zeros)
+    delta.take(CHUNKS)
+    assert delta.count(KNOWN) + delta.count(EQUAL) == len(zeros)
 
 
 @pytest.mark.parametrize("rotating", [False, True])
 def test_an_equal_disk_is_looked_at_once(rotating: bool) -> None:
-    look, disk = look_at(range(CHUNKS), rotating)
+    delta, disk = look_at(range(CHUNKS), rotating)
     assert sorted(disk.looked) == list(range(CHUNKS))
-    assert look.count(EQUAL) == CHUNKS
+    assert delta.count(EQUAL) == CHUNKS
 
 
 @pytest.mark.parametrize("rotating", [False, True])
 def test_a_disk_that_has_drifted_is_looked_at_wholly(rotating: bool) -> None:
     """2 % of it, partly in one large file."""
     changed = {*range(700, 730), *range(0, CHUNKS, 200)}
-    look, disk = look_at(set(range(CHUNKS)) - changed, rotating)
+    delta, disk = look_at(set(range(CHUNKS)) - changed, rotating)
     assert len(disk.looked) == CHUNKS
-    assert set(look.take(CHUNKS)) == changed
+    assert set(delta.take(CHUNKS)) == changed
 
 
 @pytest.mark.parametrize("rotating", [False, True])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_disk_that_was_written_half_way_is_recognised_as_far_as_it_was(rotating: bool, share: float) -> None:
     written = int(CHUNKS * share)
-    look, disk = look_at(range(1, written), rotating)
-    assert look.count(EQUAL) == written - 1
+    delta, disk = look_at(range(1, written), rotating)
+    assert delta.count(EQUAL) == written - 1
     assert len(disk.looked) <= written + CHUNKS // 100 + WINDOW + 2
 
 
@@ -118,9 +118,9 @@ def test_of_a_rotating_disk_less_is_looked_at() -> None:
 
 def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
     disk = Disk([])
-    look = Look(disk, make_goal(), [0, CHUNKS - 1])  # type: ignore[arg-type]
-    look.begin()
-    look.advance(CHUNKS // 100)
+    delta = DeltaScan(disk, make_goal(), [0, CHUNKS - 1])  # type: ignore[arg-type]
+    delta.begin()
+    delta.advance(CHUNKS // 100)
     samples = disk.looked[2:]
     assert samples == sorted(samples)
     assert len(samples) == CHUNKS // 100 <= look_module.MAX_SAMPLES
@@ -128,37 +128,37 @@ def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
 
 
 def test_what_did_not_come_is_asked_for_again_and_what_came_is_not() -> None:
-    look, _disk = look_at([])
-    first = look.take(10)
+    delta, _disk = look_at([])
+    first = delta.take(10)
     assert first == list(range(10))
-    look.written(3)
-    look.ask_again()
-    assert look.take(10) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
-    assert (look.count(WRITTEN), look.count(REQUESTED), look.done) == (1, 10, look.total // CHUNKS)
+    delta.written(3)
+    delta.ask_again()
+    assert delta.take(10) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert (delta.count(WRITTEN), delta.count(REQUESTED), delta.done) == (1, 10, delta.total // CHUNKS)
 
 
 def test_a_look_that_was_interrupted_goes_on() -> None:
     disk = Disk(range(CHUNKS))
-    look = Look(disk, make_goal(), [0])  # type: ignore[arg-type]
-    look.begin()
+    delta = DeltaScan(disk, make_goal(), [0])  # type: ignore[arg-type]
+    delta.begin()
 
     def interrupt() -> None:
         if len(disk.looked) == 100:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        look.advance(CHUNKS, interrupt)
-    assert look.count(UNKNOWN) == CHUNKS - 100
-    look.advance(CHUNKS)
-    assert look.finished
-    assert look.count(EQUAL) == CHUNKS
+        delta.advance(CHUNKS, interrupt)
+    assert delta.count(UNKNOWN) == CHUNKS - 100
+    delta.advance(CHUNKS)
+    assert delta.finished
+    assert delta.count(EQUAL) == CHUNKS
 
 
 def test_what_ended_the_looking_is_raised_where_it_is_asked_for() -> None:
-    look, _disk = look_at([])
-    look.fail(ValueError("the disk is gone"))
+    delta, _disk = look_at([])
+    delta.fail(ValueError("the disk is gone"))
     with pytest.raises(ValueError, match="gone"):
-        look.take(1)
+        delta.take(1)
 
 
 SIZE = 8 * CHUNK

@@ -58,12 +58,12 @@ def known_partitions(said: Any) -> list[Range]:
     ]
 
 
-def content_words(partition: Range) -> list[str]:
+def content_and_label(partition: Range) -> list[str]:
     """Return the content of a partition and its label, as far as they are known."""
     return [printable(str(partition[key])) for key in ("content", "label") if partition.get(key)]
 
 
 def _name(start: int, end: int, partitions: list[Range]) -> str:
     inside = [part for part in partitions if part["start"] < end and start < part["start"] + part["size"]]
-    names = [" ".join([f"partition {part['number']}", *content_words(part)]) for part in inside]
+    names = [" ".join([f"partition {part['number']}", *content_and_label(part)]) for part in inside]
     return ", ".join(names) or "in no partition"

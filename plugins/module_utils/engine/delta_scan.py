@@ -36,21 +36,21 @@ WINDOW = 32
 FIRST_VERDICT = 4
 """The number of compared chunks before the first such decision."""
 
-WORTH = 1 / 8
+MIN_EQUAL_SHARE = 1 / 8
 """Minimum share of equal chunks at which comparing is worth its cost; it runs beside the writing."""
 
-WORTH_ROTATING = 1 / 2
+MIN_EQUAL_SHARE_ROTATING = 1 / 2
 """Minimum share on a rotating disk, which can't read and write at once: a useless comparison costs as much as a useful one saves."""
 
 
-class Look:
+class DeltaScan:
     """The state of every chunk of a disk. One thread compares; another thread requests the wanted chunks and writes them."""
 
     def __init__(self, scan: Scan, goal: Goal, guard_chunks: list[int], rotating: bool = False) -> None:
         self._scan = scan
         self._goal = goal
         self._guard_chunks = guard_chunks
-        self._worth = WORTH_ROTATING if rotating else WORTH
+        self._min_equal_share = MIN_EQUAL_SHARE_ROTATING if rotating else MIN_EQUAL_SHARE
         self.states = bytearray(goal.geometry.chunk_count)
         self.total = self.data_total = 0
         """Bytes with desired content, and those of them outside of chunks of zeros."""
@@ -95,8 +95,8 @@ class Look:
         for row, equal in self._scan.compare(guards):
             self._note(row, equal)
 
-    def advance(self, most: int, attend: Callable[[], None] = lambda: None) -> None:
-        """Compare up to ``most`` more chunks; ``attend`` is called after each, and may raise to interrupt the scan."""
+    def advance(self, most: int, poll: Callable[[], None] = lambda: None) -> None:
+        """Compare up to ``most`` more chunks; ``poll`` is called after each, and may raise to interrupt the scan."""
         if self._rest is None:
             self._rest = itertools.chain(() if self._whole else self._sample(), self.rows(UNKNOWN))
         with contextlib.closing(self._scan.compare(itertools.islice(self._rest, most))) as results:
@@ -104,8 +104,8 @@ class Look:
                 for row, equal in results:
                     self._note(row, equal)
                     self._learn(row, equal)
-                    attend()
-                    if not self._pays(row.chunk):
+                    poll()
+                    if not self._worth_continuing(row.chunk):
                         self.give_up()
                         return
             except BaseException:
@@ -150,14 +150,14 @@ class Look:
         elif not row.flags & ZERO:
             self._recent.append(equal)
 
-    def _pays(self, position: int) -> bool:
+    def _worth_continuing(self, position: int) -> bool:
         """Return whether comparing beyond this chunk is worth its cost."""
         if self._whole or len(self._recent) < FIRST_VERDICT:
             return True
         ahead = len(self._samples) - bisect_right(self._samples, position)
         equal_ahead = len(self._equal_samples) - bisect_right(self._equal_samples, position)
-        promised = ahead and equal_ahead / ahead >= self._worth
-        return bool(promised) or sum(self._recent) / len(self._recent) >= self._worth
+        promised = ahead and equal_ahead / ahead >= self._min_equal_share
+        return bool(promised) or sum(self._recent) / len(self._recent) >= self._min_equal_share
 
     def give_up(self) -> None:
         """Stop comparing: all UNKNOWN chunks are wanted."""
@@ -191,7 +191,7 @@ class Look:
             chunk = self.states.find(WANTED, self._lowest_wanted)
             while chunk >= 0 and len(taken) < most:
                 row = self._goal.row(chunk)
-                if self._goal.own(chunk) or (row is not None and row.flags & ZERO):
+                if self._goal.patched(chunk) or (row is not None and row.flags & ZERO):
                     self.states[chunk] = KNOWN
                     self._settle(row)
                 else:

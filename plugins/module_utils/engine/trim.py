@@ -15,7 +15,7 @@ MAX_WAIT = 20.0
 """Maximum seconds to wait for a device that discards slowly. Discarding is an optimisation; the restore does not depend on it."""
 
 
-class Discarding:
+class Trimmer:
     """Discards the unused ranges of a disk in a thread of its own, as far as the disk supports it and time allows."""
 
     def __init__(self, disk: RawDisk, goal: Goal) -> None:
@@ -23,7 +23,7 @@ class Discarding:
         self._goal = goal
         self._deadline = float("inf")
         self.bytes_discarded = 0
-        self._thread = threading.Thread(target=self._run, name="discard", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="trim", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

@@ -23,8 +23,8 @@ from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, pack_ranges, unpack_ranges
-from .goal import OwnChunk
-from .places import content_words, known_partitions
+from .goal import PatchedChunk
+from .partition_names import content_and_label, known_partitions
 
 DYNAMIC_DISK = "42"
 """Type of the DOS partitions of Windows' dynamic disks, whose database is at the very end."""
@@ -78,7 +78,7 @@ def image_facts(header: ImageHeader, index: Index, name: str = "") -> ImageFacts
     )
 
 
-def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) -> dict[int, OwnChunk]:
+def patched_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) -> dict[int, PatchedChunk]:
     """Return the chunks in which a target differs from the image; none on a disk of the same size. ``read`` gives the image's content.
 
     Raises ImagingError when the image can't be moved to that size.
@@ -113,14 +113,14 @@ def own_chunks(header: ImageHeader, index: Index, target_size: int, read: Read) 
     chunks = {chunk for low, high in places for chunk in range(low // target.chunk_size, -(-high // target.chunk_size))}
     # The image's last chunk may be longer or shorter than it is on the target.
     chunks |= {chunk for chunk in (kept // target.chunk_size,) if _other_length(chunk, geometry, target)}
-    return {chunk: _own(chunk, index, target, kept, tail, writes, read) for chunk in sorted(chunks)}
+    return {chunk: _patched_chunk(chunk, index, target, kept, tail, writes, read) for chunk in sorted(chunks)}
 
 
 def _other_length(chunk: int, geometry: Geometry, target: Geometry) -> bool:
     return chunk < min(geometry.chunk_count, target.chunk_count) and geometry.length(chunk) != target.length(chunk)
 
 
-def _own(
+def _patched_chunk(
     chunk: int,
     index: Index,
     target: Geometry,
@@ -128,7 +128,7 @@ def _own(
     tail: tuple[int, int],
     writes: list[tuple[int, bytes]],
     read: Read,
-) -> OwnChunk:
+) -> PatchedChunk:
     begin, length = target.offset(chunk), target.length(chunk)
     content = bytearray(read(begin, max(0, min(length, kept - begin))).ljust(length, b"\0"))
     row = index.find(chunk)
@@ -142,7 +142,7 @@ def _own(
     ranges = ((low - begin, high - begin) for low, high in ByteRanges(places))
     flags = USED if any(content) else USED | ZERO
     hashed = hashlib.sha256(content).digest()
-    return OwnChunk(
+    return PatchedChunk(
         Row(
             chunk=chunk,
             flags=flags,
@@ -200,7 +200,7 @@ def _entries(header: ImageHeader) -> Iterator[Mapping[str, Any]]:
 
 
 def _name(partition: Mapping[str, Any]) -> str:
-    words = " ".join(content_words(partition))
+    words = " ".join(content_and_label(partition))
     return f"partition {partition['number']}" + (f" ({words})" if words else "")
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.signatures import TAIL
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.another_size import extent, own_chunks
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.resize import extent, patched_chunks
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
@@ -48,11 +48,11 @@ def image(used: Used, label: str = "dos", partitions: Any = (), **table: Any) ->
 def goal_content(used: Used, size: int, unused: str = LEAVE, **said: Any) -> tuple[Goal, bytes, list[tuple[int, int]]]:
     """The goal on a disk of that size, its content where it matters, and where that is."""
     header, index, content = image(used, **said)
-    own = own_chunks(header, index, size, lambda offset, length: content[offset : offset + length])
+    own = patched_chunks(header, index, size, lambda offset, length: content[offset : offset + length])
     goal = Goal(index, size, unused, own)
     disk, ranges = bytearray(size), []
     for row in goal.rows():
-        known = goal.own(row.chunk)
+        known = goal.patched(row.chunk)
         begin, length = goal.geometry.offset(row.chunk), goal.geometry.length(row.chunk)
         data = known.content if known else content[begin : begin + length].ljust(length, b"\0")
         assert len(data) == length
@@ -68,7 +68,7 @@ USED_BELOW = Used((0, CHUNK), (CHUNK + 512, 2 * CHUNK), (SIZE - TAIL, SIZE))
 
 def test_on_a_disk_of_the_same_size_nothing_differs() -> None:
     header, index, _content = image(USED_BELOW)
-    assert own_chunks(header, index, SIZE, lambda *_place: pytest.fail("nothing need be read")) == {}
+    assert patched_chunks(header, index, SIZE, lambda *_place: pytest.fail("nothing need be read")) == {}
 
 
 @pytest.mark.parametrize("more", [512, 4096, CHUNK, MIB, 3 * MIB + 512])
@@ -134,7 +134,7 @@ def test_a_dynamic_disk_is_bound_to_its_size() -> None:
     header, index, content = image(USED_BELOW, "dos", [(CHUNK, CHUNK)], partitions_=None)
     header.partition_table["partitions"][0]["type"] = "42"  # type: ignore[index]
     with pytest.raises(ImagingError, match="dynamic disk"):
-        own_chunks(header, index, SIZE + MIB, lambda offset, length: content[offset : offset + length])
+        patched_chunks(header, index, SIZE + MIB, lambda offset, length: content[offset : offset + length])
 
 
 def test_the_backup_of_a_gpt_needs_no_room_where_it_was() -> None:
@@ -188,4 +188,4 @@ def test_a_gpt_that_the_mbr_does_not_speak_of_is_bound_to_its_size() -> None:
     header, index, _content = image(USED_BELOW, "dos", [(CHUNK, CHUNK)])
     disk = sound_gpt().ljust(SIZE, b"\0")
     with pytest.raises(ImagingError, match="an MBR and a GPT that say different things"):
-        own_chunks(header, index, SIZE + MIB, lambda offset, length: bytes(disk[offset : offset + length]))
+        patched_chunks(header, index, SIZE + MIB, lambda offset, length: bytes(disk[offset : offset + length]))
