@@ -46,7 +46,7 @@ class ActionModule(TransferAction):
         if self._task.check_mode:
             checked = self.believed(self._execute_module(self._task.action, arguments, task_vars=task_vars))
             return checked if checked.get("failed") else dict(checked, image=name)
-        sink = CaptureSink(store, store.place(name), old, self._display.warning, expect=arguments["expect"])
+        sink = CaptureSink(store, store.stage(name), old, self._display.warning, expect=arguments["expect"])
         try:
             result, transfer = self.run_transfer(
                 arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress, sink.meter
@@ -54,10 +54,10 @@ class ActionModule(TransferAction):
             if not result.get("failed"):
                 sink.conclude(result)
         except ImagingError as error:
-            left = sink.leave()
+            left = sink.release()
             raise ImagingError(f"{error}{_kept(left, name)}", **{**error.facts, "kept_bytes": left}) from error
         finally:
-            left = sink.leave()
+            left = sink.release()
         if result.get("failed"):
             return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}", kept_bytes=left)
         seconds = time.monotonic() - transfer.began

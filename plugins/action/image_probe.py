@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import WRITE_SHARE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import BUFFER, Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import BUFFER, StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
@@ -36,17 +36,17 @@ ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}
 """The undocumented fields of the module's result, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 
-class UnnamedPlace(Place):
+class UnnamedStagedFile(StagedFile):
     """A place in a store, which need not be there yet, for what becomes no image: nothing remains of it, whatever happens."""
 
     def __init__(self, store: str) -> None:
-        self.path = self.partial = self.left = ""
+        self.path = self.partial = self.leftover = ""
         try:
             self.file = cast(BinaryIO, tempfile.TemporaryFile(dir=nearest_folder(store), buffering=BUFFER))
         except OSError as error:
             raise store_error(store, error) from error
 
-    def leave(self, keep: bool) -> int:
+    def release(self, keep: bool) -> int:
         """Let go, and keep nothing."""
         self.file.close()
         return 0
@@ -85,14 +85,14 @@ class ActionModule(TransferAction):
     def _forecast_capture(
         self, arguments: dict[str, Any], task_vars: dict[str, Any], store: ImageStore
     ) -> dict[str, Any]:
-        sink = CaptureSink(store, UnnamedPlace(store.path))
+        sink = CaptureSink(store, UnnamedStagedFile(store.path))
         try:
             found, transfer = self.run_transfer(
                 arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress
             )
             sink.flush()
         finally:
-            sink.leave()
+            sink.release()
         if found.get("failed"):
             return found
         return _capture_forecast(found, sink.meter, time.monotonic() - transfer.began)

@@ -15,9 +15,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, max_frame_size
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     Changed,
     ask_header,
@@ -48,7 +48,7 @@ class CaptureSink:
     def __init__(
         self,
         store: ImageStore,
-        place: Place,
+        staged: StagedFile,
         old: ImageReader | None = None,
         warn: Callable[[str], object] = lambda _said: None,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
@@ -61,7 +61,7 @@ class CaptureSink:
         self._expect = expect or {}
         self._store = store
         self._warn = warn
-        self._place = place
+        self._staged = staged
         self._old = old
         self._old_identity = os.fstat(old.source.fileno()) if old else None
         self._damaged: set[int] = set()
@@ -120,7 +120,7 @@ class CaptureSink:
         self.close()
         if self._image is not None and self._image.writer is not None:
             try:
-                self._place.restart()
+                self._staged.restart()
             except OSError as error:
                 raise store_error(self._store.path, error) from error
         self._image = None
@@ -139,7 +139,7 @@ class CaptureSink:
         self._check_room(header, sum(each.source.size for each in left))
         try:
             basis = Basis(files, header.geometry)
-            return CapturedImage(self._place, header, len(packed), self._old, basis, self._damaged)
+            return CapturedImage(self._staged, header, len(packed), self._old, basis, self._damaged)
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
@@ -167,7 +167,7 @@ class CaptureSink:
     def _left(self) -> list[PartialImage]:
         """Return the images of interrupted captures."""
         try:
-            return [PartialImage(FileSource(self._place.left))]
+            return [PartialImage(FileSource(self._staged.leftover))]
         except (FileNotFoundError, ImagingError):
             return []
 
@@ -178,12 +178,12 @@ class CaptureSink:
 
     def _unpack(self, payload: bytes) -> RecordHeader:
         header = self._described().header
-        return RecordHeader.unpack(payload, header.geometry, header.stream)
+        return RecordHeader.unpack(payload, header.geometry, header.image_id)
 
     def _keep(self, payload: bytes) -> None:
         """Copy a chunk from the store, by its record's header."""
         image = self._described()
-        image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.stream, framed=False))
+        image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.image_id, framed=False))
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Complete the image and rename it, if its root digest is the one that the laptop returned."""
@@ -191,12 +191,12 @@ class CaptureSink:
         image = self._described()
         if image.is_old(result["root_digest"]):
             self.changed = False
-            self._place.remove()
+            self._staged.remove()
             return
         try:
             watch = self.watches.new()
             image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
-            self._place.commit(self._old_identity)
+            self._staged.commit(self._old_identity)
             watch.busy("finish")
         except OSError as error:
             raise store_error(self._store.path, error) from error
@@ -205,8 +205,8 @@ class CaptureSink:
         """Flush everything that arrived to the medium."""
         self.close()
         try:
-            self._place.file.flush()
-            os.fsync(self._place.file.fileno())
+            self._staged.file.flush()
+            os.fsync(self._staged.file.fileno())
         except OSError as error:
             raise store_error(self._store.path, error) from error
 
@@ -227,8 +227,8 @@ class CaptureSink:
             return self._image.writer.stored_bytes
         return self._old.stored_bytes if self._old is not None else 0
 
-    def leave(self) -> int:
+    def release(self) -> int:
         """Unlock the incomplete file; returns how many bytes of it the next capture can use."""
         self.close()
         writer = self._image.writer if self._image else None
-        return self._place.leave(keep=writer is not None and len(writer.index) > 0)
+        return self._staged.release(keep=writer is not None and len(writer.index) > 0)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -25,7 +25,7 @@ class CapturedImage:
 
     def __init__(
         self,
-        place: Place,
+        staged: StagedFile,
         header: ImageHeader,
         header_size: int,
         old: ImageReader | None,
@@ -35,7 +35,7 @@ class CapturedImage:
         """``header_size`` is the size of the received header in bytes. ``damaged`` are chunks whose copies in the store can't be used."""
         self.header = header
         self.basis = basis
-        self._place = place
+        self._staged = staged
         self._header_size = header_size
         self._old = old
         self._damaged = damaged
@@ -60,7 +60,7 @@ class CapturedImage:
         writer = self._begun()
         writer.append(record, frame)
         if self._syncing is None:
-            self._syncing = Syncing(self._place.file.fileno())
+            self._syncing = Syncing(self._staged.file.fileno())
         self._syncing.wrote(writer.stored_bytes)
 
     def keep(self, record: RecordHeader) -> None:
@@ -86,7 +86,7 @@ class CapturedImage:
         """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""
         if self.writer is None:
             header = self.header
-            self.writer = ImageWriter(self._place, header, find_zstd().codec(), self._header_size)
+            self.writer = ImageWriter(self._staged, header, find_zstd().codec(), self._header_size)
             for position in range(self._equal):
                 row = self._old.index.row_at(position) if self._old else None
                 if row is not None:
@@ -101,7 +101,7 @@ class CapturedImage:
                             content_hash=row.content_hash,
                             frame_size=0,
                             frame_hash=b"",
-                            stream=header.stream,
+                            image_id=header.image_id,
                         ),
                     )
         return self.writer
@@ -130,7 +130,7 @@ class CapturedImage:
         """Write the end of the image; raises ImagingError, and keeps nothing, when its root digest is not the laptop's."""
         root = self._begun().finish({"used_bytes": used_bytes}, bad_ranges).hex()
         if root != root_digest:
-            self._place.remove()
+            self._staged.remove()
             raise ImagingError(
                 f"What was stored (root digest {root}) is not what the laptop read ({root_digest}): nothing was kept. The disk may "
                 "have changed while it was read, or memory is failing on either machine. Run again."

@@ -9,8 +9,8 @@ import os
 import re
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_writable, store_error
@@ -82,10 +82,10 @@ class ImageStore:
         check_writable(self.path)
         return self.open(name) if there else None
 
-    def place(self, name: str) -> Place:
+    def stage(self, name: str) -> StagedFile:
         """Take the place of an image that is to be made, in a store that is made (mode 0700) if need be; raises ImagingError."""
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            return Place(self.image_path(name))
+            return StagedFile(self.image_path(name))
         except OSError as error:
             raise store_error(self.path, error) from error

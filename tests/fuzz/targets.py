@@ -41,7 +41,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry impor
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
 from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader, check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
     SKIPPABLE,
@@ -54,6 +53,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     zeros_hash,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, SeekTable
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
@@ -147,7 +147,7 @@ def image() -> bytes:
     """A small sound image, with a chunk of zeros, partly used and unused ones."""
     codec = find_zstd().codec()
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(os.path.join(folder, "a.img.zst"))
+        place = StagedFile(os.path.join(folder, "a.img.zst"))
         writer = ImageWriter(place, header(), codec)
         for chunk, ranges in ((0, [(0, CHUNK)]), (1, [(0, CHUNK)]), (3, [(512, 1024), (4096, 8192)]), (5, [(0, 512)])):
             length = GEOMETRY.length(chunk)

@@ -38,7 +38,7 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
     """The image of a disk, in a store of its own."""
     store = ImageStore(str(folder / "store"))
     os.makedirs(store.path, exist_ok=True)
-    sink = CaptureSink(store, store.place("image"))
+    sink = CaptureSink(store, store.stage("image"))
     request = CaptureRequest(str(disk), "auto", 3, DEFAULT_CHUNK_SIZE, False, {})
     ticket = Ticket("run", SECRET.hex(), "reference", "2026-01-02T03:04:05Z", "")
 
@@ -51,7 +51,7 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
         assert not result.get("failed"), result
         sink.conclude(result)
     finally:
-        sink.leave()
+        sink.release()
     return store.open("image")
 
 

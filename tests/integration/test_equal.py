@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.tests.integration.faults import looks_bootable
@@ -237,7 +237,7 @@ def with_another_uuid(image: Path, changed: Path, content: str) -> int:
     source = copy.deepcopy(dict(reader.header.source))
     (partition,) = [each for each in source["partitions"] if each["content"] == content]
     partition["seen"]["uuid"] = "00000000-0000-4000-8000-000000000001"
-    place = Place(str(changed))
+    place = StagedFile(str(changed))
     writer = ImageWriter(place, replace(reader.header, source=source), find_zstd().codec())
     for row in reader.index:
         record = reader.record(row)

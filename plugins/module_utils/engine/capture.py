@@ -89,7 +89,7 @@ class Capture:
         used: UsedRanges,
         zstd: Zstd,
         level: int | None,
-        stream: bytes,
+        image_id: bytes,
         watches: Stopwatches,
         zero_bad_sectors: bool = False,
     ) -> None:
@@ -101,7 +101,7 @@ class Capture:
         self._geometry = geometry
         self._used = used
         self._zstd = zstd
-        self._stream = stream
+        self._image_id = image_id
         self._watches = watches
         self._zero_bad_sectors = zero_bad_sectors
         self._zeros = bytes(geometry.chunk_size)
@@ -228,7 +228,7 @@ class Capture:
                 content_hash=content_hash,
                 frame_size=0,
                 frame_hash=NO_FRAME_HASH,
-                stream=self._stream,
+                image_id=self._image_id,
             ), None
         frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level.now)
         own.watch.busy("compress")
@@ -242,7 +242,7 @@ class Capture:
             content_hash=content_hash,
             frame_size=len(frame),
             frame_hash=frame_hash,
-            stream=self._stream,
+            image_id=self._image_id,
         ), frame
 
     def _zero_frame(self, length: int, codec: Codec) -> bytes:

@@ -56,7 +56,7 @@ class DeltaScan:
         """Bytes with desired content, and those of them outside of chunks of zeros."""
         self.done = self.data_done = 0
         """As ``total`` and ``data_total``, of the chunks that need no sending any more."""
-        self.looked = 0
+        self.compared = 0
         """Bytes that were compared."""
         for row in goal.rows():
             self.states[row.chunk] = UNKNOWN
@@ -130,7 +130,7 @@ class DeltaScan:
             if self.states[row.chunk] != UNKNOWN:  # a sample, compared twice
                 return
             self.states[row.chunk] = EQUAL if equal else WANTED
-            self.looked += self._goal.bytes_in(row)
+            self.compared += self._goal.bytes_in(row)
             if equal:
                 self._settle(row)
             else:

@@ -14,7 +14,7 @@ from typing import Any, Mapping, Sequence
 
 from ..errors import ImagingError
 from .geometry import Geometry
-from .record import STREAM_SIZE
+from .record import IMAGE_ID_SIZE
 
 FORMAT = "fleet.imaging"
 VERSION = 1
@@ -54,11 +54,11 @@ class ImageHeader:
     """Geometry, partition table (``sfdisk --json``, or None), source and time (RFC 3339, UTC) of an image.
 
     ``bad_ranges`` are the ranges that could not be read and are zeros in the image: ``start`` and ``end`` in bytes, ``partition`` as text.
-    ``stream`` identifies the image: eight random bytes that each of its records repeats, so records of two images can't be mixed up.
+    ``image_id`` identifies the image: eight random bytes that each of its records repeats, so records of two images can't be mixed up.
     """
 
     geometry: Geometry
-    stream: bytes
+    image_id: bytes
     created: str
     partition_table: Mapping[str, Any] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class ImageHeader:
                 "partition_table": self.partition_table,
                 "source": self.source,
                 "created": self.created,
-                "stream": self.stream.hex(),
+                "stream": self.image_id.hex(),
                 "collection_version": self.collection_version,
                 "bad_ranges": list(self.bad_ranges),
             },
@@ -113,7 +113,7 @@ class ImageHeader:
             _check_fields(entry, place)
         return cls(
             geometry=geometry,
-            stream=_stream(value.get("stream")),
+            image_id=_image_id(value.get("stream")),
             created=value.get("created") or "",
             partition_table=table,
             source=source,
@@ -160,13 +160,13 @@ def _bad_ranges(value: Any, geometry: Geometry) -> list[dict[str, Any]]:
     return ranges
 
 
-def _stream(value: Any) -> bytes:
+def _image_id(value: Any) -> bytes:
     try:
-        stream = bytes.fromhex(value)
+        image_id = bytes.fromhex(value)
     except (TypeError, ValueError):
-        stream = b""
-    if len(stream) != STREAM_SIZE:
+        image_id = b""
+    if len(image_id) != IMAGE_ID_SIZE:
         raise ImagingError(
-            f"The image's header gives {value!r} as its stream: expected {STREAM_SIZE} bytes in hexadecimal."
+            f"The image's header gives {value!r} as its stream: expected {IMAGE_ID_SIZE} bytes in hexadecimal."
         )
-    return stream
+    return image_id

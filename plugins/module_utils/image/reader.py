@@ -139,7 +139,7 @@ class StoredRecords:
         if magic != RECORD_MAGIC or size != len(data) - SKIPPABLE.size:
             raise BadImage(f"{self.source.name}: no record was found at {offset}. {REPAIR}")
         try:
-            return RecordHeader.unpack(data[SKIPPABLE.size :], self.header.geometry, self.header.stream)
+            return RecordHeader.unpack(data[SKIPPABLE.size :], self.header.geometry, self.header.image_id)
         except ImagingError as error:
             raise BadImage(f"{self.source.name}: {error} {REPAIR}") from error
 

@@ -36,7 +36,7 @@ FIELDS = struct.Struct("<IBBHII8s32s32s")
 RANGE = struct.Struct("<HH")
 """One used range of a chunk, start and end in units of 512 bytes."""
 
-STREAM_SIZE = 8
+IMAGE_ID_SIZE = 8
 MAX_RECORD_HEADER_SIZE = FIELDS.size + RANGE.size * (1 << 14)
 """Bytes; a chunk of 16 MiB can have at most 2^14 separate ranges."""
 
@@ -90,7 +90,7 @@ class RecordHeader:
     content_hash: bytes
     frame_size: int
     frame_hash: bytes
-    stream: bytes
+    image_id: bytes
 
     def pack(self) -> bytes:
         """Return the fields as they are stored and sent, without the head of the skippable frame."""
@@ -102,7 +102,7 @@ class RecordHeader:
                 len(self.ranges) // RANGE.size,
                 self.content_size,
                 self.frame_size,
-                self.stream,
+                self.image_id,
                 self.content_hash,
                 self.frame_hash,
             )
@@ -110,8 +110,8 @@ class RecordHeader:
         )
 
     @classmethod
-    def unpack(cls, data: bytes, geometry: Geometry, stream: bytes, framed: bool = True) -> RecordHeader:
-        """Read a packed header, checked against the geometry and the image's ``stream``; raises RecordError.
+    def unpack(cls, data: bytes, geometry: Geometry, image_id: bytes, framed: bool = True) -> RecordHeader:
+        """Read a packed header, checked against the geometry and the image's ``image_id``; raises RecordError.
 
         ``framed`` says whether a frame follows. Without a frame, its size and hash are zeros.
         """
@@ -125,9 +125,9 @@ class RecordHeader:
             raise RecordError(
                 f"The record of chunk {chunk} announces {count} used ranges and carries {len(ranges)} bytes of them."
             )
-        if found != stream:
+        if found != image_id:
             raise RecordError(
-                f"The record of chunk {chunk} belongs to another image (stream {found.hex()}, not {stream.hex()})."
+                f"The record of chunk {chunk} belongs to another image (image ID {found.hex()}, not {image_id.hex()})."
             )
         if chunk >= geometry.chunk_count or content_size != geometry.length(chunk):
             raise RecordError(
@@ -148,7 +148,7 @@ class RecordHeader:
             content_hash=content_hash,
             frame_size=frame_size,
             frame_hash=frame_hash,
-            stream=stream,
+            image_id=image_id,
         )
 
 

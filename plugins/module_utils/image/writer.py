@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes an image file, record by record, into the file of :mod:`.place`."""
+"""Writes an image file, record by record, into the file of :mod:`.staged_file`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..zstd import Codec
 from .copy import copy_range
 from .header import ImageHeader
 from .index import Index, Row
-from .place import Place
 from .record import FIELDS, HEADER_MAGIC, INDEX_MAGIC, RECORD_MAGIC, SKIPPABLE, RecordHeader, zeros_hash
 from .seek_table import SeekTable
+from .staged_file import StagedFile
 
 SUFFIX = ".img.zst"
 UNUSED_LEVEL = 3
@@ -29,9 +29,9 @@ class ImageWriter:
     The file only grows at its end.
     """
 
-    def __init__(self, place: Place, header: ImageHeader, codec: Codec, header_room: int = 0) -> None:
+    def __init__(self, staged: StagedFile, header: ImageHeader, codec: Codec, header_room: int = 0) -> None:
         """Begin a file, with a header of at least ``header_room`` bytes; raises OSError."""
-        self.place = place
+        self.staged = staged
         self.header = header
         self._packed_header = header.pack(header_room)
         self.index = Index(header.geometry)
@@ -40,7 +40,7 @@ class ImageWriter:
         self._unused: dict[int, tuple[RecordHeader, bytes]] = {}
         self._position = 0
         self._next = 0
-        self._file = place.file
+        self._file = staged.file
         self._skippable(HEADER_MAGIC, self._packed_header)
 
     @property
@@ -107,7 +107,7 @@ class ImageWriter:
             content_hash=zeros_hash(length),
             frame_size=len(frame),
             frame_hash=frame_hash,
-            stream=self.header.stream,
+            image_id=self.header.image_id,
         ), frame
 
     def finish(self, totals: Mapping[str, Any], bad_ranges: Sequence[Mapping[str, Any]] = ()) -> bytes:

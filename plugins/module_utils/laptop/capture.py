@@ -26,7 +26,7 @@ from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, max_index_size
-from ..image.record import STREAM_SIZE
+from ..image.record import IMAGE_ID_SIZE
 from ..serving.server import serve_live
 from ..stream.conversation import Changed
 from ..stream.link import Link
@@ -132,7 +132,7 @@ class SourceDisk(HeldDisk):
         before, self.used = self.used, wholly_used(self.used, doubts)
         return before.partitions != self.used.partitions
 
-    def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
+    def header(self, image_id: bytes, ticket: Ticket) -> ImageHeader:
         """Return the header of this disk's image."""
         source = {
             "host": ticket.host,
@@ -149,7 +149,7 @@ class SourceDisk(HeldDisk):
         table = self.table.raw if self.table else None
         return ImageHeader(
             geometry=self.geometry,
-            stream=stream,
+            image_id=image_id,
             created=ticket.created,
             partition_table=table,
             source=source,
@@ -216,8 +216,8 @@ class CaptureSource:
     def _begin(self) -> None:
         disk = self._disk
         # A restarted capture is another image, so records of the first attempt can't be mixed with it.
-        stream = os.urandom(STREAM_SIZE)
-        self._header = disk.header(stream, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
+        image_id = os.urandom(IMAGE_ID_SIZE)
+        self._header = disk.header(image_id, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
         readable, used = disk.content()
         self.capture = Capture(
             readable,
@@ -225,7 +225,7 @@ class CaptureSource:
             used,
             self._zstd,
             self._level,
-            stream,
+            image_id,
             self.watches,
             self._zero_bad_sectors,
         )

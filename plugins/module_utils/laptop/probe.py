@@ -105,9 +105,9 @@ class SampledSource(SourceDisk):
     def checked(self, seconds: float | None = None) -> bool:
         return True
 
-    def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
+    def header(self, image_id: bytes, ticket: Ticket) -> ImageHeader:
         """The geometry of a disk that consists of the sample only."""
-        return ImageHeader(geometry=self.geometry, stream=stream, created=ticket.created)
+        return ImageHeader(geometry=self.geometry, image_id=image_id, created=ticket.created)
 
 
 class TrialSource(CaptureSource):

@@ -119,7 +119,7 @@ class RestoreJob:
         delta = plan.delta
         done, total = delta.done, delta.total
         if self._doing == COMPARING:
-            done = delta.looked
+            done = delta.compared
         elif self._doing in (ZEROING, VERIFYING):
             done, total = self._done, self._total
         return Status(

@@ -211,8 +211,8 @@ class Write(Phase):
         """Write everything that is wanted now and, while a scan runs in the background, everything that it still finds."""
         delta, router = self.plan.delta, self.plan.image.router
 
-        def receive(room: memoryview) -> RecordHeader | None:
-            return self._receive(job, room)
+        def receive(buffer: memoryview) -> RecordHeader | None:
+            return self._receive(job, buffer)
 
         while True:
             self.plan.engine.write(receive, router.interrupt, delta.written, router.reject, lambda: router.stage)
@@ -224,7 +224,7 @@ class Write(Phase):
         if row is not None:
             raise ImagingError(f"The controller did not send chunk {row.chunk}, which the image has. Run again.")
 
-    def _receive(self, job: RestoreJob, room: memoryview) -> RecordHeader | None:
+    def _receive(self, job: RestoreJob, buffer: memoryview) -> RecordHeader | None:
         delta, router = self.plan.delta, self.plan.image.router
         while not router.interrupted:
             last = delta.finished or self._scan_thread is None
@@ -236,7 +236,7 @@ class Write(Phase):
             else:
                 job.poll()
             if router.in_flight:
-                header = router.receive(room)
+                header = router.receive(buffer)
                 if header is not None:
                     self._check_asked(header.chunk)
                     return header

@@ -78,9 +78,9 @@ class _Inbox:
     Other messages wait here, up to ``MAX_WAITING`` bytes; beyond that, the link is not read any further.
     """
 
-    def __init__(self, link: Link, heard: Callable[[bytes], object]) -> None:
+    def __init__(self, link: Link, on_progress: Callable[[bytes], object]) -> None:
         self._link = link
-        self._heard = heard
+        self._on_progress = on_progress
         self._error: ImagingError | None = None
         self._end: Message | None = None
         self._messages: deque[Message | ImagingError] = deque()
@@ -93,7 +93,7 @@ class _Inbox:
             while True:
                 message = self._link.receive()
                 if message.kind == Kind.PROGRESS:
-                    self._heard(message.payload)
+                    self._on_progress(message.payload)
                     continue
                 if message.kind == Kind.END:
                     self._end = message
@@ -139,12 +139,12 @@ def _ignore(_report: bytes) -> None:
     """Ignore a progress report."""
 
 
-def serve(link: Link, source: Source, heard: Callable[[bytes], object] = _ignore) -> None:
+def serve(link: Link, source: Source, on_progress: Callable[[bytes], object] = _ignore) -> None:
     """Serve an unchanging image until the sink is done; raises LinkError, PeerEnded, and what the source raises.
 
-    ``heard`` is called with each progress report of the sink, in another thread.
+    ``on_progress`` is called with each progress report of the sink, in another thread.
     """
-    _Server(link, source, None, heard).run()
+    _Server(link, source, None, on_progress).run()
 
 
 def serve_live(link: Link, source: LiveSource) -> None:
@@ -153,11 +153,13 @@ def serve_live(link: Link, source: LiveSource) -> None:
 
 
 class _Server:
-    def __init__(self, link: Link, source: Source, live: LiveSource | None, heard: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, link: Link, source: Source, live: LiveSource | None, on_progress: Callable[[bytes], object]
+    ) -> None:
         self._link = link
         self._source = source
         self._live = live
-        self._inbox = _Inbox(link, heard)
+        self._inbox = _Inbox(link, on_progress)
 
     def run(self) -> None:
         while True:
@@ -165,7 +167,7 @@ class _Server:
             if message.kind == Kind.DESCRIBE:
                 describe(self._link, self._source.header(), self._source.index())
             elif message.kind == Kind.HEADER:
-                self._hear_known(message.payload)
+                self._receive_known(message.payload)
             elif message.kind == Kind.WANT:
                 self._answer_want(message.payload)
             elif message.kind == Kind.DAMAGED:
@@ -176,7 +178,7 @@ class _Server:
             else:
                 raise_end(message)
 
-    def _hear_known(self, header: bytes) -> None:
+    def _receive_known(self, header: bytes) -> None:
         index = join_index(self._inbox.next, self._live.max_known_size if self._live else 0)
         if self._live:
             self._live.known(header, index)
@@ -186,7 +188,7 @@ class _Server:
             for start, end in unpack_want(payload, self._source.chunk_count):
                 self._send_records(start, end)
             for report in self._live.conclude() if self._live else ():
-                self._tell(report)
+                self._send_report(report)
         except Changed:
             self._link.send(Kind.CHANGED)
         else:
@@ -197,11 +199,11 @@ class _Server:
             for header, frame in records:
                 report = self._live.report() if self._live else b""
                 if report:
-                    self._tell(report)
+                    self._send_report(report)
                 with self._ended_by_sink():
                     self._link.send(*((Kind.KEPT, header) if frame is None else (Kind.RECORD, header, frame)))
 
-    def _tell(self, report: bytes) -> None:
+    def _send_report(self, report: bytes) -> None:
         with self._ended_by_sink():
             send_progress(self._link, report)
 

@@ -39,8 +39,8 @@ class ChunkSource(Protocol):
     def request(self, chunks: Sequence[int]) -> None:
         """Request the records of chunks, in ascending order."""
 
-    def receive(self, room: memoryview) -> RecordHeader | None:
-        """Receive the next record: return its header, and put its frame at the start of ``room``. None when the oldest request is answered.
+    def receive(self, buffer: memoryview) -> RecordHeader | None:
+        """Receive the next record: return its header, and put its frame at the start of ``buffer``. None when the oldest request is answered.
 
         The frame is not hashed yet, and the header is not compared with the index.
         """

@@ -48,25 +48,25 @@ class ImageContent:
 
     def _fetch(self, chunk: int, content: memoryview) -> bool:
         """Request a chunk once and return whether a valid record arrived."""
-        room = memoryview(bytearray(max_frame_size(len(content))))
-        record = self._record(chunk, room)
+        buffer = memoryview(bytearray(max_frame_size(len(content))))
+        record = self._record(chunk, buffer)
         if record is None and self._router.take_lost():
             return False
         if record is None or record.chunk != chunk:
             raise ImagingError(f"The controller did not send chunk {chunk}, which the image has. Run again.")
         try:
-            decode(self._index, record, room[: record.frame_size], self._codec, content, self._watch)
+            decode(self._index, record, buffer[: record.frame_size], self._codec, content, self._watch)
         except ImagingError as error:
             self._router.reject(chunk, error)
             self._router.take_lost()
             return False
         return True
 
-    def _record(self, chunk: int, room: memoryview) -> RecordHeader | None:
+    def _record(self, chunk: int, buffer: memoryview) -> RecordHeader | None:
         found: RecordHeader | None = None
         self._router.request([chunk])
         while self._router.in_flight:
-            header = self._router.receive(room)
+            header = self._router.receive(buffer)
             if header is not None and found is not None:
                 raise ImagingError(f"The controller sent chunk {header.chunk}, which was not asked for. Run again.")
             found = header or found

@@ -49,12 +49,12 @@ class LinkSource:
             self._link = link
         want(link, merge((chunk, chunk + 1) for chunk in chunks))
 
-    def receive(self, room: memoryview) -> RecordHeader | None:
+    def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Receive the next record."""
-        return receive_record(self._link or self._newest(), self._unpack, room)
+        return receive_record(self._link or self._newest(), self._unpack, buffer)
 
     def _unpack(self, payload: bytes) -> RecordHeader:
-        return RecordHeader.unpack(payload, self._header.geometry, self._header.stream)
+        return RecordHeader.unpack(payload, self._header.geometry, self._header.image_id)
 
     def close(self) -> None:
         """Close the link of the latest request, on which answers would still arrive."""

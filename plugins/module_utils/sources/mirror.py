@@ -264,7 +264,7 @@ class HttpImage:
         """Remember a request. Its records are read in :meth:`receive`."""
         self._requests.append(deque(chunks))
 
-    def receive(self, room: memoryview) -> RecordHeader | None:
+    def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Read the next record. The first of several neighbouring records requests all of them."""
         reader, chunks = self._opened(), self._requests[0]
         if not chunks:
@@ -279,7 +279,7 @@ class HttpImage:
             record = reader.record(row)
         except BadImage as error:
             raise SourceFailed(str(error)) from error
-        room[: len(record.frame)] = record.frame
+        buffer[: len(record.frame)] = record.frame
         return record.header
 
     @staticmethod

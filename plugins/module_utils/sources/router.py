@@ -97,8 +97,8 @@ class Router:
             return ()
         return mine
 
-    def receive(self, room: memoryview) -> RecordHeader | None:
-        """Receive the next record: return its header, and put its frame at the start of ``room``. After None, another request may be possible.
+    def receive(self, buffer: memoryview) -> RecordHeader | None:
+        """Receive the next record: return its header, and put its frame at the start of ``buffer``. After None, another request may be possible.
 
         The last source is read first, because its link breaks when nobody reads from it. Raises what that source raises.
         """
@@ -107,7 +107,7 @@ class Router:
             return None
         lane = self._lanes[number]
         try:
-            header = lane.source.receive(room) if lane.failure is None else None
+            header = lane.source.receive(buffer) if lane.failure is None else None
         except SourceFailed as error:
             if self.interrupted:
                 raise

@@ -103,17 +103,17 @@ class FrameSize(Protocol):
 def receive_record(
     link: Link,
     unpack: Callable[[bytes], H],
-    room: memoryview,
+    buffer: memoryview,
     kept: Callable[[bytes], None] | None = None,
-    heard: Callable[[bytes], object] | None = None,
+    on_progress: Callable[[bytes], object] | None = None,
 ) -> H | None:
-    """Receive the next record: return its header, as ``unpack`` reads it, and put its frame at the start of ``room``; None after SERVED.
+    """Receive the next record: return its header, as ``unpack`` reads it, and put its frame at the start of ``buffer``; None after SERVED.
 
     The frame is not hashed yet. ``kept`` is called with the header of each record that comes without a frame, which happens only after the sink
-    described an older image. ``heard`` is called with each progress report, if the source is a laptop. Raises PeerEnded, LinkError, Changed,
-    and what ``unpack``, ``kept`` and ``heard`` raise.
+    described an older image. ``on_progress`` is called with each progress report, if the source is a laptop. Raises PeerEnded, LinkError, Changed,
+    and what ``unpack``, ``kept`` and ``on_progress`` raise.
     """
-    also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, heard)) if call is not None}
+    also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, on_progress)) if call is not None}
     message = link.receive()
     while message.kind in also:
         also[message.kind](message.payload)
@@ -127,7 +127,7 @@ def receive_record(
     header = unpack(message.payload)
     if header.frame_size != message.body_size:
         raise LinkError("A record arrived whose frame does not have the size that its header says.")
-    link.receive_body(room[: header.frame_size])
+    link.receive_body(buffer[: header.frame_size])
     return header
 
 

@@ -16,9 +16,9 @@ from typing import BinaryIO, TypeVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import name_file, sync_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import rename_noreplace, sync_folder
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
@@ -179,7 +179,7 @@ def export_image(image: ImageReader, path: str, kind: str) -> int:
                 os.fsync(file.fileno())
             if format_.convert:
                 format_.convert(partial)
-            name_file(partial, path)
+            rename_noreplace(partial, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)

@@ -25,9 +25,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch imp
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, UNIT, Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import STREAM_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import IMAGE_ID_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
@@ -90,15 +90,15 @@ def import_file(
     if check_only:
         return None
     replaced = os.stat(path) if old else None
-    place = store.place(name)
-    work = _Import(run, request, source, place)
+    staged = store.stage(name)
+    work = _Import(run, request, source, staged)
     try:
         work.fill()
-        place.commit(replaced)
+        staged.commit(replaced)
     except OSError as error:
         raise store_error(store.path, error) from error
     finally:
-        place.remove()
+        staged.remove()
     return Imported(
         name=name,
         path=path,
@@ -133,11 +133,11 @@ def _made_before(store: ImageStore, name: str, source: ForeignFile, request: Imp
 class _Import:
     """One import, into a place that was taken for it."""
 
-    def __init__(self, run: RunCommand, request: ImportRequest, source: ForeignFile, place: Place) -> None:
+    def __init__(self, run: RunCommand, request: ImportRequest, source: ForeignFile, staged: StagedFile) -> None:
         self._run = run
         self._request = request
         self._source = source
-        self._place = place
+        self._staged = staged
         self.unpacked_by = ""
         self.used: UsedMap | None = None
         self.warnings: list[str] = []
@@ -154,16 +154,16 @@ class _Import:
         """An image of ours is taken over as it is, once every record of it was checked."""
         verify_image(ImageReader(FileSource(self._source.path)))
         with open(self._source.path, "rb") as file:
-            shutil.copyfileobj(file, self._place.file, COPY_SIZE)
-        self._place.file.flush()
-        os.fsync(self._place.file.fileno())
-        verify_image(ImageReader(FileSource(self._place.partial)))
+            shutil.copyfileobj(file, self._staged.file, COPY_SIZE)
+        self._staged.file.flush()
+        os.fsync(self._staged.file.fileno())
+        verify_image(ImageReader(FileSource(self._staged.partial)))
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[FileDisk]:
         """The plain disk: the file itself, or what it unpacks to."""
         path = self._source.path
-        unpacked = self._place.partial + UNPACKED
+        unpacked = self._staged.partial + UNPACKED
         try:
             if self._source.format != RAW:
                 with contextlib.suppress(FileNotFoundError):
@@ -227,7 +227,7 @@ class _Import:
             checks.wait()
             believed, used = used, wholly_used(used, checks.doubts())
             if used.partitions != believed.partitions:
-                self._place.restart()
+                self._staged.restart()
                 self._write_used(disk, table, used)
         self._check_unchanged()
         self.warnings += [warning.replace(disk.path, self._source.path) for warning in used.warnings]
@@ -245,15 +245,15 @@ class _Import:
         }
         header = ImageHeader(
             geometry=geometry,
-            stream=os.urandom(STREAM_SIZE),
+            image_id=os.urandom(IMAGE_ID_SIZE),
             created=rfc3339(),
             partition_table=table,
             source=source,
             collection_version=self._request.collection_version,
         )
         zstd = find_zstd()
-        capture = Capture(disk, geometry, used.ranges, zstd, self._request.level, header.stream, Stopwatches())
-        writer = ImageWriter(self._place, header, zstd.codec())
+        capture = Capture(disk, geometry, used.ranges, zstd, self._request.level, header.image_id, Stopwatches())
+        writer = ImageWriter(self._staged, header, zstd.codec())
         for record, frame in capture.records(0, geometry.chunk_count):
             writer.append(record, frame or b"")
         root = writer.finish({"used_bytes": used.ranges.total()})

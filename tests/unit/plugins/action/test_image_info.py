@@ -17,8 +17,8 @@ from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule, describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.refusal import Refusal
@@ -140,7 +140,7 @@ def odd_image(path: Path, change: dict[str, Any]) -> None:
         def pack(self, room: int = 0) -> bytes:
             return packed
 
-    place = Place(str(path))
+    place = StagedFile(str(path))
     writer = ImageWriter(place, Odd(geometry(CHUNK), STREAM, "now"), find_zstd().codec())
     writer.finish({"used_bytes": 0})
     place.commit(None)

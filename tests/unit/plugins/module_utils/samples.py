@@ -12,7 +12,6 @@ import random
 from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
     USED,
     ZERO,
@@ -20,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     mask,
     pack_ranges,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 
 CHUNK = 64 << 10
@@ -66,7 +66,7 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
     """Write the image of ``disk``; returns its root digest, and the disk with every unused byte set to zero."""
     measures = geometry(len(disk))
     codec = zstd.find_zstd().codec()
-    place = Place(path)
+    place = StagedFile(path)
     writer = ImageWriter(place, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
     masked = bytearray(len(disk))
     for chunk in range(measures.chunk_count):

@@ -279,7 +279,7 @@ def capture(
 ) -> Any:
     """Capture the disk, or bring its image up to date. ``doubt`` is asked for doubts about what is used, which it may change."""
     store = laptop.store
-    sink = sink_type(store, store.place("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
+    sink = sink_type(store, store.stage("captured"), store.existing("captured", update=True), chunk_size=CHUNK)
     sent = 0
 
     def work(session: Session) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def capture(
             sink.conclude(result)
         return dict(result, kept=sink.kept, changed=sink.changed, sent=sent), ends
     finally:
-        sink.leave()
+        sink.release()
 
 
 def disk_is_restored(laptop: SimpleNamespace) -> bool:

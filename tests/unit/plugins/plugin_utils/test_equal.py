@@ -14,8 +14,8 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk, ReadError
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import check_record
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, Used, make_image, noise
@@ -250,14 +250,14 @@ def test_an_update_takes_over_what_did_not_change(
     first, _ends = capture(laptop)
     old = open(laptop.store.image_path("captured"), "rb").read()
     spoil(laptop, 11, 22)
-    commit = Place.commit
+    commit = StagedFile.commit
 
-    def watched(self: Place, replaced: os.stat_result | None) -> None:
+    def watched(self: StagedFile, replaced: os.stat_result | None) -> None:
         with open(self.path, "rb") as file:
             assert file.read() == old  # whole until the new one is
         commit(self, replaced)
 
-    monkeypatch.setattr(Place, "commit", watched)
+    monkeypatch.setattr(StagedFile, "commit", watched)
     result, _ends = capture(laptop)
     assert (result["changed"], result["kept"]) == (True, USED_CHUNKS - 2)
     assert result["sent"] < 0.15 * first["sent"]

@@ -156,7 +156,7 @@ def test_a_restored_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> Non
 
 
 def capturing(store: ImageStore, **expected: Any) -> CaptureSink:
-    return CaptureSink(store, store.place("new"), None, chunk_size=CHUNK, expect=expected)
+    return CaptureSink(store, store.stage("new"), None, chunk_size=CHUNK, expect=expected)
 
 
 def test_a_captured_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> None:
@@ -166,7 +166,7 @@ def test_a_captured_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> Non
         flood(link, 64, Kind.INDEX, bytes(INDEX_PIECE))
         assert taken() < ENOUGH
     assert "index" in str(ends.error)
-    sink.leave()
+    sink.release()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_disk_that_was_not_asked_for_makes_no_image(
         link.send(Kind.INDEX)
         time.sleep(0.5)
     assert ends.error is not None and not isinstance(ends.error, LinkError)
-    sink.leave()
+    sink.release()
     assert sum(file.stat().st_size for file in tmp_path.iterdir() if "new" in file.name) < 4096
 
 
@@ -199,7 +199,7 @@ def test_a_header_is_no_larger_than_a_header_can_be(ends: Ends, store: ImageStor
         link.send(Kind.HEADER, b"[" + b"{}," * (5 * MIB) + b"1]")
     assert isinstance(ends.error, LinkError)
     assert taken() < 64 * MIB
-    sink.leave()
+    sink.release()
     with pytest.raises(ImagingError, match="header"):
         ImageHeader(geometry(SIZE), STREAM, "x" * MAX_HEADER_SIZE).pack()
 

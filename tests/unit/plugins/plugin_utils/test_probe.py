@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_probe import UnnamedPlace
+from ansible_collections.fleet.imaging.plugins.action.image_probe import UnnamedStagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
@@ -76,12 +76,12 @@ def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Res
             result, warnings = probed(disk, disk.used.ranges.total(), 0.0, disk.used.warnings)
             return dict(asdict(result), warnings=warnings)
 
-    sink = CaptureSink(store, UnnamedPlace(store.path), chunk_size=CHUNK)
+    sink = CaptureSink(store, UnnamedStagedFile(store.path), chunk_size=CHUNK)
     try:
         result, _ends = laptop.run(work, sink.converse, sink.progress, **spoil)
         sink.flush()
     finally:
-        sink.leave()
+        sink.release()
     assert not result.get("failed"), result
     return result, sink.meter
 

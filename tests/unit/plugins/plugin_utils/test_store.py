@@ -64,7 +64,7 @@ def test_an_unknown_image_is_an_error_that_lists_what_there_is(tmp_path: Path) -
 def test_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     store = ImageStore(str(tmp_path / "new" / "store"))
     assert store.names() == []
-    store.place("a").remove()
+    store.stage("a").remove()
     assert os.stat(store.path).st_mode & 0o777 == 0o700
     assert os.listdir(store.path) == []
 
@@ -82,7 +82,7 @@ def test_a_store_that_can_not_be_written_names_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = ImageStore(str(tmp_path / "file" / "store"))
     with pytest.raises(ImagingError, match=r"file/store failed"):
-        store.place("a")
+        store.stage("a")
 
 
 @pytest.mark.parametrize("name", ["a.img.zst.partial", "a.img.zst.partial.old"])
@@ -94,7 +94,7 @@ def test_nothing_is_written_through_a_link_in_the_store(tmp_path: Path, name: st
         link = Path(store.path) / name
         link.symlink_to(target)
         with contextlib.suppress(ImagingError):
-            store.place("a").leave(keep=True)
+            store.stage("a").release(keep=True)
         link.unlink(missing_ok=True)
     assert victim.read_text() == "precious" and not (tmp_path / "not there").exists()
 

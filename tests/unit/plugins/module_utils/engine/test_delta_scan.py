@@ -40,12 +40,12 @@ class Disk:
 
     def __init__(self, equal: Iterable[int]) -> None:
         self.equal = set(equal)
-        self.looked: list[int] = []
+        self.compared: list[int] = []
 
     def compare(self, rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
         """As ``Scan`` does, but without reading ahead."""
         for row in rows:
-            self.looked.append(row.chunk)
+            self.compared.append(row.chunk)
             yield row, row.chunk in self.equal
 
 
@@ -72,14 +72,14 @@ def look_at(equal: Iterable[int], rotating: bool = False, zeros: Iterable[int] =
 def test_a_foreign_disk_costs_a_few_looks(rotating: bool) -> None:
     delta, disk = look_at([], rotating)
     samples = CHUNKS // 100
-    assert len(disk.looked) <= 2 + samples + look_module.FIRST_VERDICT
+    assert len(disk.compared) <= 2 + samples + look_module.FIRST_VERDICT
     assert delta.count(WANTED) == CHUNKS
 
 
 def test_a_blank_disk_is_no_promise() -> None:
     zeros = [chunk for chunk in range(CHUNKS) if chunk % 3]
     delta, disk = look_at(zeros, zeros=zeros)
-    assert len([chunk for chunk in disk.looked if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + look_module.FIRST_VERDICT
+    assert len([chunk for chunk in disk.compared if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + look_module.FIRST_VERDICT
     delta.take(CHUNKS)
     assert delta.count(KNOWN) + delta.count(EQUAL) == len(zeros)
 
@@ -87,7 +87,7 @@ def test_a_blank_disk_is_no_promise() -> None:
 @pytest.mark.parametrize("rotating", [False, True])
 def test_an_equal_disk_is_looked_at_once(rotating: bool) -> None:
     delta, disk = look_at(range(CHUNKS), rotating)
-    assert sorted(disk.looked) == list(range(CHUNKS))
+    assert sorted(disk.compared) == list(range(CHUNKS))
     assert delta.count(EQUAL) == CHUNKS
 
 
@@ -96,7 +96,7 @@ def test_a_disk_that_has_drifted_is_looked_at_wholly(rotating: bool) -> None:
     """2 % of it, partly in one large file."""
     changed = {*range(700, 730), *range(0, CHUNKS, 200)}
     delta, disk = look_at(set(range(CHUNKS)) - changed, rotating)
-    assert len(disk.looked) == CHUNKS
+    assert len(disk.compared) == CHUNKS
     assert set(delta.take(CHUNKS)) == changed
 
 
@@ -106,14 +106,14 @@ def test_a_disk_that_was_written_half_way_is_recognised_as_far_as_it_was(rotatin
     written = int(CHUNKS * share)
     delta, disk = look_at(range(1, written), rotating)
     assert delta.count(EQUAL) == written - 1
-    assert len(disk.looked) <= written + CHUNKS // 100 + WINDOW + 2
+    assert len(disk.compared) <= written + CHUNKS // 100 + WINDOW + 2
 
 
 def test_of_a_rotating_disk_less_is_looked_at() -> None:
     """A fifth of it is equal, here and there: worth it beside writing, but not instead."""
     equal = random.Random(1).sample(range(CHUNKS), CHUNKS // 5)
-    assert len(look_at(equal)[1].looked) > CHUNKS * 3 // 4
-    assert len(look_at(equal, rotating=True)[1].looked) < CHUNKS // 4
+    assert len(look_at(equal)[1].compared) > CHUNKS * 3 // 4
+    assert len(look_at(equal, rotating=True)[1].compared) < CHUNKS // 4
 
 
 def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
@@ -121,7 +121,7 @@ def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
     delta = DeltaScan(disk, make_goal(), [0, CHUNKS - 1])  # type: ignore[arg-type]
     delta.begin()
     delta.advance(CHUNKS // 100)
-    samples = disk.looked[2:]
+    samples = disk.compared[2:]
     assert samples == sorted(samples)
     assert len(samples) == CHUNKS // 100 <= look_module.MAX_SAMPLES
     assert min(samples) < CHUNKS // 10 and max(samples) > CHUNKS * 9 // 10
@@ -143,7 +143,7 @@ def test_a_look_that_was_interrupted_goes_on() -> None:
     delta.begin()
 
     def interrupt() -> None:
-        if len(disk.looked) == 100:
+        if len(disk.compared) == 100:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):

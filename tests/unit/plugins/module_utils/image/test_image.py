@@ -18,7 +18,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils import zstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
-from ansible_collections.fleet.imaging.plugins.module_utils.image.place import Place
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import (
     BadImage,
     FileSource,
@@ -32,6 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
     SKIPPABLE,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, FOOTER_MAGIC, SeekTable
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 
 from ..samples import CHUNK, STREAM, Used, geometry, make_image, noise
@@ -184,9 +184,9 @@ def test_absurd_lengths_take_no_memory(image: str) -> None:
 
 def test_a_second_writer_of_the_same_name_is_refused_and_leaves_the_first_alone(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
-    first = Place(path)
+    first = StagedFile(path)
     with pytest.raises(ImagingError, match="another capture of this name is running"):
-        Place(path)
+        StagedFile(path)
     ImageWriter(first, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec()).finish({})
     first.commit(None)
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
@@ -212,7 +212,7 @@ def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
 
     def meanwhile(source: str, target: str) -> None:
         with pytest.raises(ImagingError) as caught:
-            Place(path)
+            StagedFile(path)
         refused.append(caught.value)
         link(source, target)
 
@@ -224,7 +224,7 @@ def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
 
 def test_an_image_never_replaces_another(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
-    place = Place(path)
+    place = StagedFile(path)
     writer = ImageWriter(place, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
     make_there = b"somebody else's"
     with open(path, "wb") as file:

@@ -43,7 +43,7 @@ class Shelf:
         self.asked += chunks
         self._pending.append(deque(chunks))
 
-    def receive(self, room: memoryview) -> RecordHeader | None:
+    def receive(self, buffer: memoryview) -> RecordHeader | None:
         if not self._pending[0]:
             self._pending.popleft()
             return None
@@ -53,7 +53,7 @@ class Shelf:
         row = self._reader.index.find(self._pending[0].popleft())
         assert row is not None
         record = self._reader.record(row)
-        room[: len(record.frame)] = record.frame
+        buffer[: len(record.frame)] = record.frame
         return record.header
 
     def close(self) -> None:

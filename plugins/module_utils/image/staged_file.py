@@ -20,14 +20,14 @@ from ..private_files import open_own
 BUFFER = 1 << 20
 
 
-class Place:
+class StagedFile:
     """The partial file (mode 0600) of one image, locked by this process."""
 
     def __init__(self, path: str) -> None:
         """Create and lock the file; raises OSError, and ImagingError when another capture has it or it belongs to another user."""
         self.path = path
         self.partial = path + ".partial"
-        self.left = self.partial + ".old"
+        self.leftover = self.partial + ".old"
         """The partial file of earlier captures, if there is one."""
         self.file = self._open_alone()
         try:
@@ -51,8 +51,8 @@ class Place:
         return open(descriptor, "wb", buffering=BUFFER)
 
     def _set_aside(self) -> None:
-        if _size(self.partial) > _size(self.left):
-            os.replace(self.partial, self.left)
+        if _size(self.partial) > _size(self.leftover):
+            os.replace(self.partial, self.leftover)
             before, self.file = self.file, self._open_alone()
             before.close()
         else:
@@ -76,10 +76,10 @@ class Place:
             os.replace(self.partial, self.path)
         else:
             try:
-                name_file(self.partial, self.path)
+                rename_noreplace(self.partial, self.path)
             except FileExistsError:
                 raise self._appeared() from None
-        _remove(self.left)
+        _remove(self.leftover)
         sync_folder(os.path.dirname(self.path))
         self.file.close()
 
@@ -88,7 +88,7 @@ class Place:
             f"{self.path} was created or changed during the capture, and was left as it is. Capture again."
         )
 
-    def leave(self, keep: bool) -> int:
+    def release(self, keep: bool) -> int:
         """Unlock the file. With ``keep``, the larger of this file and that of earlier captures stays, else the latter; returns its size in bytes.
 
         Does nothing after a commit.
@@ -99,11 +99,11 @@ class Place:
             self.file.flush()
         except OSError:  # the disk is full: keep what was written
             pass
-        if os.path.exists(self.left) and (not keep or _size(self.left) > _size(self.partial)):
-            os.replace(self.left, self.partial)
+        if os.path.exists(self.leftover) and (not keep or _size(self.leftover) > _size(self.partial)):
+            os.replace(self.leftover, self.partial)
         elif not keep:
             _remove(self.partial)
-        _remove(self.left)
+        _remove(self.leftover)
         size = _size(self.partial)
         self._close()
         return size
@@ -111,7 +111,7 @@ class Place:
     def remove(self) -> None:
         """Unlock and remove all files. Does nothing after a commit."""
         if not self.file.closed:
-            _remove(self.left)
+            _remove(self.leftover)
             _remove(self.partial)
             self._close()
 
@@ -122,7 +122,7 @@ class Place:
             pass
 
 
-def name_file(partial: str, path: str) -> None:
+def rename_noreplace(partial: str, path: str) -> None:
     """Rename a file without replacing another one; raises FileExistsError."""
     try:
         os.link(partial, path)
