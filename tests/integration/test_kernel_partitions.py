@@ -21,8 +21,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.kernel_partitio
     KernelPartition,
     compare_with_kernel,
     differences,
-    have_table_read,
     kernel_partitions,
+    reread_table,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import Partition, PartitionTable
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
@@ -139,14 +139,14 @@ def test_while_a_partition_is_open_the_kernel_goes_on_with_the_old_table_and_who
         with subprocess.Popen(["sleep", "60"], stdin=descriptor) as holder:
             os.close(descriptor)
             with RawDisk(device, writable=True, patience=0.2) as disk:
-                view = have_table_read(RUN, disk, changed=True)
-                again = have_table_read(RUN, disk, changed=False)
+                view = reread_table(RUN, disk, changed=True)
+                again = reread_table(RUN, disk, changed=False)
             holder.kill()
         assert view == again and view.warning == ""
         assert f"a partition may be open in process {holder.pid} (sleep)" in view.stale[0]
         assert [line.partition(":")[0] for line in view.stale[1:]] == ["partition 2", "partition 3"]
         with RawDisk(device, writable=True) as disk:
-            view = have_table_read(RUN, disk, changed=False)
+            view = reread_table(RUN, disk, changed=False)
         assert view.stale == []
         assert compare_with_kernel(RUN, device) == []
 
@@ -155,7 +155,7 @@ def test_while_a_partition_is_open_an_equal_table_is_no_old_one(tmp_path: Path) 
     with known(tmp_path) as device:
         descriptor = os.open(f"{device}p1", os.O_RDONLY)
         with RawDisk(device, writable=True, patience=0.2) as disk:
-            view = have_table_read(RUN, disk, changed=True)
+            view = reread_table(RUN, disk, changed=True)
         os.close(descriptor)
     assert (view.stale, view.warning) == ([], "")
 

@@ -88,7 +88,7 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
     part = ["-O", str(offset), "-S", str(size)] if size else []
     result = run(["blkid", "-p", *options, *part, "-o", "export", path])
     if result.rc == NOTHING_FOUND and not result.err.strip():
-        _see_that_it_can_be_read(path, offset, size)
+        _check_readable(path, offset, size)
         return Content()
     if result.rc == AMBIVALENT:
         return Content(ambivalent=True)
@@ -105,7 +105,7 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
     )
 
 
-def _see_that_it_can_be_read(path: str, offset: int, size: int) -> None:
+def _check_readable(path: str, offset: int, size: int) -> None:
     """Raise ImagingError when what blkid looks at can't be read: it says then that there is nothing, as it does of what is empty."""
     try:
         with open(path, "rb", buffering=0) as disk:

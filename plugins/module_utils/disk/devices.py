@@ -16,10 +16,10 @@ from ..printable import printable
 from ..reasons import BAD_SIZE, IS_FILE, NO_CAPACITY, NOT_A_DISK, PARTITION, READ_ONLY, Reason, Refusal
 from .blkid import Content, detect
 from .command import RunCommand
+from .device_checks import NETWORK_TRANSPORTS, in_the_way, reasons_against_default
 from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
 from .release import release_steps
-from .suitability import NETWORK_TRANSPORTS, in_the_way, reasons_against_default
 
 # Only what lsblk has had since util-linux 2.27: of a column that it does not know it makes an error.
 COLUMNS = "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,ROTA,RM,HOTPLUG,RO,FSTYPE,LABEL"

@@ -154,7 +154,7 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
         change.removed = [entry.number for entry in ours[1:]]
         change.put_first = not change.made and not there.is_first(ours[0])
         if write:
-            _mend(run, there, ours)
+            _repair_entry(run, there, ours)
     if write and (change.made or change.put_first or change.removed):
         after = read_boot_list(run)
         ours = after.starting(choice)
@@ -168,7 +168,7 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
     return change
 
 
-def _mend(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:
+def _repair_entry(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:
     """Keep the first of several entries for one loader, remove the others, and make it active and the first of all."""
     kept, *others = ours
     for entry in others:

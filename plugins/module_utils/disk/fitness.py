@@ -87,8 +87,8 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
 
     Nothing is mounted where others could see it, and nothing but a clean XFS or btrfs.
     """
-    table, partitions, warnings = _what_to_look_at(run, path)
-    look = _Look(run, path, table, warnings)
+    table, partitions, warnings = _to_examine(run, path)
+    look = _Examination(run, path, table, warnings)
     facts = [look.at(partition) for partition in partitions]
     look.sum_up()
     systems = _systems(facts, warnings)
@@ -114,7 +114,7 @@ def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
         return True
 
 
-def _what_to_look_at(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
+def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
     """The partition table, its partitions, and what is to be said of that."""
     table = read_partition_table(run, path)
     if table is None:
@@ -135,7 +135,7 @@ def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
             yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
 
 
-class _Look:
+class _Examination:
     """Looks at the partitions of a disk, and collects what a person should know."""
 
     def __init__(self, run: RunCommand, path: str, table: PartitionTable | None, warnings: list[str]) -> None:
@@ -171,7 +171,7 @@ class _Look:
                 with partition_node(self._run, self._path, partition) as node:
                     facts = self._check(facts, content, node)
                     files = file_system(content.type).files
-                    facts = self._look_into(facts, node, files) if files else facts
+                    facts = self._examine_files(facts, node, files) if files else facts
             elif self._may_hold_a_system(partition, content):
                 self._unseen.append(f"{where_is(partition.number)} ({_describe(content)})")
         except (NoNode, ImagingError, OSError) as error:
@@ -213,7 +213,7 @@ class _Look:
             pass
         return None
 
-    def _look_into(self, facts: PartitionFacts, node: str, files: Files) -> PartitionFacts:
+    def _examine_files(self, facts: PartitionFacts, node: str, files: Files) -> PartitionFacts:
         """Look for systems in a file system."""
         if files.only_clean and not facts.clean:
             self._unseen.append(f"{where_is(facts.number)} ({facts.content}, not clean)")

@@ -137,7 +137,7 @@ def compare_with_kernel(run: RunCommand, path: str) -> list[str]:
         ) from error
 
 
-def have_table_read(run: RunCommand, disk: RawDisk, changed: bool) -> KernelView:
+def reread_table(run: RunCommand, disk: RawDisk, changed: bool) -> KernelView:
     """Have the kernel go by the partition table of a held disk, and see whether it does.
 
     A table that was not ``changed`` is read only when the kernel goes by another one.

@@ -32,7 +32,7 @@ def partition_node(run: RunCommand, disk: str, partition: Partition, writable: b
     """
     node = kernel_node(disk, partition)
     if node is not None:
-        forget_cache(node)
+        drop_cache(node)
         yield node
         return
     with loop_device(run, disk, partition.start, partition.size, writable) as node:
@@ -78,7 +78,7 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bo
         os.close(descriptor)
 
 
-def forget_cache(node: str) -> None:
+def drop_cache(node: str) -> None:
     """Drop what the kernel has cached of a block device: each partition and the whole disk have caches of their own."""
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)

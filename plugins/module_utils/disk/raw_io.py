@@ -104,9 +104,9 @@ class RawDisk:
         flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY)
         try:
             exclusive = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) and not shared else 0
-            self._buffered = _patiently(lambda: os.open(path, flags | exclusive), errno.EBUSY, patience)
+            self._buffered = _retry(lambda: os.open(path, flags | exclusive), errno.EBUSY, patience)
         except OSError as error:
-            raise DiskError(_why_not_opened(path, error)) from error
+            raise DiskError(_open_error(path, error)) from error
         self._direct = -1
         try:
             self.is_device = stat.S_ISBLK(os.fstat(self._buffered).st_mode)
@@ -123,7 +123,7 @@ class RawDisk:
     def _lock(self) -> None:
         # udev leaves a disk alone while it is locked (systemd: "Locking Block Device Access").
         try:
-            _patiently(
+            _retry(
                 lambda: fcntl.flock(self._buffered, fcntl.LOCK_EX | fcntl.LOCK_NB), errno.EWOULDBLOCK, self._patience
             )
         except OSError as error:
@@ -254,7 +254,7 @@ class RawDisk:
         if not self.is_device:
             return None
         try:
-            _patiently(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
+            _retry(lambda: fcntl.ioctl(self._buffered, BLKRRPART), errno.EBUSY, self._patience)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return f"The kernel does not read a partition table on {self.path}."
@@ -311,7 +311,7 @@ PAUSE = 0.05
 """Seconds between two tries."""
 
 
-def _patiently(action: Callable[[], T], transient: int, patience: float) -> T:
+def _retry(action: Callable[[], T], transient: int, patience: float) -> T:
     """Call ``action`` until it fails no more with the error number ``transient``; raises OSError, that one after ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while True:
@@ -323,7 +323,7 @@ def _patiently(action: Callable[[], T], transient: int, patience: float) -> T:
         time.sleep(PAUSE)
 
 
-def _why_not_opened(path: str, error: OSError) -> str:
+def _open_error(path: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
         who = summarize(openers_of(path))
         return (

@@ -144,7 +144,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
         if not steps:
             break
         if not done:
-            keep_udisks_away(run, path)
+            inhibit_udisks(run, path)
         step = steps[0]
         if done.count(step) >= MAX_TIMES or len(done) >= MAX_STEPS:
             raise CannotRelease(
@@ -191,7 +191,7 @@ def mounts_elsewhere(path: str) -> Iterator[str]:
             yield f"process {pid} ({command})"
 
 
-def keep_udisks_away(run: RunCommand, path: str) -> None:
+def inhibit_udisks(run: RunCommand, path: str) -> None:
     """Have udisks, through which desktops mount what they find, ignore a disk until the next boot; nothing where there is no udisks."""
     if not (os.path.exists(UDEV_CONTROL) and os.path.isdir(UDISKS)):
         return

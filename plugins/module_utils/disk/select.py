@@ -69,7 +69,7 @@ def select_disk(
     """
     if requested is not None:
         return _requested(disks, requested, purpose, release)
-    against = [_against(disk, purpose, release, wanted or Wanted()) for disk in disks]
+    against = [_reasons_against(disk, purpose, release, wanted or Wanted()) for disk in disks]
     usable = [disk for disk, reasons in zip(disks, against) if not reasons]
     # Of two that are described, the one that is free need not be the one that is meant.
     described = [disk for disk in disks if wanted and _is_meant(disk, wanted)]
@@ -96,7 +96,7 @@ def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: boo
         if requested == disk.path or requested in disk.by_id:
             refuse_for(disk.refusals(purpose == TARGET, release), f"{disk.path} can't be {PURPOSES[purpose]}:")
             return disk
-    against = [_against(disk, purpose, release, Wanted()) for disk in disks]
+    against = [_reasons_against(disk, purpose, release, Wanted()) for disk in disks]
     raise ImagingError(f"There is no disk {requested}.\n{disk_table(disks, against)}", [NO_SUCH_DISK])
 
 
@@ -105,7 +105,7 @@ def _is_meant(disk: Disk, wanted: Wanted) -> bool:
     return not wanted.mismatch(disk) and not disk.live_medium and (wanted.names or not disk.not_default)
 
 
-def _against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
+def _reasons_against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
     """Everything against choosing a disk."""
     mismatch = wanted.mismatch(disk)
     if mismatch:

@@ -16,7 +16,7 @@ from typing import Iterator
 
 from ..printable import printable
 from .file_tree import FileTree
-from .registry import CONFIG, MAX_VALUE_SIZE, Registry, read_registry
+from .windows_registry import CONFIG, MAX_VALUE_SIZE, Registry, read_registry
 
 WINDOWS, LINUX = "windows", "linux"
 """Kinds of systems."""

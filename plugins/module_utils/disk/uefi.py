@@ -91,7 +91,7 @@ def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[B
             "Install the boot loader on the reference and capture again."
         )
         return boot
-    _see_to_fallback(esp, loader, boot)
+    _ensure_fallback_loader(esp, loader, boot)
     if write and boot.made_from:
         refuse_for(
             disk.target_refusals, f"{disk.path} needs the fallback loader {boot.fallback}, but can't be changed:"
@@ -100,7 +100,7 @@ def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[B
             _make_fallback(FatTree(run, node), boot)
             flush(node)
     if os.path.isdir(firmware):
-        _see_to_entry(run, disk.path, esp, loader, write, boot, firmware)
+        _ensure_entry(run, disk.path, esp, loader, write, boot, firmware)
     return boot
 
 
@@ -147,7 +147,7 @@ def choose_esp(esps: Sequence[Esp], choices: Sequence[BootChoice] = ()) -> Esp:
     return [*chosen, *fallback, *installed, *esps][0]
 
 
-def _see_to_fallback(esp: Esp, loader: Loader, boot: Boot) -> None:
+def _ensure_fallback_loader(esp: Esp, loader: Loader, boot: Boot) -> None:
     """Say which fallback loader there is, or what it is to be made from."""
     there = esp.loaders.fallback_for(loader)
     if there:
@@ -174,7 +174,7 @@ def _make_fallback(tree: FatTree, boot: Boot) -> None:
             tree.put(local, f"{FALLBACK_FOLDER}/{target}")
 
 
-def _see_to_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: bool, boot: Boot, firmware: str) -> None:
+def _ensure_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: bool, boot: Boot, firmware: str) -> None:
     """Have the firmware's list begin with the loader; where that can't be seen or changed, a warning says why."""
     reason = obstacle(firmware, write) if esp.id else "the partition table has no id that an entry could name"
     try:

@@ -14,6 +14,7 @@ from typing import Any, Iterator, Mapping
 
 from ..errors import ImagingError
 from .blkid import Content, detect
+from .blkid_facts import BlkidFacts, blkid_version, facts_of
 from .command import MissingTool, RunCommand
 from .devices import Disk
 from .filesystems.registry import distrust, file_system, file_system_size
@@ -21,10 +22,9 @@ from .filesystems.swap import SWAP
 from .gpt import Read
 from .owners import NEVER_MAPPED, covered, covering, inner_table, other_than_swap
 from .partclone import used_blocks
-from .partition_node import NoNode, forget_cache, partition_node
+from .partition_node import NoNode, drop_cache, partition_node
 from .partition_table import Partition, PartitionTable
 from .ranges import ByteRanges
-from .seen import Note, blkid_version, note
 from .signatures import probed_ranges
 
 ALL = "all"
@@ -42,7 +42,7 @@ class PartitionUse:
 
     ``content`` is blkid's name for what it holds. ``method`` is "partclone" (by its map), "swap header", "extended" (what of it is in
     no logical partition) or "whole"; ``reason`` says why it is whole. Where probes look for signatures is always used. ``seen`` is what
-    blkid sees (``disk.seen``).
+    blkid sees (``disk.blkid_facts``).
     """
 
     number: int
@@ -55,14 +55,14 @@ class PartitionUse:
     used: int
     method: str
     reason: str
-    seen: Note | None = None
+    seen: BlkidFacts | None = None
 
 
 @dataclass(frozen=True)
 class UsedMap:
     """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` where the backup of a GPT lies.
 
-    ``seen`` is what blkid sees on the disk as a whole (``disk.seen``), and ``blkid`` is its version, empty where that is not known.
+    ``seen`` is what blkid sees on the disk as a whole (``disk.blkid_facts``), and ``blkid`` is its version, empty where that is not known.
     """
 
     ranges: ByteRanges
@@ -70,7 +70,7 @@ class UsedMap:
     warnings: list[str] = field(default_factory=list)
     reason: str = ""
     backup_gpt: tuple[tuple[int, int], ...] = ()
-    seen: Note | None = None
+    seen: BlkidFacts | None = None
     blkid: str = ""
 
     def partitions_json(self) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mod
 
     Everything that stands in the way of a map makes its partition wholly used, and is said in ``warnings`` where a person can change it.
     """
-    forget_cache(disk.path)
+    drop_cache(disk.path)
     mapper = _Mapper(run, disk.path)
     content, unknown = mapper.detect(0, 0)
     reason = "all of it was asked for" if mode == ALL else _why_whole(table, content, unknown)
@@ -139,8 +139,8 @@ def wholly_used(used: UsedMap, doubts: Mapping[int, str | MissingTool]) -> UsedM
     return replace(used, ranges=ByteRanges.union(ranges), partitions=partitions, warnings=warnings)
 
 
-def _note(content: Content, unknown: str) -> Note | None:
-    return None if unknown and content == Content() else note(content)
+def _note(content: Content, unknown: str) -> BlkidFacts | None:
+    return None if unknown and content == Content() else facts_of(content)
 
 
 def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> str:

@@ -34,21 +34,21 @@ def job_folder(run_id: str) -> str | None:
     return path if os.path.basename(path) == run_id else None
 
 
-def forget_job(run_id: str) -> None:
+def remove_job(run_id: str) -> None:
     """Have this process's run leave no result."""
     path = job_folder(run_id)
     if path is not None:
         remove_own_folder(path)
 
 
-def forget_other_job(run_id: str) -> None:
+def remove_other_job(run_id: str) -> None:
     """Remove the result of another run, which lies beside this process's own."""
     own, name = os.path.split(os.path.expanduser(os.environ.get("ANSIBLE_ASYNC_DIR", "")))
     if RUN_ID.fullmatch(name) and RUN_ID.fullmatch(run_id):
         remove_own_folder(os.path.join(own, run_id))
 
 
-def forget_uncollected(run_id: str, age: float) -> None:
+def remove_uncollected(run_id: str, age: float) -> None:
     """Remove the results of earlier runs that lie there for so many seconds, or will never come: nobody collects them any more."""
     own = job_folder(run_id)
     if own is None:
@@ -85,7 +85,7 @@ def _ended(folder: str, age: float, running: bytes) -> bool:
     return True
 
 
-def forget_killed(ticket: str, age: float) -> None:
+def remove_killed(ticket: str, age: float) -> None:
     """Remove the folders of earlier runs' modules, which lie beside that of this run's ticket, if they and all that started them were killed.
 
     Where a module runs, or async_wrapper waits for it, the folder is named in a command line. Where the ticket is still there, it is about to be

@@ -14,13 +14,13 @@ from ..disk.processes import processes
 from ..ending import Module, run_module
 from ..errors import ImagingError
 from ..ticket import Ticket
-from .job import forget_killed
+from .job import remove_killed
 from .session import Session, Terminated, arm_termination
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     """Return the session of a module with these arguments."""
-    forget_killed(params["ticket"], ticket.timeouts.settled)
+    remove_killed(params["ticket"], ticket.timeouts.settled)
     address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
     return Session(ticket.run_id, device, ticket.secret_bytes, (address, params["port"]), ticket.timeouts)

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Callable, ContextManager
 
-from ..disk.kernel_partitions import compare_with_kernel, have_table_read
+from ..disk.kernel_partitions import compare_with_kernel, reread_table
 from ..engine.delta_scan import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
 from ..engine.resize import patched_chunks
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
@@ -326,7 +326,7 @@ class ReadBack(Phase):
             return
         if change.begun and outcome.compared:
             change.verified()
-        view = have_table_read(job.disk.run, job.disk.raw, change.begun)
+        view = reread_table(job.disk.run, job.disk.raw, change.begun)
         outcome.stale = view.stale
         if view.warning:
             outcome.warn(view.warning)

@@ -25,7 +25,7 @@ from ..errors import ImagingError
 from ..private_files import open_new, open_own, remove_own_folder
 from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING, Run, folder_path, unpack_run
 from ..timeouts import DEFAULTS, Timeouts
-from .job import forget_other_job
+from .job import remove_other_job
 
 LARGEST = 64 << 10
 """Characters that are read of a run file: a path has 4096 bytes at the most, and three characters for each."""
@@ -101,7 +101,7 @@ class RunFolder:
         if run is not None:
             if re.fullmatch(PAYLOAD, run.payload):
                 remove_own_folder(os.path.join(tempfile.gettempdir(), run.payload))
-            forget_other_job(run.run_id)
+            remove_other_job(run.run_id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, name))
 

@@ -15,7 +15,7 @@ from ..stream.conversation import PeerEnded, raise_end
 from ..stream.link import Link, LinkError
 from ..stream.listener import CONTROLLER, ControllerGone, Listener
 from ..timeouts import Timeouts
-from .job import forget_job, forget_uncollected
+from .job import remove_job, remove_uncollected
 from .run_folder import RunFolder, clock, payload_folder, start_time
 
 
@@ -55,7 +55,7 @@ class Session:
             device=device,
             run_id=run_id,
         )
-        forget_uncollected(run_id, timeouts.link_timeout)
+        remove_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
         """Notes about earlier runs that were ended because they were in the way."""
         self._secret = secret
@@ -132,7 +132,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, *_more: object) -> None:
         self._folder.remove(self._run.run_id)
         if kind is not None and self._run.state in (LISTENING, WAITING):
-            forget_job(self._run.run_id)  # there is no controller to learn how it ended
+            remove_job(self._run.run_id)  # there is no controller to learn how it ended
 
 
 class LinkMonitor:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping
 
 from ..disk.blkid import Content, detect
+from ..disk.blkid_facts import blkid_version, contradicts, describe_content, facts_of, parse_facts
 from ..disk.command import MissingTool, RunCommand
 from ..disk.gpt import PROTECTIVE_TYPE
 from ..disk.partition_table import PARTITION_LIMIT, read_partition_table
-from ..disk.seen import blkid_version, contradicts, describe_seen, note, read_note
 from ..engine.partition_names import known_partitions
 from ..errors import ImagingError
 from ..image.header import ImageHeader
@@ -50,7 +50,7 @@ class _Place:
         """Return the part of the found content that can be compared."""
         if self.partial:
             return Content(type=found.stray or found.type, label=found.label, ambivalent=found.ambivalent)
-        return read_note(note(found))
+        return parse_facts(facts_of(found))
 
 
 @dataclass
@@ -84,7 +84,7 @@ class ExpectedView:
             same_end = disk_size == header.geometry.disk_size
             if source.get("seen") is not None and (same_end or not header.partition_table):
                 self._places.insert(
-                    0, _Place(name="the disk as a whole", offset=0, size=0, expected=read_note(source["seen"]))
+                    0, _Place(name="the disk as a whole", offset=0, size=0, expected=parse_facts(source["seen"]))
                 )
         except ImagingError as error:
             raise ImagingError(
@@ -126,7 +126,7 @@ class ExpectedView:
         found = place.part_of(detect(run, disk, place.offset, place.size))
         if found == place.expected:
             return
-        sentence = f"{place.name}: expected {describe_seen(place.expected)}, found {describe_seen(found)}"
+        sentence = f"{place.name}: expected {describe_content(place.expected)}, found {describe_content(found)}"
         if (version and version == self._blkid) or contradicts(place.expected, found):
             result.differences.append(sentence)
         else:
@@ -169,10 +169,10 @@ def _is_inside(partition: Mapping[str, Any], disk_size: int) -> bool:
 def _place(partition: Mapping[str, Any]) -> _Place:
     name, start, size = f"partition {partition['number']}", partition["start"], partition["size"]
     if partition.get("seen") is not None:
-        return _Place(name=name, offset=start, size=size, expected=read_note(partition["seen"]))
+        return _Place(name=name, offset=start, size=size, expected=parse_facts(partition["seen"]))
     texts = {key: partition.get(key) or "" for key in ("content", "label")}
     # Older images contain only content and label. An empty content may also mean that it was unknown.
-    expected = read_note({**note(Content()), "type": texts["content"], "label": texts["label"]})
+    expected = parse_facts({**facts_of(Content()), "type": texts["content"], "label": texts["label"]})
     return _Place(name=name, offset=start, size=size, expected=expected, partial=True)
 
 

@@ -11,9 +11,9 @@ from typing import Any, Sequence
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, RunCommand
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.device_checks import reasons_against_default
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import Disk, list_disks
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.suitability import reasons_against_default
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
     EMMC_BOOT,

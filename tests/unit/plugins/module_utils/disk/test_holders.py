@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.device_checks import in_the_way
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.suitability import in_the_way
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LIVE_MEDIUM, SWAP, Refusal, messages
 
 

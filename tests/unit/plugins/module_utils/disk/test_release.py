@@ -14,7 +14,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import BlockDevices
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import (
     CannotRelease,
-    keep_udisks_away,
+    inhibit_udisks,
     release_steps,
 )
 
@@ -113,12 +113,12 @@ def test_udisks_is_told_where_there_is_one(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(release, "UDEV_CONTROL", str(tmp_path / "control"))
     monkeypatch.setattr(release, "UDISKS", str(tmp_path / "udisks2"))
     monkeypatch.setattr(release, "RULES", str(tmp_path / "rules.d"))
-    keep_udisks_away(run, "/dev/nvme0n1")
+    inhibit_udisks(run, "/dev/nvme0n1")
     assert said == []
     (tmp_path / "control").touch()
     (tmp_path / "udisks2").mkdir()
-    keep_udisks_away(run, "/dev/nvme0n1")
-    keep_udisks_away(run, "/dev/sda")
+    inhibit_udisks(run, "/dev/nvme0n1")
+    inhibit_udisks(run, "/dev/sda")
     rule = (tmp_path / "rules.d/99-fleet-imaging-nvme0n1.rules").read_text()
     assert 'KERNEL=="nvme0n1|nvme0n1p[0-9]*"' in rule and 'ENV{UDISKS_IGNORE}="1"' in rule
     assert 'KERNEL=="sda|sda[0-9]*"' in (tmp_path / "rules.d/99-fleet-imaging-sda.rules").read_text()

@@ -16,8 +16,8 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.job import (
     FOLDER,
-    forget_killed,
-    forget_uncollected,
+    remove_killed,
+    remove_uncollected,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
@@ -65,7 +65,7 @@ def make_folder(parent: Path, *names: str, age: float = 0.0) -> Path:
 )
 def test_the_folder_of_a_killed_module_goes(tmp_path: Path, names: list[str], age: float, stays: bool) -> None:
     own, other = make_folder(tmp_path, MODULE), make_folder(tmp_path, *names, age=age)
-    forget_killed(str(own / TICKET), DEFAULTS.settled)
+    remove_killed(str(own / TICKET), DEFAULTS.settled)
     assert own.exists()
     assert other.exists() is stays
 
@@ -75,10 +75,10 @@ def test_the_folder_of_a_module_that_runs_stays(tmp_path: Path) -> None:
     code = "import time; print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, other / MODULE], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
-        forget_killed(str(own / TICKET), DEFAULTS.settled)
+        remove_killed(str(own / TICKET), DEFAULTS.settled)
         assert other.exists()
         process.kill()
-    forget_killed(str(own / TICKET), DEFAULTS.settled)
+    remove_killed(str(own / TICKET), DEFAULTS.settled)
     assert not other.exists()
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_removed_by_a_link_or_of_somebody_else(tmp_path: Path) -> Non
     others = make_folder(tmp_path, MODULE)
     if os.geteuid() == 0:
         os.chown(others, 65534, -1)
-    forget_killed(str(own / TICKET), DEFAULTS.settled)
+    remove_killed(str(own / TICKET), DEFAULTS.settled)
     assert (target / MODULE).exists() and link.is_symlink()
     assert others.exists() is (os.geteuid() == 0)
 
@@ -99,7 +99,7 @@ def test_the_folder_is_the_users_who_logs_in_where_root_runs_the_module(tmp_path
     own, other = make_folder(tmp_path, MODULE), make_folder(tmp_path, MODULE)
     for folder in (own, other):
         os.chown(folder, 65534, -1)
-    forget_killed(str(own / TICKET), DEFAULTS.settled)
+    remove_killed(str(own / TICKET), DEFAULTS.settled)
     assert not other.exists()
 
 
@@ -124,7 +124,7 @@ def test_a_result_that_nobody_collects_goes_whatever_the_clock_has_become(
     file.write_text(json.dumps(result))
     for path in (file, file.parent):
         os.utime(path, (time.time() - age,) * 2)
-    forget_uncollected(OWN, 120)
+    remove_uncollected(OWN, 120)
     assert (tmp_path / OWN).exists()
     assert file.exists() is stays
 
@@ -143,9 +143,9 @@ def test_a_result_that_is_waited_for_stays_and_so_does_a_place_that_was_just_mad
     wrapper = [sys.executable, "-c", code, "j987654321098", "604800", MODULE]
     with subprocess.Popen(wrapper, stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"\n"
-        forget_uncollected(OWN, 120)
+        remove_uncollected(OWN, 120)
         assert file.exists()
         process.kill()
-    forget_uncollected(OWN, 120)
+    remove_uncollected(OWN, 120)
     assert not file.exists()
     assert young.exists()

@@ -19,11 +19,11 @@ from .command import RunCommand
 TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE", "stray": "beside"}
 """The fields of a note that are texts, and what they are called in a message: as blkid does, and a signature beside that of the type."""
 
-LONGEST = 1024
+MAX_TEXT_LENGTH = 1024
 """Characters of a text. blkid's longest, the labels of UDF and HFS+, have fewer than 256."""
 
 
-class Note(TypedDict):
+class BlkidFacts(TypedDict):
     """What is noted; the fields are those of ``Content``."""
 
     type: str
@@ -34,9 +34,9 @@ class Note(TypedDict):
     ambivalent: bool
 
 
-def note(content: Content) -> Note:
+def facts_of(content: Content) -> BlkidFacts:
     """What is noted of a content."""
-    return Note(
+    return BlkidFacts(
         type=_text(content.type),
         uuid=_text(content.uuid),
         label=_text(content.label),
@@ -47,24 +47,26 @@ def note(content: Content) -> Note:
 
 
 def _text(said: str) -> str:
-    return printable(said)[:LONGEST]
+    return printable(said)[:MAX_TEXT_LENGTH]
 
 
-def read_note(value: Any) -> Content:
-    """The content that a note is of; raises ImagingError unless it is one that :func:`note` can have made."""
+def parse_facts(value: Any) -> Content:
+    """The content that a note is of; raises ImagingError unless it is one that :func:`facts_of` can have made."""
     said = value if isinstance(value, Mapping) else {}
     texts = {name: said.get(name) for name in TEXTS}
-    known = {name: printable(text) for name, text in texts.items() if isinstance(text, str) and len(text) <= LONGEST}
+    known = {
+        name: printable(text) for name, text in texts.items() if isinstance(text, str) and len(text) <= MAX_TEXT_LENGTH
+    }
     ambivalent = said.get("ambivalent")
     if len(known) < len(TEXTS) or not isinstance(ambivalent, bool):
         raise ImagingError(
-            f"The note {str(value)[:200]!r} does not describe a content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
+            f"The note {str(value)[:200]!r} does not describe a content: expected the texts {', '.join(TEXTS)}, of up to {MAX_TEXT_LENGTH} "
             "characters each, and the boolean ambivalent."
         )
     return Content(ambivalent=ambivalent, **known)
 
 
-def describe_seen(content: Content) -> str:
+def describe_content(content: Content) -> str:
     """What a note says, in words."""
     if content.ambivalent:
         return "several things at once"

@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid import Content
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.seen import (
-    LONGEST,
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.blkid_facts import (
+    MAX_TEXT_LENGTH,
     blkid_version,
     contradicts,
-    describe_seen,
-    note,
-    read_note,
+    describe_content,
+    facts_of,
+    parse_facts,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 
 EXT4 = Content("ext4", "filesystem", "root", uuid="1-2")
 NOTE = {"type": "ext4", "uuid": "1-2", "label": "root", "partition_table": "", "stray": "", "ambivalent": False}
 
 
 def test_a_note_is_read_as_it_was_made() -> None:
-    assert note(EXT4) == NOTE
-    assert read_note(NOTE) == Content("ext4", label="root", uuid="1-2")
-    assert describe_seen(read_note(NOTE)) == "TYPE=ext4 UUID=1-2 LABEL=root"
-    for content in (Content(), Content(ambivalent=True), Content("x", label="y" * 2 * LONGEST)):
-        assert note(read_note(note(content))) == note(content)
+    assert facts_of(EXT4) == NOTE
+    assert parse_facts(NOTE) == Content("ext4", label="root", uuid="1-2")
+    assert describe_content(parse_facts(NOTE)) == "TYPE=ext4 UUID=1-2 LABEL=root"
+    for content in (Content(), Content(ambivalent=True), Content("x", label="y" * 2 * MAX_TEXT_LENGTH)):
+        assert facts_of(parse_facts(facts_of(content))) == facts_of(content)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_a_note_is_read_as_it_was_made() -> None:
         {},
         {**NOTE, "type": 1},
         {**NOTE, "uuid": None},
-        {**NOTE, "label": "x" * (LONGEST + 1)},
+        {**NOTE, "label": "x" * (MAX_TEXT_LENGTH + 1)},
         {**NOTE, "ambivalent": 0},
         {key: text for key, text in NOTE.items() if key != "label"},
     ],
 )
 def test_what_is_no_note_is_refused(value: Any) -> None:
     with pytest.raises(Exception, match="does not describe a partition's content"):
-        read_note(value)
+        parse_facts(value)
 
 
 def test_what_is_read_can_be_shown() -> None:
-    assert read_note({**NOTE, "label": "a\x1b[31m\u202eb"}).label == "a\\x1b[31m\\u202eb"
+    assert parse_facts({**NOTE, "label": "a\x1b[31m\u202eb"}).label == "a\\x1b[31m\\u202eb"
 
 
 @pytest.mark.parametrize(
