@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import (
     FORMATS,
     check_tools,
     export_image,

@@ -11,7 +11,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENC
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import (
     Imported,
     ImportRequest,
     import_file,

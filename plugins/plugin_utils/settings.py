@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import W
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-from .foreign.exporting import FORMATS
+from .formats.exporting import FORMATS
 
 PREFIX = "imaging_"
 

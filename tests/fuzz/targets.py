@@ -72,8 +72,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake imp
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import compressions, unpack
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import ForeignFile
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats import compressions, decompress
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.detect import DiskImageFile
 from ansible_collections.fleet.imaging.tests.lab import hives, registry
 
 CHUNK = 64 << 10
@@ -553,10 +553,10 @@ ENOUGH = 64 << 20
 
 def run_unpack(data: bytes) -> None:
     """A compressed file, whose format the first byte chooses, is unpacked in pieces of a bounded size, or refused."""
-    source = ForeignFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
+    source = DiskImageFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
     with patch.object(compressions, "MAX_WINDOW_SIZE", 64 << 20):  # what is taken is no more than what may be
         total = 0
-        for piece in unpack.streams_of(io.BytesIO(data[1:]), source):
+        for piece in decompress.decompressed(io.BytesIO(data[1:]), source):
             assert len(piece) <= MAX_PIECE_SIZE
             total += len(piece)
             if total > ENOUGH:

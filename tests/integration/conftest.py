@@ -33,7 +33,7 @@ LONGEST = (
     "test_uefi.py",
     "test_fitness.py",
     "test_sizes.py",
-    "test_foreign_images.py",
+    "test_import_export.py",
     "test_by_hand.py",
     "test_progress.py",
     "test_probe.py",

@@ -29,7 +29,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems imp
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.allocation_check import Damaged
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import wholly_used
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, SourceDisk, examine
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import PACKAGES
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.registry import FILE_SYSTEMS
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import QEMU_IMG
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.unpack import ON_ALL_CORES
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.decompress import ON_ALL_CORES
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import QEMU_IMG
 
 ROOT = Path(__file__).resolve().parents[4]
 ON_LAPTOPS, ON_CONTROLLER = "On laptops", "On the controller"

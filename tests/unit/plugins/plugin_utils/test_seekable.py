@@ -18,7 +18,7 @@ import pyzstd
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, SeekTable
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 

@@ -37,9 +37,9 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import st
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
+from .decompress import decompress_file
+from .detect import FLEET, RAW, DiskImageFile, detect_format, name_for
 from .file_disk import FileDisk
-from .formats import FLEET, RAW, ForeignFile, look_at, name_for
-from .unpack import unpack
 
 UNPACKED = ".disk"
 """Appended to the name of a partial image: the disk as it comes out of a compressed file."""
@@ -80,7 +80,7 @@ def import_file(
 
     A file that the image of that name was made from already, and that has not changed since, is not imported again.
     """
-    source = look_at(request.source)
+    source = detect_format(request.source)
     name = request.name or name_for(source.path)
     path = store.image_path(name)
     made_before = _made_before(store, name, source, request)
@@ -111,7 +111,7 @@ def import_file(
     )
 
 
-def _made_before(store: ImageStore, name: str, source: ForeignFile, request: ImportRequest) -> ImageReader | None:
+def _made_before(store: ImageStore, name: str, source: DiskImageFile, request: ImportRequest) -> ImageReader | None:
     """The image of that name, if it is this very file or was made of it as it is now."""
     path = store.image_path(name)
     if source.path == os.path.realpath(path):
@@ -133,7 +133,7 @@ def _made_before(store: ImageStore, name: str, source: ForeignFile, request: Imp
 class _Import:
     """One import, into a place that was taken for it."""
 
-    def __init__(self, run: RunCommand, request: ImportRequest, source: ForeignFile, staged: StagedFile) -> None:
+    def __init__(self, run: RunCommand, request: ImportRequest, source: DiskImageFile, staged: StagedFile) -> None:
         self._run = run
         self._request = request
         self._source = source
@@ -169,7 +169,7 @@ class _Import:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(unpacked)  # of an import that was killed
                 with open(open_new(unpacked), "wb") as file:
-                    self.unpacked_by = unpack(self._source, file)
+                    self.unpacked_by = decompress_file(self._source, file)
                 path = unpacked
             with contextlib.closing(FileDisk(path)) as disk:
                 if not disk.size or disk.size % UNIT:
@@ -263,7 +263,7 @@ class _Import:
             )
 
     def _check_unchanged(self) -> None:
-        if look_at(self._source.path) != self._source:
+        if detect_format(self._source.path) != self._source:
             raise ImagingError(
                 f"{self._source.path} was changed while it was imported: nothing was kept. Import it again."
             )

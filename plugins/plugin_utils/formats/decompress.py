@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
 from .compressions import COMPRESSIONS
-from .formats import HEAD, ForeignFile
+from .detect import HEAD, DiskImageFile
 from .holes import write_with_holes
 
 READ_SIZE = 1 << 20
@@ -40,7 +40,7 @@ ON_ALL_CORES = {each.name: list(each.program) for each in COMPRESSIONS.values() 
 ERRORS = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError)
 
 
-def unpack(source: ForeignFile, target: BinaryIO) -> str:
+def decompress_file(source: DiskImageFile, target: BinaryIO) -> str:
     """Write what ``source`` decompresses to into an empty file, with holes for zeros; returns what did it.
 
     Raises Damaged, and OSError when the target's file system is full.
@@ -53,31 +53,31 @@ def unpack(source: ForeignFile, target: BinaryIO) -> str:
     return command[0] if program else "python"
 
 
-def _in_process(source: ForeignFile) -> Iterator[bytes]:
+def _in_process(source: DiskImageFile) -> Iterator[bytes]:
     with open(source.path, "rb") as file:
-        yield from streams_of(file, source)
+        yield from decompressed(file, source)
 
 
-def streams_of(file: BinaryIO, source: ForeignFile) -> Iterator[bytes]:
+def decompressed(file: BinaryIO, source: DiskImageFile) -> Iterator[bytes]:
     """What the streams in an opened file decompress to, in pieces; raises Damaged."""
     data = file.read(READ_SIZE)
     done = 0
     while data:
-        stream = COMPRESSIONS[source.format].stream()
-        while not stream.eof:
+        decompressor = COMPRESSIONS[source.format].decompressor()
+        while not decompressor.eof:
             if not data:
                 raise Damaged(f"{source.path} is cut short: the {source.format} stream in it does not end. {AGAIN}")
             try:
-                yield from stream.feed(data)
+                yield from decompressor.feed(data)
             except ERRORS as error:
                 raise _damaged(source, done, error) from error
-            if not stream.eof:
+            if not decompressor.eof:
                 data = file.read(READ_SIZE)
         done += 1
-        data = stream.unused_data or file.read(READ_SIZE)
+        data = decompressor.unused_data or file.read(READ_SIZE)
 
 
-def _damaged(source: ForeignFile, streams: int, error: BaseException) -> Damaged:
+def _damaged(source: DiskImageFile, streams: int, error: BaseException) -> Damaged:
     if streams:
         return Damaged(
             f"{source.path} is damaged, or something other than {source.format} follows its first {streams} streams: {error}. {AGAIN}"
@@ -88,7 +88,7 @@ def _damaged(source: ForeignFile, streams: int, error: BaseException) -> Damaged
 AGAIN = "Nothing of it was imported. Copy it from its source again, and compare check sums."
 
 
-def _by_program(command: list[str], source: ForeignFile) -> Iterator[bytes]:
+def _by_program(command: list[str], source: DiskImageFile) -> Iterator[bytes]:
     with (
         open(source.path, "rb") as file,
         subprocess.Popen(
@@ -119,7 +119,7 @@ def _last(stream: Any, size: int = 1000) -> bytes:
     return tail
 
 
-def _check_end(source: ForeignFile) -> None:
+def _check_end(source: DiskImageFile) -> None:
     """Raise Damaged unless the file ends as its format may end."""
     with open(source.path, "rb") as file:
         file.seek(max(0, source.size - HEAD))

@@ -15,10 +15,10 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult, MissingTool
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import exporting, importing
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import export_image
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.file_disk import FileDisk
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import ImportRequest, import_file
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats import exporting, importing
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import export_image
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.file_disk import FileDisk
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH
@@ -101,7 +101,7 @@ def test_a_full_store_is_said_and_left_clean(
     def full(*_arguments: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(importing, "unpack", full)
+    monkeypatch.setattr(importing, "decompress_file", full)
     with pytest.raises(ImagingError, match="No space left"):
         import_file(no_tools, store, ImportRequest(str(packed)))
     assert os.listdir(store.path) == []

@@ -40,11 +40,11 @@ OTHERS = (
 )
 
 ENDINGS = (*(each.ending for each in COMPRESSIONS.values()), ".img", ".raw", ".dd", ".bin")
-UNFIT = re.compile(r"[^A-Za-z0-9_.+@:-]+")
+INVALID_CHARACTERS = re.compile(r"[^A-Za-z0-9_.+@:-]+")
 
 
 @dataclass(frozen=True)
-class ForeignFile:
+class DiskImageFile:
     """A file and what it holds."""
 
     path: str
@@ -58,7 +58,7 @@ class ForeignFile:
         return {"path": self.path, "size": self.size, "mtime_ns": self.mtime_ns}
 
 
-def look_at(path: str) -> ForeignFile:
+def detect_format(path: str) -> DiskImageFile:
     """Say what a file is; raises ImagingError when there is none, or it is nothing that can be imported."""
     real = os.path.realpath(os.path.expanduser(path))
     try:
@@ -73,7 +73,7 @@ def look_at(path: str) -> ForeignFile:
         raise ImagingError(f"{path} is not a regular file. To make an image of a disk of a laptop, run capture.yml.")
     if not head:
         raise ImagingError(f"{path} is empty.")
-    return ForeignFile(real, _format(path, head), found.st_size, found.st_mtime_ns)
+    return DiskImageFile(real, _format(path, head), found.st_size, found.st_mtime_ns)
 
 
 def _format(path: str, head: bytes) -> str:
@@ -102,7 +102,7 @@ def name_for(path: str) -> str:
         if stem == name:
             break
         name = stem
-    name = UNFIT.sub("-", name).strip("-.")
+    name = INVALID_CHARACTERS.sub("-", name).strip("-.")
     while ".." in name:
         name = name.replace("..", ".")
     if not name:

@@ -28,7 +28,7 @@ BZIP2_END = 0x177245385090
 """The 48 bits before the check sum at the end of a bzip2 stream, which ends anywhere in a byte."""
 
 
-class Stream:
+class Decompressor:
     """One compressed stream, by a decompressor of bz2 or lzma, or one that resembles theirs."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -51,7 +51,7 @@ class Stream:
             yield self._real.decompress(b"", MAX_OUTPUT)
 
 
-class _Gzip(Stream):
+class _Gzip(Decompressor):
     def __init__(self) -> None:
         super().__init__(lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS))
 
@@ -63,7 +63,7 @@ class _Gzip(Stream):
             yield piece
 
 
-class _Zstd(Stream):
+class _Zstd(Decompressor):
     def __init__(self) -> None:
         try:
             import zstandard
@@ -92,7 +92,7 @@ class _Zstd(Stream):
 
 @dataclass(frozen=True)
 class Compression:
-    """A compressed format. ``start`` matches what its files begin with, within ``formats.HEAD`` bytes; ``stream`` makes a decompressor.
+    """A compressed format. ``start`` matches what its files begin with, within ``formats.HEAD`` bytes; ``decompressor`` makes a decompressor.
 
     ``program`` is a command that decompresses standard input on all cores, if there is one. ``ends_well`` says whether a whole file may end with
     these last bytes; it is for programs that ignore what follows a stream.
@@ -101,7 +101,7 @@ class Compression:
     name: str
     ending: str
     start: re.Pattern[bytes]
-    stream: Callable[[], Stream]
+    decompressor: Callable[[], Decompressor]
     program: tuple[str, ...] = ()
     ends_well: Callable[[bytes], bool] = lambda _tail: True
 
@@ -122,7 +122,7 @@ COMPRESSIONS = {
             "bzip2",
             ".bz2",
             re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", re.DOTALL),
-            lambda: Stream(bz2.BZ2Decompressor),
+            lambda: Decompressor(bz2.BZ2Decompressor),
             program=("lbzip2", "-dc"),
             ends_well=_bzip2_ends_well,
         ),
@@ -131,7 +131,7 @@ COMPRESSIONS = {
             "xz",
             ".xz",
             re.compile(rb"\xfd7zXZ\x00"),
-            lambda: Stream(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_SIZE)),
+            lambda: Decompressor(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW_SIZE)),
             program=("xz", "-T0", "-dc"),
         ),
         # RFC 8878, 3.1.1, and 3.1.2: some programs begin a file with a skippable frame. A frame is one thread's work.

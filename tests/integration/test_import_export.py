@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import export_image, format_of
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.importing import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import export_image, format_of
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import (
     Imported,
     ImportRequest,
     import_file,

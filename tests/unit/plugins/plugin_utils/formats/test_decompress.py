@@ -24,10 +24,10 @@ import zstandard
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.modules import image_export, image_import
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import formats, unpack
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.compressions import COMPRESSIONS
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.exporting import FORMATS
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import look_at, name_for
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats import decompress, detect
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.compressions import COMPRESSIONS
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.detect import detect_format, name_for
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import FORMATS
 
 ROOT = Path(__file__).resolve().parents[5]
 
@@ -40,7 +40,7 @@ PACKERS: dict[str, Pack] = {
     "xz": functools.cache(functools.partial(lzma.compress, preset=0)),
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
-BY_PROGRAM = {f"{kind} by {command[0]}": kind for kind, command in unpack.ON_ALL_CORES.items()}
+BY_PROGRAM = {f"{kind} by {command[0]}": kind for kind, command in decompress.ON_ALL_CORES.items()}
 
 
 def test_every_format_is_tested_and_named_where_formats_are_listed() -> None:
@@ -54,14 +54,14 @@ def test_every_format_is_tested_and_named_where_formats_are_listed() -> None:
         "raw",
         *COMPRESSIONS,
         "or",
-        formats.FLEET,
+        detect.FLEET,
     ]
     assert yaml.safe_load(image_export.DOCUMENTATION)["options"]["format"]["choices"] == list(FORMATS)
 
 
 def unpacked(path: Path, target: Path) -> bytes:
     with open(target, "wb") as file:
-        unpack.unpack(look_at(str(path)), file)
+        decompress.decompress_file(detect_format(str(path)), file)
     return target.read_bytes()
 
 
@@ -75,10 +75,10 @@ def fixture_pack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Every format by Python's own means; those for which there is a faster program, by that as well."""
     kind = BY_PROGRAM.get(request.param)
     if kind is None:
-        monkeypatch.setattr(unpack, "ON_ALL_CORES", {})
+        monkeypatch.setattr(decompress, "ON_ALL_CORES", {})
         return PACKERS[request.param]
-    if not shutil.which(unpack.ON_ALL_CORES[kind][0]):
-        pytest.skip(f"{unpack.ON_ALL_CORES[kind][0]} is not installed")
+    if not shutil.which(decompress.ON_ALL_CORES[kind][0]):
+        pytest.skip(f"{decompress.ON_ALL_CORES[kind][0]} is not installed")
     return PACKERS[kind]
 
 
@@ -104,20 +104,20 @@ def test_zeros_become_holes(tmp_path: Path, pack: Pack) -> None:
     "garbage", [b"garbage that is no stream", bytes(511), b"\n"], ids=["text", "zeros", "a line feed"]
 )
 def test_what_follows_is_an_error(tmp_path: Path, pack: Pack, garbage: bytes) -> None:
-    with pytest.raises(unpack.Damaged, match=r"any\.name.*Nothing of it was imported"):
+    with pytest.raises(decompress.Damaged, match=r"any\.name.*Nothing of it was imported"):
         check(tmp_path, pack(CONTENT) + garbage)
 
 
 @pytest.mark.parametrize("less", [1, 4, 9, 100, 200_000])
 def test_a_cut_file_is_an_error(tmp_path: Path, pack: Pack, less: int) -> None:
-    with pytest.raises(unpack.Damaged, match=r"any\.name"):
+    with pytest.raises(decompress.Damaged, match=r"any\.name"):
         check(tmp_path, pack(CONTENT)[:-less])
 
 
 def test_a_second_stream_that_is_cut_is_an_error(tmp_path: Path, pack: Pack) -> None:
-    with pytest.raises(unpack.Damaged):
+    with pytest.raises(decompress.Damaged):
         check(tmp_path, pack(CONTENT) + pack(CONTENT)[:-20])
-    with pytest.raises(unpack.Damaged):
+    with pytest.raises(decompress.Damaged):
         check(tmp_path, pack(CONTENT) + pack(CONTENT)[:5])
 
 
@@ -125,7 +125,7 @@ def test_a_second_stream_that_is_cut_is_an_error(tmp_path: Path, pack: Pack) -> 
 def test_a_changed_bit_is_an_error(tmp_path: Path, pack: Pack, where: int) -> None:
     damaged = bytearray(pack(CONTENT))
     damaged[where] ^= 4
-    with pytest.raises(unpack.Damaged):
+    with pytest.raises(decompress.Damaged):
         check(tmp_path, bytes(damaged))
 
 
@@ -150,12 +150,12 @@ def test_a_stream_of_every_program(tmp_path: Path) -> None:
 
 BOMB = """
 import resource, sys
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign import unpack
-from ansible_collections.fleet.imaging.plugins.plugin_utils.foreign.formats import look_at
-unpack.ON_ALL_CORES.clear()
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats import decompress
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.detect import detect_format
+decompress.ON_ALL_CORES.clear()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with open(sys.argv[2], "wb") as file:
-    unpack.unpack(look_at(sys.argv[1]), file)
+    decompress.decompress_file(detect_format(sys.argv[1]), file)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -188,7 +188,7 @@ def test_a_full_file_system_is_an_os_error(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
         with open(tmp_path / "disk", "wb") as file, pytest.raises(OSError, match="too large"):
-            unpack.unpack(look_at(str(tmp_path / "disk.gz")), file)
+            decompress.decompress_file(detect_format(str(tmp_path / "disk.gz")), file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -212,27 +212,27 @@ def test_a_full_file_system_is_an_os_error(tmp_path: Path) -> None:
 def test_a_file_is_what_it_holds(tmp_path: Path, head: bytes, kind: str) -> None:
     path = tmp_path / "misleading.txt"
     path.write_bytes(head)
-    assert look_at(str(path)).format == kind
+    assert detect_format(str(path)).format == kind
 
 
-@pytest.mark.parametrize("head", [head for head, _what in formats.OTHERS])
+@pytest.mark.parametrize("head", [head for head, _what in detect.OTHERS])
 def test_what_is_something_else_is_said(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(head.ljust(512, b"\0"))
     with pytest.raises(
         ImagingError, match=r"disk\.img is .*(qcow2|VMDK|VHD|VirtualBox|partclone|EWF|ZIP|7z|RAR|compressed)"
     ):
-        look_at(str(path))
+        detect_format(str(path))
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ImagingError, match=r"No such file.*controller"):
-        look_at(str(tmp_path / "nothing"))
+        detect_format(str(tmp_path / "nothing"))
     with pytest.raises(ImagingError, match="Is a directory"):
-        look_at(str(tmp_path))
+        detect_format(str(tmp_path))
     (tmp_path / "empty").touch()
     with pytest.raises(ImagingError, match="is empty"):
-        look_at(str(tmp_path / "empty"))
+        detect_format(str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(
