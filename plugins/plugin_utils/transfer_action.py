@@ -34,7 +34,7 @@ from .progress.publisher import Publisher
 from .refusal import refuse
 from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
-from .transports.choose import choose_transport
+from .transports.factory import make_transport
 
 
 def collection_version() -> str:
@@ -177,7 +177,7 @@ class TransferAction(ActionBase):
         """
         timeouts = ticket.timeouts
         module = DetachedModule(self, task_vars, ticket.run_id, timeouts)
-        transport = choose_transport(arguments, self._connection, self.address(), timeouts)
+        transport = make_transport(arguments, self._connection, self.address(), timeouts)
         transfer = Transfer(module, transport, ticket.secret_bytes, timeouts, progress)
         host = str(task_vars.get("inventory_hostname", ""))
         telling = (

@@ -27,7 +27,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, receive_exactly
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import choose_transport
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import make_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
 from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
@@ -121,7 +121,7 @@ def common_arguments(lab: Path, *more: str) -> str:
 
 def transport(client: str, laptop: Laptop, timeouts: Timeouts = DEFAULTS, **variables: Any) -> Transport:
     arguments = {"transport": "ssh", "ssh_client": client}
-    return choose_transport(arguments, connection(laptop, **variables), laptop.address, timeouts)
+    return make_transport(arguments, connection(laptop, **variables), laptop.address, timeouts)
 
 
 def assert_carries(channel: Channel, size: int = 3_000_000) -> None:

@@ -53,7 +53,7 @@ class Listener:
             self._socket = socket.create_server((address, port), family=family, backlog=128, dualstack_ipv6=both)
         except OSError as error:
             codes = [PORT_IN_USE] if error.errno == errno.EADDRINUSE else []
-            raise ImagingError(_why_not_listening(port, error), codes) from error
+            raise ImagingError(_listen_error(port, error), codes) from error
         self._waiting: dict[str, Link] = {}
         """For each role, the newest link that was not handed out yet."""
         self._taken: dict[str, Link] = {}
@@ -149,7 +149,7 @@ class Listener:
             link.close()
 
 
-def _why_not_listening(port: int, error: OSError) -> str:
+def _listen_error(port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"Port {port} is in use on this machine, by another transfer or another program (ss -ltnp shows which): end it, "

@@ -21,9 +21,9 @@ class PipedProgram:
         command: Sequence[str],
         end_time: float,
         environment: Mapping[str, str] | None = None,
-        words: bool = False,
+        capture_stderr: bool = False,
     ) -> None:
-        """Start it; raises ImagingError. ``words``: whether its standard error is wanted, as ``process.stderr``.
+        """Start it; raises ImagingError. ``capture_stderr``: whether its standard error is wanted, as ``process.stderr``.
 
         ``end_time``: seconds that it may take to end by itself once its connection is closed.
         """
@@ -35,7 +35,7 @@ class PipedProgram:
                 command,
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
-                stderr=subprocess.PIPE if words else subprocess.DEVNULL,
+                stderr=subprocess.PIPE if capture_stderr else subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
             )

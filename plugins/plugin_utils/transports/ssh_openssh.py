@@ -18,8 +18,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener impo
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .piped_program import PipedProgram
+from .ssh_errors import denied, forbidden, host_key_refused
 from .ssh_settings import SshSettings
-from .ssh_words import denied, forbidden, host_key_refused
 from .transport import Refused, Unreachable
 
 AUTHENTICATED = "Authenticated to "
@@ -61,7 +61,7 @@ class OpenSsh:
             *("--", settings.host),
         ]
         with _answers(settings) as environment:
-            program = PipedProgram(command, self._timeouts.program_end, environment, words=True)
+            program = PipedProgram(command, self._timeouts.program_end, environment, capture_stderr=True)
             channel = ProgramChannel(program, self.address, port, self._timeouts)
             try:
                 channel.wait_until_authenticated()

@@ -20,8 +20,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 
 from .known_hosts import KnownHosts
 from .piped_program import PipedProgram
+from .ssh_errors import denied, forbidden
 from .ssh_settings import SshConfig, SshSettings
-from .ssh_words import denied, forbidden
 from .tcp import connect
 from .transport import Refused, Unreachable
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a transport is: a way to get a byte stream to the module that listens on a laptop.
 
-To add one, write its class beside the others here, say in ``choose.py`` what makes it, and name it in ``arguments.TRANSPORTS``.
+To add one, write its class beside the others here, say in ``factory.py`` what makes it, and name it in ``arguments.TRANSPORTS``.
 """
 
 from __future__ import annotations

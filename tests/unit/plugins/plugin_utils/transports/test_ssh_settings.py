@@ -16,7 +16,7 @@ from ansible.plugins.loader import connection_loader
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import choose_transport
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import make_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.known_hosts import KnownHosts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.ssh_settings import SshSettings, settings_of
 
@@ -104,7 +104,7 @@ def test_a_connection_that_is_not_by_ssh_is_refused() -> None:
     plugin.set_options(var_options={})
     arguments = {"transport": "ssh", "ssh_client": "paramiko"}
     with pytest.raises(ImagingError, match=r"'local'.*imaging_transport: tcp"):
-        choose_transport(arguments, plugin, "127.0.0.1", DEFAULTS)
+        make_transport(arguments, plugin, "127.0.0.1", DEFAULTS)
 
 
 def test_without_openssh_it_is_said(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str, Timeouts], Tran
 """What makes a transport, by the names in ``arguments.TRANSPORTS``."""
 
 
-def choose_transport(
+def make_transport(
     arguments: dict[str, Any], connection: ConnectionBase, address: str, timeouts: Timeouts
 ) -> Transport:
     """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH_CLIENTS, TRANSPORTS
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.choose import CLIENTS, MAKERS
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import CLIENTS, MAKERS
 
 README = Path(__file__).resolve().parents[5] / "README.md"
 
