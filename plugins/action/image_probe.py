@@ -25,7 +25,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
     forecast,
     measured_rates,
 )
-from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import OwnLink, own_link
+from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -80,7 +80,7 @@ class ActionModule(TransferAction):
         )
         if found.get("failed"):
             return found
-        return _restore_forecast(found, meter, arguments, image, own_link(self.address()))
+        return _restore_forecast(found, meter, arguments, image, nic_towards(self.address()))
 
     def _forecast_capture(
         self, arguments: dict[str, Any], task_vars: dict[str, Any], store: ImageStore
@@ -121,7 +121,7 @@ def _capture_forecast(found: dict[str, Any], meter: Meter, elapsed: float) -> di
 
 
 def _restore_forecast(
-    found: dict[str, Any], meter: Meter, arguments: dict[str, Any], image: ImageReader, own: OwnLink | None
+    found: dict[str, Any], meter: Meter, arguments: dict[str, Any], image: ImageReader, own: Nic | None
 ) -> dict[str, Any]:
     laptops, at_once = arguments["laptops"], min(arguments["laptops"], arguments["forks"])
     alone = forecast(meter, meter.status.seconds if meter.status else 0.0, found)

@@ -29,11 +29,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
     want,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.basis import Basis
 from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image import CapturedImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.seeds import Seeds
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_room, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_free_space, store_error
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
@@ -138,7 +138,7 @@ class CaptureSink:
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
         try:
-            basis = Basis(files, header.geometry)
+            basis = Seeds(files, header.geometry)
             return CapturedImage(self._staged, header, len(packed), self._old, basis, self._damaged)
         except OSError as error:
             raise store_error(self._store.path, error) from error
@@ -147,7 +147,7 @@ class CaptureSink:
         """Compare the free space of the store with the used space of the disk; raises ImagingError."""
         old = self._old
         ratio = old.index.used_bytes() / old.stored_bytes if old else None
-        warning = check_room(self._store.path, header.source, ratio, left + (old.stored_bytes if old else 0))
+        warning = check_free_space(self._store.path, header.source, ratio, left + (old.stored_bytes if old else 0))
         if warning:
             self._warn(warning)
 

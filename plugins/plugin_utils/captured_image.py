@@ -16,8 +16,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
-from .basis import Basis, sound_record
-from .syncing import Syncing
+from .background_sync import BackgroundSync
+from .seeds import Seeds, checked_record
 
 
 class CapturedImage:
@@ -29,7 +29,7 @@ class CapturedImage:
         header: ImageHeader,
         header_size: int,
         old: ImageReader | None,
-        basis: Basis,
+        basis: Seeds,
         damaged: set[int],
     ) -> None:
         """``header_size`` is the size of the received header in bytes. ``damaged`` are chunks whose copies in the store can't be used."""
@@ -41,7 +41,7 @@ class CapturedImage:
         self._damaged = damaged
         self._equal = 0
         """How many rows of the old image were confirmed, as long as all chunks equal it."""
-        self._syncing: Syncing | None = None
+        self._syncing: BackgroundSync | None = None
         self.writer: ImageWriter | None = None
         self.kept = 0
         """How many chunks were copied from the store."""
@@ -60,7 +60,7 @@ class CapturedImage:
         writer = self._begun()
         writer.append(record, frame)
         if self._syncing is None:
-            self._syncing = Syncing(self._staged.file.fileno())
+            self._syncing = BackgroundSync(self._staged.file.fileno())
         self._syncing.wrote(writer.stored_bytes)
 
     def keep(self, record: RecordHeader) -> None:
@@ -115,7 +115,7 @@ class CapturedImage:
             )
         stored, row = found
         try:
-            record = sound_record(stored, row)
+            record = checked_record(stored, row)
         except BadImage as error:
             self._damaged.add(header.chunk)
             raise LinkError(str(error)) from error

@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-from .refusal import refuse
+from .task_failure import fail_task
 from .transfer import Interrupted, interruptible
 
 
@@ -34,13 +34,13 @@ class ControllerAction(ActionBase):
             with interruptible():
                 result.update(self.work(arguments))
         except AnsibleActionFail as error:  # of an argument
-            refuse(str(error.message))
+            fail_task(str(error.message))
         except ImagingError as error:
-            refuse(str(error), error.facts)
+            fail_task(str(error), error.facts)
         except Interrupted as error:
-            refuse(f"Nothing was kept: {error}.")
+            fail_task(f"Nothing was kept: {error}.")
         if result.get("failed"):
-            refuse(result.pop("msg"), result)
+            fail_task(result.pop("msg"), result)
         return result
 
     @abstractmethod

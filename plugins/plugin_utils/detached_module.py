@@ -36,7 +36,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
-LONGEST = 7 * 24 * 3600
+MAX_RUNTIME = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
 
 TRIES = 3
@@ -64,8 +64,8 @@ class LaptopShell:
         self.patience = timeouts.link_timeout
         """Seconds for which a lost connection is tried again."""
 
-    def ask(self, command: str, understand: Callable[[str], T], become: bool = True) -> T:
-        """Return what a shell command prints, as ``understand`` reads it, which raises ValueError for an answer that it can't read.
+    def ask(self, command: str, parse: Callable[[str], T], become: bool = True) -> T:
+        """Return what a shell command prints, as ``parse`` reads it, which raises ValueError for an answer that it can't read.
 
         sudo and the start files of shells may print anything on the same connection, so the answer stands between two marked lines. Raises
         ImagingError with what was printed when no answer is found in ``TRIES`` tries, and AnsibleConnectionFailure.
@@ -80,9 +80,9 @@ class LaptopShell:
             found = re.search(rf"^<{mark}\n(.*?)\n?^{mark}>$(.*)", printed, re.DOTALL | re.MULTILINE)
             if found is not None:
                 if not become and found[2].strip():
-                    raise self._talkative(found[2])
+                    raise self._noise_error(found[2])
                 try:
-                    return understand(found[1].strip())
+                    return parse(found[1].strip())
                 except ValueError:
                     pass
         said = "\n".join((printed, str(answer.get("stderr", ""))))
@@ -114,7 +114,7 @@ class LaptopShell:
         plugin = getattr(self._action._connection, "become", None) if become else None
         return f"through {plugin.name}" if plugin is not None else "as the user that logs in"
 
-    def _talkative(self, said: str) -> ImagingError:
+    def _noise_error(self, said: str) -> ImagingError:
         return ImagingError(
             f"The login shell of this laptop's user prints text after a command has ended: {_shown(said)}. Ansible would take that for the "
             "command's answer. Change the shell's start files (~/.bashrc, ~/.zshenv, /etc/bash.bashrc; look for a trap on EXIT) so that they "
@@ -160,7 +160,7 @@ class DetachedModule:
     def start(self, name: str, arguments: dict[str, Any]) -> None:
         """Start the module; raises ImagingError when it can't even be started."""
         task, shell = self._action._task, self._action._connection._shell
-        saved, task.async_val = task.async_val, LONGEST
+        saved, task.async_val = task.async_val, MAX_RUNTIME
         async_dir = self._action.get_shell_option("async_dir", default="~/.ansible_async")
         # A folder of the run's own, see laptop.job.
         own = posixpath.join(async_dir, self._run_id)
@@ -219,7 +219,7 @@ class DetachedModule:
         if self._result is None:
             state = self._shell.ask(STATE.format(file=self._run_file(), job=self._job), _state)
             if isinstance(state, dict) and not ("started" in state and not state.get("finished")):
-                self._result = _own_words(state)
+                self._result = _module_message(state)
             elif state == GONE and self._seen:
                 raise ImagingError(
                     "The module on this laptop ended without a result: the laptop was rebooted, the module was killed, or it lost contact with "
@@ -271,7 +271,7 @@ class DetachedModule:
         if not self._job:
             return
         self._shell.patience = 0.0
-        script = LIVES.format(file=self._run_file()) + '; if [ -n "$alive" ]; then kill -TERM "$p"; fi'
+        script = CHECK_ALIVE.format(file=self._run_file()) + '; if [ -n "$alive" ]; then kill -TERM "$p"; fi'
         deadline = time.monotonic() + self._timeouts.stop
         try:
             # The connection that is kept may be a dead one, on which everything waits until SSH notices after two minutes.
@@ -296,14 +296,14 @@ class DetachedModule:
         remove = " ".join(["rm -rf --", *filter(None, folders)])
         self._shell.patience = min(self._shell.patience, self._timeouts.clean_up)
         try:
-            self._shell.ask(f"{remove}; {BURY.format(file=self._run_file())}", str)
+            self._shell.ask(f"{remove}; {REMOVE_STALE.format(file=self._run_file())}", str)
         except Exception:  # whatever is wrong with the connection
             with contextlib.suppress(Exception):
                 # A user who could not become root has the ticket in a folder of his own.
                 self._action._remove_tmp_path(self._tmpdir, force=True)
 
 
-LIVES = (
+CHECK_ALIVE = (
     'f={file}; p=; s=; d=; while IFS== read -r k v; do case $k in pid) p=$v;; started) s=$v;; payload) d=$v;; esac; done 2>/dev/null <"$f"; '
     'case $p in *[!0-9]*) p=;; esac; alive=; if [ -n "$p" ] && grep -aq AnsiballZ "/proc/$p/cmdline" 2>/dev/null; then '
     't=$(cat "/proc/$p/stat" 2>/dev/null); set -- ${{t##*) }}; if [ "${{20}}" = "$s" ]; then alive=alive; fi; fi'
@@ -312,7 +312,7 @@ LIVES = (
 
 ALIVE, GONE, NONE = "alive", "gone", "none"
 STATE = (
-    LIVES
+    CHECK_ALIVE
     + '; set -- {job}/j*[0-9]; if [ -n "$alive" ]; then echo alive; elif [ -e "$1" ]; then cat "$1"; else echo gone; fi'
 )
 """For a shell: prints "alive", or else what async_wrapper has stored (that the module started, or its result), or "gone"."""
@@ -320,8 +320,8 @@ STATE = (
 PUBLISHED = 'f={file}; if [ -e "$f" ]; then cat "$f"; else echo none; fi'
 """For a shell: prints a run file, or "none" where there is none."""
 
-BURY = (
-    LIVES
+REMOVE_STALE = (
+    CHECK_ALIVE
     + '; if [ -z "$alive" ] && [ -e "$f" ]; then case $d in *[!A-Za-z0-9_.]*) d=;; ansible_*_payload_*) ;; *) d=;; esac; '
     't="${{TMPDIR:-/tmp}}/$d"; if [ -n "$d" ] && [ -d "$t" ] && [ ! -L "$t" ] && [ -O "$t" ]; then rm -rf -- "$t"; fi; rm -f -- "$f"; fi'
 )
@@ -357,7 +357,7 @@ def _shown(text: str) -> str:
     return f"'{short}'" if said else "nothing"
 
 
-def _own_words(result: dict[str, Any]) -> dict[str, Any]:
+def _module_message(result: dict[str, Any]) -> dict[str, Any]:
     """A module's result. Where there is none, what async_wrapper stores instead (the command and a traceback) becomes a message."""
     own = {key: value for key, value in result.items() if key not in ASYNC_KEYS and not key.startswith("_ansible_")}
     if not (result.get("failed") and "cmd" in result and ("data" in result or "outdata" in result)):

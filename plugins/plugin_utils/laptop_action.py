@@ -12,9 +12,9 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
-from .access import obstacle_in
+from .connection_errors import known_error
 from .laptop_answer import checked_answer, documented_fields
-from .refusal import NoAccess, refuse
+from .task_failure import NoAccess, fail_task
 
 
 class LaptopAction(ActionBase):
@@ -31,9 +31,9 @@ class LaptopAction(ActionBase):
         try:
             result.update(checked_answer(self.execute(variables), documented_fields(name), name))
         except ImagingError as error:
-            refuse(str(error), error.facts)
+            fail_task(str(error), error.facts)
         except AnsibleAction as error:
-            refuse(str(error.message))  # without the part of the laptop's answer that the error carries
+            fail_task(str(error.message))  # without the part of the laptop's answer that the error carries
         except AnsibleError as error:
             advised = with_advice(str(error))
             if not advised:
@@ -41,7 +41,7 @@ class LaptopAction(ActionBase):
             raise NoAccess(advised) from None
         if result.get("failed"):
             message = result.pop("msg")
-            refuse(with_advice(message) or message, result)
+            fail_task(with_advice(message) or message, result)
         # Found by Ansible itself; without it each task would look for an interpreter anew.
         if self._discovered_interpreter_key and isinstance(self._discovered_interpreter, str):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
@@ -55,5 +55,5 @@ class LaptopAction(ActionBase):
 
 def with_advice(failure: str) -> str:
     """The message of a failure on one line, with what to do where Ansible can't work with the laptop; empty for other failures."""
-    obstacle = obstacle_in(failure)
-    return f"{' '.join(failure.split()).rstrip('.')}. {obstacle.advice}." if obstacle else ""
+    known = known_error(failure)
+    return f"{' '.join(failure.split()).rstrip('.')}. {known.advice}." if known else ""

@@ -39,7 +39,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 """Types of values in a module's RETURN, and of what JSON makes of them."""
 
-LARGEST = float(1 << 64)
+MAX_NUMBER = float(1 << 64)
 """No number that a module returns is as large: sizes are in bytes."""
 
 SHOWN = 400
@@ -148,7 +148,7 @@ def _is(value: Any, kind: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, TYPES[kind]):
         return kind == "bool" and isinstance(value, bool)
     # JSON as Python reads it has NaN and Infinity, and integers of any length.
-    in_bounds: bool = not isinstance(value, (int, float)) or -LARGEST < value < LARGEST
+    in_bounds: bool = not isinstance(value, (int, float)) or -MAX_NUMBER < value < MAX_NUMBER
     return in_bounds
 
 

@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
-from .access import OBSTACLES, obstacle_in
+from .connection_errors import KNOWN_ERRORS, known_error
 
 CAPTURE = "capture"
 RESTORE = "restore"
@@ -130,10 +130,10 @@ class Outcome:
     def _hints(concerned: Mapping[str, _Laptop]) -> list[str]:
         """What is in the way on which laptops, where Ansible itself can't work with them."""
         lines = []
-        met = {name: obstacle_in(each.said) for name, each in concerned.items() if each.failed}
-        for obstacle in OBSTACLES:
-            named = [printable(name) for name, each in met.items() if each == obstacle]
-            lines += [f"{', '.join(named)}: {obstacle.advice}."] if named else []
+        met = {name: known_error(each.said) for name, each in concerned.items() if each.failed}
+        for known in KNOWN_ERRORS:
+            named = [printable(name) for name, each in met.items() if each == known]
+            lines += [f"{', '.join(named)}: {known.advice}."] if named else []
         return lines
 
 

@@ -89,7 +89,7 @@ def mapped_bytes(source: Mapping[str, Any]) -> tuple[int, int]:
     return mapped, whole
 
 
-def check_room(path: str, source: Mapping[str, Any], ratio: float | None, there: int) -> str:
+def check_free_space(path: str, source: Mapping[str, Any], ratio: float | None, there: int) -> str:
     """Compare what is free with what a disk has that is about to be captured; returns a warning, or nothing.
 
     ``source`` is what the image's header says of the disk, ``ratio`` how much the image shrank that is brought up to date, ``there`` how many

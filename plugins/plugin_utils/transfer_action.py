@@ -31,7 +31,7 @@ from .progress.limits import AdviceContext
 from .progress.line import ProgressEvent
 from .progress.meter import Meter
 from .progress.publisher import Publisher
-from .refusal import refuse
+from .task_failure import fail_task
 from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
 from .transports.factory import make_transport
@@ -104,14 +104,14 @@ class TransferAction(ActionBase):
             check_bounds(arguments)
             result.update(printable_all(self.transfer(arguments, task_vars or {})))
         except ImagingError as error:
-            refuse(str(error), {**self.facts_of_failure(), **error.facts})
+            fail_task(str(error), {**self.facts_of_failure(), **error.facts})
         except AnsibleConnectionFailure:
             raise
         except Exception as error:
             result = {"codes": [], **self.facts_of_failure()}
             raise AnsibleActionFail(str(error) or type(error).__name__, result=result) from error
         if result.get("failed"):
-            refuse(result.pop("msg"), {**self.facts_of_failure(), **result})
+            fail_task(result.pop("msg"), {**self.facts_of_failure(), **result})
         return result
 
     def facts_of_failure(self) -> dict[str, Any]:

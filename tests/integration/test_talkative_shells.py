@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.access import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils.connection_errors import (
     NO_BECOME_PASSWORD,
     NO_LOGIN,
     WRONG_BECOME_PASSWORD,

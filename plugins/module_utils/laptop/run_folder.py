@@ -27,7 +27,7 @@ from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING,
 from ..timeouts import DEFAULTS, Timeouts
 from .job import remove_other_job
 
-LARGEST = 64 << 10
+MAX_FILE_LENGTH = 64 << 10
 """Characters that are read of a run file: a path has 4096 bytes at the most, and three characters for each."""
 
 
@@ -90,12 +90,12 @@ class RunFolder:
     def _load(self, name: str) -> Run | None:
         try:
             with open(os.path.join(self.path, name), encoding="utf-8") as file:
-                run = unpack_run(file.read(LARGEST))
+                run = unpack_run(file.read(MAX_FILE_LENGTH))
             return run if run.run_id + SUFFIX == name else None
         except (OSError, ValueError):
             return None
 
-    def _bury(self, name: str) -> None:
+    def _remove_stale(self, name: str) -> None:
         """Remove what a run whose process is dead has left."""
         run = self._load(name)
         if run is not None:
@@ -112,12 +112,12 @@ class RunFolder:
                 continue
             run = self._read(name)
             if run is None:
-                self._bury(name)
+                self._remove_stale(name)
             else:
                 yield run
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with open(open_own(os.path.join(self.path, "lock")), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -128,7 +128,7 @@ class RunFolder:
         Raises ImagingError when one that is in its way still has its controller.
         """
         ended = []
-        with self._alone():
+        with self._locked():
             for other in self.alive():
                 if other.device == run.device or (run.port and other.port == run.port):
                     ended.append(self._displace(other, run))

@@ -16,7 +16,7 @@ POINTS = 120
 """How many points a plot has at the most, but for the phases' ends."""
 
 
-LEAST = 0.1
+MIN_INTERVAL = 0.1
 """Seconds from which a rate can be told; a laptop reports about once a second."""
 
 COUNTS_ANEW = (ZEROING, VERIFYING)
@@ -78,7 +78,7 @@ def spans(timeline: Iterable[Sample]) -> list[Span]:
     for sample in settled:
         seconds, done, phase = sample
         anew = phase != before[2] and phase in COUNTS_ANEW
-        if seconds - before[0] >= (LEAST if phase != before[2] and result else 1e-6):
+        if seconds - before[0] >= (MIN_INTERVAL if phase != before[2] and result else 1e-6):
             size = 0 if phase == FLUSHING else done if anew or done < before[1] else done - before[1]
             result.append(Span(before[0], seconds, size, phase))
         before = sample
@@ -89,7 +89,7 @@ def _settled(timeline: Iterable[Sample]) -> list[Sample]:
     """The samples without those of the same phase that are followed by another one at once."""
     result: list[Sample] = []
     for sample in timeline:
-        if result and result[-1][2] == sample[2] and sample[0] - result[-1][0] < LEAST:
+        if result and result[-1][2] == sample[2] and sample[0] - result[-1][0] < MIN_INTERVAL:
             result.pop()
         result.append(sample)
     return result

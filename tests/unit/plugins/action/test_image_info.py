@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.refusal import Refusal
+from ansible_collections.fleet.imaging.plugins.plugin_utils.task_failure import TaskFailure
 
 from ..module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
 
@@ -40,7 +40,7 @@ def run(store: Path, **arguments: Any) -> dict[str, Any]:
     plugin = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
     try:
         result: dict[str, Any] = plugin.run(task_vars={})
-    except Refusal as failure:
+    except TaskFailure as failure:
         result = failure.result
     return result
 

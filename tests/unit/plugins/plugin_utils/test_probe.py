@@ -31,10 +31,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils import own_link as own_link_module
+from ansible_collections.fleet.imaging.plugins.plugin_utils import nic as own_link_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import forecast, measured_rates
-from ansible_collections.fleet.imaging.plugins.plugin_utils.own_link import own_link
+from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import TARGET_WRITE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -206,9 +206,9 @@ def test_an_interface_and_its_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(own_link_module, "run_command", lambda _command: CommandResult(0, answers[-1], ""))
     speeds = iter(["1000\n", "-1\n"])
     monkeypatch.setattr(Path, "read_text", lambda *_arguments, **_more: next(speeds))
-    found = own_link("192.0.2.1")
+    found = nic_towards("192.0.2.1")
     assert found is not None
     assert (found.interface, found.mbit) == ("eth7", 1000)
-    assert own_link("192.0.2.1") is None  # it has no link
+    assert nic_towards("192.0.2.1") is None  # it has no link
     answers.append("not JSON")
-    assert own_link("192.0.2.1") is None
+    assert nic_towards("192.0.2.1") is None

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils import store_room
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import (
-    check_room,
+    check_free_space,
     check_writable,
     mapped_bytes,
     nearest_folder,
@@ -83,9 +83,9 @@ def test_only_what_can_not_fit_is_refused(
     monkeypatch.setattr(store_room, "free_bytes", lambda _path: free)
     if said is None:
         with pytest.raises(ImagingError, match=r"1024\.0 MiB free, and 6\.0 GiB.*about 3\.0 GiB.*Make room"):
-            check_room("/store", disk, ratio, there)
+            check_free_space("/store", disk, ratio, there)
     else:
-        warning = check_room("/store", disk, ratio, there)
+        warning = check_free_space("/store", disk, ratio, there)
         assert said in warning and bool(said) == bool(warning)
 
 

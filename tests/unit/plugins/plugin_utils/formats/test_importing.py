@@ -132,10 +132,10 @@ def test_exports(
     assert done is not None
     if not links:
 
-        def refuse(*_arguments: object) -> None:
+        def fail_task(*_arguments: object) -> None:
             raise OSError(1, "Operation not permitted")
 
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", fail_task)
     folder = tmp_path / "out"
     folder.mkdir()
     target = folder / "target"

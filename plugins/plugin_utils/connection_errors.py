@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class KnownError:
     """Words, of which one is enough, and what to say, as a sentence without its full stop."""
 
-    words: re.Pattern[str]
+    pattern: re.Pattern[str]
     advice: str
 
 
-NO_BECOME_PASSWORD = Obstacle(
+NO_BECOME_PASSWORD = KnownError(
     re.compile(
         r"Missing \S+ password|[Aa] password is required|doas: Authentication required|privilege escalation"
         r"|Timed out waiting for become success"
@@ -30,14 +30,14 @@ NO_BECOME_PASSWORD = Obstacle(
     "(ansible_user: root)",
 )
 
-WRONG_BECOME_PASSWORD = Obstacle(
+WRONG_BECOME_PASSWORD = KnownError(
     re.compile(
         r"Incorrect \S+ password|Sorry, try again|Duplicate become password prompt|su: Authentication failure|doas: Authentication failed"
     ),
     "The password for becoming root is wrong, or was not given: run again with -K, which asks for it, or set ansible_become_password",
 )
 
-NO_LOGIN = Obstacle(
+NO_LOGIN = KnownError(
     # OpenSSH says in parentheses which ways were left.
     re.compile(
         r"Permission denied \(|Failed to authenticate|Authentication failure\.|Invalid/incorrect (username/)?password"
@@ -46,7 +46,7 @@ NO_LOGIN = Obstacle(
     "ansible_ssh_private_key_file",
 )
 
-UNKNOWN_HOST_KEY = Obstacle(
+UNKNOWN_HOST_KEY = KnownError(
     re.compile(
         r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Host Key checking is enabled|host key mismatch"
         r"|host connection rejected by user"
@@ -54,15 +54,15 @@ UNKNOWN_HOST_KEY = Obstacle(
     "The SSH host key is unknown or has changed, as it does when a live system is booted: remove the old one (ssh-keygen -R ADDRESS [-f FILE])",
 )
 
-NO_ANSWER = Obstacle(
+NO_ANSWER = KnownError(
     re.compile(r"Module result deserialization failed"),
     "A shell or sudo prints additional text, so Ansible can't read the results. To see it: ansible HOST -b -m raw -a id",
 )
 
-OBSTACLES = (NO_BECOME_PASSWORD, WRONG_BECOME_PASSWORD, NO_LOGIN, UNKNOWN_HOST_KEY, NO_ANSWER)
+KNOWN_ERRORS = (NO_BECOME_PASSWORD, WRONG_BECOME_PASSWORD, NO_LOGIN, UNKNOWN_HOST_KEY, NO_ANSWER)
 """In the order in which they are looked for: what could not be read may be the complaint that a password is missing."""
 
 
-def obstacle_in(failure: str) -> Obstacle | None:
+def known_error(failure: str) -> KnownError | None:
     """What is in the way, by the message of a failure; None for other failures."""
-    return next((each for each in OBSTACLES if each.words.search(failure)), None)
+    return next((each for each in KNOWN_ERRORS if each.pattern.search(failure)), None)

@@ -16,14 +16,14 @@ from .run_command import run_command
 
 
 @dataclass(frozen=True)
-class OwnLink:
+class Nic:
     """An interface and its Mbit/s."""
 
     interface: str
     mbit: int
 
 
-def own_link(address: str) -> OwnLink | None:
+def nic_towards(address: str) -> Nic | None:
     """The interface towards an address; None where the system does not say which one, or how fast it is (Wi-Fi, other systems than Linux)."""
     try:
         resolved = str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
@@ -31,4 +31,4 @@ def own_link(address: str) -> OwnLink | None:
         mbit = int(Path("/sys/class/net", interface, "speed").read_text(encoding="ascii"))
     except (OSError, ImagingError, ValueError, LookupError, TypeError):
         return None
-    return OwnLink(interface, mbit) if mbit > 0 else None
+    return Nic(interface, mbit) if mbit > 0 else None

@@ -15,13 +15,13 @@ import threading
 STEP = 16 << 20
 """Bytes after which it is worth to begin."""
 
-MOST = 64 << 20
+MAX_UNSYNCED = 64 << 20
 """Bytes that may be written and not be on the medium."""
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
-class Syncing:
+class BackgroundSync:
     """A thread that syncs a growing file. Not for several writers."""
 
     def __init__(self, descriptor: int) -> None:
@@ -39,7 +39,7 @@ class Syncing:
         with self._changed:
             self._written = position
             self._changed.notify_all()
-            while self._written - self._synced > MOST and self._error is None:
+            while self._written - self._synced > MAX_UNSYNCED and self._error is None:
                 self._changed.wait()
             if self._error is not None:
                 raise self._error

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 
 
-class Refusal(AnsibleActionFail):
+class TaskFailure(AnsibleActionFail):
     """A failure that Ansible shows as its result alone, without an excerpt of the playbook's source."""
 
     @property
@@ -34,6 +34,6 @@ class NoAccess(AnsibleConnectionFailure):
         return True
 
 
-def refuse(message: str, result: Mapping[str, Any] | None = None) -> NoReturn:
+def fail_task(message: str, result: Mapping[str, Any] | None = None) -> NoReturn:
     """Fail the task with a message, and with what else its result is to hold; it has ``codes`` in any case."""
-    raise Refusal(message, result={"changed": False, "codes": [], **(result or {})})
+    raise TaskFailure(message, result={"changed": False, "codes": [], **(result or {})})

@@ -12,7 +12,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.index import I
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Record, StoredRecords
 
 
-class Basis:
+class Seeds:
     """Chunks from several files, the one that is named first being preferred; files of disks of another geometry are left out."""
 
     def __init__(self, files: Sequence[StoredRecords], geometry: Geometry) -> None:
@@ -42,7 +42,7 @@ class Basis:
         return None
 
 
-def sound_record(stored: StoredRecords, row: Row) -> Record:
+def checked_record(stored: StoredRecords, row: Row) -> Record:
     """The record of a row, its frame hashed; raises BadImage when it is damaged."""
     record = stored.record(row)
     stored.check_frame(record)

@@ -17,15 +17,15 @@ from ansible.plugins.become import BecomeBase
 from ansible.plugins.become.su import BecomeModule as Su
 from ansible.plugins.become.sudo import BecomeModule as Sudo
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.access import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils.connection_errors import (
+    KNOWN_ERRORS,
     NO_ANSWER,
     NO_BECOME_PASSWORD,
     NO_LOGIN,
-    OBSTACLES,
     UNKNOWN_HOST_KEY,
     WRONG_BECOME_PASSWORD,
-    Obstacle,
-    obstacle_in,
+    KnownError,
+    known_error,
 )
 
 SOURCE = Path(inspect.getfile(ansible)).parent
@@ -107,20 +107,20 @@ WORDS = [
 
 @pytest.mark.parametrize(("file", "literal", "said", "obstacle"), WORDS)
 def test_what_ansible_says_is_understood_and_it_still_says_it(
-    file: str, literal: str, said: str, obstacle: Obstacle
+    file: str, literal: str, said: str, obstacle: KnownError
 ) -> None:
     assert literal in (SOURCE / file).read_text()
-    assert obstacle_in(f"Task failed: {said}") is obstacle
+    assert known_error(f"Task failed: {said}") is obstacle
 
 
 def test_what_ansible_takes_for_a_missing_or_a_wrong_password_is_taken_for_one_here() -> None:
     """Where the answer holds them and Ansible did not look, as without a prompt."""
-    assert {obstacle_in(words) for words in Sudo.missing} == {NO_BECOME_PASSWORD}
-    assert {obstacle_in(words) for words in Sudo.fail} == {WRONG_BECOME_PASSWORD}
-    assert {obstacle_in(f"su: {words}") for words in Su.fail} == {WRONG_BECOME_PASSWORD}
+    assert {known_error(words) for words in Sudo.missing} == {NO_BECOME_PASSWORD}
+    assert {known_error(words) for words in Sudo.fail} == {WRONG_BECOME_PASSWORD}
+    assert {known_error(f"su: {words}") for words in Su.fail} == {WRONG_BECOME_PASSWORD}
     # su has no words for a password that is missing: without -K Ansible waits in vain for it to go on.
     assert Su.missing == BecomeBase.missing == ()
-    assert obstacle_in(AnsibleAuthenticationFailure().message) is NO_LOGIN
+    assert known_error(AnsibleAuthenticationFailure().message) is NO_LOGIN
 
 
 @pytest.mark.parametrize(
@@ -133,17 +133,17 @@ def test_what_ansible_takes_for_a_missing_or_a_wrong_password_is_taken_for_one_h
         ("ssh", "REMOTE HOST IDENTIFICATION HAS CHANGED!", UNKNOWN_HOST_KEY),
     ],
 )
-def test_what_programs_say_is_understood_and_they_still_say_it(program: str, words: str, obstacle: Obstacle) -> None:
+def test_what_programs_say_is_understood_and_they_still_say_it(program: str, words: str, obstacle: KnownError) -> None:
     path = shutil.which(program, path="/usr/bin:/bin")
     if path is None:
         pytest.skip(f"{program} is not installed")
     assert words.encode() in Path(path).read_bytes()
-    assert obstacle_in(f"{program}: {words}") is obstacle
+    assert known_error(f"{program}: {words}") is obstacle
 
 
 def test_what_could_not_be_read_may_be_a_complaint() -> None:
     said = "Module result deserialization failed. It printed: doas: Authentication required"
-    assert obstacle_in(said) is NO_BECOME_PASSWORD
+    assert known_error(said) is NO_BECOME_PASSWORD
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_what_could_not_be_read_may_be_a_complaint() -> None:
     ],
 )
 def test_other_failures_are_no_matter_of_passwords(said: str) -> None:
-    assert obstacle_in(said) is None
+    assert known_error(said) is None
 
 
-@pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_advice_is_not_taken_for_another_obstacle(obstacle: Obstacle) -> None:
+@pytest.mark.parametrize("obstacle", KNOWN_ERRORS)
+def test_advice_is_not_taken_for_another_obstacle(obstacle: KnownError) -> None:
     """It stands in the message of a task, which is looked at again for the last lines."""
-    assert obstacle_in(obstacle.advice) is None
+    assert known_error(obstacle.advice) is None
 
 
 def test_sudo_of_this_machine_says_what_is_known() -> None:
@@ -172,4 +172,4 @@ def test_sudo_of_this_machine_says_what_is_known() -> None:
     done = subprocess.run([*nobody, "sudo", "-n", "true"], capture_output=True, text=True, check=False)
     if not done.returncode or "no new privileges" in done.stderr or "setpriv" in done.stderr:
         pytest.skip("sudo can't be refused here")
-    assert obstacle_in(done.stderr) is NO_BECOME_PASSWORD
+    assert known_error(done.stderr) is NO_BECOME_PASSWORD

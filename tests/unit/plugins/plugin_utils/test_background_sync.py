@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils import syncing
-from ansible_collections.fleet.imaging.plugins.plugin_utils.syncing import MOST, STEP, Syncing
+from ansible_collections.fleet.imaging.plugins.plugin_utils import background_sync
+from ansible_collections.fleet.imaging.plugins.plugin_utils.background_sync import MAX_UNSYNCED, STEP, BackgroundSync
 
 
 def test_who_writes_waits_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,11 +23,11 @@ def test_who_writes_waits_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> No
         calls.append(descriptor)
         slow.wait(10)
 
-    monkeypatch.setattr(syncing, "_sync", sync)
-    file = Syncing(7)
+    monkeypatch.setattr(background_sync, "_sync", sync)
+    file = BackgroundSync(7)
     file.wrote(STEP)
-    file.wrote(MOST)  # not too much yet
-    late = threading.Thread(target=file.wrote, args=(MOST + STEP + 1,))
+    file.wrote(MAX_UNSYNCED)  # not too much yet
+    late = threading.Thread(target=file.wrote, args=(MAX_UNSYNCED + STEP + 1,))
     late.start()
     time.sleep(0.2)
     assert late.is_alive() and calls == [7]
@@ -38,8 +38,8 @@ def test_who_writes_waits_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_little_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syncing, "_sync", lambda _descriptor: pytest.fail("it was synced"))
-    file = Syncing(7)
+    monkeypatch.setattr(background_sync, "_sync", lambda _descriptor: pytest.fail("it was synced"))
+    file = BackgroundSync(7)
     file.wrote(STEP - 1)
     file.close()
 
@@ -48,8 +48,8 @@ def test_an_error_of_the_disk_is_raised_by_the_next_write(monkeypatch: pytest.Mo
     def sync(_descriptor: int) -> None:
         raise OSError(errno.EIO, "the disk is broken")
 
-    monkeypatch.setattr(syncing, "_sync", sync)
-    file = Syncing(7)
+    monkeypatch.setattr(background_sync, "_sync", sync)
+    file = BackgroundSync(7)
     with pytest.raises(OSError, match="the disk is broken"):
         for position in range(STEP, 10 * STEP, STEP):
             file.wrote(position)
