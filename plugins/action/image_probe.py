@@ -29,7 +29,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import nearest_folder, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}

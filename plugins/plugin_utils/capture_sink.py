@@ -33,7 +33,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.seeds import Seeds
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_free_space, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_free_space, store_error
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""

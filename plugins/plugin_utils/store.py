@@ -13,7 +13,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import check_writable, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_writable, store_error
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
 

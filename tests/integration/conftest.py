@@ -37,7 +37,7 @@ LONGEST = (
     "test_by_hand.py",
     "test_progress.py",
     "test_probe.py",
-    "test_talkative_shells.py",
+    "test_noisy_shells.py",
     "test_report.py",
     "test_release.py",
     "test_random_kills.py",

@@ -57,7 +57,7 @@ SHORT = {
 SETTLED = 30.0
 """Seconds after which nothing of a run may be left on either side, whatever has happened to it."""
 
-LONGEST = 120.0
+MAX_WAIT = 120.0
 TICKET = b'"secret":'
 
 
@@ -76,17 +76,17 @@ def where(image: Path, timeout: int = TIMEOUT) -> tuple[str, ...]:
     )
 
 
-WAYS: dict[str, tuple[str, ...]] = {
+LINK_TRANSPORTS: dict[str, tuple[str, ...]] = {
     **{transport: ("-e", f"imaging_transport={transport}") for transport in TRANSPORTS if transport != SSH},
     **{client: ("-e", f"imaging_transport={SSH}", "-e", f"imaging_ssh_client={client}") for client in SSH_CLIENTS},
 }
 """The arguments for each transport and client."""
 
-over_all_ways = pytest.mark.parametrize("way", list(WAYS))
-over_two_ways = pytest.mark.parametrize("way", ["tcp", "openssh"])
+over_all_transports = pytest.mark.parametrize("way", list(LINK_TRANSPORTS))
+over_two_transports = pytest.mark.parametrize("way", ["tcp", "openssh"])
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = LONGEST) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = MAX_WAIT) -> None:
     """Return when something is true."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -29,7 +29,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import C
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import make_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
-from ansible_collections.fleet.imaging.tests.integration.faults import WAYS, YES, make_foreign
+from ansible_collections.fleet.imaging.tests.integration.faults import LINK_TRANSPORTS, YES, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.live_user import (
     PASSWORD,
@@ -421,7 +421,7 @@ def test_an_ordinary_user_who_becomes_root(plan: Plan, tmp_path: Path) -> None:
     with running_lab(plan, laptops=1) as lab:
         add_live_user(lab.reference, {})
         for client in CLIENTS:
-            where = ("-e", f"imaging_store={tmp_path / client}", "-e", "imaging_image=by-ssh", *WAYS[client])
+            where = ("-e", f"imaging_store={tmp_path / client}", "-e", "imaging_image=by-ssh", *LINK_TRANSPORTS[client])
             outcome = playbook(lab, "capture", *where, "-e", json.dumps(become))
             assert outcome.status == 0, outcome.stdout
             assert outcome.of("image_capture")[0].result["changed"] is True
@@ -450,7 +450,7 @@ def by_password(lab: Lab, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...
 def assert_the_same_over_all_ways(lab: Lab, tmp_path: Path) -> None:
     (target,) = lab.targets
     seen = []
-    for way, over in WAYS.items():
+    for way, over in LINK_TRANSPORTS.items():
         as_variable, asked = ((), ()) if way == TCP else by_password(lab, tmp_path)
         store = ("-e", f"imaging_store={tmp_path / way}", "-e", "imaging_image=same", *over)
         one = (*store, "-l", target.name, *asked)

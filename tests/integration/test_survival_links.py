@@ -15,8 +15,8 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
+    LINK_TRANSPORTS,
     TIMEOUT,
-    WAYS,
     YES,
     assert_finished_by_running_again,
     assert_holds,
@@ -25,8 +25,8 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     firewall,
     looks_bootable,
     make_foreign,
-    over_all_ways,
-    over_two_ways,
+    over_all_transports,
+    over_two_transports,
     published,
     put_image,
     result_of,
@@ -61,7 +61,7 @@ def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image
 
 
-@over_all_ways
+@over_all_transports
 def test_one_link_is_down_for_five_seconds_and_the_ssh_of_another_laptop_is_cut(
     lab: Lab, image: Path, way: str
 ) -> None:
@@ -69,7 +69,7 @@ def test_one_link_is_down_for_five_seconds_and_the_ssh_of_another_laptop_is_cut(
     laptop, other = lab.targets
     make_foreign(other)
     before = written(other.disk)
-    running = start_restore(lab, image, 0.3, *WAYS[way], *PATIENT, environment={})
+    running = start_restore(lab, image, 0.3, *LINK_TRANSPORTS[way], *PATIENT, environment={})
     wait_for_share(other.disk, image, 0.3, before, running)
     end_connections(lab, other)
     laptop.link_down()
@@ -85,10 +85,10 @@ def test_one_link_is_down_for_five_seconds_and_the_ssh_of_another_laptop_is_cut(
         assert_holds(image, Path(each.disk))
 
 
-@over_two_ways
+@over_two_transports
 def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.5, *WAYS[way])
+    running = start_restore(lab, image, 0.5, *LINK_TRANSPORTS[way])
     laptop.link_down()
     try:
         began = time.monotonic()
@@ -112,14 +112,14 @@ def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way
     assert f"imaging_image={image.name.partition('.')[0]}" in again
     assert result_of(outcome, "lab-02")["verified"] is True
     assert_nothing_remains(lab)
-    assert_finished_by_running_again(lab, image, laptop, 0.4, *WAYS[way])
+    assert_finished_by_running_again(lab, image, laptop, 0.4, *LINK_TRANSPORTS[way])
 
 
-@over_two_ways
+@over_two_transports
 def test_a_firewall_forgets_a_connection(lab: Lab, image: Path, way: str) -> None:
     """As one does that takes it for idle: its packets vanish, and a new connection is let through."""
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.3, *WAYS[way], "-l", laptop.name)
+    running = start_restore(lab, image, 0.3, *LINK_TRANSPORTS[way], "-l", laptop.name)
     port = "19000" if way == "tcp" else "22"
     busiest = ["ss", "-Htnpi", "state", "established", f"sport = :{port}"]
     lines = laptop.run(busiest).stdout.splitlines()
@@ -174,7 +174,9 @@ def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
     network.limit(laptop.number, 1)
     try:
         began = time.monotonic()
-        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *WAYS["openssh"], *PATIENT)
+        outcome = playbook(
+            lab, "restore", "-l", laptop.name, *where(image), *YES, *LINK_TRANSPORTS["openssh"], *PATIENT
+        )
         seconds = time.monotonic() - began
     finally:
         network.limit(laptop.number, 100)

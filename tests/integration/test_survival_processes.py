@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import (
+    LINK_TRANSPORTS,
     SHORT,
     TIMEOUT,
-    WAYS,
     YES,
     assert_finished_by_running_again,
     assert_holds,
@@ -102,7 +102,7 @@ def test_the_module_or_its_wrapper_is_killed(lab: Lab, image: Path, victims: lis
 )
 def test_the_controllers_processes_are_killed(lab: Lab, image: Path, victims: str, way: str) -> None:
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.4, "-l", laptop.name, *WAYS[way])
+    running = start_restore(lab, image, 0.4, "-l", laptop.name, *LINK_TRANSPORTS[way])
     doomed = workers(running) if victims != "ansible-playbook" else []
     doomed += [running.process.pid] if victims != "worker" else []
     kill(*doomed)
@@ -144,7 +144,7 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
     if not process:
         os.chdir(ROOT / "playbooks")
         arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
-        arguments += WAYS[way]
+        arguments += LINK_TRANSPORTS[way]
         os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment() | SHORT)
     output = bytearray()
 

@@ -33,7 +33,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.private_files import
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 

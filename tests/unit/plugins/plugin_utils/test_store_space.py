@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils import store_room
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import (
+from ansible_collections.fleet.imaging.plugins.plugin_utils import store_space
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import (
     check_free_space,
     check_writable,
     mapped_bytes,
@@ -80,7 +80,7 @@ def test_only_what_can_not_fit_is_refused(
     there: int,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr(store_room, "free_bytes", lambda _path: free)
+    monkeypatch.setattr(store_space, "free_bytes", lambda _path: free)
     if said is None:
         with pytest.raises(ImagingError, match=r"1024\.0 MiB free, and 6\.0 GiB.*about 3\.0 GiB.*Make room"):
             check_free_space("/store", disk, ratio, there)
