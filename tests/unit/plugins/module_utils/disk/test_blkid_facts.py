@@ -47,7 +47,7 @@ def test_a_note_is_read_as_it_was_made() -> None:
     ],
 )
 def test_what_is_no_note_is_refused(value: Any) -> None:
-    with pytest.raises(Exception, match="does not describe a partition's content"):
+    with pytest.raises(Exception, match="does not describe a content"):
         parse_facts(value)
 
 
