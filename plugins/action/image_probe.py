@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's end of a probe: the other end of a trial, by which it forecasts."""
+"""The controller's end of a probe: runs a trial transfer, and forecasts from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store_room import ne
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}
-"""What the module says beside what it documents, in the form of its RETURN (``laptop.probe.Probed``)."""
+"""The undocumented fields of the module's result, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 
 MOST_LATE = 64 << 20
@@ -89,7 +89,7 @@ class ActionModule(TransferAction):
     UNDOCUMENTED: ClassVar[dict[str, Any]] = ANSWERED
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Try and forecast; raises ImagingError."""
+        """Run the trial and forecast; raises ImagingError."""
         for name in ("laptops", "forks"):
             if arguments[name] < 1:
                 raise ImagingError(f"{name} is {arguments[name]}, and must be at least 1.")

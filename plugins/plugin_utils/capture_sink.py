@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The asking end of a capture: has a laptop's disk become an image in the store."""
+"""The requesting end of a capture: stores a laptop's disk as an image."""
 
 from __future__ import annotations
 
@@ -40,10 +40,9 @@ MOST_CHANGES = 256
 
 
 class CaptureSink:
-    """Has the laptop's disk become an image in the store, over as many links as it takes.
+    """Stores the laptop's disk as an image, over as many links as necessary.
 
-    What is there already, from the old image or from a capture that broke off, is announced to the laptop, which then sends only what
-    differs.
+    It describes the old image, or the file of an interrupted capture, to the laptop, which then sends only what differs.
     """
 
     def __init__(
@@ -203,7 +202,7 @@ class CaptureSink:
             raise store_error(self._store.path, error) from error
 
     def flush(self) -> None:
-        """Bring everything that came to the medium."""
+        """Flush everything that arrived to the medium."""
         self.close()
         try:
             self._place.file.flush()
@@ -218,7 +217,7 @@ class CaptureSink:
 
     @property
     def kept(self) -> int:
-        """How many chunks were taken over from the store."""
+        """How many chunks were copied from the store."""
         return self._image.kept if self._image else 0
 
     @property

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The image that a disk becomes, by one description of it: what comes over the link, and what the store has already."""
+"""Assembles the image of a disk, for one description of it, from received records and from the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .syncing import Syncing
 
 
 class CapturedImage:
-    """Nothing is written as long as everything is as in the old image. All that writes raises OSError, ImagingError."""
+    """Writes nothing as long as all chunks equal the old image. Methods that write raise OSError and ImagingError."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class CapturedImage:
         basis: Basis,
         damaged: set[int],
     ) -> None:
-        """``header_size`` are the bytes of the header as it came. ``damaged`` are chunks of which the store's copies can't be used."""
+        """``header_size`` is the size of the received header in bytes. ``damaged`` are chunks whose copies in the store can't be used."""
         self.header = header
         self.basis = basis
         self._place = place
@@ -44,7 +44,7 @@ class CapturedImage:
         self._syncing: Syncing | None = None
         self.writer: ImageWriter | None = None
         self.kept = 0
-        """How many chunks were taken over from the store."""
+        """How many chunks were copied from the store."""
         if old is None or old.header.geometry != header.geometry:
             self._begun()
 
@@ -56,7 +56,7 @@ class CapturedImage:
         return self._old.index.chunk_at(self._equal - 1) + 1 if self._old and self._equal else 0
 
     def append(self, record: RecordHeader, frame: memoryview) -> None:
-        """Write a record that came, and have what was written go to the medium meanwhile."""
+        """Write a received record, while a background thread writes the file to the medium."""
         writer = self._begun()
         writer.append(record, frame)
         if self._syncing is None:
@@ -64,7 +64,7 @@ class CapturedImage:
         self._syncing.wrote(writer.stored_bytes)
 
     def keep(self, record: RecordHeader) -> None:
-        """Take a chunk over from the store, by its record's header; raises LinkError when the store does not have it."""
+        """Copy a chunk from the store, by its record's header; raises LinkError when the store does not have it."""
         if self.writer is None and self._is_next_of_old(record):
             self._equal += 1
         else:
@@ -123,11 +123,11 @@ class CapturedImage:
         writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
 
     def is_old(self, root_digest: str) -> bool:
-        """Whether the old image is this one, whose root digest is given, already."""
+        """Return whether the old image already has this root digest."""
         return self.writer is None and self._old is not None and self._old.root_digest.hex() == root_digest
 
     def finish(self, used_bytes: int, bad_ranges: list[dict[str, object]], root_digest: str) -> None:
-        """Write what follows the last record; raises ImagingError, and keeps nothing, when the root digest is another one than the laptop's."""
+        """Write the end of the image; raises ImagingError, and keeps nothing, when its root digest is not the laptop's."""
         root = self._begun().finish({"used_bytes": used_bytes}, bad_ranges).hex()
         if root != root_digest:
             self._place.remove()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a capture or a restore will take, what limits it, and what would help most, by a trial of it that went on for some seconds."""
+"""Forecasts how long a capture or a restore takes, what limits it, and what would help most, from a trial of some seconds."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ BETTER: dict[tuple[str, ...], str] = {
     (STORE,): "An image store twice as fast",
     (TARGET_WRITE, TARGET_READ): "A disk twice as fast in the laptop",
 }
-"""What may help, at the beginning of a sentence, by what it makes better."""
+"""The possible improvements, as beginnings of sentences, by the resource that they improve."""
 
 WORTH_SAYING = 0.02
-"""A gain below this share of the whole is none."""
+"""A gain below this share of the total is ignored."""
 
 ETHERNET_SHARE = 0.94
-"""Of an Ethernet's bits, those that TCP carries for us: 1448 of 1538 bytes for each packet, and a little of our own."""
+"""The share of Ethernet's bit rate that is available to us over TCP: 1448 of 1538 bytes in each packet, minus our own overhead."""
 
 SETTLED = TRIAL_SECONDS / 2
-"""Seconds. What the end of a trial is like, the rest of the transfer is taken to be like."""
+"""Seconds at the end of a trial. The rest of the transfer is assumed to be like them."""
 
 Part = tuple[Shares, float]
-"""How busy everything is in a part of a transfer, and the seconds of that part."""
+"""How busy each resource is in a part of a transfer, and the seconds of that part."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected: the streaming first, then what can't go on beside it. ``fixed`` are seconds that do not depend on how fast anything is."""
+    """The forecast: the streaming first, then the parts that come after it. ``fixed`` are seconds that do not depend on any speed."""
 
     parts: tuple[Part, ...]
     fixed: float = 0.0
 
     def bottlenecks(self) -> Bottlenecks:
-        """Where the time goes."""
+        """Return how the time is divided among the limits."""
         found = Bottlenecks()
         for how_busy, seconds in self.parts:
             found.charge(how_busy, seconds)
@@ -70,14 +70,14 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """The total seconds."""
         return self.fixed + sum(seconds for _busy, seconds in self.parts)
 
     def shared(self, laptops: int, link_share: float, processors: int) -> Forecast:
-        """The same for each of so many laptops at once.
+        """Return the forecast for each of so many laptops at once.
 
-        ``link_share`` is how busy one of them keeps the controller's network connection. Each has a process of its own there, which takes one
-        processor. The store is read for one of them, and the others have it from memory.
+        ``link_share`` is how busy one laptop keeps the controller's network connection. Each laptop has its own process on the controller, which
+        uses one processor. The store is read for one laptop, and the others get the data from memory.
         """
         how_busy, seconds = self.parts[0]
         wanted = dict(how_busy)
@@ -88,7 +88,7 @@ class Forecast:
         return Forecast((first, *self.parts[1:]), self.fixed)
 
     def to_json(self) -> dict[str, Any]:
-        """For a result."""
+        """Return the form of a result."""
         found = self.bottlenecks()
         helps = min(((found.faster(names), names) for names in BETTER), key=lambda pair: pair[0].seconds)
         better, names = helps
@@ -109,9 +109,9 @@ class Forecast:
 
 
 def forecast(meter: Meter, elapsed: float, disk: Mapping[str, Any] | None = None) -> Forecast:
-    """What is to be expected, by a trial that took ``elapsed`` seconds with all that came before and after; raises ImagingError.
+    """Forecast from a trial, which took ``elapsed`` seconds with everything before and after it; raises ImagingError.
 
-    Of a restore ``disk`` says whether the disk is ``rotational``, and at which ``write_rate`` it is taken to be written.
+    For a restore, ``disk`` says whether the disk is ``rotational``, and its assumed ``write_rate``.
     """
     status = meter.status
     left = meter.time_left.streaming(status, meter.limited_by, SETTLED) if status else None
@@ -123,13 +123,13 @@ def forecast(meter: Meter, elapsed: float, disk: Mapping[str, Any] | None = None
     if disk is not None:
         seconds, how_busy = read_back(status, status.total)
         parts.append((how_busy, seconds))
-        if disk["rotational"]:  # others are told of zeros in no time
+        if disk["rotational"]:  # others zero ranges almost instantly
             parts.append(({TARGET_WRITE: 1.0}, (status.total - status.data_total) / max(1.0, disk["write_rate"])))
     return Forecast(tuple(parts), max(0.0, elapsed - streamed))
 
 
 def measured_rates(meter: Meter, capturing: bool) -> dict[str, int | None]:
-    """How fast each stage was while it was busy, in bytes a second; what came through, of the link."""
+    """Return the rate of each stage while it was busy, in bytes a second, and the throughput of the link."""
     status, stages = meter.status, meter.stages()
     first, last = meter.history.streaming()
 

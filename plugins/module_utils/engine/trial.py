@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a transfer that is only tried is of: a sample from all over a disk, or a disk that is not written."""
+"""The disks of a trial transfer: a sample from all over a disk as the source, or a target that is not written."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..disk.ranges import ByteRanges
 from ..disk.raw_io import RawDisk
 
 TRIAL_SECONDS = 10.0
-"""After so long a trial ends."""
+"""Seconds after which a trial ends."""
 
 RUN = 8
-"""Chunks of a sample that lie together, so that a rotating disk does not spend its time on seeking: 32 MiB."""
+"""Adjacent chunks in a sample (32 MiB), so that a rotating disk does not spend its time seeking."""
 
 WRITE_SHARE = 0.5
-"""Assumed for what does not rotate: it is written at this share of the rate at which it is read. What rotates is written as fast as it is read."""
+"""Assumed write rate of a disk that does not rotate, relative to its read rate. A rotating disk is written as fast as it is read."""
 
 
 def spread(count: int, run: int = RUN) -> Iterator[int]:
-    """All numbers below ``count`` in such an order that any first part of them comes from all over: runs, by their numbers' bits reversed."""
+    """Return all numbers below ``count``, ordered so that any prefix is spread over the whole range: runs in bit-reversed order."""
     runs = -(-count // run)
     bits = (runs - 1).bit_length() if runs else 0
     for number in range(1 << bits):
@@ -31,7 +31,7 @@ def spread(count: int, run: int = RUN) -> Iterator[int]:
 
 
 class SampledDisk:
-    """The used chunks of a disk, whose order is that of :func:`spread` (``engine.capture.ReadableDisk``, ``UsedRanges``)."""
+    """The used chunks of a disk in the order of :func:`spread` (``engine.capture.ReadableDisk``, ``UsedRanges``)."""
 
     def __init__(self, raw: RawDisk, used: ByteRanges, chunk_size: int) -> None:
         self._raw = raw
@@ -42,14 +42,14 @@ class SampledDisk:
         self._places = [places[number] for number in spread(len(places))]
 
     def __len__(self) -> int:
-        """How many chunks are used."""
+        """The number of used chunks."""
         return len(self._places)
 
     def _place(self, offset: int) -> int:
         return self._places[offset // self._chunk_size] + offset % self._chunk_size
 
     def is_hole(self, offset: int, length: int) -> bool:
-        """Whether the chunk that begins at ``offset`` is a hole."""
+        """Return whether the chunk at ``offset`` is a hole."""
         return self._raw.is_hole(self._place(offset), length)
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -57,12 +57,12 @@ class SampledDisk:
         self._raw.read_into(self._place(offset), view)
 
     def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
-        """Fill ``view`` as far as possible. What can't be read is not noted: it takes its time here, and nothing is kept."""
+        """Fill ``view`` as far as possible. Unreadable ranges are not reported, because the content is discarded."""
         self._raw.salvage_into(self._place(offset), view)
         return []
 
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The used ranges of the chunks from ``start`` to ``end``."""
+        """Yield the used ranges of the chunks from ``start`` to ``end``."""
         found = []
         for offset in range(start, end, self._chunk_size):
             place = self._place(offset)
@@ -72,7 +72,7 @@ class SampledDisk:
 
 
 class PretendedDisk(RawDisk):
-    """A disk that is read, and that takes what is written in the time that it would take, but does not write it."""
+    """A disk that is read normally. A write takes the time that it would take, but changes nothing."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, shared=True)
@@ -90,7 +90,7 @@ class PretendedDisk(RawDisk):
             self.only_zeros = self._zeros.startswith(view)
 
     def write_from(self, offset: int, view: memoryview) -> None:
-        """Let the time pass."""
+        """Wait as long as a write would take."""
         now = time.monotonic()
         self._done_at = max(now, self._done_at) + len(view) / self.write_rate
         time.sleep(self._done_at - now)

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's half of a probe: a transfer like any other, which ends after some seconds and writes nothing.
+"""The laptop's half of a probe: a normal transfer that ends after some seconds and writes nothing.
 
-A capture serves chunks from all over the disk. A restore has chunks from all over the image sent, and its engine writes them to a disk that
-only takes the time that writing is assumed to take. Before that it reads from the disk, as a read-back does.
+A capture serves chunks from all over the disk. A restore receives chunks from all over the image, and its engine writes them to a disk that only
+waits as long as writing is assumed to take. Before that, it reads from the disk, as a read-back does.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from .held_disk import HeldDisk
 from .session import Session
 
 LEAST_CHUNKS = 8
-"""So many chunks a trial has in any case."""
+"""Minimum number of chunks of a trial."""
 
 SCAN_SECONDS = 1.0
 LEAST_SCANNED = 48 << 20
-"""For so long a target is read, and so many bytes in any case."""
+"""Seconds for which a target is read, and the minimum bytes."""
 
 NOTHING = "The controller ended the probe before anything was measured."
 
 UNDER_WAY = 2
-"""Requests that a restore has under way."""
+"""Maximum number of unanswered requests of a restore."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What a laptop says of a trial beside its reports. ``write_rate``, in bytes a second, is assumed, and 0 of a capture."""
+    """The result of a trial besides its reports. ``write_rate``, in bytes a second, is assumed; for a capture it is 0."""
 
     device: str
     disk_size: int
@@ -68,27 +68,27 @@ class Probed:
 
 
 class Trial:
-    """How far a trial is, which begins with the first look at that."""
+    """Measures the time of a trial, which begins with the first call."""
 
     def __init__(self) -> None:
         self.chunks = 0
         self._deadline = 0.0
 
     def goes_on(self) -> bool:
-        """Whether there is time for another chunk."""
+        """Return whether there is time for another chunk."""
         self._deadline = self._deadline or time.monotonic() + TRIAL_SECONDS
         return self.chunks < LEAST_CHUNKS or time.monotonic() < self._deadline
 
 
 class SampledSource(SourceDisk):
-    """A disk as its used chunks in the order of a sample. Whether its file systems are consistent is not checked."""
+    """A disk as its used chunks in the order of a sample. The consistency of its file systems is not checked."""
 
     def __init__(self, run: RunCommand, request: CaptureRequest) -> None:
         super().__init__(run, request, may_be_in_use=True)
         self._sample: SampledDisk
 
     def map_used(self) -> None:
-        """Find out what of the disk is used; of one that is in use, all of it."""
+        """Map the used space of the disk; a disk that is in use counts as wholly used."""
         raw, request = self.raw, self._request
         if self.in_use:
             said = f"{raw.path} is in use, so its used space can't be determined. The forecast is for all of it. "
@@ -106,7 +106,7 @@ class SampledSource(SourceDisk):
         return True
 
     def header(self, stream: bytes, ticket: Ticket) -> ImageHeader:
-        """That of a disk that has the sample alone."""
+        """The geometry of a disk that consists of the sample only."""
         return ImageHeader(geometry=self.geometry, stream=stream, created=ticket.created)
 
 
@@ -114,7 +114,7 @@ class TrialSource(CaptureSource):
     """A capture of a sample, for as long as a trial lasts."""
 
     def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None) -> None:
-        # What can't be read is no reason to end: nothing is kept of it.
+        # Unreadable sectors do not end a trial, because its content is discarded.
         super().__init__(disk, ticket, zstd, level, zero_bad_sectors=True)
         self.trial = Trial()
         self._end = b""
@@ -127,17 +127,17 @@ class TrialSource(CaptureSource):
                     break
                 yield record
                 self.trial.chunks += 1
-            # Before the pipeline is closed, which takes its time: it finishes chunks that are not sent any more.
+            # Before the pipeline is closed, because that finishes chunks that are not sent any more.
             self._end = self.status().pack()
 
     def conclude(self) -> Generator[bytes, None, None]:
-        """How it went."""
+        """Return the result."""
         yield self._end
 
 
 @dataclass(frozen=True)
 class _Target:
-    """An image, and what would compare a disk with it and write it. ``chunks`` are those to be sent, in the order of the sample."""
+    """An image, and the objects to compare a disk with it and write it. ``chunks`` are sent in the order of the sample."""
 
     header: ImageHeader
     goal: Goal
@@ -163,17 +163,17 @@ class TrialSink:
         self._done = 0
 
     def target(self) -> _Target:
-        """What it was of; raises ImagingError when it came to nothing."""
+        """Return the result; raises ImagingError when nothing was transferred."""
         if self._target is None or not self.trial.chunks:
             raise ImagingError(NOTHING)
         return self._target
 
     def close(self) -> None:
-        """Let go of the disk."""
+        """Release the disk."""
         self.pretended.close()
 
     def converse(self, link: Link) -> None:
-        """What this end says on one link; raises LinkError, PeerEnded, ImagingError."""
+        """Run the trial over a link; raises LinkError, PeerEnded, ImagingError."""
         target = self._target = self._target or self._describe(link)
         source = LinkSource(lambda: link, target.header, lambda: "Nothing was written")
         missing = (chunk for chunk in target.chunks if chunk not in self._written)
@@ -209,7 +209,7 @@ class TrialSink:
         finish(link)
 
     def _describe(self, link: Link) -> _Target:
-        """Learn what the image is, and read some of the disk as if it were compared with it."""
+        """Receive the description of the image, and read a part of the disk as a comparison does."""
         packed = ask_header(link)
         header = ImageHeader.unpack(packed)
         index = Index.unpack(receive_index(link, largest_index(header.geometry)), packed, header.geometry)
@@ -232,7 +232,7 @@ class TrialSink:
         )
 
     def _measure(self, scan: Scan, sample: Iterable[Row]) -> None:
-        """Measure how fast the disk is read, and assume by that how fast it is written."""
+        """Measure the read rate of the disk, and derive the assumed write rate."""
         began = time.monotonic()
         with contextlib.closing(scan.compare(sample)) as results:
             for _result in results:
@@ -262,7 +262,7 @@ class TrialSink:
 def try_capture(
     run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
 ) -> tuple[Probed, list[str]]:
-    """Serve a sample of the disk; returns the module's result, and its warnings."""
+    """Serve a sample of the disk; returns the module's result and its warnings."""
     with SampledSource(run, request) as disk:
         source = TrialSource(disk, ticket, zstd, request.level)
         session.converse(lambda link: serve_live(link, source))
@@ -272,13 +272,13 @@ def try_capture(
 
 
 def try_restore(run: RunCommand, request: CaptureRequest, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
-    """Take a sample of an image, and write it nowhere; returns the module's result, and its warnings."""
+    """Receive a sample of an image, and discard it; returns the module's result and its warnings."""
     with HeldDisk(run, request.device, request.expect, writable=False, may_be_in_use=True) as disk:
         return take_sample(disk, zstd, session)
 
 
 def take_sample(disk: HeldDisk, zstd: Zstd, session: Session) -> tuple[Probed, list[str]]:
-    """The same with a disk that is held."""
+    """Run the restore trial on a held disk."""
     with contextlib.closing(TrialSink(disk, zstd)) as sink:
         session.converse(sink.converse)
         target = sink.target()

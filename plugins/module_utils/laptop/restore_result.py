@@ -12,7 +12,6 @@ from ..disk_state import VERIFIED
 from ..engine.look import EQUAL, WANTED, WRITTEN
 from ..engine.places import MOST_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..sources.mirror import MIRROR
-from ..stream.listener import CONTROLLER
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
 
@@ -24,16 +23,12 @@ class Diff(TypedDict):
     after: str
 
 
-class FrameBytes(TypedDict):
-    """The bytes of frames from each source."""
-
-    controller: int
-    mirror: int
-
-
 @dataclass(frozen=True)
 class Restored:
-    """The result of a restore or a comparison. Sizes in bytes; ``status`` is a packed ``engine.status.Status``."""
+    """The result of a restore or a comparison. Sizes in bytes; ``status`` is a packed ``engine.status.Status``.
+
+    ``frame_bytes`` are the bytes of frames from each source, by its name; with no mirror, 0 are from there.
+    """
 
     changed: bool
     disk_state: str
@@ -51,7 +46,7 @@ class Restored:
     written_chunks: int
     bytes_written: int
     bytes_discarded: int
-    frame_bytes: FrameBytes
+    frame_bytes: dict[str, int]
     differing_chunks: int
     differing_bytes: int
     seen_differences: list[str]
@@ -78,7 +73,6 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
     changes = name_ranges(places[:MOST_RANGES], image.header.source.get("partitions") or ())
     more_changes = len(places) - len(changes)
     verified = not outcome.differs and (outcome.compared or not begun)
-    came = image.router.frame_bytes()
     return Restored(
         changed=begun or outcome.differs,
         disk_state=VERIFIED if verified else plan.change.state,
@@ -94,7 +88,7 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         written_chunks=look.count(WRITTEN),
         bytes_written=plan.engine.bytes_written,
         bytes_discarded=plan.change.bytes_discarded,
-        frame_bytes=FrameBytes(controller=came[CONTROLLER], mirror=came.get(MIRROR, 0)),
+        frame_bytes={MIRROR: 0, **image.router.frame_bytes()},
         differing_chunks=len(outcome.differing),
         differing_bytes=bytes_of(plan, map(plan.goal.row, outcome.differing)),
         seen_differences=outcome.unlike,

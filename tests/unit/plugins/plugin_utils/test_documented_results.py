@@ -8,7 +8,9 @@ What a laptop's module returns beside its documentation is lost on the way, and 
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import types
 import typing
@@ -23,7 +25,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.fleet.imaging.plugins.action.image_capture import ActionModule as CaptureAction
 from ansible_collections.fleet.imaging.plugins.action.image_probe import ActionModule as ProbeAction
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule as RestoreAction
-from ansible_collections.fleet.imaging.plugins.module_utils import reasons
+from ansible_collections.fleet.imaging.plugins.module_utils import reasons, sources
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import DescribedDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import Finding, PartitionFacts
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.fitness import Fitness
@@ -127,6 +129,16 @@ def test_what_a_laptop_says_of_a_transfer_is_documented_or_known_to_the_other_en
     # Else it would be asked for in vain, or what the other end adds would be taken from the laptop.
     assert not (action.UNDOCUMENTED.keys() & documented.keys())
     assert documented.keys() >= action.ADDED
+
+
+def test_every_source_of_chunks_is_documented() -> None:
+    """The bytes from one that is not documented would be lost on the way."""
+    modules = (
+        importlib.import_module(f"{sources.__name__}.{each.name}") for each in pkgutil.iter_modules(sources.__path__)
+    )
+    kinds: list[Any] = [kind for module in modules for kind in vars(module).values() if isinstance(kind, type)]
+    names = {kind.name for kind in kinds if hasattr(kind, "most_requests")}
+    assert names and names == result_of("image_restore")["frame_bytes"]["contains"].keys()
 
 
 def test_what_check_mode_finds_of_a_capture_is_all_that_is_always_there() -> None:

@@ -62,22 +62,24 @@ def test_what_should_lie_where_no_disk_reaches_is_not_trusted(tmp_path: Path) ->
     assert found is not None and found.kind == DIRTY
 
 
-def named(path: str, systems: bool) -> set[str]:
-    """The file systems that a text names: in the sentence with all of them, which is about the systems in them, or about growing them."""
+def named(path: str, about: str) -> set[str]:
+    """The file systems that a text names in its only sentence with several of them and these words."""
     text = " ".join((ROOT / path).read_text(encoding="utf-8").replace("\n#", "\n").split())
     (sentence,) = [
-        each
-        for each in re.split(r"(?<=\.) ", text)
-        if "NTFS" in each and "ext3" in each and ("Linux" in each) == systems
+        each for each in re.split(r"(?<=\.) ", text) if "NTFS" in each and "ext3" in each and re.search(about, each)
     ]
-    return set(re.findall(r"\w+", sentence.lower())) & set(BY_NAME)
+    return set(re.findall(r"\w+", sentence.lower().replace("fat32", "vfat"))) & set(BY_NAME)
 
 
 @pytest.mark.parametrize("path", ["plugins/modules/partition_grow.py", "inventory/group_vars/all.yml", "README.md"])
 def test_the_documentation_names_what_can_be_grown(path: str) -> None:
-    assert named(path, systems=False) == set(GROWABLE)
+    assert named(path, r"\bfile system (is|\()") == set(GROWABLE)
 
 
 @pytest.mark.parametrize("path", ["plugins/modules/source_info.py", "README.md"])
 def test_the_documentation_names_where_systems_are_looked_for(path: str) -> None:
-    assert named(path, systems=True) == {name for name, kind in BY_NAME.items() if kind.files}
+    assert named(path, "Linux") == {name for name, kind in BY_NAME.items() if kind.files}
+
+
+def test_the_documentation_names_whose_free_space_is_left_out() -> None:
+    assert named("README.md", "partclone's map") == {name for name, kind in BY_NAME.items() if kind.free_space}
