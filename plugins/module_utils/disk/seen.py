@@ -58,7 +58,7 @@ def read_note(value: Any) -> Content:
     ambivalent = said.get("ambivalent")
     if len(known) < len(TEXTS) or not isinstance(ambivalent, bool):
         raise ImagingError(
-            f"The note {str(value)[:200]!r} does not describe a partition's content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
+            f"The note {str(value)[:200]!r} does not describe a content: expected the texts {', '.join(TEXTS)}, of up to {LONGEST} "
             "characters each, and the boolean ambivalent."
         )
     return Content(ambivalent=ambivalent, **known)
