@@ -11,9 +11,11 @@ import time
 from typing import Any, BinaryIO, ClassVar, cast
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import WRITE_SHARE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS, WRITE_SHARE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import BUFFER, StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
@@ -36,6 +38,10 @@ ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}
 """The undocumented fields of the module's result, in the form of its RETURN (``laptop.probe.Probed``)."""
 
 
+MAX_LATE = 64 << 20
+"""Bytes that may come after the end of a trial: the chunks that it has in any case, and what was on its way."""
+
+
 class UnnamedStagedFile(StagedFile):
     """A place in a store, which need not be there yet, for what becomes no image: nothing remains of it, whatever happens."""
 
@@ -50,6 +56,27 @@ class UnnamedStagedFile(StagedFile):
         """Let go, and keep nothing."""
         self.file.close()
         return 0
+
+
+class TriedCapture(CaptureSink):
+    """A capture of which nothing remains, and which the laptop has to end in time: the store does not take a whole disk of it."""
+
+    def __init__(self, store: ImageStore, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
+        super().__init__(store, UnnamedStagedFile(store.path), chunk_size=chunk_size)
+        self._end = 0.0
+        self._late = 0
+
+    def _unpack(self, payload: bytes) -> RecordHeader:
+        record, now = super()._unpack(payload), time.monotonic()
+        self._end = self._end or now + TRIAL_SECONDS
+        if now > self._end:
+            self._late += record.frame_size
+            if self._late > MAX_LATE:
+                raise ImagingError(
+                    f"This laptop was to end the trial after {TRIAL_SECONDS:.0f} seconds, and went on sending for {size(MAX_LATE)} more. Boot its "
+                    "live system again, and run again."
+                )
+        return record
 
 
 class ActionModule(TransferAction):
@@ -85,7 +112,7 @@ class ActionModule(TransferAction):
     def _forecast_capture(
         self, arguments: dict[str, Any], task_vars: dict[str, Any], store: ImageStore
     ) -> dict[str, Any]:
-        sink = CaptureSink(store, UnnamedStagedFile(store.path))
+        sink = TriedCapture(store)
         try:
             found, transfer = self.run_transfer(
                 arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress

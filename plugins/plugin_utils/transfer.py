@@ -138,17 +138,20 @@ class Transfer:
         return min(times.connect, max(times.min_connect, rest))
 
     def _give_up(self, error: LinkError, failing: float) -> ImagingError:
+        codes = error.facts["codes"]
         if not self.links and isinstance(error, Unreachable):
-            return ImagingError(f"{error} Nothing was transferred.")
+            return ImagingError(f"{error} Nothing was transferred.", codes)
         if isinstance(error, Unreachable) and not isinstance(error, Refused):
             since = time.strftime("%H:%M", time.localtime(time.time() - failing))
             return ImagingError(
                 f"The laptop at {self._transport.address} was connected before, and has not answered since {since}: it may be asleep, unplugged or "
-                "switched off. Look at it, and run again for this laptop: the transfer goes on where it stopped."
+                "switched off. Look at it, and run again for this laptop: the transfer goes on where it stopped.",
+                codes,
             )
         return ImagingError(
             f"The link to {self._transport.address} could not be kept: for {failing:.0f} seconds nothing got through. The last failure: {error} "
-            "Run again when the network works."
+            "Run again when the network works.",
+            codes,
         )
 
     def _make_link(self, port: int, connect_time: float) -> Link:

@@ -300,7 +300,8 @@ class CaptureSource:
         return ImagingError(
             f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
             "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy disk. To capture this one anyway, "
-            "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero."
+            "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero.",
+            error.facts["codes"],
         )
 
     def bad_ranges(self) -> list[NamedRange]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.yaml import yaml_load
+from jinja2 import Environment
+from jinja2.meta import find_undeclared_variables
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted([*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")])
@@ -86,3 +88,18 @@ def test_all_laptops_of_a_run_are_held_against_one_image() -> None:
         assert all(
             variables[f"{role}_root_digest"] == "{{ store.images[0].root_digest }}" for _file, variables in found
         )
+
+
+def test_whether_a_disk_is_released_is_said_by_the_checked_settings_alone() -> None:
+    """And not by a variable of a play in between, which an extra variable of the same name would replace."""
+    said = [
+        (path.name, value)
+        for path in ROOT.glob("playbooks/**/*.yml")
+        for task in tasks(yaml_load(path.read_text()))
+        for name, value in task.get("vars", {}).items()
+        if name.endswith("_release")
+    ]
+    assert len(said) >= 4
+    for playbook, value in said:
+        read = find_undeclared_variables(Environment().parse(str(value)))
+        assert read <= {"checked"}, f"{playbook}: {value}"

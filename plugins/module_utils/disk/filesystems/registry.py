@@ -51,7 +51,7 @@ def distrust(run: RunCommand, name: str, node: str, size: int) -> Distrust | Non
     descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return check(Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node, size))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # OverflowError: an offset beyond what any file has
         return Distrust(DIRTY, f"its {name} is damaged: a structure that must be there is not")
     finally:
         os.close(descriptor)

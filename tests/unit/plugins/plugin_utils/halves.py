@@ -117,7 +117,7 @@ class StartedModule:
         try:
             self._outcome = work()
         except ImagingError as error:
-            self._outcome = {"failed": True, "msg": str(error)}
+            self._outcome = {"failed": True, "msg": str(error), **error.facts}
 
     def wait_for_port(self) -> int:
         deadline = time.monotonic() + 5

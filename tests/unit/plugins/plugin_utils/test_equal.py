@@ -16,6 +16,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import R
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import UNREADABLE_SECTORS
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, Used, make_image, noise
@@ -367,7 +368,7 @@ def failing_sectors(monkeypatch: pytest.MonkeyPatch, *bad: tuple[int, int]) -> N
 def test_bad_sectors_end_a_capture_and_are_named(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_sectors(monkeypatch, (3 * CHUNK + 8192, 3 * CHUNK + 8704))
     result, _ends = capture(laptop)
-    assert result["failed"]
+    assert result["codes"] == [UNREADABLE_SECTORS]
     where = f"bytes {3 * CHUNK + 8192} to {3 * CHUNK + 12288} (partition 1 ntfs Windows)"
     assert where in result["msg"] and "imaging_bad_sectors: zero" in result["msg"]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.action.image_probe import UnnamedStagedFile
+from ansible_collections.fleet.imaging.plugins.action import image_probe
+from ansible_collections.fleet.imaging.plugins.action.image_probe import TriedCapture
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
@@ -32,7 +33,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.server impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import nic as own_link_module
-from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import forecast, measured_rates
 from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import TARGET_WRITE
@@ -76,7 +76,7 @@ def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Res
             result, warnings = probed(disk, disk.used.ranges.total(), 0.0, disk.used.warnings)
             return dict(asdict(result), warnings=warnings)
 
-    sink = CaptureSink(store, UnnamedStagedFile(store.path), chunk_size=CHUNK)
+    sink = TriedCapture(store, CHUNK)
     try:
         result, _ends = laptop.run(work, sink.converse, sink.progress, **spoil)
         sink.flush()
@@ -185,6 +185,19 @@ def test_a_link_that_keeps_breaking_ends_the_probe_and_says_so(laptop: SimpleNam
             try_restore(laptop, to_laptop=lambda: cut_at(10_000))
         else:
             try_capture(laptop, laptop.store, to_controller=lambda: cut_at(10_000))
+
+
+def test_a_laptop_that_does_not_end_its_trial_fills_no_store(
+    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_probe, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(image_probe, "MAX_LATE", 20 * CHUNK)
+    monkeypatch.setattr(probe_module.Trial, "goes_on", lambda self: True)
+    with pytest.raises(ImagingError, match=r"was to end the trial"):
+        try_capture(laptop, laptop.store)
+    monkeypatch.setattr(probe_module.Trial, "goes_on", lambda self: self.chunks < probe_module.MIN_CHUNKS)
+    try_capture(laptop, laptop.store)
+    assert os.listdir(laptop.store.path) == ["image.img.zst"]
 
 
 def test_a_store_that_takes_nothing_is_named(laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch imp
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LINK_BROKEN
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
@@ -111,8 +112,9 @@ def test_whoever_alters_every_message_only_prevents_the_transfer(laptop: SimpleN
     with pytest.raises(ImagingError, match="could not be kept"):
         restore(laptop, to_laptop=lambda: flip_at(150))
     assert laptop.disk.read_bytes() == before
-    with pytest.raises(ImagingError, match="could not be kept"):
+    with pytest.raises(ImagingError, match="could not be kept") as caught:
         capture(laptop, to_controller=lambda: flip_at(150))
+    assert caught.value.facts["codes"] == [LINK_BROKEN]
     assert laptop.store.names() == ["image"]
     assert os.listdir(laptop.store.path) == ["image.img.zst"]
 
@@ -264,8 +266,9 @@ def test_nobody_at_the_port_is_said_as_it_is() -> None:
     module = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
-    ):
+    ) as caught:
         Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+    assert caught.value.facts["codes"] == [LINK_BROKEN]
 
 
 def test_a_firewall_that_drops_is_guessed_from_the_time_out() -> None:
