@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, ORDER, Timeouts
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import overridden
 
 
 def test_the_defaults_agree_with_each_other() -> None:
@@ -72,12 +70,3 @@ def test_the_laptop_goes_by_the_controllers_figures() -> None:
 def test_what_is_no_figure_is_refused(values: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
         Timeouts.from_values(values)
-
-
-def test_a_test_may_change_figures_that_agree() -> None:
-    assert overridden('{"first_link": 25}', 60) == Timeouts(first_link=25, link_timeout=60)
-    for text in ("[]", "5", "{", '{"patience": 5}'):
-        with pytest.raises(ImagingError, match="no JSON object of timeouts"):
-            overridden(text, 60)
-    with pytest.raises(ImagingError, match=r"first_attempt \(20 s\) must not be longer than first_patience \(5 s\)"):
-        overridden('{"first_link": 5}', 60)

@@ -160,3 +160,9 @@ def test_a_mirror_is_the_url_of_a_folder(url: str) -> None:
 )
 def test_what_is_no_such_url_is_refused(url: Any) -> None:
     assert "expected http://HOST/FOLDER" in problem(mirror=url)
+
+
+def test_the_readme_has_every_check_of_what_is_captured() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Fit to be captured")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| .* \|$", readme, re.MULTILINE)
+    assert sorted(rows) == sorted(check.name for check in CONTENT_CHECKS)

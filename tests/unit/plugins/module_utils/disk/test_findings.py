@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import yaml
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems import base
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import (
@@ -19,7 +16,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems import System
 
-ROOT = Path(__file__).resolve().parents[5]
 NAMES = {check.name for check in CONTENT_CHECKS}
 
 FIT = PartitionFacts(
@@ -72,10 +68,3 @@ def test_the_way_out_is_that_of_the_file_system_where_it_has_one() -> None:
 def test_all_that_is_said_at_once_comes_in_the_order_of_the_checks() -> None:
     unfit = replace(FIT, content="BitLocker", distrust=base.DIRTY, unread="it is locked")
     assert [finding.name for finding in findings_in(unfit)] == ["encrypted", "dirty", "unknown_state"]
-
-
-def test_every_list_of_the_checks_has_all_of_them() -> None:
-    specs = yaml.safe_load((ROOT / "roles/prepare_source/meta/argument_specs.yml").read_text(encoding="utf-8"))
-    assert set(specs["argument_specs"]["main"]["options"]["prepare_source_allow"]["choices"]) == NAMES
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Fit to be captured")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \| .* \| .* \|$", readme, re.MULTILINE)) == NAMES
