@@ -101,9 +101,12 @@ class ActionModule(TransferAction):
         image = store.open(arguments["image"])
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        ticket, progress = self.ticket(arguments, task_vars), lambda: meter.mark
         found, _transfer = self.run_transfer(
-            arguments, ticket, task_vars, lambda link: serve(link, source, meter.update), progress
+            arguments,
+            self.ticket(arguments, task_vars),
+            task_vars,
+            lambda link: serve(link, source, meter.update),
+            lambda: meter.mark,
         )
         if found.get("failed"):
             return found

@@ -127,13 +127,15 @@ def wait_for_share(device: str, image: Path, share: float, before: int, running:
 
 
 def start_restore(
-    lab: Lab, image: Path, share: float, *more: str, environment: Mapping[str, str] = SHORT
+    lab: Lab, image: Path, share: float, *more: str, environment: Mapping[str, str] | None = None
 ) -> RunningPlaybook:
-    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image."""
+    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image; with SHORT unless another environment is given."""
     laptop = lab.targets[0]
     make_foreign(laptop)
     before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *where(image), *YES, *more, environment=environment)
+    running = start_playbook(
+        lab, "restore", *where(image), *YES, *more, environment=SHORT if environment is None else environment
+    )
     wait_for_share(laptop.disk, image, share, before, running)
     return running
 

@@ -114,10 +114,9 @@ def test_a_failure_keeps_its_message_and_what_was_printed() -> None:
 @pytest.mark.parametrize("with_traceback", [False, True])
 def test_a_crash_is_told_by_the_last_line_of_its_traceback(with_traceback: bool) -> None:
     """As Ansible sends it, and as text, which other versions and hostile laptops send."""
-    try:
+    with pytest.raises(ValueError, match="room") as crash:
         raise ValueError("one line\nno \x1b[31m room.")
-    except ValueError as error:
-        summary = ErrorSummary(event=EventFactory.from_exception(error, with_traceback))
+    summary = ErrorSummary(event=EventFactory.from_exception(crash.value, with_traceback))
     expected = "The module on this laptop crashed: no \\x1b[31m room."
     assert checked(failed=True, exception=summary)["msg"] == expected
     text = "Traceback (most recent call last):\n  ...\nKeyError: 'size'\n"
