@@ -15,7 +15,7 @@ from ..reasons import CANNOT_RELEASE
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
 from .processes import processes, summarize, users_of
-from .raw_io import DiskError, RawDisk
+from .raw_io import RawDisk
 from .udev import PATIENCE, settle
 
 MAX_STEPS = 1000
@@ -167,7 +167,7 @@ def prove_released(path: str) -> None:
     elsewhere = list(mounts_elsewhere(path))
     try:
         RawDisk(path, patience=0 if elsewhere else PATIENCE).close()
-    except DiskError as error:
+    except ImagingError as error:
         who = f" It is mounted for {', '.join(elsewhere)}, in namespaces of their own: end these." if elsewhere else ""
         raise CannotRelease(f"{error}{who}") from error
 
