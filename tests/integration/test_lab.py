@@ -249,9 +249,10 @@ def test_the_start_files_of_the_users_shell_play_no_part(tiny_plan: Plan, tmp_pa
         assert said.splitlines()[1] == f"home is {tmp_path}"
 
 
-def test_laptops_disks_hold_old_data_unless_blank_ones_are_wanted(lab: Lab, tiny_plan: Plan) -> None:
-    first, second = (laptop.backing_file.open("rb").read(MIB) for laptop in lab.targets)
-    assert any(first) and first != second
+def test_laptops_disks_hold_old_data_unless_blank_ones_are_wanted(tiny_plan: Plan) -> None:
+    with running_lab(tiny_plan, laptops=2) as used:
+        first, second = (laptop.backing_file.open("rb").read(MIB) for laptop in used.targets)
+        assert any(first) and first != second
     with running_lab(tiny_plan, laptops=1, disk_size=8 * MIB, blank=True) as blank:
         assert not any(blank.targets[0].backing_file.read_bytes())
 

@@ -171,6 +171,19 @@ def killed_capture(lab: Lab, store: Path, chance: random.Random, victim: str) ->
     return f"capture: {'done' if said else 'an image is there' if image.exists() else 'no image'}"
 
 
+def left_by_ansible(laptop: Laptop) -> set[str]:
+    """Folders that were left when Ansible was killed before it had put a file of ours into them, or while its own wrapper unpacked itself.
+
+    Nobody can tell them from those of another run of Ansible, so they stay.
+    """
+    script = (
+        'cd "$1/ansible" && for each in ansible-tmp-*; do ls -A "$each" | grep -qE "^(ticket|AnsiballZ_image_.*)$" || echo "$each"; done; '
+        'cd "$1/tmp" && ls -d ansible_ansible.legacy.async_wrapper_payload_*'
+    )
+    listing = laptop.run(["sh", "-c", script, "sh", str(laptop.folder)], check=False).stdout
+    return {f"{laptop.name}: {line}" for line in listing.splitlines()}
+
+
 def test_whatever_is_killed_no_verdict_is_wrong_and_nothing_is_left(lab: Lab, tmp_path: Path) -> None:
     outcome = start(lab, lab.reference, tmp_path, False, "sound").wait()
     assert outcome.status == 0, outcome.stdout
@@ -189,5 +202,5 @@ def test_whatever_is_killed_no_verdict_is_wrong_and_nothing_is_left(lab: Lab, tm
         assert outcome.status == 0, outcome.stdout
     assert holds(tmp_path / "sound.img.zst", lab.targets[0])
     assert holds(tmp_path / "killed.img.zst", lab.reference)
-    assert_nothing_remains(lab)
+    assert_nothing_remains(lab, but=left_by_ansible)
     assert not [file.name for file in tmp_path.iterdir() if file.name.endswith(".partial")]
