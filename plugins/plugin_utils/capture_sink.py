@@ -91,8 +91,8 @@ class CaptureSink:
         image = self._image = self._image or self._learn(link)
         for chunk in self._damaged:
             damaged(link, chunk)
-        if image.basis:
-            describe(link, *image.basis.describe())
+        if image.seeds:
+            describe(link, *image.seeds.describe())
         want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
         try:
@@ -138,8 +138,8 @@ class CaptureSink:
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
         try:
-            basis = Seeds(files, header.geometry)
-            return CapturedImage(self._staged, header, len(packed), self._old, basis, self._damaged)
+            seeds = Seeds(files, header.geometry)
+            return CapturedImage(self._staged, header, len(packed), self._old, seeds, self._damaged)
         except OSError as error:
             raise store_error(self._store.path, error) from error
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
@@ -29,12 +30,12 @@ class CapturedImage:
         header: ImageHeader,
         header_size: int,
         old: ImageReader | None,
-        basis: Seeds,
+        seeds: Seeds,
         damaged: set[int],
     ) -> None:
         """``header_size`` is the size of the received header in bytes. ``damaged`` are chunks whose copies in the store can't be used."""
         self.header = header
-        self.basis = basis
+        self.seeds = seeds
         self._staged = staged
         self._header_size = header_size
         self._old = old
@@ -85,41 +86,27 @@ class CapturedImage:
     def _begun(self) -> ImageWriter:
         """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""
         if self.writer is None:
-            header = self.header
-            self.writer = ImageWriter(self._staged, header, find_zstd().codec(), self._header_size)
-            for position in range(self._equal):
-                row = self._old.index.row_at(position) if self._old else None
-                if row is not None:
-                    length = header.geometry.length(row.chunk)
-                    self._copy(
-                        self.writer,
-                        RecordHeader(
-                            chunk=row.chunk,
-                            flags=row.flags,
-                            ranges=row.ranges,
-                            content_size=length,
-                            content_hash=row.content_hash,
-                            frame_size=0,
-                            frame_hash=b"",
-                            image_id=header.image_id,
-                        ),
-                    )
+            self.writer = ImageWriter(self._staged, self.header, find_zstd().codec(), self._header_size)
+            if self._old is not None:
+                for position in range(self._equal):
+                    self._copy(self.writer, self._old.index.row_at(position))
         return self.writer
 
-    def _copy(self, writer: ImageWriter, header: RecordHeader) -> None:
-        """Copy a record whose frame is in the store."""
-        found = None if header.chunk in self._damaged else self.basis.find(header.chunk, header.content_hash)
+    def _copy(self, writer: ImageWriter, wanted: Row | RecordHeader) -> None:
+        """Copy a chunk whose frame is in the store; raises LinkError when it is not there, or damaged."""
+        found = None if wanted.chunk in self._damaged else self.seeds.find(wanted.chunk, wanted.content_hash)
         if found is None:
             raise LinkError(
-                f"The laptop says of chunk {header.chunk} that the store already has it, but the store does not."
+                f"The laptop says of chunk {wanted.chunk} that the store already has it, but the store does not."
             )
         stored, row = found
         try:
             record = checked_record(stored, row)
         except BadImage as error:
-            self._damaged.add(header.chunk)
+            self._damaged.add(wanted.chunk)
             raise LinkError(str(error)) from error
-        complete = replace(header, frame_size=record.header.frame_size, frame_hash=record.header.frame_hash)
+        # The same content may have been stored with other used ranges, and as part of another image.
+        complete = replace(record.header, flags=wanted.flags, ranges=wanted.ranges, image_id=self.header.image_id)
         writer.append(complete, record.frame, (stored.source.fileno(), row.frame_offset))
 
     def is_old(self, root_digest: str) -> bool:
