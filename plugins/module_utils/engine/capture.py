@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+from dataclasses import replace
 from typing import Generator, Protocol, Tuple, Union
 
 from ..disk.raw_io import ReadError, aligned_buffer, read_spans, spans
@@ -216,34 +217,24 @@ class Capture:
             zero = self._zeros.startswith(content)
         content_hash = zeros_hash(length) if zero else hashlib.sha256(content).digest()
         own.watch.busy("hash")
-        flags = USED | ZERO if zero else USED
-        packed = pack_ranges(slot.ranges, length)
+        header = RecordHeader(
+            chunk=slot.chunk,
+            flags=USED | ZERO if zero else USED,
+            ranges=pack_ranges(slot.ranges, length),
+            content_size=length,
+            content_hash=content_hash,
+            frame_size=0,
+            frame_hash=NO_FRAME_HASH,
+            image_id=self._image_id,
+        )
         known = self.known.find(slot.chunk) if self.known else None
         if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
-            return RecordHeader(
-                chunk=slot.chunk,
-                flags=flags,
-                ranges=packed,
-                content_size=length,
-                content_hash=content_hash,
-                frame_size=0,
-                frame_hash=NO_FRAME_HASH,
-                image_id=self._image_id,
-            ), None
+            return header, None
         frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level.now)
         own.watch.busy("compress")
         frame_hash = hashlib.sha256(frame).digest()
         own.watch.busy("hash")
-        return RecordHeader(
-            chunk=slot.chunk,
-            flags=flags,
-            ranges=packed,
-            content_size=length,
-            content_hash=content_hash,
-            frame_size=len(frame),
-            frame_hash=frame_hash,
-            image_id=self._image_id,
-        ), frame
+        return replace(header, frame_size=len(frame), frame_hash=frame_hash), frame
 
     def _zero_frame(self, length: int, codec: Codec) -> bytes:
         frame = self._zero_frames.get(length)
