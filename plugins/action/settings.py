@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
@@ -19,8 +20,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
     read_settings,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
-
-CAPTURE = "capture"
 
 REQUIRED = {
     "import": (
@@ -43,7 +42,7 @@ class ActionModule(ControllerAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "pattern": {"type": "str"},
-        "purpose": {"type": "str", "choices": [CAPTURE, "restore", "images", *REQUIRED], "required": True},
+        "purpose": {"type": "str", "choices": [CAPTURE, RESTORE, "images", *REQUIRED], "required": True},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
