@@ -97,7 +97,7 @@ class History:
         return max(0.0, (self.last.done - since.done) / seconds) if seconds >= MIN_TIME else None
 
     def settled(self, least: float) -> Point | None:
-        """Return the point since which the rate of the phase counts as settled: its last half, or ``settled`` seconds if that is more."""
+        """Return the point since which the rate of the phase counts as settled: its last half, or ``least`` seconds if that is more."""
         points, last = self.of_phase(), self.last
         window = max(least, (last.at - points[0].at) / 2)
         since = next(point for point in points if last.at - point.at <= window)
