@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
     ROOT,
+    YES,
     Outcome,
     playbook,
     start_playbook,
@@ -38,7 +39,6 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
-YES = ("-e", "imaging_confirm_erase=true")
 REFUSED = ROOT / "tests/integration/plays/refused.yml"
 Refused = dict[tuple[str, str], str]
 

@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, 
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
+    YES,
     Outcome,
     playbook,
     stored,
@@ -39,7 +40,6 @@ from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
 
-YES = ("-e", "imaging_confirm_erase=true")
 SECTOR = 512
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.faults import YES, make_foreign, where
+from ansible_collections.fleet.imaging.tests.integration.faults import make_foreign, where
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, reference_disk, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.disks import attach_loop_device, make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import faulty_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan

@@ -29,7 +29,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import C
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import make_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
-from ansible_collections.fleet.imaging.tests.integration.faults import LINK_TRANSPORTS, YES, make_foreign
+from ansible_collections.fleet.imaging.tests.integration.faults import LINK_TRANSPORTS, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.live_user import (
     PASSWORD,
@@ -37,7 +37,7 @@ from ansible_collections.fleet.imaging.tests.integration.live_user import (
     add_live_user,
     password_hash,
 )
-from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
