@@ -237,13 +237,13 @@ def with_another_uuid(image: Path, changed: Path, content: str) -> int:
     source = copy.deepcopy(dict(reader.header.source))
     (partition,) = [each for each in source["partitions"] if each["content"] == content]
     partition["seen"]["uuid"] = "00000000-0000-4000-8000-000000000001"
-    place = StagedFile(str(changed))
-    writer = ImageWriter(place, replace(reader.header, source=source), find_zstd().codec())
+    staged = StagedFile(str(changed))
+    writer = ImageWriter(staged, replace(reader.header, source=source), find_zstd().codec())
     for row in reader.index:
         record = reader.record(row)
         writer.append(record.header, record.frame)
     writer.finish({"used_bytes": reader.index.used_bytes()})
-    place.commit(None)
+    staged.commit(None)
     return int(partition["number"])
 
 
