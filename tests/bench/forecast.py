@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..integration.labs import running_lab
-from ..integration.playbooks import playbook
+from ..integration.playbooks import YES, playbook
 from ..lab.disks import make_empty_disk
 from ..lab.faulty_disk import FaultyDisk, faulty_disk
 from ..lab.lab import Lab, Plan
@@ -41,7 +41,6 @@ SLOW_STORE = 25_000_000
 STORE_SIZE = 1 << 30
 IDLE_SHARE = 0.9
 MAX_SETTLING = 60.0
-YES = ("-e", "imaging_confirm_erase=true")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH_CLIENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, SocketChannel, receive_exactly
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.ssh_openssh import OpenSsh
@@ -41,7 +42,6 @@ OWN_RATE = 1.11
 AMOUNT = 1 << 30
 PIECE = 4 << 20
 MIN_RATE = 250e6
-CLIENTS = ("paramiko", "openssh")
 
 SINK_AND_SPRING = """
 import os, socket, sys
@@ -88,7 +88,7 @@ def _whole(lab: Lab, store: Path, runs: int, say: Say) -> Iterator[Bar]:
         say(f"{what:<36} {taken:7.1f} s")
 
     for _turn in range(runs):
-        for client in CLIENTS:
+        for client in SSH_CLIENTS:
             ours.remove_image()
             cool_down()
             note(
@@ -97,7 +97,7 @@ def _whole(lab: Lab, store: Path, runs: int, say: Say) -> Iterator[Bar]:
         cool_down()
         note("capture, ssh dd | dd", _by_hand(lab.reference, f"dd if={lab.reference.disk} bs=4M status=none", "", disk))
     for _turn in range(runs):
-        for client in CLIENTS:
+        for client in SSH_CLIENTS:
             _make_foreign(target)
             more = ("-e", "imaging_confirm_erase=true", *over(client))
             note(f"restore, {client}", ours.run("restore", "image_restore", target.name, *more).playbook_seconds)
@@ -105,7 +105,7 @@ def _whole(lab: Lab, store: Path, runs: int, say: Say) -> Iterator[Bar]:
         there = f"dd of={target.disk} bs=4M iflag=fullblock conv=fsync status=none"
         note("restore, dd | ssh dd", _by_hand(target, "", there, disk))
     for direction, peer in (("capture", "ssh dd | dd"), ("restore", "dd | ssh dd")):
-        for client in CLIENTS:
+        for client in SSH_CLIENTS:
             taken, theirs = seconds[f"{direction}, {client}"], seconds[f"{direction}, {peer}"]
             ratio = statistics.median(taken) / statistics.median(theirs)
             details = {"seconds": taken, "peer_seconds": theirs}

@@ -147,8 +147,8 @@ def image() -> bytes:
     """A small sound image, with a chunk of zeros, partly used and unused ones."""
     codec = find_zstd().codec()
     with tempfile.TemporaryDirectory() as folder:
-        place = StagedFile(os.path.join(folder, "a.img.zst"))
-        writer = ImageWriter(place, header(), codec)
+        staged = StagedFile(os.path.join(folder, "a.img.zst"))
+        writer = ImageWriter(staged, header(), codec)
         for chunk, ranges in ((0, [(0, CHUNK)]), (1, [(0, CHUNK)]), (3, [(512, 1024), (4096, 8192)]), (5, [(0, 512)])):
             length = GEOMETRY.length(chunk)
             content = bytearray(length)
@@ -163,8 +163,8 @@ def image() -> bytes:
             record = RecordHeader(chunk, flags, packed, length, digest, len(frame), frame_hash, STREAM)
             writer.append(record, frame)
         writer.finish({"used_bytes": 1})
-        place.commit(None)
-        return Path(place.path).read_bytes()
+        staged.commit(None)
+        return Path(staged.path).read_bytes()
 
 
 def header() -> ImageHeader:
@@ -546,14 +546,14 @@ def sfdisk_seeds() -> list[bytes]:
     return [json.dumps({"partitiontable": table}).encode() + b"\0" + disk for table in (gpt, dos)]
 
 
-FOREIGN = ("gzip", "bzip2", "xz", "zstd")
+COMPRESSED = list(compressions.COMPRESSIONS)
 MAX_PIECE_SIZE = 33 << 20
 ENOUGH = 64 << 20
 
 
 def run_unpack(data: bytes) -> None:
     """A compressed file, whose format the first byte chooses, is unpacked in pieces of a bounded size, or refused."""
-    source = DiskImageFile("file", FOREIGN[data[0] % len(FOREIGN) if data else 0], len(data), 0)
+    source = DiskImageFile("file", COMPRESSED[data[0] % len(COMPRESSED) if data else 0], len(data), 0)
     with patch.object(compressions, "MAX_WINDOW_SIZE", 64 << 20):  # what is taken is no more than what may be
         total = 0
         for piece in decompress.decompressed(io.BytesIO(data[1:]), source):
@@ -567,8 +567,13 @@ def unpack_seeds() -> list[bytes]:
     """One stream of each format, and two."""
     text = b"some text, again and again, " * 20 + bytes(3000)
     zstd = zstandard.ZstdCompressor(write_checksum=True)
-    packers: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress, zstd.compress]
-    return [bytes([number]) + pack(text) * times for number, pack in enumerate(packers) for times in (1, 2)]
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.compress,
+        "bzip2": bz2.compress,
+        "xz": lzma.compress,
+        "zstd": zstd.compress,
+    }
+    return [bytes([COMPRESSED.index(name)]) + packers[name](text) * times for name in COMPRESSED for times in (1, 2)]
 
 
 def run_hive(data: bytes) -> None:

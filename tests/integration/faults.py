@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     LOCAL_TEMP,
+    YES,
     Outcome,
     RunningPlaybook,
     playbook,
@@ -34,7 +35,6 @@ from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop, current_user
 
-YES = ("-e", "imaging_confirm_erase=true")
 TIMEOUT = 6
 """imaging_link_timeout, in seconds."""
 
@@ -141,8 +141,9 @@ def start_restore(
 
 
 def published(laptop: Laptop) -> str:
-    """What the module on a laptop says of itself."""
-    return laptop.run(["sh", "-c", "cat /run/fleet.imaging/*.run 2>/dev/null || true"]).stdout
+    """What the module on a laptop says of itself, as root or, on a laptop that is not isolated, as an ordinary user."""
+    script = 'cat /run/fleet.imaging/*.run "${TMPDIR:-/tmp}"/fleet.imaging-*/*.run 2>/dev/null || true'
+    return laptop.run(["sh", "-c", script]).stdout
 
 
 def kill_on_laptop(laptop: Laptop, pattern: str) -> None:

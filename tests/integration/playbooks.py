@@ -29,6 +29,8 @@ CAPTURE_ONE = ROOT / "tests/integration/plays/capture_one.yml"
 RESTORE_ONE = ROOT / "tests/integration/plays/restore_one.yml"
 """One transfer of any laptop, without what the playbooks do around it."""
 
+YES = ("-e", "imaging_confirm_erase=true")
+
 
 @dataclass(frozen=True)
 class TaskResult:

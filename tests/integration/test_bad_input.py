@@ -24,12 +24,13 @@ import yaml
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import unpack_run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
-from ansible_collections.fleet.imaging.tests.integration.faults import SHORT, kill, wait_until, workers
+from ansible_collections.fleet.imaging.tests.integration.faults import SHORT, kill, published, wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
     ROOT,
+    YES,
     Outcome,
     playbook,
     start_playbook,
@@ -38,7 +39,6 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
-YES = ("-e", "imaging_confirm_erase=true")
 REFUSED = ROOT / "tests/integration/plays/refused.yml"
 Refused = dict[tuple[str, str], str]
 
@@ -410,11 +410,6 @@ def test_a_module_left_over_from_a_killed_run_makes_way(lab: Lab, image: Path) -
     assert again.status == 0, again.stdout
     assert again.of("image_restore", "lab-02")[0].result["verified"] is True
     assert published(laptop) == ""
-
-
-def published(laptop: Laptop) -> str:
-    script = 'cat /run/fleet.imaging/*.run "${TMPDIR:-/tmp}"/fleet.imaging-*/*.run 2>/dev/null || true'
-    return laptop.run(["sh", "-c", script]).stdout
 
 
 def test_two_controllers_at_one_laptop_do_not_meet(lab: Lab, image: Path) -> None:

@@ -28,6 +28,7 @@ from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, 
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
+    YES,
     Outcome,
     playbook,
     stored,
@@ -39,7 +40,6 @@ from ansible_collections.fleet.imaging.tests.lab.ntfs import NtfsVolume
 from ansible_collections.fleet.imaging.tests.lab.tools import run
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
 
-YES = ("-e", "imaging_confirm_erase=true")
 SECTOR = 512
 
 
@@ -237,13 +237,13 @@ def with_another_uuid(image: Path, changed: Path, content: str) -> int:
     source = copy.deepcopy(dict(reader.header.source))
     (partition,) = [each for each in source["partitions"] if each["content"] == content]
     partition["seen"]["uuid"] = "00000000-0000-4000-8000-000000000001"
-    place = StagedFile(str(changed))
-    writer = ImageWriter(place, replace(reader.header, source=source), find_zstd().codec())
+    staged = StagedFile(str(changed))
+    writer = ImageWriter(staged, replace(reader.header, source=source), find_zstd().codec())
     for row in reader.index:
         record = reader.record(row)
         writer.append(record.header, record.frame)
     writer.finish({"used_bytes": reader.index.used_bytes()})
-    place.commit(None)
+    staged.commit(None)
     return int(partition["number"])
 
 

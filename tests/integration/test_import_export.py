@@ -31,6 +31,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import kill, wai
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     ROOT,
+    YES,
     Outcome,
     playbook,
     start_playbook,
@@ -43,7 +44,6 @@ pytestmark = pytest.mark.skipif(
     not isolated(), reason="the used maps of an image's partitions need loop devices, and so root"
 )
 
-YES = ("-e", "imaging_confirm_erase=true")
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 """The type of a partition for a Linux file system."""
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.tests.integration.faults import YES, make_foreign, where
+from ansible_collections.fleet.imaging.tests.integration.faults import make_foreign, where
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, reference_disk, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.disks import attach_loop_device, make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.faulty_disk import faulty_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
@@ -237,10 +237,10 @@ def test_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -
             environment={"FLEET_IMAGING_TEST_PROGRESS": str(told), "ANSIBLE_CALLBACKS_ENABLED": "progress_events"},
         )
     assert outcome.status == 0, outcome.stdout
-    news = [json.loads(line) for line in told.read_text().splitlines()]
-    began, ended = news[0]["at"], news[-1]["at"]
-    third = [piece for piece in news if piece["at"] - began > (ended - began) / 3 and piece["state"] != "finishing"]
-    told_ends = [piece["at"] + piece["eta"] for piece in third if piece["eta"] is not None]
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    began, ended = events[0]["at"], events[-1]["at"]
+    third = [event for event in events if event["at"] - began > (ended - began) / 3 and event["state"] != "finishing"]
+    told_ends = [event["at"] + event["eta"] for event in third if event["eta"] is not None]
     assert len(told_ends) >= len(third) * 0.8
     worst = max(abs(end - ended) for end in told_ends) / (ended - began)
-    assert worst < 0.15, [(round(piece["at"] - began, 1), piece["state"], piece["eta"]) for piece in third]
+    assert worst < 0.15, [(round(event["at"] - began, 1), event["state"], event["eta"]) for event in third]

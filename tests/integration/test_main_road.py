@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
     ROOT,
+    YES,
     Outcome,
     ansible_environment,
     playbook,
@@ -33,7 +34,6 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 NAME = "lab-image"
-YES = ("-e", "imaging_confirm_erase=true")
 
 
 @pytest.fixture(scope="module", name="lab")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import describe
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import look_at
@@ -29,6 +27,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     partitioned,
 )
 from ansible_collections.fleet.imaging.tests.integration.test_uefi import DEBIAN, fill
+from ansible_collections.fleet.imaging.tests.unit.plugins.modules.results import printed
 
 pytestmark = needs_loop_devices
 
@@ -79,10 +78,7 @@ def fixture_mounted(pair: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[P
 def ended(capsys: pytest.CaptureFixture[str], name: str, path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
     """The result that a module prints."""
     module = importlib.import_module(f"ansible_collections.fleet.imaging.plugins.modules.{name}")
-    with patch_module_args({"device": str(path), "expect": dict(expect)}), pytest.raises(SystemExit):
-        module.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return printed(module.main, {"device": str(path), "expect": dict(expect)}, capsys)
 
 
 def test_no_step_touches_a_disk_that_took_the_place_of_another(

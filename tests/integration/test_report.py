@@ -17,10 +17,8 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_for_share, written
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
-
-YES = ("-e", "imaging_confirm_erase=true")
 
 
 @pytest.fixture(scope="module", name="lab")

@@ -20,6 +20,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     RESTORE_ONE,
     ROOT,
+    YES,
     Outcome,
     RunningPlaybook,
     ansible_environment,
@@ -34,7 +35,6 @@ from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
 SIZE = MIN_SIZE
-YES = ("-e", "imaging_confirm_erase=true")
 TRUSTING = {"ANSIBLE_INJECT_FACT_VARS": "true"}
 """As where the collection is used with another ansible.cfg than its own."""
 

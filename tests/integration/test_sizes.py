@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.disk_files import attached
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -22,7 +22,6 @@ MIB = 1 << 20
 LARGER = DISK_SIZE + 256 * MIB
 SMALLER = DISK_SIZE - 32 * MIB
 TOO_SMALL = DISK_SIZE - 192 * MIB
-YES = ("-e", "imaging_confirm_erase=true")
 
 
 def table_of(disk: Path) -> dict[str, str]:

@@ -23,13 +23,13 @@ import pytest
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import TCP
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SSH_CLIENTS, TCP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, receive_exactly
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.factory import make_transport
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Refused, Transport, Unreachable
-from ansible_collections.fleet.imaging.tests.integration.faults import LINK_TRANSPORTS, YES, make_foreign
+from ansible_collections.fleet.imaging.tests.integration.faults import LINK_TRANSPORTS, make_foreign
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.live_user import (
     PASSWORD,
@@ -37,7 +37,7 @@ from ansible_collections.fleet.imaging.tests.integration.live_user import (
     add_live_user,
     password_hash,
 )
-from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import RESTORE_ONE, YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -45,7 +45,6 @@ pytestmark = pytest.mark.skipif(
     not isolated(), reason="passwords, other users and other servers need namespaces, and so root"
 )
 
-CLIENTS = ["paramiko", "openssh"]
 PASSPHRASE = "battery staple"
 ECHO = """
 import socket, sys
@@ -191,7 +190,7 @@ def add_to_agent(agent: Path, key: Path) -> None:
     subprocess.run(["ssh-add", "-q", key], env=os.environ | own, stdin=subprocess.DEVNULL, check=True)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 @pytest.mark.parametrize(("kind", "bits"), [("ed25519", ""), ("rsa", "2048"), ("ecdsa", "")])
 def test_a_key_file(client: str, laptop: Laptop, port: int, tmp_path: Path, kind: str, bits: str) -> None:
     key = make_key(tmp_path, kind, bits=bits)
@@ -199,7 +198,7 @@ def test_a_key_file(client: str, laptop: Laptop, port: int, tmp_path: Path, kind
     assert_connects(client, laptop, port, ansible_ssh_private_key_file=str(key))
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_the_host_key_is_an_rsa_key(client: str, laptop: Laptop, port: int, tmp_path: Path) -> None:
     """And one of another type is there as well, but not known."""
     rsa, other = make_key(tmp_path, "rsa", bits="2048"), make_key(tmp_path, "ecdsa")
@@ -213,7 +212,7 @@ def test_the_host_key_is_an_rsa_key(client: str, laptop: Laptop, port: int, tmp_
     assert_connects(client, laptop, port, ansible_ssh_common_args=arguments)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_a_password_only(client: str, laptop: Laptop, port: int) -> None:
     set_password(laptop)
     laptop.reconfigure_sshd(*BY_PASSWORD)
@@ -227,7 +226,7 @@ def test_a_password_only(client: str, laptop: Laptop, port: int) -> None:
     assert "password" in str(without)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_an_encrypted_key_through_an_agent(
     client: str, laptop: Laptop, port: int, tmp_path: Path, agent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +243,7 @@ def test_an_encrypted_key_through_an_agent(
     assert "SSH_AUTH_SOCK" not in os.environ
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_an_agent_with_too_many_keys(client: str, laptop: Laptop, port: int, tmp_path: Path, agent: Path) -> None:
     laptop.reconfigure_sshd("MaxAuthTries 4")
     for number in range(6):
@@ -260,7 +259,7 @@ def test_an_agent_with_too_many_keys(client: str, laptop: Laptop, port: int, tmp
     assert_connects(client, laptop, port)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_a_network_that_fails_while_logging_in_is_tried_again(client: str, laptop: Laptop, port: int) -> None:
     """The server's processes for a connection are killed as soon as they are there."""
     killer = threading.Event()
@@ -284,7 +283,7 @@ def test_a_network_that_fails_while_logging_in_is_tried_again(client: str, lapto
     assert errors and all(isinstance(error, LinkError) for error in errors), errors
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_an_encrypted_key_whose_passphrase_ansible_knows(
     client: str, laptop: Laptop, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +294,7 @@ def test_an_encrypted_key_whose_passphrase_ansible_knows(
     assert_connects(client, laptop, port, **variables)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 @pytest.mark.parametrize("way", ["ProxyJump", "ProxyCommand", "-J"])
 def test_a_jump_host(client: str, lab: Lab, laptop: Laptop, port: int, tmp_path: Path, way: str) -> None:
     """Another laptop is the only one that gets to this one."""
@@ -320,7 +319,7 @@ def test_a_jump_host(client: str, lab: Lab, laptop: Laptop, port: int, tmp_path:
     assert "let nobody in" in str(assert_fails(client, laptop, port, **direct))
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_forwarding_is_not_allowed(client: str, laptop: Laptop, port: int) -> None:
     laptop.reconfigure_sshd("AllowTcpForwarding no")
     error = assert_fails(client, laptop, port)
@@ -328,7 +327,7 @@ def test_forwarding_is_not_allowed(client: str, laptop: Laptop, port: int) -> No
     assert not isinstance(error, LinkError)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_the_host_key_has_changed(client: str, laptop: Laptop, port: int, tmp_path: Path) -> None:
     laptop.reconfigure_sshd(f"HostKey {make_key(tmp_path, 'ed25519')}")
     error = assert_fails(client, laptop, port)
@@ -337,7 +336,7 @@ def test_the_host_key_has_changed(client: str, laptop: Laptop, port: int, tmp_pa
     assert_connects(client, laptop, port, ansible_host_key_checking=False)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_the_host_key_is_not_known(client: str, laptop: Laptop, port: int, tmp_path: Path) -> None:
     nothing_known = common_arguments(tmp_path)
     error = assert_fails(client, laptop, port, ansible_ssh_common_args=nothing_known)
@@ -348,7 +347,7 @@ def test_the_host_key_is_not_known(client: str, laptop: Laptop, port: int, tmp_p
     assert_connects(client, laptop, port, **no_check)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_a_revoked_host_key(client: str, laptop: Laptop, port: int, tmp_path: Path) -> None:
     known = (laptop.lab / "known_hosts").read_text()
     line = next(line for line in known.splitlines() if line.startswith(f"{laptop.address} "))
@@ -357,20 +356,20 @@ def test_a_revoked_host_key(client: str, laptop: Laptop, port: int, tmp_path: Pa
     assert "revoked" in str(error).lower()
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_nobody_listens_on_the_laptop(client: str, laptop: Laptop) -> None:
     """It may be that the module is only just about to: trying again can help."""
     assert isinstance(assert_fails(client, laptop, 9), Refused)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_there_is_no_sshd(client: str, laptop: Laptop) -> None:
     error = assert_fails(client, laptop, 9, ansible_port=2)
     assert isinstance(error, Unreachable)
     assert laptop.address in str(error)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_closing_ends_everything(client: str, laptop: Laptop, port: int) -> None:
     """Also when somebody waits for more in another thread."""
     channel = transport(client, laptop).open(port, 10)
@@ -396,7 +395,7 @@ def test_closing_ends_everything(client: str, laptop: Laptop, port: int) -> None
     assert not [child for child in children if b"-W" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", SSH_CLIENTS)
 def test_a_server_that_stops_answering(client: str, laptop: Laptop, port: int) -> None:
     """Whoever sends must not wait for ever."""
     channel = transport(client, laptop, Timeouts(stuck=1)).open(port, 10)
@@ -420,7 +419,7 @@ def test_an_ordinary_user_who_becomes_root(plan: Plan, tmp_path: Path) -> None:
     become = {**VARIABLES, "ansible_become_method": "su", "ansible_become_password": PASSWORD}
     with running_lab(plan, laptops=1) as lab:
         add_live_user(lab.reference, {})
-        for client in CLIENTS:
+        for client in SSH_CLIENTS:
             where = ("-e", f"imaging_store={tmp_path / client}", "-e", "imaging_image=by-ssh", *LINK_TRANSPORTS[client])
             outcome = playbook(lab, "capture", *where, "-e", json.dumps(become))
             assert outcome.status == 0, outcome.stdout

@@ -14,7 +14,6 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     SHORT,
-    YES,
     assert_finished,
     assert_holds,
     assert_nothing_remains,
@@ -30,6 +29,7 @@ from ansible_collections.fleet.imaging.tests.integration.labs import isolated, r
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
+    YES,
     playbook,
     start_playbook,
     stored,

@@ -17,7 +17,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     LINK_TRANSPORTS,
     TIMEOUT,
-    YES,
     assert_finished_by_running_again,
     assert_holds,
     assert_nothing_remains,
@@ -37,7 +36,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .test_layers import PREFIX, sources
+from .test_layers import PREFIX, origin, sources
 
 FEW = 4
 
@@ -35,10 +35,9 @@ def known_as(module: str, tree: ast.Module) -> dict[str, Name]:
         if isinstance(node, ast.ClassDef):
             found[node.name] = (module, node.name)
         elif isinstance(node, ast.ImportFrom):
-            above = module.split(".")[: -node.level] if node.level else []
-            full = ".".join([*above, *([node.module] if node.module else [])])
+            full = origin(module, node).removeprefix(f"{PREFIX}.")
             for alias in node.names:
-                found[alias.asname or alias.name] = (full.removeprefix(f"{PREFIX}."), alias.name)
+                found[alias.asname or alias.name] = (full, alias.name)
     return found
 
 

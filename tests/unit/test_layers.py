@@ -48,6 +48,12 @@ def sources() -> dict[str, ast.Module]:
     }
 
 
+def origin(module: str, node: ast.ImportFrom) -> str:
+    """The full name of what a line of a module imports from."""
+    above = [PREFIX, *module.split(".")[: -node.level]] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
 def imported(module: str, tree: ast.Module, known: frozenset[str]) -> set[str]:
     """Which of the known modules one imports, also inside functions."""
     found = set()
@@ -55,8 +61,7 @@ def imported(module: str, tree: ast.Module, known: frozenset[str]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name[len(PREFIX) + 1 :] for alias in node.names if alias.name.startswith(f"{PREFIX}.")}
         elif isinstance(node, ast.ImportFrom):
-            above = [PREFIX, *module.split(".")[: -node.level]] if node.level else []
-            full = ".".join([*above, *([node.module] if node.module else [])])
+            full = origin(module, node)
             names = [full, *(f"{full}.{alias.name}" for alias in node.names)]
             found |= {name[len(PREFIX) + 1 :] for name in names if name.startswith(f"{PREFIX}.")}
     return found & known

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""For the tests: tells the news of a transfer that does not take place, from a real worker, as the real ones do."""
+"""For the tests: publishes the progress of a transfer that does not take place, from a real worker, as the real ones do."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from ansible.module_utils.common.yaml import yaml_load
 from ansible.playbook.block import Block
 from ansible.playbook.task import Task
 
-ROOT = Path(__file__).resolve().parents[3]
-FILES = sorted([*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")])
+from .test_hand_over import FILES, ROOT
+
 KEYWORDS = ({*Task.fattributes} | {*Block.fattributes}) - {"action", "local_action"}
 LISTS = ("pre_tasks", "tasks", "post_tasks", "handlers", "block", "rescue", "always")
 

@@ -140,10 +140,10 @@ def odd_image(path: Path, change: dict[str, Any]) -> None:
         def pack(self, room: int = 0) -> bytes:
             return packed
 
-    place = StagedFile(str(path))
-    writer = ImageWriter(place, Odd(geometry(CHUNK), STREAM, "now"), find_zstd().codec())
+    staged = StagedFile(str(path))
+    writer = ImageWriter(staged, Odd(geometry(CHUNK), STREAM, "now"), find_zstd().codec())
     writer.finish({"used_bytes": 0})
-    place.commit(None)
+    staged.commit(None)
 
 
 PARTITION = {"number": 1, "start": 0, "size": CHUNK}

@@ -66,8 +66,8 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
     """Write the image of ``disk``; returns its root digest, and the disk with every unused byte set to zero."""
     measures = geometry(len(disk))
     codec = zstd.find_zstd().codec()
-    place = StagedFile(path)
-    writer = ImageWriter(place, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
+    staged = StagedFile(path)
+    writer = ImageWriter(staged, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
     masked = bytearray(len(disk))
     for chunk in range(measures.chunk_count):
         offset, length = measures.offset(chunk), measures.length(chunk)
@@ -83,7 +83,7 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
             frame_hash = hashlib.sha256(frame).digest()
             writer.append(RecordHeader(chunk, flags, packed, length, digest, len(frame), frame_hash, STREAM), frame)
     root = writer.finish({"used_bytes": writer.index.used_bytes()})
-    place.commit(None)
+    staged.commit(None)
     return root, bytes(masked)
 
 

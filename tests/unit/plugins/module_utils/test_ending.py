@@ -5,24 +5,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Callable
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import MOUNTED, SWAP, Refusal, refuse_for
 
+from ..modules.results import printed
+
 
 def ended(work: Callable[[], dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What a module prints that does this."""
-    with patch_module_args({}), pytest.raises(SystemExit):
-        run_module(AnsibleModule(argument_spec={}), work)
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return printed(lambda: run_module(AnsibleModule(argument_spec={}), work), {}, capsys)
 
 
 def refused() -> dict[str, Any]:

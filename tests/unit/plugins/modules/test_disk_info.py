@@ -4,22 +4,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.modules import disk_info
+
+from .results import printed
 
 
 def ended(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     """The result that the module prints."""
-    with patch_module_args(arguments), pytest.raises(SystemExit):
-        disk_info.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return printed(disk_info.main, arguments, capsys)
 
 
 def test_a_file_is_described_and_selected_when_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,13 +13,12 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.modules import source_info
 
+from .results import printed
+
 
 def ended(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
     """The result that the module prints."""
-    with patch_module_args({"device": str(path)}), pytest.raises(SystemExit):
-        source_info.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return printed(source_info.main, {"device": str(path)}, capsys)
 
 
 def test_what_speaks_against_a_capture_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

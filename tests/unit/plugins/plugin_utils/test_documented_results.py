@@ -9,7 +9,6 @@ What a laptop's module returns beside its documentation is lost on the way, and 
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 import re
 import types
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.fleet.imaging.plugins.action.image_capture import ActionModule as CaptureAction
 from ansible_collections.fleet.imaging.plugins.action.image_probe import ActionModule as ProbeAction
@@ -44,6 +42,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import
     documented_fields,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
+from ansible_collections.fleet.imaging.tests.unit.plugins.modules.results import printed
 
 Fields = Mapping[str, Any]
 
@@ -163,10 +162,8 @@ def test_what_disks_there_are_is_documented(tmp_path: Path, capsys: pytest.Captu
     identity = {name: {"type": kind} for name, kind in IDENTITY.items()}
     assert differences(documented["expect"]["contains"], identity, "expect") == []
     (tmp_path / "disk").write_bytes(bytes(1 << 20))
-    with patch_module_args({"device": str(tmp_path / "disk"), "purpose": "target"}), pytest.raises(SystemExit):
-        disk_info.main()
-    printed = set(json.loads(capsys.readouterr().out))
-    assert printed - OF_ANSIBLE - {"invocation"} == set(documented)
+    result = printed(disk_info.main, {"device": str(tmp_path / "disk"), "purpose": "target"}, capsys)
+    assert result.keys() - OF_ANSIBLE - {"invocation"} == set(documented)
 
 
 def test_a_transfer_that_fails_says_what_is_left() -> None:

@@ -32,7 +32,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils import nic as own_link_module
+from ansible_collections.fleet.imaging.plugins.plugin_utils import nic as nic_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import forecast, measured_rates
 from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import TARGET_WRITE
@@ -216,7 +216,7 @@ def test_a_store_that_is_not_there_yet_is_not_made(laptop: SimpleNamespace, tmp_
 
 def test_an_interface_and_its_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ['[{"dst": "192.0.2.1", "dev": "eth7"}]']
-    monkeypatch.setattr(own_link_module, "run_command", lambda _command: CommandResult(0, answers[-1], ""))
+    monkeypatch.setattr(nic_module, "run_command", lambda _command: CommandResult(0, answers[-1], ""))
     speeds = iter(["1000\n", "-1\n"])
     monkeypatch.setattr(Path, "read_text", lambda *_arguments, **_more: next(speeds))
     found = nic_towards("192.0.2.1")

@@ -12,10 +12,11 @@ from typing import Iterable, Iterator
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
-from ansible_collections.fleet.imaging.plugins.module_utils.engine import delta_scan as look_module
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.delta_scan import (
     EQUAL,
+    FIRST_VERDICT,
     KNOWN,
+    MAX_SAMPLES,
     REQUESTED,
     UNKNOWN,
     WANTED,
@@ -72,14 +73,14 @@ def look_at(equal: Iterable[int], rotating: bool = False, zeros: Iterable[int] =
 def test_a_foreign_disk_costs_a_few_looks(rotating: bool) -> None:
     delta, disk = look_at([], rotating)
     samples = CHUNKS // 100
-    assert len(disk.compared) <= 2 + samples + look_module.FIRST_VERDICT
+    assert len(disk.compared) <= 2 + samples + FIRST_VERDICT
     assert delta.count(WANTED) == CHUNKS
 
 
 def test_a_blank_disk_is_no_promise() -> None:
     zeros = [chunk for chunk in range(CHUNKS) if chunk % 3]
     delta, disk = look_at(zeros, zeros=zeros)
-    assert len([chunk for chunk in disk.compared if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + look_module.FIRST_VERDICT
+    assert len([chunk for chunk in disk.compared if chunk % 3 == 0]) <= 2 + CHUNKS // 100 + FIRST_VERDICT
     delta.take(CHUNKS)
     assert delta.count(KNOWN) + delta.count(EQUAL) == len(zeros)
 
@@ -123,7 +124,7 @@ def test_samples_are_few_from_all_over_and_in_disk_order() -> None:
     delta.advance(CHUNKS // 100)
     samples = disk.compared[2:]
     assert samples == sorted(samples)
-    assert len(samples) == CHUNKS // 100 <= look_module.MAX_SAMPLES
+    assert len(samples) == CHUNKS // 100 <= MAX_SAMPLES
     assert min(samples) < CHUNKS // 10 and max(samples) > CHUNKS * 9 // 10
 
 

@@ -224,15 +224,15 @@ def test_nobody_takes_over_a_file_that_is_about_to_get_its_name(
 
 def test_an_image_never_replaces_another(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "a.img.zst")
-    place = StagedFile(path)
-    writer = ImageWriter(place, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
+    staged = StagedFile(path)
+    writer = ImageWriter(staged, ImageHeader(geometry(SIZE), STREAM, "now"), zstd.find_zstd().codec())
     make_there = b"somebody else's"
     with open(path, "wb") as file:
         file.write(make_there)
     writer.finish({})
     with pytest.raises(ImagingError, match="was created or changed"):
-        place.commit(None)
-    place.remove()
+        staged.commit(None)
+    staged.remove()
     with open(path, "rb") as file:
         assert file.read() == make_there
     assert os.listdir(str(tmp_path)) == ["a.img.zst"]
