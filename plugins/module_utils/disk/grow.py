@@ -91,7 +91,7 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
         )
     if kind.check:
         with partition_node(run, disk.path, partition) as node:
-            doubt = distrust(run, content.type, node, partition.size)
+            doubt = distrust(run, content.type, node)
         if doubt:
             raise ImagingError(
                 f"Partition {partition.number} of {disk.path} can't be grown: {doubt.reason}. Nothing was changed."
