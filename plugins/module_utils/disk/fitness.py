@@ -193,7 +193,7 @@ class _Examination:
             )
 
     def _check(self, facts: PartitionFacts, content: Content, node: str) -> PartitionFacts:
-        doubt = distrust(self._run, content.type, node, facts.size)
+        doubt = distrust(self._run, content.type, node)
         if doubt:
             clean = None if doubt.kind == UNMAPPABLE else False
             return replace(facts, clean=clean, distrust=doubt.kind, reason=doubt.reason)

@@ -81,17 +81,18 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
     if not enlarge:
         grown = partition
     behind = _lags_behind(disk.path, grown, content.type)
-    if not enlarge and not behind:
-        return Growth(
-            partition=partition.number,
-            content=content.type,
-            old_size=partition.size,
-            new_size=partition.size,
-            changed=False,
-        )
+    growth = Growth(
+        partition=partition.number,
+        content=content.type,
+        old_size=partition.size,
+        new_size=grown.size,
+        changed=enlarge or behind,
+    )
+    if not growth.changed:
+        return growth
     if kind.check:
         with partition_node(run, disk.path, partition) as node:
-            doubt = distrust(run, content.type, node, partition.size)
+            doubt = distrust(run, content.type, node)
         if doubt:
             raise ImagingError(
                 f"Partition {partition.number} of {disk.path} can't be grown: {doubt.reason}. Nothing was changed."
@@ -108,9 +109,7 @@ def _grow(run: RunCommand, disk: Disk, which: str, write: bool, patience: float)
                 f"{error} Partition {grown.number} was enlarged and its file system was not: run again with the same imaging_grow to go on, "
                 "or restore this laptop again without it."
             ) from error
-    return Growth(
-        partition=partition.number, content=content.type, old_size=partition.size, new_size=grown.size, changed=True
-    )
+    return growth
 
 
 def _sound_table(run: RunCommand, path: str) -> PartitionTable:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Iterable, Iterator, Sequence
 
 from ..errors import ImagingError
@@ -129,15 +129,7 @@ def _replay_new(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
                 )
             _write(hive, entry.pages)
             expected = (expected + 1) % (1 << 32)
-            base = BaseBlock(
-                primary=entry.sequence,
-                secondary=entry.sequence,
-                written=parsed.written,
-                kind=PRIMARY,
-                root=parsed.root,
-                size=entry.size,
-                sound=True,
-            )
+            base = replace(parsed, primary=entry.sequence, secondary=entry.sequence, kind=PRIMARY, size=entry.size)
     if base.dirty:
         raise BadHive("its last write is incomplete, and its logs do not hold what is missing")
     return base
@@ -197,15 +189,7 @@ def _replay_old(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
         pages = _dirty_pages(log, parsed.size)
         if pages is not None:
             _write(hive, pages)
-            return BaseBlock(
-                primary=parsed.primary,
-                secondary=parsed.primary,
-                written=parsed.written,
-                kind=PRIMARY,
-                root=parsed.root,
-                size=parsed.size,
-                sound=True,
-            )
+            return replace(parsed, kind=PRIMARY)
     raise BadHive("its last write is incomplete, and it has no log of that write")
 
 

@@ -278,7 +278,7 @@ class _Mapper:
             with partition_node(self._run, self._disk, partition) as node:
                 size = file_system_size(self._disk, partition.start, content.type)
                 reason = covered(self._reader(partition), partition.size, size)
-                doubt = None if reason else distrust(self._run, content.type, node, partition.size)
+                doubt = None if reason else distrust(self._run, content.type, node)
                 if doubt:
                     reason = doubt.reason
                 if not reason:

@@ -33,7 +33,6 @@ class Probe:
     run: RunCommand
     read: Read
     node: str
-    size: int
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,17 @@ def file_system_size(path: str, start: int, name: str) -> int | None:
         return size(os.pread(disk.fileno(), HEAD, start).ljust(HEAD, b"\0"))
 
 
-def distrust(run: RunCommand, name: str, node: str, size: int) -> Distrust | None:
+def distrust(run: RunCommand, name: str, node: str) -> Distrust | None:
     """Why the account that a file system gives of its free space can't be believed, or None when it can.
 
-    It is alone on the block device ``node`` of so many bytes. Raises OSError, and MissingTool when its check needs a program that is not installed.
+    It is alone on the block device ``node``. Raises OSError, and MissingTool when its check needs a program that is not installed.
     """
     check = file_system(name).check
     if check is None:
         return Distrust(UNMAPPABLE, f"a map of {name} is not trusted")
     descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return check(Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node, size))
+        return check(Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node))
     except (struct.error, IndexError, OverflowError):  # OverflowError: an offset beyond what any file has
         return Distrust(DIRTY, f"its {name} is damaged: a structure that must be there is not")
     finally:

@@ -50,7 +50,7 @@ def test_of_a_head_of_zeros_and_of_one_bits_a_size_is_a_number(name: str) -> Non
 def test_what_ends_in_its_superblock_is_not_trusted_and_no_program_sees_it(name: str, tmp_path: Path) -> None:
     node = tmp_path / "node"
     node.write_bytes(bytes(20))
-    found = distrust(no_program, name, str(node), 20)  # type: ignore[arg-type]
+    found = distrust(no_program, name, str(node))  # type: ignore[arg-type]
     assert found is not None and found.kind == DIRTY
 
 
@@ -58,7 +58,7 @@ def test_what_should_lie_where_no_disk_reaches_is_not_trusted(tmp_path: Path) ->
     """The MFT of an NTFS, by its boot sector: sectors of 512 bytes, 8 in a cluster, records of 1024 bytes."""
     node = tmp_path / "node"
     node.write_bytes(struct.pack("<11xHB34xQQb", 512, 8, (1 << 64) - 1, 0, -10).ljust(4096, b"\0"))
-    found = distrust(no_program, "ntfs", str(node), 4096)  # type: ignore[arg-type]
+    found = distrust(no_program, "ntfs", str(node))  # type: ignore[arg-type]
     assert found is not None and found.kind == DIRTY
 
 
