@@ -58,7 +58,7 @@ SETTLED = 30.0
 """Seconds after which nothing of a run may be left on either side, whatever has happened to it."""
 
 MAX_WAIT = 120.0
-TICKET = b'"secret":'
+TICKET = b'"credentials":'
 
 
 def where(image: Path, timeout: int = TIMEOUT) -> tuple[str, ...]:

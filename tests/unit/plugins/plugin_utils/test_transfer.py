@@ -28,17 +28,21 @@ from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LINK_
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
+    CONTROLLER_CREDENTIALS,
+    CREDENTIALS,
+    LAB_01,
+)
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image, noise
 
 from .halves import (
-    SECRET,
     SIZE,
     TIMEOUT,
     TIMEOUTS,
@@ -267,7 +271,7 @@ def test_nobody_at_the_port_is_said_as_it_is() -> None:
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ) as caught:
-        Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(module, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
     assert caught.value.facts["codes"] == [LINK_BROKEN]
 
 
@@ -326,7 +330,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
 
 
 def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
-    ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(link_timeout=20), lambda: 0)  # type: ignore[arg-type]
+    ends = Transfer(None, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(link_timeout=20), lambda: 0)  # type: ignore[arg-type]
     ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
     assert (ends.condition, ends.waited) == ("reconnecting", "20/20 s")
 
@@ -450,7 +454,7 @@ def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace) -> N
 
 def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
     session = Session(
-        "attended", str(laptop.disk), SECRET, ("", 0), Timeouts(link_timeout=1), RunFolder(str(tmp_path / "run2"))
+        "attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), Timeouts(link_timeout=1), RunFolder(str(tmp_path / "run2"))
     )
     outcome: list[str] = []
 
@@ -480,7 +484,7 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
 
 
 def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), SECRET, ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
+    session = Session("attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
 
     def conversation(link: Link) -> None:
         attendance = session.monitor(link)
@@ -527,4 +531,4 @@ def test_stopwatches_add_up_over_threads() -> None:
 
 def link_to(port: int) -> Link:
     channel = tcp.Tcp("127.0.0.1").open(port, 5)
-    return Link(channel, connect_handshake(channel, SECRET))
+    return Link(connect_tls(channel, CONTROLLER_CREDENTIALS.context(server_side=False), LAB_01), LAB_01)
