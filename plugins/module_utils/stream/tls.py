@@ -95,7 +95,10 @@ class TlsChannel:
             self._raw.sendall(encrypted)
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Receive some bytes; 0 when the other end has closed the connection; ssl.SSLError, an OSError, also when the stream was cut or changed."""
+        """Receive some bytes; OSError, of which ssl.SSLError is a kind, also when the stream was changed.
+
+        The end of the stream is 0 or an OSError, and tells nothing: a conversation ends with a message. So no ``close_notify`` is sent.
+        """
         if self._early:
             count = min(len(self._early), len(buffer))
             buffer[:count], self._early = self._early[:count], self._early[count:]

@@ -286,7 +286,9 @@ def test_nobody_at_the_port_is_said_as_it_is() -> None:
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ) as caught:
-        Transfer(module, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(
+            module, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(first_link=0.3), lambda: 0
+        ).converse(lambda link: None)  # type: ignore[arg-type]
     assert caught.value.facts["codes"] == [LINK_BROKEN]
 
 
@@ -469,7 +471,12 @@ def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace) -> N
 
 def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
     session = Session(
-        "attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), Timeouts(link_timeout=1), RunFolder(str(tmp_path / "run2"))
+        "attended",
+        str(laptop.disk),
+        CREDENTIALS[LAB_01],
+        ("", 0),
+        Timeouts(link_timeout=1),
+        RunFolder(str(tmp_path / "run2")),
     )
     outcome: list[str] = []
 
@@ -499,7 +506,9 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
 
 
 def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
+    session = Session(
+        "attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2"))
+    )
 
     def conversation(link: Link) -> None:
         attendance = session.monitor(link)

@@ -35,6 +35,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends impo
     shaken,
 )
 
+
 def silent_for(seconds: float) -> Timeouts:
     """A link breaks after so many seconds without a byte."""
     return Timeouts(min_silence=seconds, max_silence=seconds)
@@ -171,7 +172,8 @@ def test_the_controller_gets_a_link() -> None:
 
 
 @pytest.mark.parametrize(
-    "greeting", [b"", b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100, b"\x16\x03\x01\x01\x00", b"\x16\x03\x01\x00\x04\x01\x00\xff\xff"]
+    "greeting",
+    [b"", b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100, b"\x16\x03\x01\x01\x00", b"\x16\x03\x01\x00\x04\x01\x00\xff\xff"],
 )
 def test_strangers_do_not_keep_the_controller_out(greeting: bytes) -> None:
     server = listener()
