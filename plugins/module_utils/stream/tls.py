@@ -115,7 +115,7 @@ class TlsChannel:
         with self._lock:
             while done < len(buffer):
                 try:
-                    count = self._tls.read(len(buffer) - done, buffer[done:])  # type: ignore[arg-type]
+                    count = self._tls.read(len(buffer) - done, buffer[done:])
                 except ssl.SSLError:
                     if done:
                         break  # comes again at the next call

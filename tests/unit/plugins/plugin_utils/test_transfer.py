@@ -282,13 +282,13 @@ def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_fro
 def test_nobody_at_the_port_is_said_as_it_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    module = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
+    module: Any = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ) as caught:
         Transfer(
             module, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(first_link=0.3), lambda: 0
-        ).converse(lambda link: None)  # type: ignore[arg-type]
+        ).converse(lambda link: None)
     assert caught.value.facts["codes"] == [LINK_BROKEN]
 
 

@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-from typing import Callable
 
 import pytest
 
@@ -23,7 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     LinkError,
     SocketChannel,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import HANDSHAKES, ControllerGone, Listener
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import HANDSHAKES, Listener
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (

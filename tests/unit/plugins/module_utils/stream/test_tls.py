@@ -70,24 +70,24 @@ def fixture_listener() -> Iterator[Listener]:
 def test_a_name_survives_its_certificate(name: Name) -> None:
     """Inventories have names of any characters, longer than a common name may be."""
     assert Name.from_uri(name.uri) == name
-    near, far = channel_pair()
-    seen: list[Name] = []
-    shaken(near, far, AUTHORITY.issue(name), expected=lambda found: not seen.append(found))
-    assert seen == [name]
+    shaken(*channel_pair(), AUTHORITY.issue(name), expected=lambda found: found == name)
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "",
-        "fleet.imaging:",
-        "fleet.imaging:laptop",
-        "fleet.imaging:laptop/",
-        "fleet.imaging:laptop/a/b",
-        "fleet.imaging:laptop/%ff",
-    ]
-    + ["fleet.imaging:controller/", "fleet.imaging:controller\n", "https:laptop/a", "fleet.imaging:root/a"],
+NO_NAMES = (
+    "",
+    ":",
+    "https:laptop/a",
+    "controller/",
+    "controller\n",
+    "laptop",
+    "laptop/",
+    "laptop/a/b",
+    "laptop/%ff",
+    "root/a",
 )
+
+
+@pytest.mark.parametrize("uri", [*NO_NAMES, *(f"fleet.imaging:{end}" for end in NO_NAMES)])
 def test_what_is_no_name_is_refused(uri: str) -> None:
     with pytest.raises(ValueError):
         Name.from_uri(uri)
@@ -170,11 +170,11 @@ def tls_1_2(credentials: Credentials) -> ssl.SSLContext:
 def test_no_certificate_and_no_older_tls_get_in(
     listener: Listener, make: Callable[[Credentials], ssl.SSLContext]
 ) -> None:
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        with socket.create_connection(("127.0.0.1", listener.port), 5) as sock:
-            with make(CONTROLLER_CREDENTIALS).wrap_socket(sock) as wrapped:
-                assert wrapped.recv(1), "closed without a word"
-                raise ConnectionError
+    client = make(CONTROLLER_CREDENTIALS)
+    with socket.create_connection(("127.0.0.1", listener.port), 5) as sock, pytest.raises(
+        (ssl.SSLError, ConnectionError)
+    ):
+        client.wrap_socket(sock).recv(1)
     with pytest.raises(ControllerGone):
         listener.next_link(0.1)
 
@@ -255,9 +255,9 @@ class Tap:
                     if start <= self.flip < len(self.passed):
                         data[self.flip - start] ^= 1
                     if self.cut < len(self.passed):
-                        target.sendall(data[: self.cut - start])
+                        target.sendall(bytes(data[: self.cut - start]))
                         break
-                target.sendall(data)
+                target.sendall(bytes(data))
         source.close()
         target.close()
 
