@@ -18,8 +18,8 @@ description:
   - An interrupted capture leaves C(NAME.img.zst.partial) behind. The next capture with the same name checks that file and continues from it.
   - The image appears only when it is complete. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
   - The disk is held exclusively and never written. It fails if anything of the disk is mounted.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. All data is encrypted by TLS 1.3, and
+    both ends have certificates that were made for this run only. Python's C(ssl) module on the machine must be built with OpenSSL 1.1.1 or newer.
 attributes:
   check_mode:
     support: full

@@ -27,8 +27,8 @@ description:
     comparison expects the same. A smaller disk is accepted if all partitions and all used space fit.
   - It fails for a disk with a mounted file system, active swap, RAID, LVM, encryption or the live medium, for a partition, for a disk that is too
     small or has another sector size, and for the disk that the image was captured from.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. All data is encrypted by TLS 1.3, and
+    both ends have certificates that were made for this run only. Python's C(ssl) module on the machine must be built with OpenSSL 1.1.1 or newer.
 attributes:
   check_mode:
     support: full

@@ -20,6 +20,7 @@ try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError as problem:
     MISSING: ImportError | None = problem
     """Why there can't be an authority."""
@@ -44,7 +45,7 @@ class Authority:
                 "cryptography). It is a requirement of ansible-core, too."
             ) from MISSING
         self._key = ec.generate_private_key(ec.SECP256R1())
-        common_name = x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{os.urandom(8).hex()}")
+        common_name = x509.NameAttribute(NameOID.COMMON_NAME, f"run {os.urandom(8).hex()}")
         self._subject = x509.Name([common_name])
         builder = self._builder(self._key.public_key(), self._subject, signs=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
@@ -54,9 +55,9 @@ class Authority:
     def issue(self, name: Name) -> Credentials:
         """Make a key, and a certificate for a name. With it, a laptop can connect and listen, the controller can only connect."""
         key = ec.generate_private_key(ec.SECP256R1())
-        usages = [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if name != THE_CONTROLLER:
-            usages.append(x509.ExtendedKeyUsageOID.SERVER_AUTH)
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         uri = x509.UniformResourceIdentifier(name.uri)
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (

@@ -119,7 +119,8 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
                 os.write(writing, data)
             finally:
                 os.close(writing)
-        context.load_cert_chain(*(f"{OPEN_FILES}/{descriptor}" for descriptor in opened), password=_no_password)
+        certificate_path, key_path = (f"{OPEN_FILES}/{descriptor}" for descriptor in opened)
+        context.load_cert_chain(certificate_path, key_path, _no_password)
     finally:
         for descriptor in opened:
             os.close(descriptor)

@@ -95,7 +95,10 @@ class TlsChannel:
             self._raw.sendall(encrypted)
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Receive some bytes; 0 when the other end has closed the connection; ssl.SSLError, an OSError, also when the stream was cut or changed."""
+        """Receive some bytes; OSError, of which ssl.SSLError is a kind, also when the stream was changed.
+
+        The end of the stream is 0 or an OSError, and tells nothing: a conversation ends with a message. So no ``close_notify`` is sent.
+        """
         if self._early:
             count = min(len(self._early), len(buffer))
             buffer[:count], self._early = self._early[:count], self._early[count:]
@@ -112,7 +115,7 @@ class TlsChannel:
         with self._lock:
             while done < len(buffer):
                 try:
-                    count = self._tls.read(len(buffer) - done, buffer[done:])  # type: ignore[arg-type]
+                    count = self._tls.read(len(buffer) - done, buffer[done:])
                 except ssl.SSLError:
                     if done:
                         break  # comes again at the next call
