@@ -10,7 +10,7 @@ always go by the same figures. :data:`ORDER` says which wait must outlast which.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping
 
 HEARTBEATS = 6
@@ -95,6 +95,10 @@ class Timeouts:
     """A disk that another program holds, and udev, are waited for so long: udev takes a second on a slow machine."""
     mirror_silence: float = 10.0
     """A mirror that has sent nothing for so long is asked no more."""
+    peer_silence: float = 2.5
+    """A laptop that takes chunks from another one leaves it after so long without a byte: all laptops below wait meanwhile."""
+    peer_connect: float = 2.5
+    """A laptop may take so long to connect to another one, and so long again for the handshake."""
 
     @property
     def silence(self) -> float:
@@ -105,6 +109,16 @@ class Timeouts:
     def heartbeat(self) -> float:
         """An end that has nothing to say says so after so long."""
         return self.silence / HEARTBEATS
+
+    @property
+    def peer_heartbeat(self) -> float:
+        """A laptop that has nothing to say to another one says so after so long."""
+        return self.peer_silence / HEARTBEATS
+
+    @property
+    def between_laptops(self) -> Timeouts:
+        """Those of a laptop that is connected to another one."""
+        return replace(self, min_silence=self.peer_silence, max_silence=self.peer_silence, handshake=self.peer_connect)
 
     @property
     def healthy(self) -> float:

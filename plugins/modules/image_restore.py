@@ -373,6 +373,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
         mirror=image_url(module.params["mirror"], module.params["image"]),
+        relay=ticket.relay and not module.check_mode,
     )
     run = module_runner(module)
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(

@@ -24,6 +24,7 @@ from typing import Callable, ContextManager
 from ..disk.kernel_partitions import compare_with_kernel, reread_table
 from ..engine.delta_scan import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
 from ..engine.resize import patched_chunks
+from ..engine.restore import ignore
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
 from ..errors import ImagingError
 from ..image.header import ImageHeader
@@ -79,10 +80,10 @@ class Describe(Phase):
             )
         job.disk.check_fits(header, index)
         controller = LinkSource(lambda: job.link, header, job.consequence)
-        mirrors = []
+        preferred = job.join_relay(header)
         if job.request.mirror:
-            mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence)]
-        router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
+            preferred.append(HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence))
+        router = Router(preferred, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 
 
@@ -171,6 +172,8 @@ class Write(Phase):
         self.plan.image.router.restart()
         delta.ask_again()
         job.poll()
+        if job.relay is not None:
+            job.relay.start(self.plan, job.disk, job.zstd)
         if job.disk.disk.rotational:
             self._fetch(job)
             while not delta.finished:
@@ -180,6 +183,8 @@ class Write(Phase):
             self._scan_in_background()
             self._fetch(job)
             self.close()
+        if job.relay is not None:
+            job.relay.source.stop()
         return Complete(self.plan)
 
     def close(self) -> None:
@@ -214,8 +219,11 @@ class Write(Phase):
         def receive(buffer: memoryview) -> RecordHeader | None:
             return self._receive(job, buffer)
 
+        checked = job.relay.checked if job.relay is not None else ignore
         while True:
-            self.plan.engine.write(receive, router.interrupt, delta.written, router.reject, lambda: router.stage)
+            self.plan.engine.write(
+                receive, router.interrupt, delta.written, router.reject, lambda: router.stage, checked
+            )
             delta.want_again(router.take_lost())
             if not delta.count(WANTED):
                 break

@@ -56,6 +56,10 @@ class LinkSource:
     def _unpack(self, payload: bytes) -> RecordHeader:
         return RecordHeader.unpack(payload, self._header.geometry, self._header.image_id)
 
+    def leave_sender(self, chunk: int, error: ImagingError) -> bool:
+        """Return False: there is one controller, and :meth:`reject` is called instead."""
+        return False
+
     def close(self) -> None:
         """Close the link of the latest request, on which answers would still arrive."""
         if self._link is not None:

@@ -17,6 +17,7 @@ worker decides for its own laptop alone, from what all workers know of theirs. N
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +153,7 @@ class Guide:
     def __init__(self, number: int) -> None:
         self._number = number
         self._avoided: dict[int, float] = {}
+        """Until when the laptop does not take from another one."""
         self._unreachable: set[int] = set()
         self._samples: deque[_Sample] = deque()
         self._suspicions = 0
@@ -159,9 +161,9 @@ class Guide:
         """The upstream of the upstream at the latest sample."""
         self._trial: _Trial | None = None
 
-    def lost(self, number: int, now: float, reached: bool = True) -> None:
-        """Note that the laptop could not take from another one, and whether it could at least connect to it."""
-        self._avoided[number] = now
+    def lost(self, number: int, now: float, reached: bool = True, damage: bool = False) -> None:
+        """Note that the laptop could not take from another one, whether it could at least connect to it, and whether it was sent damage."""
+        self._avoided[number] = math.inf if damage else now + AVOIDED
         if reached:
             self._unreachable.clear()
         else:
@@ -275,8 +277,7 @@ class Guide:
         return [replace(me, trial=False, upstream=back), replace(tried, proven=True)]
 
     def _avoids(self, member: Member, now: float) -> bool:
-        since = self._avoided.get(member.number)
-        return since is not None and now - since < AVOIDED
+        return now < self._avoided.get(member.number, now)
 
     def _choose(self, fleet: Fleet, me: Member) -> int:
         """Return the upstream that a laptop takes from now."""
