@@ -10,6 +10,7 @@ worker decides for its own laptop alone, from what all workers know of theirs. N
 - A laptop that loses its upstream takes from the nearest laptop above that one, or becomes a head.
 - A laptop that falls behind its upstream takes from above that one for a moment, in a *trial*. If that is much faster, the upstream was slow, else
   the laptop itself is. Nobody takes from a slow laptop any more, and it moves to the end of the chain, where it hinders nobody.
+- A laptop that gets nothing at all from one that has something to give makes a trial too, after which it counts as slow in no case.
 - A head has no upstream that it could fall behind. So a laptop below it makes such a trial once without being suspected. If both are slow, this
   finds neither.
 - A head joins another head's chain if that one is longer.
@@ -46,6 +47,9 @@ MIN_LAG = 1.0
 
 SUSPICIONS = 3
 """How many decisions in a row must find that a laptop falls behind."""
+
+STARVED = 4.0
+"""Seconds without progress after which a laptop makes a trial."""
 
 TRIAL = 2.0
 """Seconds that a trial takes."""
@@ -160,6 +164,10 @@ class Guide:
         self._above = CONTROLLER
         """The upstream of the upstream at the latest sample."""
         self._trial: _Trial | None = None
+        self._progress = (-1, 0.0)
+        """What was missing at the latest progress, and when that was."""
+        self._usual_rate = 0.0
+        """The latest rate above 0."""
 
     def lost(self, number: int, now: float, reached: bool = True, damage: bool = False) -> None:
         """Note that the laptop could not take from another one, whether it could at least connect to it, and whether it was sent damage."""
@@ -194,6 +202,7 @@ class Guide:
         if any(each.number == me.number and each.upstream != me.upstream for each in changes):
             self._samples.clear()
             self._suspicions = 0
+            self._progress = (-1, now)
         return changes
 
     def _must_leave(self, fleet: Fleet, upstream: Member) -> bool:
@@ -220,10 +229,19 @@ class Guide:
             end = self._end(fleet, me)
             if end is not None:
                 return [replace(me, upstream=end)]
+        if me.missing != self._progress[0]:
+            self._progress = (me.missing, fleet.now)
+        # An upstream that lacks as much starves itself, and is not to blame unless it is a head.
+        lag = me.missing - upstream.missing
+        to_blame = lag > MIN_LAG * self._usual_rate or upstream.upstream == CONTROLLER
+        if me.missing and to_blame and fleet.now - self._progress[1] >= STARVED:
+            self._suspicions = 0
+            return self._begin_trial(fleet, me, upstream, 0.0)
         if me.slow or len(self._samples) == 1:
             return []
         own, theirs = self._rates(self._samples[-2])
-        behind = own < SLOW * theirs and me.missing - upstream.missing > MIN_LAG * theirs
+        self._usual_rate = own or self._usual_rate
+        behind = own < SLOW * theirs and lag > MIN_LAG * theirs
         self._suspicions = self._suspicions + 1 if behind else 0
         own, theirs = self._rates(self._samples[0])
         if self._suspicions >= SUSPICIONS:

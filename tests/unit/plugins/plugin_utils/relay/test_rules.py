@@ -101,6 +101,20 @@ def test_a_slow_laptop_hinders_no_other_and_is_as_fast_as_alone(place: int, kind
         assert slowest(simulation) < 10.2
 
 
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_a_laptop_that_lives_and_gives_nothing_is_left(place: int) -> None:
+    simulation = simulated(laptops({place: {"gives": 0.0}}))
+    assert slowest(simulation) < 1.03 + 8.0 / SIZE
+    assert slow(simulation) == [place]
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_a_laptop_that_lives_and_gets_nothing_hinders_no_other(place: int) -> None:
+    simulation = Simulation(laptops({place: {"takes": 0.0, "dies": 2 * SIZE}}), SIZE)
+    simulation.run(limit=3 * SIZE)
+    assert slowest(simulation) < 1.03 + 10.5 / SIZE
+
+
 def test_two_neighbours_are_slow() -> None:
     simulation = simulated(laptops({4: CRAWL, 5: CRAWL}))
     assert slowest(simulation, 4, 5) < 1.3
