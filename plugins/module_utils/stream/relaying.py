@@ -58,9 +58,9 @@ def unpack_upstream(payload: bytes) -> Upstream | None:
     if not payload:
         return None
     values = _object(payload, "UPSTREAM")
-    host, address, port = values.get("host"), values.get("address"), values.get("port")
-    if not _is_name(host) or not _is_name(address) or type(port) is not int or not 0 < port < 1 << 16:
-        raise ImagingError("The controller names a laptop in a form that can't be read.")
+    host, address, port = _text(values, "host"), _text(values, "address"), values.get("port")
+    if type(port) is not int or not 0 < port < 1 << 16:
+        raise ImagingError("The controller names a laptop without a port.")
     try:
         ipaddress.ip_address(address)
     except ValueError as error:
@@ -71,15 +71,17 @@ def unpack_upstream(payload: bytes) -> Upstream | None:
 def unpack_loss(payload: bytes) -> Loss:
     """Read the payload of LOST; raises ImagingError."""
     values = _object(payload, "LOST")
-    host, reason = values.get("host"), values.get("reason")
     reached, damage = values.get("reached"), values.get("damage")
-    if not _is_name(host) or not _is_name(reason) or type(reached) is not bool or type(damage) is not bool:
+    if not isinstance(reached, bool) or not isinstance(damage, bool):
         raise ImagingError("The laptop reports a lost laptop in a form that can't be read.")
-    return Loss(host=host, reason=reason, reached=reached, damage=damage)
+    return Loss(host=_text(values, "host"), reason=_text(values, "reason"), reached=reached, damage=damage)
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
+        raise ImagingError(f"A message arrived whose {name} is not a text of up to {MAX_NAME} characters.")
+    return value
 
 
 def _object(payload: bytes, kind: str) -> Mapping[str, Any]:

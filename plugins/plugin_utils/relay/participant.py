@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,16 +14,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, unpack_loss
 
-from .board import MAX_NAME, Board
+from .board import Board
 from .rules import CONTROLLER, Guide, Member
 
 MIN_INTERVAL = 0.8
 """Seconds between two decisions. Laptops report once a second, and more often when they begin something new."""
-
-
-def board_path(folder: str, root_digest: str) -> str:
-    """Return the path of the board for an image, in a folder of this run."""
-    return os.path.join(folder, f"relay-{root_digest}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,14 @@ class Participant:
                 if self._guide is None:
                     self._number = len(members)
                     self._guide = Guide(self._number)
-                    row = Member(self._number, address.host, address.ip, address.port, missing=missing, heard=now)
+                    row = Member(
+                        number=self._number,
+                        name=address.host,
+                        address=address.ip,
+                        port=address.port,
+                        missing=missing,
+                        heard=now,
+                    )
                     members.append(self._guide.join([*members, row], now))
                     page.write([members[-1]])
                 else:
@@ -132,8 +133,3 @@ class Participant:
                     page.write([replace(page.members()[self._number], gone=True)])
                 self._guide = None
         self._board.close()
-
-
-def can_take_part(host: str) -> bool:
-    """Return whether a host's name fits the board."""
-    return 0 < len(host.encode()) <= MAX_NAME

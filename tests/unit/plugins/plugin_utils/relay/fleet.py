@@ -86,8 +86,18 @@ class Laptop:
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         credentials = run.authority.issue(Name(LAPTOP, self.name))
         folder = RunFolder(str(self.disk.parent / f"run-{self.name}"), run.timeouts)
-        session = self.session = Session(self.name, str(self.disk), credentials, ("", 0), run.timeouts, folder, relay=True)
-        ends = Transfer(None, Tcp("127.0.0.1"), run.authority.controller, Name(LAPTOP, self.name), run.timeouts, lambda: meter.mark)  # type: ignore[arg-type]
+        session = self.session = Session(
+            self.name, str(self.disk), credentials, ("", 0), run.timeouts, folder, relay=True
+        )
+        laptop = Name(LAPTOP, self.name)
+        ends = Transfer(
+            None,  # type: ignore[arg-type]
+            Tcp("127.0.0.1"),
+            run.authority.controller,
+            laptop,
+            run.timeouts,
+            lambda: meter.mark,
+        )
         participant = Participant(Board(str(run.board)), self.warnings.append)
 
         def conversation(link: Link) -> None:
@@ -167,7 +177,7 @@ class Run:
 
     def images(self) -> float:
         """How many images the controller has sent."""
-        return sum(laptop.result.get("sent", 0) for laptop in self.laptops) / self.image_size()
+        return float(sum(laptop.result.get("sent", 0) for laptop in self.laptops)) / self.image_size()
 
     def image_size(self) -> int:
         """Bytes of all frames that a foreign laptop needs."""

@@ -93,7 +93,14 @@ class Simulation:
             if laptop.number < 0 and laptop.start <= self.now:
                 laptop.number = len(self.members)
                 laptop.guide = Guide(laptop.number)
-                row = Member(laptop.number, str(laptop.number), "", 0, missing=round(self.size * SCALE), heard=self.now)
+                row = Member(
+                    number=laptop.number,
+                    name=str(laptop.number),
+                    address="",
+                    port=0,
+                    missing=round(self.size * SCALE),
+                    heard=self.now,
+                )
                 self.members.append(laptop.guide.join([*self.members, row], self.now))
                 self.order.append(laptop)
                 laptop.fed_by.append(self.members[-1].upstream)
@@ -186,9 +193,10 @@ class Simulation:
             laptop.fed_by.append(after)
             laptop.blocked = self.now + STEP
 
-    def own_times(self) -> list[float]:
-        """Return how long each laptop took that has finished, from its own start, as multiples of one alone."""
-        return [(each.finished - each.start) / (self.size / 0.9) for each in self.order if each.finished is not None]
+    def own_times(self) -> dict[int, float]:
+        """Return how long each laptop took that has finished, by its number: from its own start, as a multiple of one alone."""
+        alone = self.size / 0.9  # the mean of what ``_send`` draws
+        return {each.number: (each.finished - each.start) / alone for each in self.order if each.finished is not None}
 
     def images(self) -> float:
         """Return how many images the controller has sent."""
