@@ -34,12 +34,17 @@ from ..sources.content import ImageContent
 from ..sources.link import LinkSource
 from ..sources.mirror import HttpImage
 from ..sources.router import Router
-from ..stream.conversation import ask_header, receive_index
+from ..stream.conversation import MAX_WANTS, ask_header, receive_index
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import DescribedImage, RestorePlan, make_plan
 from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
+
+REVOCABLE_CHUNKS = 4
+REVOCABLE_REQUESTS = 8
+"""How many chunks of one request, and how many requests, a laptop sends to the controller while another laptop may be named to take chunks
+from. What was requested is sent in any case. This is enough for half a second at a gigabit a second."""
 
 CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
@@ -79,7 +84,8 @@ class Describe(Phase):
                 f"{job.request.root_digest.hex()}. Nothing was written."
             )
         job.disk.check_fits(header, index)
-        controller = LinkSource(lambda: job.link, header, job.consequence)
+        requests = REVOCABLE_REQUESTS if job.request.relay else MAX_WANTS
+        controller = LinkSource(lambda: job.link, header, job.consequence, requests)
         preferred = job.join_relay(header)
         if job.request.mirror:
             preferred.append(HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence))
@@ -238,7 +244,7 @@ class Write(Phase):
             last = delta.finished or self._scan_thread is None
             delta.want_again(router.take_lost())
             if router.has_room:
-                self._ask()
+                self._ask(job)
             if router.last_in_flight:
                 job.report_progress()
             else:
@@ -254,9 +260,10 @@ class Write(Phase):
                 delta.wait(IDLE_PAUSE)
         return None
 
-    def _ask(self) -> None:
+    def _ask(self, job: RestoreJob) -> None:
         """Request the chunks that are known to differ."""
-        chunks = self.plan.delta.take(CHUNKS_PER_REQUEST)
+        revocable = job.relay is not None and job.relay.source.unused
+        chunks = self.plan.delta.take(REVOCABLE_CHUNKS if revocable else CHUNKS_PER_REQUEST)
         if chunks:
             self.plan.change.begin()
             self.plan.image.router.request(chunks)

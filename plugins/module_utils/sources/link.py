@@ -25,10 +25,16 @@ class LinkSource:
 
     name = CONTROLLER
     stage = "receive"
-    max_requests = MAX_WANTS
 
-    def __init__(self, newest: Callable[[], Link], header: ImageHeader, consequence: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        newest: Callable[[], Link],
+        header: ImageHeader,
+        consequence: Callable[[], str],
+        max_requests: int = MAX_WANTS,
+    ) -> None:
         """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now."""
+        self.max_requests = max_requests
         self._newest = newest
         self._header = header
         self._consequence = consequence

@@ -89,6 +89,11 @@ class PeerSource:
         """Return whether the laptop may have a chunk, or another one may be named that has it."""
         return self._started and chunk not in self._lacking and (self._download is not None or not self._decided)
 
+    @property
+    def unused(self) -> bool:
+        """Whether the controller has said that there is no laptop to take chunks from."""
+        return self._decided and self._download is None
+
     def request(self, chunks: Sequence[int]) -> None:
         """Request records. They are requested again from each laptop that is named before they arrive."""
         with self._changed:

@@ -107,8 +107,8 @@ class Participant:
         elif self._guide.alone and not self._warned:
             self._warned = True
             self._warn(
-                f"This laptop can't connect to other laptops, and takes all from the controller. The last attempt: {loss.reason} "
-                "Let laptops reach each other's imaging_port, or set imaging_relay to off."
+                "Laptops of this run can't connect to one another, and take all from the controller. Let them reach each other on imaging_port, "
+                "or set imaging_relay to off."
             )
 
     def _tell(self, link: Link, members: list[Member]) -> None:
