@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
+from ansible_collections.fleet.imaging.plugins.plugin_utils.times import parse_time
 
 from .rates import POINTS, Span, samples, shifted, spans, summed
-from .run import parse_time
 from .svg import highest, limit_class, limits_bar, scale, style_of, throughput_plot
 from .text import NOTHING, SPACE, duration, laptops, percent, rate, size
 

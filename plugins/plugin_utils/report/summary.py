@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
+from ansible_collections.fleet.imaging.plugins.plugin_utils import outcome
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, RESTORE, Failure, Laptop
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .rates import samples
-from .run import CAPTURE, COMPARE, RESTORE, Failure, Laptop, Run, Transfer
 from .text import laptops
 
 FORMAT = 1
@@ -46,16 +48,32 @@ ACTIONS = {
     "verify": "equal to the image",
     "check": "equal already",
 }
-"""By what a run was for: what its laptops are when all went well."""
+"""By the purpose of a run: what its laptops are if all went well."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a laptop came to: how good that is, the words for it, and whether they say as well whether it was verified."""
+    """How the report shows an outcome: how good it is, its words, and whether they also say if the disk was verified."""
 
     level: str
     words: str
     tells_verification: bool = False
+
+
+STATES = {
+    outcome.NOT_BEGUN: State(OPEN, "not begun"),
+    outcome.INTERRUPTED: State(BAD, "broken off"),
+    outcome.FAILED: State(BAD, "failed"),
+    outcome.CAPTURED: State(GOOD, "captured"),
+    outcome.UNCHANGED: State(GOOD, "unchanged since the last capture"),
+    outcome.CAPTURABLE: State(OPEN, "can be captured"),
+    outcome.RESTORED: State(GOOD, "restored and verified", True),
+    outcome.NOT_VERIFIED: State(OPEN, "restored, not verified", True),
+    outcome.EQUAL: State(GOOD, "equal"),
+    outcome.ALREADY_EQUAL: State(GOOD, "equal already"),
+    outcome.DIFFERENT: State(BAD, "not equal"),
+    outcome.RESTORABLE: State(OPEN, "would be restored"),
+}
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -100,13 +118,13 @@ def _purpose(run: Run) -> str:
 
 def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     transfer = laptop.transfer
-    state = _state(laptop, transfer, run)
+    state = _state(laptop, run)
     entry: dict[str, Any] = {
         "host": laptop.name,
         "level": state.level,
         "state": state.words,
         "state_tells_verification": state.tells_verification,
-        "unreachable": any(failure.unreachable for failure in laptop.failures),
+        "unreachable": laptop.unreachable,
         "verified": laptop.verified,
         "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
         "failures": [_failure(failure) for failure in laptop.failures],
@@ -128,39 +146,18 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     return entry
 
 
-def _state(laptop: Laptop, transfer: Transfer | None, run: Run) -> State:
-    """What a laptop came to."""
-    if laptop.failures:
-        if transfer and transfer.kind == COMPARE and transfer.result and not transfer.failed and not laptop.verified:
-            return State(BAD, "not equal")
-        reason = "unreachable" if any(failure.unreachable for failure in laptop.failures) else "failed"
-        if transfer and transfer.result and not transfer.failed and (laptop.verified or transfer.kind == CAPTURE):
-            done = _done(laptop, transfer, run)
-            return replace(done, level=BAD, words=f"{done.words}, then {reason}")
-        return State(BAD, reason)
-    if transfer is None:
-        return State(BAD if run.failures or run.interrupted else OPEN, "not begun")
-    if transfer.result is None:
-        return State(BAD, "broken off")
-    if transfer.failed:
-        return State(BAD, "failed")
-    return _done(laptop, transfer, run)
-
-
-def _done(laptop: Laptop, transfer: Transfer, run: Run) -> State:
-    """What a transfer came to that did not fail."""
-    changed = bool(transfer.result and transfer.result.get("changed") is True)
-    if transfer.kind == CAPTURE:
-        if run.check_mode:
-            return State(OPEN, "can be captured")
-        return State(GOOD, "captured" if changed else "unchanged since the last capture")
-    if transfer.kind == RESTORE:
-        if laptop.verified:
-            return State(GOOD, "restored and verified", True) if changed else State(GOOD, "equal already")
-        return State(OPEN, "restored, not verified", True)
-    if laptop.verified:
-        return State(GOOD, "equal already" if run.check_mode else "equal")
-    return State(OPEN if run.check_mode else BAD, "would be restored" if run.check_mode else "not equal")
+def _state(laptop: Laptop, run: Run) -> State:
+    """Return how to show what became of a laptop."""
+    found = laptop.outcome(run.check_mode)
+    state = STATES[found.code]
+    failed = "unreachable" if laptop.unreachable else "failed"
+    if found.then_failed:
+        return State(BAD, f"{state.words}, then {failed}", state.tells_verification)
+    if found.code == outcome.FAILED:
+        return State(BAD, failed)
+    if found.code == outcome.NOT_BEGUN and (run.failures or run.interrupted):
+        return State(BAD, state.words)
+    return state
 
 
 def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str, str]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.page import render
-from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import CAPTURE, Failure, Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
 from .runs import closed, end, fleet, new_run, restored
 
