@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation of what says which disk is meant."""
+    """Documentation of the options that select the disk."""
 
     DOCUMENTATION = r"""
 options:

@@ -21,12 +21,9 @@ description:
   - If udisks is running, through which desktops mount disks, it is told to ignore the disk until the next boot.
 attributes:
   check_mode:
-    support: full
     description: In check mode, returns the steps and does nothing.
-  diff_mode:
-    support: none
-    description: Nothing of the disk's content is changed.
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.disk_info
@@ -41,11 +38,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk.
   returned: success

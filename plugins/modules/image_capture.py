@@ -18,15 +18,9 @@ description:
   - An interrupted capture leaves C(NAME.img.zst.partial) behind. The next capture with the same name checks that file and continues from it.
   - The image appears only when it is complete. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
   - The disk is held exclusively and never written. It fails if anything of the disk is mounted.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
-    support: full
     description: In check mode, examines the disk, checks its file systems and returns what would be captured; stores nothing.
-  diff_mode:
-    support: none
-    description: There is nothing before an image.
 options:
   image:
     description:
@@ -72,6 +66,7 @@ options:
     choices: [fail, zero]
     default: fail
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -89,11 +84,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success

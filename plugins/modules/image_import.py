@@ -21,11 +21,7 @@ description:
   - A file is not imported again if the image was made from it and the file has not changed since, according to its size and time.
 attributes:
   check_mode:
-    support: full
     description: Returns whether the file would be imported.
-  diff_mode:
-    support: none
-    description: There is nothing before an image.
 options:
   source:
     description:
@@ -55,6 +51,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
@@ -69,11 +66,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success, in check mode only when the image is there already

@@ -19,13 +19,6 @@ description:
     a capture brings goes into a file in the image store that has no name, and is gone whatever happens.
   - A disk that is in use is read all the same. Its used space can't be determined then, so the forecast is for all of it.
   - For a restore nothing of the image is expected to be on the disk already.
-attributes:
-  check_mode:
-    support: full
-    description: The module changes nothing.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
 options:
   purpose:
     description:
@@ -61,6 +54,7 @@ options:
     choices: [auto, all]
     default: auto
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -81,11 +75,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk that was read.
   returned: success

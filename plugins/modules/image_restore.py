@@ -27,11 +27,8 @@ description:
     comparison expects the same. A smaller disk is accepted if all partitions and all used space fit.
   - It fails for a disk with a mounted file system, active swap, RAID, LVM, encryption or the live medium, for a partition, for a disk that is too
     small or has another sector size, and for the disk that the image was captured from.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
-    support: full
     description: In check mode, the disk is compared with the image; RV(ignore:changed) says whether it differs. Nothing is written.
   diff_mode:
     support: full
@@ -78,6 +75,7 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -111,11 +109,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success

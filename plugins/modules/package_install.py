@@ -18,11 +18,7 @@ description:
   - C(module_defaults) of the package manager's own module apply.
 attributes:
   check_mode:
-    support: full
     description: Installs nothing, and returns whether it would.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   name:
     description:
@@ -30,6 +26,8 @@ options:
     type: list
     elements: str
     required: true
+extends_documentation_fragment:
+  - fleet.imaging.common
 seealso:
   - module: ansible.builtin.package
 """
@@ -42,10 +40,4 @@ EXAMPLES = r"""
   become: true
 """
 
-RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
-"""
+RETURN = r""" # """

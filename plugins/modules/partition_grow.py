@@ -22,11 +22,7 @@ description:
   - NTFS is marked for a check, which Windows runs at its next start.
 attributes:
   check_mode:
-    support: full
     description: Returns what would be grown.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   partition:
     description:
@@ -34,6 +30,7 @@ options:
     type: str
     default: last
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
@@ -49,11 +46,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 partition:
   description: Number of the partition.
   returned: success

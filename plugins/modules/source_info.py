@@ -25,14 +25,8 @@ description:
   - RV(partitions) say which file systems will be captured whole because they are not flagged clean. File systems that are flagged clean are not
     checked for consistency, because that means reading all of their metadata. M(fleet.imaging.image_capture) checks them during a capture and in
     check mode, and then returns which are captured whole.
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any case.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_capture
@@ -48,11 +42,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk.
   returned: success

@@ -25,11 +25,7 @@ description:
     there is a warning, and that part is not changed.
 attributes:
   check_mode:
-    support: full
     description: Returns what would be made.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   boot_order:
     description:
@@ -48,6 +44,7 @@ options:
         type: str
         required: true
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
@@ -62,11 +59,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 esp:
   description: Number of the EFI system partition.
   returned: when there is one
