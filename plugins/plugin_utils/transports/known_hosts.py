@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
+
+from .ssh_settings import run_local
 
 DEFAULT_PORT = 22
 
@@ -45,15 +46,7 @@ class KnownHosts:
             if not os.path.exists(file):
                 continue
             try:
-                done = subprocess.run(
-                    ["ssh-keygen", "-F", name, "-f", file],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    check=False,
-                    timeout=DEFAULTS.local_program,
-                )
+                done = run_local(["ssh-keygen", "-F", name, "-f", file])
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise ImagingError(f"ssh-keygen, which looks up host keys in {file}, failed: {error}.") from error
             for line in done.stdout.splitlines():

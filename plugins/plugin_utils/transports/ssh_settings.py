@@ -45,6 +45,19 @@ FASTEST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """RFC 5647, as OpenSSH has it; one pass of hardware encrypts and authenticates."""
 
 
+def run_local(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of OpenSSH on this machine; raises OSError, subprocess.TimeoutExpired."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=DEFAULTS.local_program,
+    )
+
+
 @dataclass(frozen=True)
 class SshSettings:
     """One laptop's SSH connection: what OpenSSH is started with, and what only Ansible knows beside that."""
@@ -60,14 +73,7 @@ class SshSettings:
         """What all of it comes to; raises ImagingError."""
         command = [self.executable, "-G", *self.arguments, "--", self.host]
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=DEFAULTS.local_program,
-            )
+            done = run_local(command)
         except OSError as error:
             raise ImagingError(
                 f"{self.executable} can't be started: {error.strerror}. imaging_transport: ssh needs OpenSSH's client on this "
