@@ -221,26 +221,11 @@ started:
   returned: success, not in check mode
   type: str
 limited_by:
-  description: The resource that limited the transfer for most of the time; null when the transfer was too short to determine it.
+  description:
+    - The resource that limited the transfer for most of the time, in the form of RV(fleet.imaging.image_restore#module:limited_by); null when the
+      transfer was too short to determine it.
   returned: success, not in check mode, when it could be told
   type: dict
-  contains:
-    code:
-      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
-        V(target_write), V(target_read) or V(target_cpu).
-      type: str
-    limit:
-      description: Its name, such as V(network) or V(target disk write).
-      type: str
-    share:
-      description: How busy it was while it was the limit, from 0 to 1.
-      type: float
-    advice:
-      description: A sentence that names the limit and says what would help.
-      type: str
-    explanation:
-      description: The explanation in RV(limited_by.advice), without name and share.
-      type: str
 limits:
   description: For each resource that was the limit for a while, the share of the time for which it was.
   returned: success, not in check mode

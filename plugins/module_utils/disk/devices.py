@@ -54,25 +54,25 @@ class Disk:
 
     path: str
     size: int
-    logical_sector_size: int
-    physical_sector_size: int
-    model: str
-    serial: str
-    wwn: str
-    transport: str
-    rotational: bool
-    removable: bool
-    hotplug: bool
-    read_only: bool
-    kind: str
-    by_id: tuple[str, ...]
-    holders: tuple[str, ...]
-    mount_points: tuple[str, ...]
-    swap: tuple[str, ...]
-    live_medium: bool
-    source_refusals: tuple[Refusal, ...]
-    target_refusals: tuple[Refusal, ...]
-    not_default: tuple[Reason, ...]
+    logical_sector_size: int = 512
+    physical_sector_size: int = 512
+    model: str = ""
+    serial: str = ""
+    wwn: str = ""
+    transport: str = ""
+    rotational: bool = False
+    removable: bool = False
+    hotplug: bool = False
+    read_only: bool = False
+    kind: str = "disk"
+    by_id: tuple[str, ...] = ()
+    holders: tuple[str, ...] = ()
+    mount_points: tuple[str, ...] = ()
+    swap: tuple[str, ...] = ()
+    live_medium: bool = False
+    source_refusals: tuple[Refusal, ...] = ()
+    target_refusals: tuple[Refusal, ...] = ()
+    not_default: tuple[Reason, ...] = ()
 
     def refusals(self, write: bool, release: bool = False) -> list[Refusal]:
         """What is in the way of reading all of it, or of writing it; with ``release`` without what can be released."""
@@ -316,22 +316,11 @@ def _regular_file(devices: BlockDevices, path: str, size: int) -> Disk:
     return Disk(
         path=path,
         size=size,
-        logical_sector_size=512,
-        physical_sector_size=512,
-        model="",
-        serial="",
-        wwn="",
-        transport="",
-        rotational=False,
-        removable=False,
-        hotplug=False,
         read_only=read_only,
         kind="file",
-        by_id=(),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,
-        live_medium=False,
         source_refusals=tuple(refusals),
         target_refusals=(*refusals, *([forbidden] if read_only else [])),
         not_default=(Reason(IS_FILE, "it is a file"),),

@@ -39,16 +39,16 @@ class FileTree(ABC):
         """What is in a folder, by its exact path; nothing when there is no such folder."""
 
     @abstractmethod
-    def content(self, path: str) -> bytes | None:
-        """What is in a file, by its exact path; None when there is no such file."""
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
+        """Return the first bytes of a file, by its exact path; None when there is no such file."""
 
     @abstractmethod
     def save(self, path: str, target: str) -> None:
         """Copy a file, by its exact path, into one of this machine; raises NoFile when there is none."""
 
-    @abstractmethod
     def head(self, path: str, length: int) -> bytes:
-        """The first bytes of a file, by its exact path, however large it is; nothing when there is no such file."""
+        """Return the first bytes of a file, by its exact path, however large it is; nothing when there is no such file."""
+        return self.content(path, length) or b""
 
     def link(self, path: str) -> str | None:
         """Where a symbolic link leads, in its own words; None when there is no link at that exact path. Raises MissingTool."""

@@ -58,7 +58,7 @@ def grow(
     another program holds is waited for, for ``patience`` seconds each time.
     """
     settle(run, patience)
-    with selected_disk(run, device, expect or {}) as disk:
+    with selected_disk(run, device, expect) as disk:
         return _grow(run, disk, which, write, patience)
 
 

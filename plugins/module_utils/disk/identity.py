@@ -35,7 +35,6 @@ DISK_ARGUMENTS: dict[str, Any] = {
     "device": {"type": "path", "required": True},
     "expect": {
         "type": "dict",
-        "default": {},
         "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
     },
 }
@@ -76,7 +75,7 @@ def look_at(disk: Disk) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any]) -> Iterator[Disk]:
+def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any] | None) -> Iterator[Disk]:
     """The disk at ``device``, for work that can't hold it; raises AnotherDisk unless it is as ``expect`` says (see :func:`check_same`).
 
     It stays open meanwhile, because the kernel gives the name of a disk to no other one as long as it is open.
@@ -100,10 +99,10 @@ def _opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_same(path: str, expected: Mapping[str, Any] | None, found: Mapping[str, Any]) -> None:
     """Raise AnotherDisk unless a disk is the one that was selected; what is None or missing in ``expected`` is not compared."""
     for name in sorted(IDENTITY, key=lambda name: name != "boot_id"):
-        was, now = expected.get(name), found[name]
+        was, now = (expected or {}).get(name), found[name]
         if was is None or was == now:
             continue
         if name == "boot_id":

@@ -72,7 +72,7 @@ def mounted_tree(
 
 
 class MountedTree(FileTree):
-    """The files below a folder that is open as a descriptor, which :meth:`close` closes. ``top`` opens the topmost folder of a btrfs."""
+    """The files below a folder, which the kernel reads. ``root`` is its descriptor, and ``top`` opens the topmost folder of a btrfs."""
 
     def __init__(self, root: int, top: Callable[[], int] | None = None) -> None:
         self._root = root
@@ -128,7 +128,6 @@ class MountedTree(FileTree):
             raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
 
     def names(self, folder: str) -> list[str]:
-        """By the kernel."""
         descriptor = self._open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if descriptor is None:
             return []
@@ -140,7 +139,7 @@ class MountedTree(FileTree):
             os.close(descriptor)
 
     def find(self, path: str) -> str | None:
-        """By the kernel, with the case of letters as it is there."""
+        # The kernel does not ignore the case of letters, unlike the other trees.
         descriptor = self._open(path, os.O_PATH)
         if descriptor is None:
             return None
@@ -148,7 +147,6 @@ class MountedTree(FileTree):
         return path
 
     def link(self, path: str) -> str | None:
-        """By the kernel."""
         descriptor = self._open(path, os.O_PATH | os.O_NOFOLLOW)
         if descriptor is None:
             return None
@@ -157,18 +155,11 @@ class MountedTree(FileTree):
         finally:
             os.close(descriptor)
 
-    def content(self, path: str) -> bytes | None:
-        """By the kernel."""
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         descriptor = self._file(path)
-        return None if descriptor is None else _read(descriptor, MAX_FILE_SIZE, path)
-
-    def head(self, path: str, length: int) -> bytes:
-        """By the kernel."""
-        descriptor = self._file(path)
-        return b"" if descriptor is None else _read(descriptor, length, path)
+        return None if descriptor is None else _read(descriptor, length, path)
 
     def save(self, path: str, target: str) -> None:
-        """By the kernel."""
         descriptor = self._file(path)
         if descriptor is None:
             raise ImagingError(f"{path} can't be copied to {target}: it is not there")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Iterator
 
 from ..printable import printable
-from .file_tree import FileTree
+from .file_tree import MAX_FILE_SIZE, FileTree
 from .systems import LINUX, UNKNOWN, Shared, System
 
 USR, VAR = "/usr", "/var"
@@ -102,7 +102,7 @@ DEPLOYMENTS = "/ostree/deploy"
 
 
 class _Deployment(FileTree):
-    """A system that ostree keeps in folders of a file system."""
+    """A system that ostree keeps in folders of a file system, whose own tree reads the files."""
 
     def __init__(self, tree: FileTree, root: str, var: str) -> None:
         self._tree = tree
@@ -114,23 +114,18 @@ class _Deployment(FileTree):
         return folder + below.rstrip("/")
 
     def names(self, folder: str) -> list[str]:
-        """As all of the below, by the file system's own way."""
         return self._tree.names(self._there(folder))
 
-    def content(self, path: str) -> bytes | None:
-        """What is in a file."""
-        return self._tree.content(self._there(path))
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
+        return self._tree.content(self._there(path), length)
 
     def save(self, path: str, target: str) -> None:
-        """Copy a file."""
         self._tree.save(self._there(path), target)
 
     def head(self, path: str, length: int) -> bytes:
-        """The first bytes of a file."""
         return self._tree.head(self._there(path), length)
 
     def link(self, path: str) -> str | None:
-        """Where a link leads."""
         return self._tree.link(self._there(path))
 
 

@@ -72,7 +72,7 @@ def make_bootable(
     and a warning says so.
     """
     settle(run, patience)
-    with selected_disk(run, device, expect or {}) as disk:
+    with selected_disk(run, device, expect) as disk:
         return _make_bootable(run, disk, write, choices, firmware)
 
 

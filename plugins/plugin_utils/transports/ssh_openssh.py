@@ -47,7 +47,6 @@ class OpenSsh:
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         settings = self._settings
         secret = settings.password or settings.passphrase
         command = [
@@ -91,7 +90,7 @@ def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
 
 
 class ProgramChannel(SocketChannel):
-    """The connection that an ssh process carries. What ssh complains of becomes the error of whoever uses it."""
+    """The connection that an ssh process carries. If ssh ends before data has arrived, its last message becomes the error."""
 
     def __init__(self, program: PipedProgram, address: str, port: int, timeouts: Timeouts) -> None:
         super().__init__(program.socket)
@@ -126,7 +125,6 @@ class ProgramChannel(SocketChannel):
             raise self._failure()
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """As the socket's; when ssh ends before anything came, raises why."""
         with self._explained():
             count = super().recv_into(buffer)
         if not count and not self._received:
@@ -135,7 +133,6 @@ class ProgramChannel(SocketChannel):
         return count
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """As the socket's; when ssh ends before anything came, raises why."""
         with self._explained():
             super().sendall(data)
 

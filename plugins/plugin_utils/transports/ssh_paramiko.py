@@ -59,7 +59,6 @@ class Paramiko:
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         connection = _Connection(*self._connect(seconds), self._timeouts.stuck)
         try:
             self._log_in(connection.transport, seconds)
@@ -248,7 +247,6 @@ class _PatientSocket(socket.socket):
     _stuck_since: float | None = None
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """As any socket's."""
         try:
             count = super().send(data, flags)
         except TimeoutError:

@@ -35,7 +35,6 @@ class Tcp:
         self.address = address
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         way_out = (
             "The module listens there, so something in between drops the packets: a firewall on the laptop, on this machine, or in the network. "
             f"Open TCP port {port} from here to the laptop, set imaging_port to one that is open, or set imaging_transport: ssh."

@@ -12,7 +12,7 @@ import struct
 
 from ...printable import printable
 from ..command import CommandResult, RunCommand
-from ..file_tree import FileTree, NoFile, Unreadable, as_bytes
+from ..file_tree import MAX_FILE_SIZE, FileTree, NoFile, Unreadable, as_bytes
 from ..systems import LINUX
 from .base import DIRTY, Checker, Distrust, Files, FileSystem, FreeSpace, Grower, Probe, dirty_bits
 
@@ -58,7 +58,7 @@ LINK_MODE = "12"
 
 
 class ExtTree(FileTree):
-    """An ext2, ext3 or ext4 on a block device, or in a regular file."""
+    """An ext2, ext3 or ext4 on a block device or in a regular file, read by debugfs."""
 
     def __init__(self, run: RunCommand, node: str) -> None:
         self._run = run
@@ -92,11 +92,10 @@ class ExtTree(FileTree):
         return self._modes[folder]
 
     def names(self, folder: str) -> list[str]:
-        """By debugfs."""
         return list(self._list(folder))
 
     def link(self, path: str) -> str | None:
-        """By debugfs, which shows the target of a short link with its inode, and that of a longer one as a file's content."""
+        # debugfs shows the target of a short link with its inode, and that of a longer one as the content of a file.
         folder, _slash, name = path.rpartition("/")
         if not self._list(folder or "/").get(name, "").startswith(LINK_MODE):
             return None
@@ -104,7 +103,7 @@ class ExtTree(FileTree):
         return short[1] if short else self._ask("cat", path)
 
     def head(self, path: str, length: int) -> bytes:
-        """By debugfs, which is ended when there is enough."""
+        # A pipe ends debugfs when it has printed enough.
         if re.search(r'["\n]', path):
             raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         script = 'debugfs -c -R "$1" "$2" | head -c "$3"'
@@ -112,13 +111,11 @@ class ExtTree(FileTree):
         found = as_bytes(result.out)
         return found if len(found) == length else as_bytes(self._checked(result, path) or "")
 
-    def content(self, path: str) -> bytes | None:
-        """By debugfs."""
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         said = self._ask("cat", path)
-        return None if said is None else as_bytes(said)
+        return None if said is None else as_bytes(said)[:length]
 
     def save(self, path: str, target: str) -> None:
-        """By debugfs."""
         if self._ask("dump", path, target) is None:
             raise NoFile(f"there is no file {path}")
         if not os.path.exists(target):

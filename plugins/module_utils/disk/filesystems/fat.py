@@ -78,7 +78,7 @@ def _size(head: bytes) -> int:
 
 
 class FatTree(FileTree):
-    """A FAT on a block device, or in a regular file; its names mean the same in capital and small letters. It needs no program."""
+    """A FAT on a block device or in a regular file, which ``fat_volume`` reads and writes. The case of letters does not matter in its names."""
 
     def __init__(self, _run: RunCommand, node: str) -> None:
         self._node = node
@@ -109,7 +109,6 @@ class FatTree(FileTree):
         return entry
 
     def names(self, folder: str) -> list[str]:
-        """By this package's own reader."""
         with self._open(Fat) as fat:
             entry = self._entry(fat, folder)
             if entry is None:
@@ -123,7 +122,7 @@ class FatTree(FileTree):
                 raise NoFile(f"there is no file {path}")
             yield from fat.content(entry)
 
-    def _head(self, path: str, length: int) -> bytes | None:
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         found = b""
         try:
             for piece in self._pieces(path):
@@ -134,16 +133,7 @@ class FatTree(FileTree):
             return None
         return found[:length]
 
-    def content(self, path: str) -> bytes | None:
-        """By this package's own reader."""
-        return self._head(path, MAX_FILE_SIZE)
-
-    def head(self, path: str, length: int) -> bytes:
-        """By this package's own reader."""
-        return self._head(path, length) or b""
-
     def save(self, path: str, target: str) -> None:
-        """By this package's own reader."""
         with open(target, "wb") as copy:
             for piece in self._pieces(path):
                 copy.write(piece)

@@ -10,7 +10,7 @@ import re
 import struct
 
 from ..command import CommandResult, RunCommand
-from ..file_tree import MAX_SAVED_SIZE, FileTree, NoFile, Unreadable, as_bytes
+from ..file_tree import MAX_FILE_SIZE, MAX_SAVED_SIZE, FileTree, NoFile, Unreadable, as_bytes
 from ..gpt import Read
 from ..systems import WINDOWS
 from . import ntfs_allocation
@@ -103,7 +103,7 @@ NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attri
 
 
 class NtfsTree(FileTree):
-    """An NTFS on a block device, or in a regular file."""
+    """An NTFS on a block device or in a regular file, read by ntfsls and ntfscat."""
 
     def __init__(self, run: RunCommand, node: str) -> None:
         self._run = run
@@ -111,7 +111,7 @@ class NtfsTree(FileTree):
         self._names: dict[str, list[str]] = {}
 
     def names(self, folder: str) -> list[str]:
-        """By ntfsls, which ends with 3 when there is no such folder and when it is damaged, and with 0 when a part of it is."""
+        # ntfsls ends with 3 if there is no such folder and if it is damaged, and with 0 if a part of it is damaged.
         if folder not in self._names:
             result = self._run(["ntfsls", "--force", "--path", folder, self._node])
             names = [line for line in result.out.splitlines() if line not in ("", ".", "..")]
@@ -122,9 +122,9 @@ class NtfsTree(FileTree):
             self._names[folder] = names
         return self._names[folder]
 
-    def content(self, path: str) -> bytes | None:
-        """By ntfscat."""
-        return self._checked(self._run(["ntfscat", "--force", self._node, path]), path)
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
+        found = self._checked(self._run(["ntfscat", "--force", self._node, path]), path)
+        return None if found is None else found[:length]
 
     @staticmethod
     def _checked(result: CommandResult, path: str) -> bytes | None:
@@ -136,14 +136,13 @@ class NtfsTree(FileTree):
         return as_bytes(result.out)
 
     def head(self, path: str, length: int) -> bytes:
-        """By ntfscat, which is ended when there is enough."""
+        # A pipe ends ntfscat when it has printed enough.
         script = 'ntfscat --force "$1" "$2" | head -c "$3"'
         result = self._run(["sh", "-c", script, "sh", self._node, path, str(length)])
         found = as_bytes(result.out)
         return found if len(found) == length else self._checked(result, path) or b""
 
     def save(self, path: str, target: str) -> None:
-        """By ntfscat, which can only write to its standard output."""
         script = f'ntfscat --force "$1" "$2" | head -c {MAX_SAVED_SIZE} >"$3"'
         if self._checked(self._run(["sh", "-c", script, "sh", self._node, path, target]), path) is None:
             raise NoFile(f"there is no file {path}")
