@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The content of a report as plain data: what its JSON file holds and its page shows."""
+"""The content of a report as plain data, for its JSON file and its page."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ STATES = {
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The report of a run."""
+    """Return the report of a run."""
     entries = [_laptop(laptop, run) for laptop in run.laptops.values()]
     order = {BAD: 0, OPEN: 1, GOOD: 2}
     entries.sort(key=lambda entry: order[entry["level"]])
@@ -105,7 +105,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _purpose(run: Run) -> str:
-    """What the run was for: capture, restore, check (a restore in check mode) or verify."""
+    """Return the purpose of a run: capture, restore, check (a restore in check mode) or verify."""
     kinds = {transfer.kind for laptop in run.laptops.values() for transfer in laptop.transfers}
     if CAPTURE in kinds or (not kinds and run.playbook == "capture"):
         return "capture"
@@ -161,7 +161,7 @@ def _state(laptop: Laptop, run: Run) -> State:
 
 
 def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str, str]:
-    """How it went, for somebody who reads nothing else."""
+    """Return the level and a sentence for readers who read nothing else."""
     if not entries:
         return BAD, "No laptop took part."
     count, good = len(entries), sum(entry["level"] == GOOD for entry in entries)
@@ -188,7 +188,7 @@ def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str
 
 
 def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """How many laptops are in each state that is not good, in the order of the table."""
+    """Return the number of laptops in each state that is not good, in the order of the table."""
     counts: dict[str, int] = {}
     for entry in entries:
         if entry["level"] != GOOD:
@@ -197,12 +197,12 @@ def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def limits(value: Any) -> dict[str, float]:
-    """Shares of the time by what was the limit, the largest first; they sum to 1. Empty when there are none."""
+    """Return the shares of time by limit, the largest first, with the sum 1; empty when there are none."""
     return _limits_of_all([(value, 1.0)])
 
 
 def _limits_of_all(of_laptops: Iterable[tuple[Any, float]]) -> dict[str, float]:
-    """The same over all laptops' time: of each its shares, and its seconds."""
+    """Return the shares of the time of all laptops, from the shares and the seconds of each."""
     found = Bottlenecks()
     for value, seconds in of_laptops:
         for name, share in value.items() if isinstance(value, Mapping) else ():

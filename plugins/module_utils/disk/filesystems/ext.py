@@ -18,7 +18,7 @@ from .base import DIRTY, Checker, Distrust, Files, FileSystem, FreeSpace, Grower
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By its superblock."""
+    """Check the superblock."""
     superblock = probe.read(1024, 1024)
     magic, state = struct.unpack_from("<HH", superblock, 0x38)
     _compatible, incompatible, read_only = struct.unpack_from("<III", superblock, 0x5C)
@@ -51,10 +51,10 @@ def _size(head: bytes) -> int:
 
 DEBUGFS = re.compile(r"debugfs \d")
 EXT_NOTHING_THERE = re.compile(r": (File not found by ext2_lookup|Ext2 inode is not a directory)\s*$")
-"""What debugfs says of what is not there."""
+"""debugfs's messages for a path that does not exist."""
 
 LINK_MODE = "12"
-"""What the mode of a symbolic link begins with, in octal digits (inode(7): S_IFLNK)."""
+"""The first octal digits of a symbolic link's mode (inode(7): S_IFLNK)."""
 
 
 class ExtTree(FileTree):
@@ -66,8 +66,8 @@ class ExtTree(FileTree):
         self._modes: dict[str, dict[str, str]] = {}
 
     def _ask(self, request: str, path: str, target: str = "") -> str | None:
-        """What debugfs answers; None when there is nothing at that path, or it is no folder where one was asked for."""
-        # debugfs has quotes, and no way to write one inside of them.
+        """Return the output of debugfs; None when the path does not exist, or is not a folder where one was expected."""
+        # debugfs supports quotes, but no escape for a quote in them.
         if re.search(r'["\n]', path + target):
             raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         copy = f' "{target}"' if target else ""
@@ -75,7 +75,7 @@ class ExtTree(FileTree):
 
     @staticmethod
     def _checked(result: CommandResult, path: str) -> str | None:
-        """The answer of debugfs, whose exit status says nothing; the first line on standard error is its version."""
+        """Return the output of debugfs. Its exit status is meaningless; the first line on standard error is its version."""
         complaint = " ".join(line for line in result.err.splitlines() if line.strip() and not DEBUGFS.match(line))
         if EXT_NOTHING_THERE.search(complaint):
             return None
@@ -84,7 +84,7 @@ class ExtTree(FileTree):
         return result.out
 
     def _list(self, folder: str) -> dict[str, str]:
-        """The modes, in octal digits, of what is in a folder. By debugfs: /inode/mode/user/group/name/size/ on each line."""
+        """Return the modes, in octal digits, of the names in a folder. debugfs prints lines of /inode/mode/user/group/name/size/."""
         if folder not in self._modes:
             rows = (line.split("/") for line in (self._ask("ls -p", folder) or "").splitlines())
             there = (row for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0")
@@ -126,7 +126,7 @@ EXT = FileSystem(
     names=("ext2", "ext3", "ext4"),
     size=_size,
     check=_distrust,
-    # e2fsck(8): 4 are errors that were left uncorrected, which without writing all are; 8 more is an operational error.
+    # e2fsck(8): 4 are uncorrected errors, as all are when nothing is written; 8 more is an operational error.
     free_space=FreeSpace("partclone.extfs", Checker("e2fsck", ["e2fsck", "-f", "-n"], [4, 12])),
     grower=Grower(("e2fsck", "resize2fs"), ((("e2fsck", "-f", "-p"), (0, 1)), (("resize2fs",), (0,)))),
     files=Files(LINUX, lambda run, node: contextlib.nullcontext(ExtTree(run, node))),

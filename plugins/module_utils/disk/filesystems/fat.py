@@ -23,9 +23,9 @@ AnyFat = TypeVar("AnyFat", bound=Fat)
 
 
 def _fat_by_its_text(boot: bytes) -> int:
-    """The bits of a FAT's entries by a letter of a text that means nothing, 0 when it says nothing known.
+    """Return the bits of a FAT's entries according to a text that has no meaning, 0 when it is unknown.
 
-    By that went partclone before it counted clusters, as 0.3.23 does (get_fat_type in its fatclone.c).
+    partclone used it before it counted clusters, as 0.3.23 does (get_fat_type in its fatclone.c).
     """
     if boot[38] == 0x29:
         return {"2": 12, "6": 16}.get(chr(boot[58]), 0)
@@ -33,7 +33,7 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By its boot sector and the first entries of its table."""
+    """Check the boot sector and the first entries of the table."""
     boot = probe.read(0, 512)
     (sector_size,) = struct.unpack_from("<H", boot, 11)
     cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(
@@ -51,7 +51,7 @@ def _distrust(probe: Probe) -> Distrust | None:
     if dirty:
         return dirty
     if small_fat and clusters < CERTAIN_FAT16:
-        # Tried with partclone 0.3.23: some hundred KiB of the files on a floppy's image are lost.
+        # With partclone 0.3.23, some hundred KiB of the files on a floppy's image were lost.
         return Distrust(UNMAPPABLE, "it is a FAT12, of which partclone's map is wrong")
     if _fat_by_its_text(boot) not in (0, 16 if small_fat else 32):
         return Distrust(
@@ -97,7 +97,7 @@ class FatTree(FileTree):
 
     @staticmethod
     def _entry(fat: Fat, path: str) -> Entry | None:
-        """What is at a path; None of the root, and when there is nothing."""
+        """Return the entry of a path; None for the root, and when it does not exist."""
         entry, folder = None, Fat.ROOT
         for name in steps(path):
             if entry is not None and not (entry.folder and entry.cluster):
@@ -139,7 +139,7 @@ class FatTree(FileTree):
                 copy.write(piece)
 
     def put(self, source: str, path: str) -> None:
-        """Copy a file of this machine into this file system, in folders that are made, and see that it is there."""
+        """Copy a file of this machine into this file system, make its folders, and check the copy."""
         with open(source, "rb") as file:
             content = file.read()
         *folders, name = steps(path)

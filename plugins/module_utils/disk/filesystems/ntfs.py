@@ -37,13 +37,11 @@ PROBE = {
     14: Distrust(HIBERNATED, LEFT_OPEN),
     15: Distrust(DIRTY, "it was not unmounted cleanly"),
 }
-"""Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status. It says 14 of one that is hibernated, and of one
-that was only not dismounted (volume.c).
-"""
+"""Exit statuses of ntfs-3g.probe (ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status). 14 means hibernated or only not dismounted (volume.c)."""
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Its own dirty flag, and ntfs-3g for hibernation and the state of its log."""
+    """Check the dirty flag and, with ntfs-3g, hibernation and the state of the log."""
     flags = _volume_flags(probe.read)
     if flags is None:
         return Distrust(DIRTY, "its $Volume record is damaged")
@@ -58,7 +56,7 @@ def _distrust(probe: Probe) -> Distrust | None:
 
 
 def _volume_flags(read: Read) -> int | None:
-    """The flags in the $VOLUME_INFORMATION attribute of MFT record 3; None when the record is damaged.
+    """Return the flags in the $VOLUME_INFORMATION attribute of MFT record 3; None when the record is damaged.
 
     Source: ntfs-3g, include/ntfs-3g/layout.h: NTFS_BOOT_SECTOR, MFT_RECORD, ATTR_RECORD, VOLUME_INFORMATION.
     """
@@ -96,10 +94,10 @@ def _size(head: bytes) -> int:
 
 
 FORCED = ("WARNING: Dirty volume mount was forced", "Cannot represent filename")
-"""Messages of ntfsls and ntfscat that are no failure: the file system is dirty; a name that is not valid text was left out."""
+"""Messages of ntfsls and ntfscat that are not failures: the file system is dirty; a name that is not valid text was left out."""
 
 NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attribute type 0x80")
-"""What ntfscat says of what is not there, and of a folder."""
+"""ntfscat's messages for a path that does not exist, and for a folder."""
 
 
 class NtfsTree(FileTree):
@@ -128,7 +126,7 @@ class NtfsTree(FileTree):
 
     @staticmethod
     def _checked(result: CommandResult, path: str) -> bytes | None:
-        """What ntfscat gave; None when there is no such file."""
+        """Return the output of ntfscat; None when there is no such file."""
         if NOTHING_THERE.search(result.err):
             return None
         if result.rc or _failure(result):
@@ -149,7 +147,7 @@ class NtfsTree(FileTree):
 
 
 def _failure(result: CommandResult) -> bool:
-    """Whether ntfsls or ntfscat complains of more than what is no failure."""
+    """Return whether ntfsls or ntfscat reports a failure."""
     return any(line.strip() and not line.strip().startswith(FORCED) for line in result.err.splitlines())
 
 
@@ -162,7 +160,7 @@ NOT_DISMOUNTED = (
 
 
 def _tell_hibernation(doubt: Distrust, tree: FileTree) -> Distrust:
-    """Tell an NTFS in which a Windows is hibernated from one that was only not dismounted, by the file that holds what was in memory."""
+    """Distinguish a hibernated NTFS from one that was only not dismounted, by the hibernation file."""
     if doubt.kind != HIBERNATED:
         return doubt
     found = tree.find("/hiberfil.sys")
@@ -176,7 +174,7 @@ NTFS = FileSystem(
     size=_size,
     check=_distrust,
     free_space=FreeSpace("partclone.ntfs", own_checker("a check of its MFT", ntfs_allocation)),
-    # Once --force: ask nobody. What needs a check is still refused.
+    # A single --force avoids questions; a file system that needs a check is still refused.
     grower=Grower(("ntfsresize",), ((("ntfsresize", "--no-progress-bar", "--force"), (0,)),)),
     files=Files(WINDOWS, lambda run, node: contextlib.nullcontext(NtfsTree(run, node)), second_look=_tell_hibernation),
     ways_out={
