@@ -35,6 +35,5 @@ class CallbackModule(RunCallback):
     CALLBACK_NAME = "fleet.imaging.outcome"
 
     def finish(self, run: Run, interrupted: bool) -> None:
-        """Show the lines."""
         for line in closing_lines(run, interrupted, sys.argv):
             self._display.display(line)

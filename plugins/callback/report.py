@@ -58,7 +58,6 @@ class CallbackModule(RunCallback):
         self._settings: dict[str, Any] | None = None
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Handle the start of a run."""
         super().v2_playbook_on_start(playbook)
         self._settings = None
 

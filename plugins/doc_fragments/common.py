@@ -7,9 +7,11 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation of check mode, diff mode and the codes of failures."""
+    """Documentation of the authors, check mode, diff mode and the codes of failures."""
 
     DOCUMENTATION = r"""
+author:
+  - The fleet.imaging contributors (@fleet-imaging)
 attributes:
   check_mode:
     support: full

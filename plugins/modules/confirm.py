@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: confirm
 short_description: Ask the user to confirm what will be lost
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Shows what will be lost and, unless everything was confirmed in advance, asks the user to type a word. Fails when another word is typed, or when
     there is no terminal.

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: disk_info
 short_description: List the disks of this machine, and why each may or may not be captured or restored
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Lists the whole disks of this machine with their properties, contents and holders.
   - For each disk, it returns the reasons against capturing and against restoring it, and how to remove them.
@@ -301,7 +299,6 @@ def check_image(disk: Disk, image: Mapping[str, object], host: str, purpose: str
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(
         argument_spec={
             "device": {"type": "path"},

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: disk_release
 short_description: Release a disk, so that it can be captured or restored
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Unmounts the file systems of a disk in the right order, switches off its swap, and takes down the LVM volumes, RAID arrays and encrypted or loop
     devices that are built on it. At the end it opens the disk exclusively, which proves that nothing holds it.
@@ -98,7 +96,6 @@ def disk_release(module: AnsibleModule) -> Released:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     run_module(module, lambda: asdict(disk_release(module)))
 

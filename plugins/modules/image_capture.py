@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_capture
 short_description: Capture a whole disk of this machine as an image on the controller
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Reads the used space of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it to
     C(NAME.img.zst) in the image store.
@@ -323,7 +321,6 @@ def capture(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: capture(module))
 

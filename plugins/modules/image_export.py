@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_export
 short_description: Write the disk that an image holds into a file for other programs
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes the whole disk as a sparse file, compressed with gzip or xz, or as a virtual disk in the format qcow2. Unused space becomes zeros. The
     task's host is not contacted.

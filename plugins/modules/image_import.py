@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_import
 short_description: Make an image of a file that holds a whole disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Makes an image in the image store from a file of a whole disk, as C(dd) writes it, plain or compressed with gzip, bzip2, xz or zstd. The content
     of the file determines its format, not the name. The task's host is not contacted.

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_info
 short_description: List, and on request check, the images in the image store
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Describes the images in the image store on the controller. The task's host is not contacted.
   - An image that can't be opened is listed with the error.

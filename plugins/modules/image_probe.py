@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_probe
 short_description: Forecast how long a capture or a restore of this machine takes, and what limits it
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Tries a capture or a restore for ten seconds (minutes over a slow link), as the modules of these names do it, on samples from all over the
     disk or the image. By that it says how long the whole of it will take, what will limit it, and what would help most.
@@ -205,7 +203,6 @@ def probe(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: probe(module))
 

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_restore
 short_description: Make a disk of this machine equal to an image on the controller
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes all chunks of a whole disk that differ from an image in the image store. B(Everything else on that disk is lost.)
   - The disk is compared first, as long as that saves time. Equal chunks are neither sent nor written, so a second run changes nothing, and an
@@ -407,7 +405,6 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: restore(module))
 

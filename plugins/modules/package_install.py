@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: package_install
 short_description: Install packages, and drop everything else from the result
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Installs packages with M(ansible.builtin.package), and returns only whether that changed anything. Facts and all other additions of a laptop to
     the result are dropped, so that the laptop can't influence other hosts.

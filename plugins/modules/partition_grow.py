@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: partition_grow
 short_description: Grow a partition and its file system to the end of a disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Extends a partition and its file system over the free space behind it. The file system is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
     are kept.
@@ -75,7 +73,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_mo
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(
         argument_spec=dict(DISK_ARGUMENTS, partition={"type": "str", "default": "last"}), supports_check_mode=True
     )

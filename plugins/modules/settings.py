@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: settings
 short_description: Check the variables of all hosts before any host is contacted
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Reads all variables that begin with C(imaging_), for every host of the play that follows, from inventory, group_vars and C(-e), and fails when
     one is unknown, has an invalid value, or contradicts another one.

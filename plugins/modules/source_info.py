@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: source_info
 short_description: Examine the content of a disk, and whether it is fit to be captured
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Examines the partitions of a disk, or the disk as a whole if it has none, the file systems in them, and the files of the operating systems.
     Nothing is written, and no mount is visible to other programs.
@@ -220,7 +218,6 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     run_module(module, lambda: dict(source_info(module), changed=False))
 

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: uefi_boot
 short_description: Make sure that UEFI firmware can start a disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Makes the fallback loader, which firmware starts when it has no entry for the disk, if it is missing in the EFI system partition. It is
     C(EFI/BOOT/BOOTX64.EFI), or the name for the machine type in the PE headers of the loaders.
@@ -117,7 +115,6 @@ def uefi_boot(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     choice = {"partition": {"type": "str", "required": True}, "loader": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec=dict(

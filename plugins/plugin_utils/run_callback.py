@@ -25,7 +25,7 @@ SETTINGS = "fleet.imaging.settings"
 
 
 class RunCallback(CallbackBase):
-    """Reports Ansible's events to a Run, and hands it to ``finish`` at the end."""
+    """Reports Ansible's events (``v2_*``) to a Run, and hands it to ``finish`` at the end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -46,7 +46,6 @@ class RunCallback(CallbackBase):
         """Learn the variables of the first host of a play."""
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Handle the start of a run."""
         name = os.path.splitext(os.path.basename(str(playbook._file_name)))[0]
         self._run = Run(name, _user(), platform.node(), datetime.now(UTC))
 
@@ -55,7 +54,6 @@ class RunCallback(CallbackBase):
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """Handle the start of a task on a host."""
         if self._run is None:
             return
         # The play that checks the settings runs on all hosts of the inventory, so its hosts are not those of the transfer.
@@ -69,28 +67,23 @@ class RunCallback(CallbackBase):
             self._run.begin(host.get_name(), kind, datetime.now(UTC))
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """Handle a task that was skipped on a host."""
         if self._run is not None and transfer_kind(_action(result.task), False):
             self._run.skip(result.host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Handle a task that succeeded."""
         self._learn(result, failed=False)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Handle a task that failed."""
         self._learn(result, failed=True)
         if not ignore_errors:
             self._fail(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Handle an unreachable host."""
         self._learn(result, failed=True)
         if not result.task_fields.get("ignore_unreachable"):
             self._fail(result, unreachable=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Handle the end of the run."""
         if self._run is not None:
             self._run.forgive(set(stats.rescued) - set(stats.failures) - set(stats.dark))
             self._finish(interrupted=False)

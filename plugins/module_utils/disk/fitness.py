@@ -148,15 +148,7 @@ class _Examination:
 
     def at(self, partition: Partition) -> PartitionFacts:
         """Examine a partition."""
-        facts = PartitionFacts(
-            number=partition.number,
-            node=partition.node,
-            start=partition.start,
-            size=partition.size,
-            type=partition.type,
-            content="",
-            label="",
-        )
+        facts = PartitionFacts(**partition.place(), content="", label="")
         if self._table is not None and self._table.is_extended(partition):
             return facts
         where = capital(where_is(partition.number))

@@ -53,6 +53,10 @@ class Partition:
     uuid: str = ""
     name: str = ""
 
+    def place(self) -> dict[str, Any]:
+        """Return the fields that a description of its content repeats."""
+        return {name: getattr(self, name) for name in ("number", "node", "start", "size", "type")}
+
     @property
     def end(self) -> int:
         """The byte after the last one."""

@@ -239,11 +239,7 @@ class _Mapper:
         else:
             ranges = ByteRanges.union([ranges, ByteRanges(probed_ranges(partition.start, partition.size))])
         use = PartitionUse(
-            number=partition.number,
-            node=partition.node,
-            start=partition.start,
-            size=partition.size,
-            type=partition.type,
+            **partition.place(),
             content=content.type,
             label=content.label,
             used=ranges.total(),

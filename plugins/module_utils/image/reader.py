@@ -81,11 +81,9 @@ class FileSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def fileno(self) -> int:
-        """The file's descriptor."""
         return self._file.fileno()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
