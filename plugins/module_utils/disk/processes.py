@@ -54,18 +54,19 @@ def openers_of(path: str) -> list[str]:
         found = os.stat(path)
     except OSError:
         return []
+    wanted = {_place(found)}
     if stat.S_ISBLK(found.st_mode):
-        numbers = {found.st_rdev, *_partitions(found.st_rdev)}
+        wanted.update((number,) for number in _partitions(found.st_rdev))
+    return [
+        f"process {pid} ({name})"
+        for pid, name in processes()
+        if _has_open(pid, ("fd",), lambda other: _place(other) in wanted)
+    ]
 
-        def is_it(other: os.stat_result) -> bool:
-            return stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers
 
-    else:
-
-        def is_it(other: os.stat_result) -> bool:
-            return (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino)
-
-    return [f"process {pid} ({name})" for pid, name in processes() if _has_open(pid, ("fd",), is_it)]
+def _place(found: os.stat_result) -> tuple[int, ...]:
+    """Return the number of a block device, or the device and inode of another file."""
+    return (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
 def _partitions(device: int) -> Iterator[int]:

@@ -39,60 +39,41 @@ class _Identity:
     what: str
     folder: str
     names: str
-    clear: str
+    clear: str = ""
+    """The command that clears it; by default, it removes the one file that ``names`` matches."""
     content: str = ""
     """A pattern; a file counts only if its content matches. An empty pattern matches every file."""
     linked: bool = True
     """Whether a symbolic link counts as the file."""
+
+    @property
+    def command(self) -> str:
+        """The command that clears it."""
+        return self.clear or f"rm -f {self.folder}/" + self.names.replace("\\", "")
 
 
 IDENTITIES = (
     _Identity(
         "machine-id", "/etc", "machine-id", "truncate -s 0 /etc/machine-id", content=r"\A\s*(?!uninitialized\s*\Z)\S"
     ),
-    _Identity(
-        "machine-id of D-Bus",
-        "/var/lib/dbus",
-        "machine-id",
-        "rm -f /var/lib/dbus/machine-id",
-        content=r"\S",
-        linked=False,
-    ),
+    _Identity("machine-id of D-Bus", "/var/lib/dbus", "machine-id", content=r"\S", linked=False),
     _Identity("SSH host keys", "/etc/ssh", r"ssh_host_\w+_key", "rm -f /etc/ssh/ssh_host_*"),
-    _Identity(
-        "key of NetworkManager",
-        "/var/lib/NetworkManager",
-        "secret_key",
-        "rm -f /var/lib/NetworkManager/secret_key",
-    ),
+    _Identity("key of NetworkManager", "/var/lib/NetworkManager", "secret_key"),
     _Identity("DHCP leases", "/var/lib/NetworkManager", r".*\.leases?", "rm -f /var/lib/NetworkManager/*.lease"),
     _Identity("DHCP leases", "/var/lib/dhcp", r".*\.leases?", "rm -f /var/lib/dhcp/*.leases"),
     _Identity("DHCP leases", "/var/lib/dhclient", r".*\.leases?", "rm -f /var/lib/dhclient/*.lease*"),
     _Identity("DHCP leases and ids", "/var/lib/dhcpcd", r"duid|secret|.*\.lease6?", "rm -rf /var/lib/dhcpcd/*"),
     _Identity("DHCP id", "/etc", r"dhcpcd\.(duid|secret)", "rm -f /etc/dhcpcd.duid /etc/dhcpcd.secret"),
     _Identity("DHCP leases and ids", "/var/lib/wicked", r"(duid|iaid|lease-.*)\.xml", "rm -f /var/lib/wicked/*.xml"),
-    _Identity("random seed", "/var/lib/systemd", "random-seed", "rm -f /var/lib/systemd/random-seed"),
-    _Identity("random seed", "/var/lib/urandom", "random-seed", "rm -f /var/lib/urandom/random-seed"),
-    _Identity(
-        "key of credentials", "/var/lib/systemd", r"credential\.secret", "rm -f /var/lib/systemd/credential.secret"
-    ),
-    _Identity(
-        "iSCSI name",
-        "/etc/iscsi",
-        r"initiatorname\.iscsi",
-        "rm -f /etc/iscsi/initiatorname.iscsi",
-        content=r"(?m)^\s*InitiatorName\s*=\s*\S",
-    ),
+    _Identity("random seed", "/var/lib/systemd", "random-seed"),
+    _Identity("random seed", "/var/lib/urandom", "random-seed"),
+    _Identity("key of credentials", "/var/lib/systemd", r"credential\.secret"),
+    _Identity("iSCSI name", "/etc/iscsi", r"initiatorname\.iscsi", content=r"(?m)^\s*InitiatorName\s*=\s*\S"),
     _Identity(
         "NVMe host ids", "/etc/nvme", "hostnqn|hostid", "rm -f /etc/nvme/hostnqn /etc/nvme/hostid", content=r"\S"
     ),
-    _Identity("Kerberos keys", "/etc", r"krb5\.keytab", "rm -f /etc/krb5.keytab"),
-    _Identity(
-        "names of network interfaces",
-        "/etc/udev/rules.d",
-        r"70-persistent-net\.rules",
-        "rm -f /etc/udev/rules.d/70-persistent-net.rules",
-    ),
+    _Identity("Kerberos keys", "/etc", r"krb5\.keytab"),
+    _Identity("names of network interfaces", "/etc/udev/rules.d", r"70-persistent-net\.rules"),
     _Identity("state of cloud-init", "/var/lib/cloud", "instance", "cloud-init clean"),
 )
 
@@ -210,7 +191,7 @@ def _shared(tree: FileTree, top: str = "") -> Iterator[Shared]:
         folder = tree.find(identity.folder[len(top) :] or "/")
         names = tree.names(folder) if folder else []
         if any(_identifies(tree, identity, f"{folder}/{name}") for name in names if re.fullmatch(identity.names, name)):
-            yield Shared(identity.what, identity.clear)
+            yield Shared(identity.what, identity.command)
 
 
 def _identifies(tree: FileTree, identity: _Identity, path: str) -> bool:
