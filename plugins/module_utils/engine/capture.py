@@ -165,16 +165,7 @@ class Capture:
         with contextlib.closing(pipeline.results()) as results:
             for slot, (header, frame) in results:
                 sending.wait("send")
-                self.index.append(
-                    Row(
-                        chunk=header.chunk,
-                        flags=header.flags,
-                        ranges=header.ranges,
-                        frame_offset=0,
-                        frame_size=header.frame_size,
-                        content_hash=header.content_hash,
-                    )
-                )
+                self.index.append(Row.of(header))
                 self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
                 sending.busy("send")
