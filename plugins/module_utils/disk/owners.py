@@ -3,23 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Owners of a partition's bytes other than its file system.
 
-A file system knows which bytes it does not use itself. It does not know what lies below or beside it: the disk of a virtual machine that has
-replaced it, a hash tree that covers every block, a snapshot that still needs freed blocks. Then nothing may be left out by its account of free
-space.
-
-| owner | how it is known | decision |
-|---|---|---|
-| a partition table inside the partition, with entries | blkid's PTTYPE, and the entries of an MBR | whole |
-| dm-verity, its hash tree in a partition of its own | blkid's type | every file system of the disk whole |
-| dm-verity, its hash tree behind the file system | its superblock | whole |
-| Android Verified Boot | its footer in the partition, its vbmeta in another one | whole; every file system of the disk whole |
-| ChromeOS | the partition's type: its hash trees have no superblock | whole |
-| dm-integrity with its tags elsewhere, dm-snapshot | blkid's type | every file system of the disk whole |
-| dm-cache, dm-writecache, dm-clone, dm-thin, set up without LVM | their superblock | every file system of the disk whole |
-| shadow copies of Windows | their catalog | whole: they need what was freed since |
-| RAID (md, firmware), LVM, bcache, dm-integrity, VDO, DRBD, Stratis, LUKS, BitLocker | blkid's type is theirs | whole, as all that is not mapped |
-| LDM (dynamic disks), Storage Spaces | the partition's type | whole |
-| another system or program that left the mark of a swap area as it is, as encryption by FreeBSD does | the partition's type | whole |
+A file system does not know what lies below or beside it: a virtual machine's disk that has replaced it, a hash tree that covers every block, a
+snapshot that still needs freed blocks. Then its information about free space is not used. docs/disk-states.md lists all owners.
 """
 
 from __future__ import annotations
