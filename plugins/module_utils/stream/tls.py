@@ -72,9 +72,10 @@ class TlsChannel:
         self._raw.settimeout(left)
 
     def _flush(self, end: float) -> None:
-        if self._leaving.pending:
+        flight = self._leaving.read()
+        if flight:
             self._arm(end)
-            self._raw.sendall(self._leaving.read())
+            self._raw.sendall(flight)
 
     def _fill(self) -> None:
         """Wait for bytes, or for the end of the stream."""

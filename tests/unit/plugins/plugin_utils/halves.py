@@ -60,6 +60,8 @@ USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE)
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 TIMEOUTS = Timeouts(link_timeout=TIMEOUT, first_link=1.5)
+HANDSHAKE_SIZE = 1310
+"""Bytes that each end sends in the handshake of a link at the most: 1294 to 1305 were measured."""
 NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
 

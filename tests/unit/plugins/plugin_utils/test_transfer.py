@@ -43,6 +43,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends impo
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image, noise
 
 from .halves import (
+    HANDSHAKE_SIZE,
     SIZE,
     TIMEOUT,
     TIMEOUTS,
@@ -81,9 +82,12 @@ def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
     assert laptop.store.open("captured").root_digest == digest_of(laptop)
 
 
+AFTER_HANDSHAKE = HANDSHAKE_SIZE + 700
+"""A place in the first messages of either end."""
+
 SPOILS = {
     "altered handshake": flip_at(20),
-    "altered at once": flip_at(120),
+    "altered at once": flip_at(AFTER_HANDSHAKE),
     "altered": flip_at(200_000),
     "dropped": drop_at(300_000),
     "repeated": repeat_at(300_000),
@@ -109,10 +113,6 @@ def test_a_disturbed_capture_goes_on_over_a_new_link(laptop: SimpleNamespace, na
     os.mkdir(other.path)
     assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
     assert laptop.proxies[0].connections == 2
-
-
-AFTER_HANDSHAKE = 2000
-"""A place in the first messages of either end, whose parts of the handshake are shorter."""
 
 
 def test_whoever_alters_every_message_only_prevents_the_transfer(laptop: SimpleNamespace) -> None:
