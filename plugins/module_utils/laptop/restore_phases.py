@@ -41,10 +41,9 @@ from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
 
-REVOCABLE_CHUNKS = 4
-REVOCABLE_REQUESTS = 8
-"""How many chunks of one request, and how many requests, a laptop sends to the controller while another laptop may be named to take chunks
-from. What was requested is sent in any case. This is enough for half a second at a gigabit a second."""
+REVOCABLE_REQUESTS = 4
+"""How many chunks a laptop requests from the controller at a time, one in each request, while another laptop may be named to take chunks from.
+What was requested is sent in any case. Four chunks of 4 MiB fill a gigabit a second for a twentieth of a second or more."""
 
 CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
@@ -263,7 +262,7 @@ class Write(Phase):
     def _ask(self, job: RestoreJob) -> None:
         """Request the chunks that are known to differ."""
         revocable = job.relay is not None and job.relay.source.unused
-        chunks = self.plan.delta.take(REVOCABLE_CHUNKS if revocable else CHUNKS_PER_REQUEST)
+        chunks = self.plan.delta.take(1 if revocable else CHUNKS_PER_REQUEST)
         if chunks:
             self.plan.change.begin()
             self.plan.image.router.request(chunks)

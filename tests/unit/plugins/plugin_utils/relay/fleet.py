@@ -50,6 +50,26 @@ class SlowSource(StoredSource):
             yield record
 
 
+def restore_disk(
+    session: Session, path: Path, root: bytes, hold: Callable[[RestoreSink], object] = id
+) -> dict[str, Any]:
+    """Run the laptop's half of a restore with a relay; ``hold`` is called with its sink."""
+    request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True)
+    with session, RawDisk(str(path), writable=True) as raw:
+        target = SimpleNamespace(
+            raw=raw,
+            disk=SimpleNamespace(rotational=False),
+            run=no_programs,
+            check_fits=lambda header, index: None,
+            identity=lambda: NO_IDENTITY,
+            table_id=str,
+        )
+        with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
+            hold(sink)
+            session.converse(sink.converse)
+            return dict(asdict(sink.result()), warnings=sink.outcome.warnings)
+
+
 class Laptop:
     """One laptop and its worker."""
 
@@ -120,20 +140,10 @@ class Laptop:
             module.collect(3 * run.timeouts.link_timeout)
 
     def _module(self, session: Session, root: bytes) -> dict[str, Any]:
-        request = RestoreRequest(str(self.disk), root, {}, write=True, read_back=True, relay=True)
-        with session, RawDisk(str(self.disk), writable=True) as raw:
-            target = SimpleNamespace(
-                raw=raw,
-                disk=SimpleNamespace(rotational=False),
-                run=no_programs,
-                check_fits=lambda header, index: None,
-                identity=lambda: NO_IDENTITY,
-                table_id=str,
-            )
-            with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
-                self.sink = sink
-                session.converse(sink.converse)
-                return dict(asdict(sink.result()), warnings=sink.outcome.warnings, passed_on=self.relay.sent)
+        def hold(sink: RestoreSink) -> None:
+            self.sink = sink
+
+        return restore_disk(session, self.disk, root, hold)
 
     @property
     def relay(self) -> Any:
