@@ -58,6 +58,8 @@ class Fleet:
     seconds: list[float | None]
     images: float
     taken_from: list[list[str]] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
+    """When a laptop was told to take chunks from where, and why it left another one."""
     cpu: list[float] = field(default_factory=list)
     """Processor seconds of each laptop."""
 

@@ -24,10 +24,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.server impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Credentials, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import CONTROLLER, Member
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
@@ -35,9 +37,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp impor
 
 from ..unit.plugins.plugin_utils.relay.fleet import restore_disk
 
-TIMEOUTS = Timeouts(link_timeout=30.0)
+TIMEOUTS = Timeouts(link_timeout=120.0)
 GAP = 0.3
 """Seconds between the starts of two laptops."""
+
+BEGAN = time.monotonic()
 
 SENT = Path("/sys/class/net/eth0/statistics/tx_bytes")
 
@@ -51,11 +55,13 @@ class LaptopProcess:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(plan) + "\n")
         self.process.stdin.close()
+        self._port = 0
 
     def wait_for_port(self) -> int:
         """Return the port, which is the first line."""
         assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
+        self._port = self._port or int(self.process.stdout.readline())
+        return self._port
 
     def has_ended(self) -> bool:
         """Return whether the process has ended."""
@@ -69,20 +75,52 @@ class LaptopProcess:
         return dict(json.loads(lines[-1])) if lines else {"failed": True}
 
 
+class WatchedParticipant(Participant):
+    """Notes where its laptop was told to take chunks from, and why it left another one."""
+
+    def __init__(self, board: Board, name: str, moves: list[str]) -> None:
+        super().__init__(board, lambda text: moves.append(f"{name}: {text}"))
+        self._name = name
+        self._moves = moves
+        self._last = ""
+
+    def _lost(self, link: Link, loss: Loss) -> None:
+        self._moves.append(f"{time.monotonic() - BEGAN:.1f} {self._name} lost {loss.host}: {loss.reason}")
+        super()._lost(link, loss)
+
+    def _tell(self, link: Link, members: list[Member]) -> None:
+        super()._tell(link, members)
+        row = members[self._number]
+        upstream = members[row.upstream].name if row.upstream != CONTROLLER else "controller"
+        now = f"{upstream}{' for a trial' * row.trial}{', slow' * row.slow}"
+        if now != self._last:
+            self._last = now
+            self._moves.append(f"{time.monotonic() - BEGAN:.1f} {self._name} <- {now}, missing {row.missing >> 20} MiB")
+
+
 class Worker:
     """The worker of one laptop, and its process."""
 
-    def __init__(self, plan: dict[str, Any], number: int, authority: Authority, folder: Path) -> None:
+    def __init__(self, plan: dict[str, Any], number: int, authority: Authority, folder: Path, moves: list[str]) -> None:
         self.name = f"laptop-{number + 1}"
         self._plan = plan
         self._number = number
         self._authority = authority
         self._folder = folder
+        self._moves = moves
         self.seconds: float | None = None
         self.result: dict[str, Any] = {}
         self.done = 0.0
         """The share of the image that the laptop has."""
-        self.laptop: LaptopProcess | None = None
+        image = ImageStore(plan["store"]).open("fleet")
+        laptop = {
+            "name": self.name,
+            "folder": str(folder),
+            "size": image.header.geometry.disk_size,
+            "root": image.root_digest.hex(),
+            "credentials": asdict(authority.issue(Name(LAPTOP, self.name))),
+        }
+        self.laptop = LaptopProcess(plan["namespaces"][number], laptop)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -99,14 +137,6 @@ class Worker:
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         laptop, address = Name(LAPTOP, self.name), self._plan["addresses"][self._number]
-        plan = {
-            "name": self.name,
-            "folder": str(self._folder),
-            "size": image.header.geometry.disk_size,
-            "root": image.root_digest.hex(),
-            "credentials": asdict(self._authority.issue(laptop)),
-        }
-        self.laptop = LaptopProcess(self._plan["namespaces"][self._number], plan)
         ends = Transfer(
             self.laptop,  # type: ignore[arg-type]
             Tcp(address),
@@ -115,9 +145,7 @@ class Worker:
             TIMEOUTS,
             lambda: meter.mark,
         )
-        participant = Participant(
-            Board(str(self._folder / "board")), lambda text: print(self.name, text, file=sys.stderr)
-        )
+        participant = WatchedParticipant(Board(str(self._folder / "board")), self.name, self._moves)
 
         def conversation(link: Link) -> None:
             participant.attach(link)
@@ -139,8 +167,11 @@ class Worker:
 def run_controller(plan: dict[str, Any]) -> None:
     """Run all workers, and print what came of it."""
     with tempfile.TemporaryDirectory(prefix="fleet-", dir=plan["folder"]) as name:
+        moves: list[str] = []
         authority, before = Authority(), int(SENT.read_text())
-        workers = [Worker(plan, number, authority, Path(name)) for number in range(len(plan["addresses"]))]
+        workers = [Worker(plan, number, authority, Path(name), moves) for number in range(len(plan["addresses"]))]
+        for worker in workers:
+            worker.laptop.wait_for_port()
         for worker in workers:
             worker.thread.start()
             time.sleep(GAP)
@@ -153,13 +184,14 @@ def run_controller(plan: dict[str, Any]) -> None:
                 worker.thread.join(max(0.0, deadline - time.monotonic()))
         sent = int(SENT.read_text()) - before
         for worker in workers:
-            if worker.laptop is not None and not worker.laptop.has_ended():
+            if not worker.laptop.has_ended():
                 worker.laptop.process.kill()
         image = ImageStore(plan["store"]).open("fleet")
         found = {
             "seconds": [worker.seconds for worker in workers],
             "images": sent / image.stored_bytes,
             "taken_from": [[each["host"] for each in worker.result.get("taken_from", ())] for worker in workers],
+            "moves": moves,
             "cpu": [worker.result.get("cpu", 0.0) for worker in workers],
         }
         print(json.dumps(found), flush=True)
@@ -169,7 +201,6 @@ def run_controller(plan: dict[str, Any]) -> None:
 def _strike(worker: Worker, namespace: str, fault: dict[str, Any]) -> None:
     while worker.done < fault["share"] and worker.thread.is_alive():
         time.sleep(0.05)
-    assert worker.laptop is not None
     if fault["kind"] == "cut":
         subprocess.run(["ip", "-n", namespace, "link", "set", "eth0", "down"], check=True)
     else:

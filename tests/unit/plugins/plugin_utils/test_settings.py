@@ -145,6 +145,16 @@ def test_a_problem_is_never_an_exception_of_another_kind() -> None:
                 pytest.fail(name)
 
 
+@pytest.mark.parametrize(("given", "read"), [("auto", "auto"), ("off", "off"), (False, "off")])
+def test_the_relay_can_be_off_as_yaml_reads_it(given: Any, read: str) -> None:
+    assert value(relay=given) == read
+
+
+@pytest.mark.parametrize("given", ["on", True, "", ["off"]])
+def test_the_relay_is_nothing_else(given: Any) -> None:
+    assert "auto or off" in problem(relay=given)
+
+
 @pytest.mark.parametrize(
     "url", ["", "http://10.0.0.5/images", "https://mirror.lab:8443/a/b/", "http://[fe80::1]:8080/x%20y"]
 )
