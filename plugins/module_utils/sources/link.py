@@ -25,6 +25,7 @@ class LinkSource:
 
     name = CONTROLLER
     stage = "receive"
+    max_requests = MAX_WANTS
 
     def __init__(
         self,
