@@ -41,7 +41,14 @@ def authorities(folder: Path) -> list[list[str]]:
     """Run a playbook on three hosts with each strategy; return the process, and what tells its authority from others, for each task."""
     found = folder / "found"
     found.write_text("")
-    command: list[str | Path] = [Path(sys.executable).parent / "ansible-playbook", "-i", "a,b,c", "-f", "3", folder / "play.yml"]
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "ansible-playbook",
+        "-i",
+        "a,b,c",
+        "-f",
+        "3",
+        folder / "play.yml",
+    ]
     environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".tree"), AUTHORITIES=str(found))
     subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
     return [line.split() for line in found.read_text().splitlines()]
