@@ -51,7 +51,7 @@ class Ticket:
         values = json.loads(text)
         credentials, timeouts = Credentials(**values["credentials"]), Timeouts.from_values(values["timeouts"])
         ticket = cls(**dict(values, credentials=credentials, timeouts=timeouts))
-        if not ticket.run_id.isalnum():
+        if not ticket.run_id.isalnum() or not all(isinstance(text, str) for text in asdict(credentials).values()):
             raise ValueError("no run")
         return ticket
 
