@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.labs import (
     DISK_SIZE,
+    LINK_MBIT,
     reference_disk,
     running_lab,
     small_plan,
@@ -87,7 +88,7 @@ def aged_plan(plan: Plan, references: Path) -> Plan:
 @pytest.fixture(scope="session")
 def survival_plan(plan: Plan) -> Plan:
     """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
-    return replace(plan, link_mbit=100)
+    return replace(plan, link_mbit=LINK_MBIT)
 
 
 @pytest.fixture(scope="session")

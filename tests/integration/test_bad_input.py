@@ -403,7 +403,7 @@ def test_a_module_left_over_from_a_killed_run_makes_way(lab: Lab, image: Path) -
     kill(*workers(running))
     kill(running.process.pid)
     assert "pid" in published(laptop)
-    running.process.wait()
+    running.wait()
     again = playbook(
         lab, "restore", "-l", "lab-02", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=sound", *YES
     )
@@ -449,7 +449,7 @@ def test_strangers_at_the_port_disturb_nothing(lab: Lab, image: Path) -> None:
         outcome = restore_one(lab, "lab-01", image.parent, "sound", "-e", "imaging_rewrite=true")
     finally:
         stop.set()
-        thread.join()
+        thread.join(30)
         for stranger in strangers:
             stranger.close()
     assert outcome.status == 0, outcome.stdout

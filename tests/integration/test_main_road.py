@@ -260,7 +260,7 @@ def test_images_are_listed_checked_and_removed(lab: Lab, shelf: Path, captured: 
     where = ("-e", f"imaging_store={shelf}")
     listing = playbook(lab, "images", *where)
     assert listing.status == 0, listing.stdout
-    for word in (NAME, "second", "reference-01", "512.0 MiB"):
+    for word in (NAME, "second", "reference-01", "256.0 MiB"):
         assert word in listing.stdout
     assert playbook(lab, "images", *where, "-e", "imaging_verify_images=true").status == 0
     refused = playbook(lab, "images", *where, "-e", '{"imaging_remove_images": ["second"]}')

@@ -35,7 +35,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     where,
     written,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import LINK_MBIT, isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.network import Network
@@ -178,7 +178,7 @@ def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
         )
         seconds = time.monotonic() - began
     finally:
-        network.limit(laptop.number, 100)
+        network.limit(laptop.number, LINK_MBIT)
     assert outcome.status == 0, outcome.stdout
     result = result_of(outcome, laptop.name)
     assert (result["changed"], result["verified"], result["links_made"]) == (True, True, 1)

@@ -37,7 +37,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     workers,
     written,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
@@ -146,33 +146,37 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
         arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
         arguments += LINK_TRANSPORTS[way]
         os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment() | SHORT)
-    output = bytearray()
-
-    def drain() -> bool:
-        try:
-            output.extend(os.read(terminal, 65536))
-        except OSError:  # the other end is closed: it has ended
-            return False
-        return True
-
+    output, ended = bytearray(), [0, 0]
     os.set_blocking(terminal, False)
 
-    def far_enough() -> bool:
+    def drain() -> None:
         try:
-            output.extend(os.read(terminal, 65536))
-        except OSError:
+            while data := os.read(terminal, 65536):
+                output.extend(data)
+        except OSError:  # nothing new, or it has ended
             pass
-        return written(laptop.disk) - before > 60 << 20
 
-    wait_until(far_enough, "a third of a restore")
-    for _time in range(times):
-        os.write(terminal, b"\x03")
-        time.sleep(0.3)
-    os.set_blocking(terminal, True)
-    while drain():
-        pass
-    _pid, status = os.waitpid(process, 0)
-    os.close(terminal)
+    def far_enough() -> bool:
+        drain()
+        return written(laptop.disk) - before > DISK_SIZE // 8
+
+    def has_ended() -> bool:
+        drain()
+        ended[:] = os.waitpid(process, os.WNOHANG)
+        return ended[0] == process
+
+    try:
+        wait_until(far_enough, "a third of a restore")
+        for _time in range(times):
+            os.write(terminal, b"\x03")
+            time.sleep(0.3)
+        wait_until(has_ended, "the end after Ctrl-C")
+        drain()
+    finally:
+        if not ended[0]:
+            kill(process)
+        os.close(terminal)
+    status = ended[1]
     assert os.waitstatus_to_exitcode(status) in (99, 130, -signal.SIGINT), output.decode(errors="replace")
     assert (
         f"may not boot now, because their laptops did not report how the restore ended: {laptop.name}.".encode()

@@ -29,7 +29,7 @@ RUN_ID = "0123456789abcdef"
 
 
 class Connection:
-    """Runs commands here. ``failures``: how many of them fail first, by ``failure``; ``noise``: what a command is put into, which prints of its own."""
+    """Runs commands here. ``failures``: how many fail first, by ``failure``; ``noise``: what a command is put into, which prints of its own."""
 
     def __init__(self) -> None:
         self._connection = SimpleNamespace(reset=lambda: None)
