@@ -425,7 +425,8 @@ def test_an_ordinary_user_who_becomes_root(tiny_plan: Plan, tmp_path: Path) -> N
     become = {**VARIABLES, "ansible_become_method": "su", "ansible_become_password": PASSWORD}
     with running_lab(tiny_plan, laptops=1) as lab:
         add_live_user(lab.reference, {})
-        for client, capture in zip(SSH_CLIENTS, ("capture", CAPTURE_ONE), strict=True):
+        plays: tuple[str | Path, ...] = ("capture", CAPTURE_ONE)
+        for client, capture in zip(SSH_CLIENTS, plays, strict=True):
             where = ("-e", f"imaging_store={tmp_path / client}", "-e", "imaging_image=by-ssh", *LINK_TRANSPORTS[client])
             outcome = playbook(lab, capture, "-l", "reference", "--become", *where, "-e", json.dumps(become))
             assert outcome.status == 0, outcome.stdout
