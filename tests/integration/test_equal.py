@@ -53,9 +53,9 @@ def fixture_lab(aged_plan: Plan) -> Iterator[Lab]:
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image of the aged reference, which both laptops hold."""
     shelf = tmp_path_factory.mktemp("store")
-    outcome = playbook(lab, "capture", *where(shelf / "aged.img.zst"))
+    outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", *where(shelf / "aged.img.zst"))
     assert outcome.status == 0, outcome.stdout
-    outcome = playbook(lab, "restore", *where(shelf / "aged.img.zst"), *YES)
+    outcome = playbook(lab, RESTORE_ONE, "-l", "lab_laptops", *where(shelf / "aged.img.zst"))
     assert outcome.status == 0, outcome.stdout
     return shelf / "aged.img.zst"
 
@@ -218,12 +218,13 @@ def test_unused_space_is_discarded_left_or_made_zeros(lab: Lab, image: Path) -> 
     for unused in ("leave", "discard", "zero"):
         write(gap, secret)
         write(SECTOR, b"not a GPT")
-        outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, "-e", f"imaging_unused={unused}")
+        outcome = playbook(lab, RESTORE_ONE, "-l", laptop.name, *where(image), "-e", f"imaging_unused={unused}")
         result = the_result(outcome, "image_restore")
         assert (result["changed"], result["verified"]) == (True, True)
         assert (found() == secret) == (unused == "leave")
         if unused == "discard" and laptop.isolated:
             assert result["bytes_discarded"] > 0
+    # The playbooks hand it over.
     assert playbook(lab, "verify", "-l", laptop.name, *where(image), "-e", "imaging_unused=zero").status == 0
     before = written_sectors(laptop)
     again = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, "-e", "imaging_unused=zero")

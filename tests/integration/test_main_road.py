@@ -24,6 +24,7 @@ from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
+    RESTORE_ONE,
     ROOT,
     YES,
     Outcome,
@@ -225,7 +226,7 @@ def test_verify_finds_a_flipped_bit_ignores_free_space_and_says_that_forks_are_f
     assert result_like(outcome, target.name)["differing_chunks"] == 1
     assert result_like(outcome, other.name)["verified"] is True
     # Restoring mends it.
-    assert playbook(lab, "restore", "-l", target.name, *where, *YES).status == 0
+    assert playbook(lab, RESTORE_ONE, "-l", target.name, *where).status == 0
     assert playbook(lab, "verify", "-l", target.name, *where).status == 0
 
 

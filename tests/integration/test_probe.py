@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import assert_nothing_remains
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="limited links need namespaces, and so root")
@@ -58,7 +58,7 @@ def test_a_forecast(lab: Lab, store: Path) -> None:
     assert capture.result["rates"]["link"] < FAST_ETHERNET
     assert os.listdir(store) == []
 
-    taken = playbook(lab, "capture", *where, "-e", f"imaging_image={NAME}")
+    taken = playbook(lab, CAPTURE_ONE, "-l", "reference", *where, "-e", f"imaging_image={NAME}")
     assert taken.status == 0, taken.stdout
     (captured,) = taken.of("image_capture")
     assert capture.result["used_bytes"] == captured.result["used_bytes"]

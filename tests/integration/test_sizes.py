@@ -14,7 +14,13 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.disk_files import attached
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    CAPTURE_ONE,
+    RESTORE_ONE,
+    YES,
+    Outcome,
+    playbook,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -46,7 +52,8 @@ def fixture_reference(plan: Plan) -> Iterator[Lab]:
 def fixture_image(reference: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image of it, in a store of its own."""
     shelf = tmp_path_factory.mktemp("store")
-    outcome = playbook(reference, "capture", "-e", f"imaging_store={shelf}", "-e", "imaging_image=short")
+    where = ("-l", "reference", "-e", f"imaging_store={shelf}", "-e", "imaging_image=short")
+    outcome = playbook(reference, CAPTURE_ONE, *where)
     assert outcome.status == 0, outcome.stdout
     return shelf / "short.img.zst"
 
@@ -59,6 +66,11 @@ def fixture_small(plan: Plan) -> Iterator[Lab]:
 
 def restore(lab: Lab, image: Path, *more: str) -> Outcome:
     return playbook(lab, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short", *YES, *more)
+
+
+def restore_one(lab: Lab, image: Path, *more: str) -> Outcome:
+    where = ("-l", "lab_laptops", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
+    return playbook(lab, RESTORE_ONE, *where, *more)
 
 
 def check_disk(laptop: Laptop, reference: Laptop, size: int) -> None:
@@ -97,7 +109,7 @@ def test_a_disk_of_another_size_is_restored_once_and_equal_from_then_on(
     first = outcome.of("image_restore")[0].result
     assert (first["changed"], first["verified"], first["larger_by"]) == (True, True, size - DISK_SIZE)
     check_disk(laptop, reference.reference, size)
-    second = restore(lab, image).of("image_restore")[0].result
+    second = restore_one(lab, image).of("image_restore")[0].result
     assert (second["changed"], second["verified"], second["bytes_written"]) == (False, True, 0)
     verified = playbook(lab, "verify", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
     assert verified.status == 0, verified.stdout
@@ -107,7 +119,7 @@ def test_a_disk_of_another_size_is_restored_once_and_equal_from_then_on(
     compared = playbook(lab, "verify", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
     assert compared.status != 0
     assert compared.of("image_restore")[0].result["differing_chunks"] == 1
-    mended = restore(lab, image).of("image_restore")[0].result
+    mended = restore_one(lab, image).of("image_restore")[0].result
     assert (mended["changed"], mended["verified"]) == (True, True)
     check_disk(laptop, reference.reference, size)
 
@@ -117,7 +129,7 @@ def test_with_unused_space_as_zeros_a_larger_disk_ends_in_zeros_and_the_backup(r
     with open(laptop.backing_file, "r+b") as disk:
         disk.seek(DISK_SIZE + 64 * MIB)
         disk.write(b"old data")
-    outcome = restore(reference, image, "-e", "imaging_unused=zero")
+    outcome = restore_one(reference, image, "-e", "imaging_unused=zero")
     assert outcome.status == 0, outcome.stdout
     check_disk(laptop, reference.reference, LARGER)
     with open(laptop.backing_file, "rb") as disk:
@@ -129,7 +141,7 @@ def test_the_last_partition_grows_after_a_restore_and_is_undone_and_redone_by_th
     reference: Lab, image: Path
 ) -> None:
     laptop = reference.targets[0]
-    restore(reference, image)
+    restore_one(reference, image)
     checked = restore(reference, image, "-e", "imaging_grow=last", "--check")
     assert not checked.of("partition_grow")
     for again in (False, True):
