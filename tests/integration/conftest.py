@@ -45,8 +45,16 @@ LONGEST = (
     "test_consistency.py",
     "test_disk_states.py",
     "test_copies.py",
+    "test_disks.py",
+    "test_grow.py",
+    "test_lab.py",
+    "test_fitness_linux.py",
+    "test_fitness_disks.py",
+    "test_file_trees.py",
+    "test_owners.py",
+    "test_signatures.py",
 )
-"""Files that take more than a minute, the longest first."""
+"""Files that take more than half a minute, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

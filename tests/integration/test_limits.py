@@ -131,13 +131,6 @@ def test_a_slow_link_limits_a_capture(lab: Lab, store: Path) -> None:
     assert 5 < rate < 6.3, "50 Mbit/s are 6.25 MB/s"
 
 
-def test_a_slow_link_limits_a_restore(lab: Lab, image: Path) -> None:
-    with slow_link(lab, lab.targets[0], 50):
-        result = restore(lab, image)
-    assert streaming(result)[0] == "network"
-    assert result["limits"]["network"] > 0.6
-
-
 def test_a_high_level_limits_a_capture(lab: Lab, store: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.img"
     with open(small, "wb") as file:
@@ -220,7 +213,7 @@ def test_encryption_by_the_controller_limits_a_restore(lab: Lab, store: Path, tm
     assert "imaging_transport: tcp needs far less" in advice
 
 
-def test_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -> None:
+def test_a_slow_link_limits_a_restore_and_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -> None:
     """From the first third on, within 15 %, when what limits is steady."""
     told = tmp_path / "told"
     make_foreign(lab.targets[0])
@@ -235,6 +228,9 @@ def test_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -
             environment={"FLEET_IMAGING_TEST_PROGRESS": str(told), "ANSIBLE_CALLBACKS_ENABLED": "progress_events"},
         )
     assert outcome.status == 0, outcome.stdout
+    (restored,) = outcome.of("image_restore")
+    assert streaming(restored.result)[0] == "network"
+    assert restored.result["limits"]["network"] > 0.6
     events = [json.loads(line) for line in told.read_text().splitlines()]
     began, ended = events[0]["at"], events[-1]["at"]
     third = [event for event in events if event["at"] - began > (ended - began) / 3 and event["state"] != "finishing"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import assert_nothing_remains
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import LINK_MBIT, isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
@@ -24,8 +24,8 @@ FAST_ETHERNET = 12.5e6
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
-    with running_lab(survival_plan) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, link_mbit=LINK_MBIT) as lab:
         yield lab
 
 
