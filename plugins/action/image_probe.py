@@ -34,10 +34,6 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageSt
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
-ANSWERED: dict[str, Any] = {"write_rate": {"type": "float"}}
-"""The undocumented fields of the module's result, in the form of its RETURN (``laptop.probe.Probed``)."""
-
-
 MAX_LATE = 64 << 20
 """Bytes that may come after the end of a trial: the chunks that it has in any case, and what was on its way."""
 
@@ -86,7 +82,7 @@ class ActionModule(TransferAction):
     ADDED: ClassVar[frozenset[str]] = frozenset(
         ("purpose", "image", "sent_bytes", "rates", "alone", "together", "all_seconds", "notes")
     )
-    UNDOCUMENTED: ClassVar[dict[str, Any]] = ANSWERED
+    UNDOCUMENTED: ClassVar[dict[str, Any]] = {"write_rate": {"type": "float"}}
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the trial and forecast; raises ImagingError."""

@@ -18,6 +18,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
     PREFIX,
     module_arguments,
     read_settings,
+    replacement_of,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
 
@@ -100,7 +101,7 @@ def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
 
 def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Return the imaging_* variables of a host from inventory, group_vars and -e; raises ImagingError when one can't be read or is a fact."""
-    names = [name for name in variables if name.startswith(PREFIX)]
+    names = [name for name in variables if name.startswith(PREFIX) or replacement_of(name)]
     facts = [name for name in variables.get("ansible_facts") or {} if name.startswith(PREFIX)]
     if facts:
         raise ImagingError(

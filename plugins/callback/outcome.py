@@ -22,113 +22,18 @@ requirements:
   - C(callbacks_enabled = fleet.imaging.outcome) in C(ansible.cfg), as in the folder C(playbooks) of the collection.
 """
 
-import atexit
-import os
 import sys
-from typing import Any
 
-from ansible.plugins.callback import CallbackBase
-
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, Outcome
-from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import failure_message
-
-SETTINGS = "fleet.imaging.settings"
-KINDS = {"fleet.imaging.image_capture": CAPTURE, "fleet.imaging.image_restore": RESTORE}
+from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
 
 
-class CallbackModule(CallbackBase):
-    """Reports events to an Outcome, and shows its lines at the end."""
+class CallbackModule(RunCallback):
+    """Shows the closing lines of a run."""
 
-    CALLBACK_VERSION = 2.0
-    CALLBACK_TYPE = "notification"
     CALLBACK_NAME = "fleet.imaging.outcome"
-    CALLBACK_NEEDS_ENABLED = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._outcome: Outcome | None = None
-        self._play: Any = None
-        self._process = os.getpid()
-        atexit.register(self._at_exit)
-
-    def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Handle the start of a run."""
-        self._outcome = Outcome()
-
-    def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Handle the start of a play. Its hosts are known when its first task starts."""
-        self._play = play
-
-    def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """Handle the start of a task on a host."""
-        if self._outcome is None:
-            return
-        # The play that checks the settings runs on all hosts of the inventory, so its hosts are not those of the transfer.
-        if self._play is not None and _action(task) != SETTINGS:
-            play, self._play = self._play, None
-            variables = play.get_variable_manager().get_vars(play=play, host=host)
-            self._outcome.expect(variables.get("ansible_play_hosts_all", []))
-        kind = _kind(task, task.check_mode)
-        if kind:
-            self._outcome.begin(host.get_name(), kind)
-
-    def v2_runner_on_skipped(self, result: Any) -> None:
-        """Handle a task that was skipped on a host."""
-        if self._outcome is not None and _kind(result.task, False):
-            self._outcome.skip(result.host.get_name())
-
-    def v2_runner_on_ok(self, result: Any) -> None:
-        """Handle a task that succeeded."""
-        self._learn(result)
-
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Handle a task that failed."""
-        self._learn(result)
-        if not ignore_errors:
-            self._fail(result)
-
-    def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Handle an unreachable host."""
-        self._learn(result)
-        if not result.task_fields.get("ignore_unreachable"):
-            self._fail(result, unreachable=True)
-
-    def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Handle the end of the run."""
-        if self._outcome is not None:
-            self._outcome.forgive(set(stats.rescued) - set(stats.failures) - set(stats.dark))
-            self._finish(interrupted=False)
-
-    def _at_exit(self) -> None:
-        """Handle the end of the process before the end of the run. Ansible's workers, which have a copy of this object, do nothing here."""
-        if os.getpid() == self._process:
-            self._finish(interrupted=True)
-
-    def _learn(self, result: Any) -> None:
-        kind = _kind(result.task, result.task_fields.get("check_mode"))
-        if self._outcome is not None and kind:
-            self._outcome.end(result.host.get_name(), kind, result.result)
-
-    def _fail(self, result: Any, unreachable: bool = False) -> None:
-        if _action(result.task) == SETTINGS:
-            self._outcome = None  # nothing has begun, and the failed task's message says what to correct
-        if self._outcome is not None:
-            self._outcome.fail(result.host.get_name(), failure_message(result.result), unreachable)
-
-    def _finish(self, interrupted: bool) -> None:
-        outcome, self._outcome = self._outcome, None
-        for line in outcome.lines(interrupted, sys.argv) if outcome is not None else []:
+    def finish(self, run: Run, interrupted: bool) -> None:
+        for line in closing_lines(run, interrupted, sys.argv):
             self._display.display(line)
-
-
-def _action(task: Any) -> str:
-    """Return the full name of the module or action plugin of a task."""
-    return str(getattr(task, "resolved_action", None) or task.action)
-
-
-def _kind(task: Any, check_mode: Any) -> str:
-    """Return the kind of transfer of a task; empty for any other task, and for a capture in check mode."""
-    kind = KINDS.get(_action(task), "")
-    if check_mode:
-        return COMPARE if kind == RESTORE else ""
-    return kind

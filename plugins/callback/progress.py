@@ -116,17 +116,11 @@ class CallbackModule(CallbackBase):
             if self._screen is not None:
                 self._screen.clear()
 
-    def v2_playbook_on_task_start(self, task: object, is_conditional: bool) -> None:
-        """Clear the table: another task starts."""
+    def v2_playbook_on_play_start(self, *_event: object) -> None:
+        """Clear the table: no transfer of the former task goes on."""
         self._clear()
 
-    def v2_playbook_on_handler_task_start(self, task: object) -> None:
-        """Clear the table."""
-        self._clear()
-
-    def v2_playbook_on_play_start(self, play: object) -> None:
-        """Clear the table."""
-        self._clear()
+    v2_playbook_on_task_start = v2_playbook_on_handler_task_start = v2_playbook_on_play_start
 
     def v2_playbook_on_stats(self, stats: object) -> None:
         """Clear the table: the run has ended."""

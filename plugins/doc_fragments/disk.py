@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation of what says which disk is meant."""
+    """Documentation of the options that select the disk."""
 
     DOCUMENTATION = r"""
 options:
@@ -21,7 +21,6 @@ options:
       - The identity of the disk when it was selected or restored, as M(fleet.imaging.disk_info) and M(fleet.imaging.image_restore) return it.
       - It is compared after the disk was opened (and locked, if the module locks it). If anything differs, the module fails without any change.
     type: dict
-    default: {}
     suboptions:
       size:
         description: Size in bytes.

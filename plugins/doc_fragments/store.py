@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation of what says where the images are."""
+    """Documentation of the option that selects the store."""
 
     DOCUMENTATION = r"""
 options:

@@ -1,13 +1,13 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options that both ends of every transfer have."""
+"""Options of all modules that transfer data between controller and laptop."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documentation of what a link between controller and laptop needs."""
+    """Documentation of the link between controller and laptop."""
 
     DOCUMENTATION = r"""
 options:
@@ -40,4 +40,7 @@ options:
     description:
       - Not for users. The path of the file with the secret of this run, which the action plugin makes for the module.
     type: path
+notes:
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
+    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 """

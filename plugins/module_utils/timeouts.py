@@ -80,8 +80,8 @@ class Timeouts:
     clean_up: float = 10.0
     """A connection that is lost just when all is done is tried again for so long, so that nothing is left on the laptop."""
 
-    starting_grace: float = 30.0
-    """A module that never had a controller is left in peace for so long by a newer run: its controller is about to connect."""
+    starting_grace: float = 110.0
+    """A newer run does not end a module that never had a controller for so long: its controller may still be about to connect."""
     returning_grace: float = 10.0
     """A controller whose link broke is waited for so long by a newer run."""
     terminate: float = 10.0
@@ -115,6 +115,15 @@ class Timeouts:
     def first_patience(self) -> float:
         """The controller gives up after so long when it never had a link."""
         return min(self.first_link, self.link_timeout)
+
+    @property
+    def first_contact(self) -> float:
+        """The longest time from when the module listens until its controller has a link or gives up.
+
+        It learns the port, tries until its patience is over, and after a last pause makes one more attempt, in which OpenSSH may wait for a key.
+        """
+        last_attempt = max(self.min_connect, self.log_in) + self.handshake
+        return self.port_max_pause + self.first_patience + self.max_pause + last_attempt
 
     @property
     def farewell(self) -> float:
@@ -168,7 +177,7 @@ ORDER = (
     ("port_first_pause", "port_max_pause", "pauses grow"),
     ("first_attempt", "first_patience", "the first attempt must not use up the controller's patience"),
     ("max_pause", "returning_grace", "a newer run must not end a module whose controller is about to try again"),
-    ("first_patience", "starting_grace", "a newer run must not end a module whose controller still tries to connect"),
+    ("first_contact", "starting_grace", "a newer run must not end a module whose controller still tries to connect"),
     ("log_in", "link_timeout", "the laptop must still listen when somebody has touched the key"),
     ("silence", "stuck", "a slow connection is not a stuck one"),
     ("max_pause", "clean_up", "the connection must be tried once more before the laptop is left as it is"),

@@ -10,19 +10,10 @@ DOCUMENTATION = r"""
 module: confirm
 short_description: Ask the user to confirm what will be lost
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Shows what will be lost and, unless everything was confirmed in advance, asks the user to type a word. Fails when another word is typed, or when
     there is no terminal.
   - Run it with C(run_once). No host is contacted.
-attributes:
-  check_mode:
-    support: full
-    description: The module changes nothing.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
 options:
   about:
     description:
@@ -45,6 +36,8 @@ options:
       - What is confirmed. It is returned as RV(confirmed). Later tasks should use that value, so that they fail when this task was skipped.
     type: dict
     required: true
+extends_documentation_fragment:
+  - fleet.imaging.common
 seealso:
   - module: fleet.imaging.settings
 """
@@ -63,11 +56,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 confirmed:
   description: The O(subject).
   returned: success

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: disk_info
 short_description: List the disks of this machine, and why each may or may not be captured or restored
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Lists the whole disks of this machine with their properties, contents and holders.
   - For each disk, it returns the reasons against capturing and against restoring it, and how to remove them.
@@ -19,13 +17,6 @@ description:
   - Disks that are connected by USB or over a network, removable or hot-pluggable disks, boot areas of an eMMC, virtual devices and files are selected
     only when O(device) names them.
   - Run it as root; an ordinary user sees less of the contents and holders of a disk.
-attributes:
-  check_mode:
-    support: full
-    description: The module changes nothing.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
 options:
   device:
     description:
@@ -76,6 +67,8 @@ options:
         nor a WWN.
     type: str
     default: ""
+extends_documentation_fragment:
+  - fleet.imaging.common
 seealso:
   - module: fleet.imaging.image_capture
   - module: fleet.imaging.image_restore
@@ -102,11 +95,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 disks:
   description: The disks of this machine, or the one that O(device) names.
   returned: success
@@ -311,7 +299,6 @@ def check_image(disk: Disk, image: Mapping[str, object], host: str, purpose: str
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(
         argument_spec={
             "device": {"type": "path"},

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: disk_release
 short_description: Release a disk, so that it can be captured or restored
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Unmounts the file systems of a disk in the right order, switches off its swap, and takes down the LVM volumes, RAID arrays and encrypted or loop
     devices that are built on it. At the end it opens the disk exclusively, which proves that nothing holds it.
@@ -21,12 +19,9 @@ description:
   - If udisks is running, through which desktops mount disks, it is told to ignore the disk until the next boot.
 attributes:
   check_mode:
-    support: full
     description: In check mode, returns the steps and does nothing.
-  diff_mode:
-    support: none
-    description: Nothing of the disk's content is changed.
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.disk_info
@@ -41,11 +36,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk.
   returned: success
@@ -106,7 +96,6 @@ def disk_release(module: AnsibleModule) -> Released:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     run_module(module, lambda: asdict(disk_release(module)))
 

@@ -10,23 +10,15 @@ DOCUMENTATION = r"""
 module: image_capture
 short_description: Capture a whole disk of this machine as an image on the controller
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Reads the used space of a disk, hashes and compresses it on all cores of the machine, and streams it to the controller, which writes it to
     C(NAME.img.zst) in the image store.
   - An interrupted capture leaves C(NAME.img.zst.partial) behind. The next capture with the same name checks that file and continues from it.
   - The image appears only when it is complete. It is a multi-frame zstd file; C(zstd -dc) turns it into the whole disk without this collection.
   - The disk is held exclusively and never written. It fails if anything of the disk is mounted.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
-    support: full
     description: In check mode, examines the disk, checks its file systems and returns what would be captured; stores nothing.
-  diff_mode:
-    support: none
-    description: There is nothing before an image.
 options:
   image:
     description:
@@ -72,6 +64,7 @@ options:
     choices: [fail, zero]
     default: fail
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -89,11 +82,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -231,26 +219,11 @@ started:
   returned: success, not in check mode
   type: str
 limited_by:
-  description: The resource that limited the transfer for most of the time; null when the transfer was too short to determine it.
+  description:
+    - The resource that limited the transfer for most of the time, in the form of RV(fleet.imaging.image_restore#module:limited_by); null when the
+      transfer was too short to determine it.
   returned: success, not in check mode, when it could be told
   type: dict
-  contains:
-    code:
-      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
-        V(target_write), V(target_read) or V(target_cpu).
-      type: str
-    limit:
-      description: Its name, such as V(network) or V(target disk write).
-      type: str
-    share:
-      description: How busy it was while it was the limit, from 0 to 1.
-      type: float
-    advice:
-      description: A sentence that names the limit and says what would help.
-      type: str
-    explanation:
-      description: The explanation in RV(limited_by.advice), without name and share.
-      type: str
 limits:
   description: For each resource that was the limit for a while, the share of the time for which it was.
   returned: success, not in check mode
@@ -348,7 +321,6 @@ def capture(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=CAPTURE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: capture(module))
 

@@ -10,19 +10,13 @@ DOCUMENTATION = r"""
 module: image_export
 short_description: Write the disk that an image holds into a file for other programs
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes the whole disk as a sparse file, compressed with gzip or xz, or as a virtual disk in the format qcow2. Unused space becomes zeros. The
     task's host is not contacted.
   - Every record of the image is checked on the way. The file appears only when it is complete; an existing file is never overwritten.
 attributes:
   check_mode:
-    support: full
     description: Checks that the image can be opened and the file does not exist.
-  diff_mode:
-    support: none
-    description: There is nothing before the file.
 options:
   image:
     description:
@@ -42,6 +36,7 @@ options:
     type: str
     choices: [raw, gz, xz, qcow2]
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_import
@@ -56,11 +51,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success

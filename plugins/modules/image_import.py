@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_import
 short_description: Make an image of a file that holds a whole disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Makes an image in the image store from a file of a whole disk, as C(dd) writes it, plain or compressed with gzip, bzip2, xz or zstd. The content
     of the file determines its format, not the name. The task's host is not contacted.
@@ -21,11 +19,7 @@ description:
   - A file is not imported again if the image was made from it and the file has not changed since, according to its size and time.
 attributes:
   check_mode:
-    support: full
     description: Returns whether the file would be imported.
-  diff_mode:
-    support: none
-    description: There is nothing before an image.
 options:
   source:
     description:
@@ -55,6 +49,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
@@ -69,11 +64,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success, in check mode only when the image is there already

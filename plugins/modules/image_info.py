@@ -10,18 +10,9 @@ DOCUMENTATION = r"""
 module: image_info
 short_description: List, and on request check, the images in the image store
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Describes the images in the image store on the controller. The task's host is not contacted.
   - An image that can't be opened is listed with the error.
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any case.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 options:
   names:
     description:
@@ -36,6 +27,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
@@ -56,11 +48,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 store:
   description: The image store, as an absolute path.
   returned: success, and when a damaged image is found
@@ -189,22 +176,3 @@ images:
       returned: when the image can be opened
       type: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "store": {"type": "path", "default": "~/fleet-images"},
-            "names": {"type": "list", "elements": "str"},
-            "verify": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    module.fail_json(msg="The image store lies on the controller: this module runs there, through its action plugin.")
-
-
-if __name__ == "__main__":
-    main()

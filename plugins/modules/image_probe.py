@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_probe
 short_description: Forecast how long a capture or a restore of this machine takes, and what limits it
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Tries a capture or a restore for ten seconds (minutes over a slow link), as the modules of these names do it, on samples from all over the
     disk or the image. By that it says how long the whole of it will take, what will limit it, and what would help most.
@@ -19,13 +17,6 @@ description:
     a capture brings goes into a file in the image store that has no name, and is gone whatever happens.
   - A disk that is in use is read all the same. Its used space can't be determined then, so the forecast is for all of it.
   - For a restore nothing of the image is expected to be on the disk already.
-attributes:
-  check_mode:
-    support: full
-    description: The module changes nothing.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
 options:
   purpose:
     description:
@@ -61,6 +52,7 @@ options:
     choices: [auto, all]
     default: auto
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -81,11 +73,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk that was read.
   returned: success
@@ -216,7 +203,6 @@ def probe(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=PROBE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: probe(module))
 

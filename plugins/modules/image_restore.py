@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: image_restore
 short_description: Make a disk of this machine equal to an image on the controller
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes all chunks of a whole disk that differ from an image in the image store. B(Everything else on that disk is lost.)
   - The disk is compared first, as long as that saves time. Equal chunks are neither sent nor written, so a second run changes nothing, and an
@@ -27,11 +25,8 @@ description:
     comparison expects the same. A smaller disk is accepted if all partitions and all used space fit.
   - It fails for a disk with a mounted file system, active swap, RAID, LVM, encryption or the live medium, for a partition, for a disk that is too
     small or has another sector size, and for the disk that the image was captured from.
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
 attributes:
   check_mode:
-    support: full
     description: In check mode, the disk is compared with the image; RV(ignore:changed) says whether it differs. Nothing is written.
   diff_mode:
     support: full
@@ -78,6 +73,7 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
   - fleet.imaging.store
   - fleet.imaging.transfer
@@ -111,11 +107,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 image:
   description: Name of the image.
   returned: success
@@ -414,7 +405,6 @@ def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> N
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=RESTORE_ARGUMENTS, supports_check_mode=True)
     run_transfer(module, lambda: restore(module))
 

@@ -10,19 +10,13 @@ DOCUMENTATION = r"""
 module: package_install
 short_description: Install packages, and drop everything else from the result
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Installs packages with M(ansible.builtin.package), and returns only whether that changed anything. Facts and all other additions of a laptop to
     the result are dropped, so that the laptop can't influence other hosts.
   - C(module_defaults) of the package manager's own module apply.
 attributes:
   check_mode:
-    support: full
     description: Installs nothing, and returns whether it would.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   name:
     description:
@@ -30,6 +24,8 @@ options:
     type: list
     elements: str
     required: true
+extends_documentation_fragment:
+  - fleet.imaging.common
 seealso:
   - module: ansible.builtin.package
 """
@@ -42,10 +38,4 @@ EXAMPLES = r"""
   become: true
 """
 
-RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
-"""
+RETURN = r""" # """

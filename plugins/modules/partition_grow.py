@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: partition_grow
 short_description: Grow a partition and its file system to the end of a disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Extends a partition and its file system over the free space behind it. The file system is NTFS, ext2, ext3, ext4, XFS or btrfs. All GUIDs
     are kept.
@@ -22,11 +20,7 @@ description:
   - NTFS is marked for a check, which Windows runs at its next start.
 attributes:
   check_mode:
-    support: full
     description: Returns what would be grown.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   partition:
     description:
@@ -34,6 +28,7 @@ options:
     type: str
     default: last
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
@@ -49,11 +44,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 partition:
   description: Number of the partition.
   returned: success
@@ -83,7 +73,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_mo
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(
         argument_spec=dict(DISK_ARGUMENTS, partition={"type": "str", "default": "last"}), supports_check_mode=True
     )

@@ -10,20 +10,11 @@ DOCUMENTATION = r"""
 module: settings
 short_description: Check the variables of all hosts before any host is contacted
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Reads all variables that begin with C(imaging_), for every host of the play that follows, from inventory, group_vars and C(-e), and fails when
     one is unknown, has an invalid value, or contradicts another one.
   - Returns their values. From then on, playbooks use only these values, so that no later result of a host can change them.
   - Run it with C(run_once). No host is contacted.
-attributes:
-  check_mode:
-    support: full
-    description: The module changes nothing.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
 options:
   pattern:
     description:
@@ -36,6 +27,8 @@ options:
     type: str
     choices: [capture, restore, images, import, export]
     required: true
+extends_documentation_fragment:
+  - fleet.imaging.common
 seealso:
   - module: fleet.imaging.confirm
 """
@@ -51,11 +44,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 hosts:
   description:
     - For each host, the values of all settings by their names. A setting without a value has its default.

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: source_info
 short_description: Examine the content of a disk, and whether it is fit to be captured
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Examines the partitions of a disk, or the disk as a whole if it has none, the file systems in them, and the files of the operating systems.
     Nothing is written, and no mount is visible to other programs.
@@ -25,14 +23,8 @@ description:
   - RV(partitions) say which file systems will be captured whole because they are not flagged clean. File systems that are flagged clean are not
     checked for consistency, because that means reading all of their metadata. M(fleet.imaging.image_capture) checks them during a capture and in
     check mode, and then returns which are captured whole.
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any case.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_capture
@@ -48,11 +40,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 device:
   description: The disk.
   returned: success
@@ -231,7 +218,6 @@ def source_info(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     module = AnsibleModule(argument_spec=DISK_ARGUMENTS, supports_check_mode=True)
     run_module(module, lambda: dict(source_info(module), changed=False))
 

@@ -10,8 +10,6 @@ DOCUMENTATION = r"""
 module: uefi_boot
 short_description: Make sure that UEFI firmware can start a disk
 version_added: 0.1.0
-author:
-  - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Makes the fallback loader, which firmware starts when it has no entry for the disk, if it is missing in the EFI system partition. It is
     C(EFI/BOOT/BOOTX64.EFI), or the name for the machine type in the PE headers of the loaders.
@@ -25,11 +23,7 @@ description:
     there is a warning, and that part is not changed.
 attributes:
   check_mode:
-    support: full
     description: Returns what would be made.
-  diff_mode:
-    support: none
-    description: Shows no differences.
 options:
   boot_order:
     description:
@@ -48,6 +42,7 @@ options:
         type: str
         required: true
 extends_documentation_fragment:
+  - fleet.imaging.common
   - fleet.imaging.disk
 seealso:
   - module: fleet.imaging.image_restore
@@ -62,11 +57,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-codes:
-  description: Why it failed, as codes of C(docs/codes.md) for playbooks to decide by; empty when no code is more specific than the message.
-  returned: failure
-  type: list
-  elements: str
 esp:
   description: Number of the EFI system partition.
   returned: when there is one
@@ -125,7 +115,6 @@ def uefi_boot(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point."""
     choice = {"partition": {"type": "str", "required": True}, "loader": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec=dict(

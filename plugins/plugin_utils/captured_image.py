@@ -75,13 +75,7 @@ class CapturedImage:
     def _is_next_of_old(self, record: RecordHeader) -> bool:
         if self._old is None or self._equal >= len(self._old.index):
             return False
-        row = self._old.index.row_at(self._equal)
-        return (row.chunk, row.flags, row.ranges, row.content_hash) == (
-            record.chunk,
-            record.flags,
-            record.ranges,
-            record.content_hash,
-        )
+        return self._old.index.row_at(self._equal).describes(record)
 
     def _begun(self) -> ImageWriter:
         """Return the writer; when it begins, it first copies the chunks that equal the old image so far."""

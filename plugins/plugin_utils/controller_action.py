@@ -26,7 +26,6 @@ class ControllerAction(ActionBase):
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Entry point, called by Ansible."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         try:

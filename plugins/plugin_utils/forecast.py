@@ -131,7 +131,7 @@ def forecast(meter: Meter, elapsed: float, disk: Mapping[str, Any] | None = None
 def measured_rates(meter: Meter, capturing: bool) -> dict[str, int | None]:
     """Return the rate of each stage while it was busy, in bytes a second, and the throughput of the link."""
     status, stages = meter.status, meter.stages()
-    first, last = meter.history.streaming()
+    sent = meter.history.streaming()[1].wire
 
     def rate(size: int, *names: str, kind: str = BUSY) -> int | None:
         seconds = sum(stages[name][kind] for name in names if name in stages)
@@ -140,9 +140,9 @@ def measured_rates(meter: Meter, capturing: bool) -> dict[str, int | None]:
     if status is None:
         return {}
     processed = status.data_done * status.workers
-    link = round((last.wire - first.wire) / max(last.at - first.at, 1e-3))
+    link = round(meter.history.wire_rate())
     if capturing:
-        compress, store = rate(processed, "hash", "compress", kind=CPU), rate(last.wire, "controller store")
+        compress, store = rate(processed, "hash", "compress", kind=CPU), rate(sent, "controller store")
         return {"read": rate(status.done, "read"), "compress": compress, "link": link, "store": store}
-    decompress, store = rate(processed, "hash", "decompress", kind=CPU), rate(last.wire, "controller read store")
+    decompress, store = rate(processed, "hash", "decompress", kind=CPU), rate(sent, "controller read store")
     return {"store": store, "link": link, "decompress": decompress, "read": rate(status.scanned, "read")}

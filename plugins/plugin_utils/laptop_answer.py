@@ -42,16 +42,18 @@ TYPES: dict[str, tuple[type, ...]] = {
 MAX_NUMBER = float(1 << 64)
 """No number that a module returns is as large: sizes are in bytes."""
 
+CODES = {"codes": {"returned": "failure", "type": "list", "elements": "str"}}
+"""A field of all modules, documented by the fragment ``common``."""
+
 SHOWN = 400
 """Characters that are shown of an answer which can't be understood."""
 
 
 @functools.cache
 def documented_fields(module: str) -> Mapping[str, Any]:
-    """The RETURN documentation of a module of this collection."""
+    """Return the documented fields of the result of a module of this collection, in the form of RETURN."""
     found = importlib.import_module(f"ansible_collections.fleet.imaging.plugins.modules.{module}")
-    fields: Mapping[str, Any] = yaml_load(found.RETURN)
-    return fields
+    return {**CODES, **(yaml_load(found.RETURN) or {})}
 
 
 def required_outside_check_mode(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,151 +1,168 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person has to know and do when a run did not succeed for all laptops. Callers report events; nothing here depends on Ansible."""
+"""What became of a laptop in a run: decided here, from its transfers and failures, and shown by the report, the tables and the last lines."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
     DISK_STATES,
-    INCOMPLETE,
     UNKNOWN,
     UNTOUCHED,
     UNVERIFIED,
     VERIFIED,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 
-from .connection_errors import KNOWN_ERRORS, known_error
+from .times import parse_time
 
 CAPTURE = "capture"
 RESTORE = "restore"
 COMPARE = "compare"
-"""Kinds of transfers; a comparison writes nothing."""
+"""Kinds of transfers. A comparison is a restore in check mode."""
 
-SENTENCES = {
-    INCOMPLETE: "These disks do not boot now",
-    UNKNOWN: "These disks may not boot now, because their laptops did not report how the restore ended",
-    UNVERIFIED: "These disks were written, but not verified",
-    VERIFIED: "These disks were restored and verified, but the steps after that did not finish",
-    UNTOUCHED: "Nothing was written to these disks",
-}
-"""What is said of the disks in each state, the worst first."""
+NOT_BEGUN = "not_begun"
+INTERRUPTED = "interrupted"
+FAILED = "failed"
+CAPTURED = "captured"
+UNCHANGED = "unchanged"
+CAPTURABLE = "capturable"
+RESTORED = "restored"
+NOT_VERIFIED = "not_verified"
+EQUAL = "equal"
+ALREADY_EQUAL = "already_equal"
+DIFFERENT = "different"
+RESTORABLE = "restorable"
+"""Codes of outcomes. ALREADY_EQUAL: a restore had nothing to do; EQUAL, DIFFERENT: of a comparison; RESTORABLE: check mode found differences."""
 
-SECRET = re.compile(r"(\w*(?:pass|secret|token)\w*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,}]+)", re.IGNORECASE)
+
+def transfer_kind(action: str, check_mode: Any) -> str | None:
+    """Return the kind of transfer of a module or action plugin, by its full name; None if it transfers nothing."""
+    if action == "fleet.imaging.image_restore":
+        return COMPARE if check_mode else RESTORE
+    return CAPTURE if action == "fleet.imaging.image_capture" else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a laptop, and whether a later step failed."""
+
+    code: str
+    then_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed on a laptop, or did not reach it."""
+
+    task: str
+    message: str
+    unreachable: bool = False
 
 
 @dataclass
-class _Laptop:
-    kind: str = ""
-    """Which kind of transfer was begun; empty when none was."""
-    running: bool = False
-    state: str = UNTOUCHED
-    kept: bool = False
+class Transfer:
+    """One image_capture or image_restore on a laptop; without a result until it has ended."""
+
+    began: datetime
+    kind: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
     failed: bool = False
-    unreachable: bool = False
-    said: str = ""
+
+    def value(self, name: str) -> Any:
+        """Return a field of the result or, if it is missing, the argument of that name."""
+        if self.result is not None and self.result.get(name) is not None:
+            return self.result[name]
+        return self.arguments.get(name)
+
+    @property
+    def started(self) -> datetime:
+        """When the transfer itself began, according to its result; otherwise when the task began."""
+        return parse_time((self.result or {}).get("started")) or self.began
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether a part of the image is stored, or may be stored because the transfer did not end."""
+        kept = (self.result or {}).get("kept_bytes")
+        return self.result is None or (isinstance(kept, int) and kept > 0)
 
 
-class Outcome:
-    """How a run went for each laptop."""
+@dataclass
+class Laptop:
+    """What is known of a host of the play."""
 
-    def __init__(self) -> None:
-        self._laptops: dict[str, _Laptop] = {}
+    name: str
+    transfers: list[Transfer] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    disks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What disk_info returned about its disks, by their paths."""
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Learn which laptops take part in the play that begins."""
-        before, self._laptops = self._laptops, {}
-        for name in names:
-            self._laptops[name] = before.get(name, _Laptop())
+    @property
+    def transfer(self) -> Transfer | None:
+        """The transfer that matters: the last capture or restore or, if there was none, the last comparison."""
+        writing = [transfer for transfer in self.transfers if transfer.kind != COMPARE]
+        chosen = writing or self.transfers
+        return chosen[-1] if chosen else None
 
-    def _laptop(self, name: str) -> _Laptop:
-        return self._laptops.setdefault(name, _Laptop())
+    @property
+    def verified(self) -> bool:
+        """Whether the last transfer read the disk from the medium and found it equal to the image."""
+        last = self.transfers[-1] if self.transfers else None
+        return bool(last and not last.failed and last.result and last.result.get("verified") is True)
 
-    def begin(self, name: str, kind: str) -> None:
-        """A transfer begins on a laptop."""
-        if kind != COMPARE:
-            laptop = self._laptop(name)
-            laptop.kind, laptop.running, laptop.state = kind, True, UNKNOWN
+    @property
+    def unreachable(self) -> bool:
+        """Whether Ansible did not reach it for a task."""
+        return any(failure.unreachable for failure in self.failures)
 
-    def skip(self, name: str) -> None:
-        """The transfer that had begun was none."""
-        laptop = self._laptop(name)
-        if laptop.running:
-            self._laptops[name] = _Laptop()
+    def fact(self, name: str) -> Any:
+        """Return the model, serial or wwn of the disk, from the first source that has it."""
+        transfer = self.transfer
+        if transfer is None:
+            return None
+        expect = transfer.arguments.get("expect")
+        known: list[Any] = [transfer.result, expect, self.disks.get(str(transfer.value("device")))]
+        return next((source[name] for source in known if isinstance(source, Mapping) and source.get(name)), None)
 
-    def end(self, name: str, kind: str, result: Mapping[str, Any]) -> None:
-        """A transfer has ended."""
-        laptop = self._laptop(name)
-        if kind == COMPARE:
-            if laptop.state == VERIFIED and result.get("verified") is False:
-                laptop.state = UNVERIFIED
-            return
-        laptop.kind, laptop.running = kind, False
+    def outcome(self, check_mode: bool) -> Outcome:
+        """Decide what became of it."""
+        transfer = self.transfer
+        if transfer is None:
+            return Outcome(FAILED if self.failures else NOT_BEGUN)
+        if transfer.failed or transfer.result is None:
+            return Outcome(FAILED if self.failures or transfer.failed else INTERRUPTED)
+        code = self._ended(transfer.kind, transfer.result.get("changed") is True, check_mode)
+        if not self.failures:
+            return Outcome(code)
+        # The task that found a difference fails, so this failure says nothing more.
+        failed = {NOT_VERIFIED: FAILED, DIFFERENT: DIFFERENT, RESTORABLE: DIFFERENT}
+        return Outcome(failed[code]) if code in failed else Outcome(code, then_failed=True)
+
+    def _ended(self, kind: str, changed: bool, check_mode: bool) -> str:
+        """Return the outcome of a transfer that did not fail."""
+        if kind == CAPTURE:
+            return CAPTURABLE if check_mode else CAPTURED if changed else UNCHANGED
+        if kind == RESTORE:
+            return NOT_VERIFIED if not self.verified else RESTORED if changed else ALREADY_EQUAL
+        if self.verified:
+            return ALREADY_EQUAL if check_mode else EQUAL
+        return RESTORABLE if check_mode else DIFFERENT
+
+    @property
+    def disk_state(self) -> str:
+        """The state of its disk, one of DISK_STATES."""
+        transfer = self.transfer
+        if transfer is None or transfer.kind == COMPARE:
+            return UNTOUCHED
         # Ansible's own connection matters only until the link is made, before which nothing is written.
+        result = transfer.result or {}
         state = result.get("disk_state", UNTOUCHED if result.get("unreachable") else UNKNOWN)
-        laptop.state = str(state) if state in DISK_STATES else UNKNOWN
-        kept = result.get("kept_bytes")
-        laptop.kept = isinstance(kept, int) and kept > 0
-
-    def fail(self, name: str, said: str, unreachable: bool = False) -> None:
-        """A task failed on a laptop, or did not reach it."""
-        laptop = self._laptop(name)
-        laptop.failed, laptop.unreachable, laptop.said = True, unreachable, said
-
-    def forgive(self, names: Iterable[str]) -> None:
-        """Forget the failures of these laptops: a rescue section has handled them."""
-        for name in names:
-            self._laptop(name).failed = False
-
-    def lines(self, interrupted: bool, argv: Sequence[str]) -> list[str]:
-        """The last lines of the run; none when everything went well. ``argv``: how ansible-playbook was called."""
-        concerned = {name: each for name, each in self._laptops.items() if each.failed or interrupted}
-        lines = self._hints(concerned)
-        kinds = {each.kind for each in self._laptops.values()}
-        everybody = len(concerned) == len(self._laptops)
-        again = command(argv, None if everybody else list(concerned))
-        if not concerned:
-            return []
-        if RESTORE in kinds:
-            for state, sentence in SENTENCES.items():
-                named = [
-                    printable(name) + (" (not reached)" if each.unreachable else "")
-                    for name, each in concerned.items()
-                    if each.state == state
-                ]
-                lines += [f"{sentence}: {', '.join(named)}."] if named else []
-            lines.append(f"To go on with {'it' if len(concerned) == 1 else 'them'}: {again}")
-        elif CAPTURE in kinds:
-            kept = any(each.kept or each.running for each in concerned.values())
-            lines.append(f"What was stored is kept. To go on from there: {again}" if kept else f"To try again: {again}")
-        return lines
-
-    @staticmethod
-    def _hints(concerned: Mapping[str, _Laptop]) -> list[str]:
-        """What is in the way on which laptops, where Ansible itself can't work with them."""
-        lines = []
-        met = {name: known_error(each.said) for name, each in concerned.items() if each.failed}
-        for known in KNOWN_ERRORS:
-            named = [printable(name) for name, each in met.items() if each == known]
-            lines += [f"{', '.join(named)}: {known.advice}."] if named else []
-        return lines
-
-
-def command(argv: Sequence[str], limit: Sequence[str] | None) -> str:
-    """The call of ansible-playbook for these laptops only (None: as it was), as one types it; passwords are left out."""
-    words = ["ansible-playbook"]
-    arguments = iter(argv[1:])
-    for word in arguments:
-        name, equals, _value = word.partition("=")
-        if limit is not None and (name == "-l" or (len(name) > 4 and "--limit".startswith(name))):
-            if not equals:
-                next(arguments, None)
-        elif limit is None or not re.match(r"-l[^-]", word):
-            words.append(SECRET.sub(r"\1...", word))
-    return printable(shlex.join([*words, *(["-l", ",".join(limit)] if limit is not None else [])]))
+        if state == VERIFIED and (self.transfers[-1].result or {}).get("verified") is False:
+            return UNVERIFIED
+        return str(state) if state in DISK_STATES else UNKNOWN

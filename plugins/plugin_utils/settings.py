@@ -218,15 +218,23 @@ SETTINGS: dict[str, Setting] = {
 """By name, in the order of inventory/group_vars/all.yml, which explains each."""
 
 
+def replacement_of(variable: str) -> str:
+    """Return the setting that replaced a former variable of a role; empty for any other variable."""
+    found = re.fullmatch("(?:stream_image|verify_target)_(.+)", variable)
+    return PREFIX + found[1] if found and any(found[1] in table for table in SETTABLE.values()) else ""
+
+
 def read_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Every setting's value by its name, and what is wrong with the variables that were given, in sentences.
 
-    ``given`` are a host's variables that begin with the prefix. One without a value has its default.
+    ``given`` are a host's variables that begin with the prefix, or were replaced by settings. One without a value has its default.
     """
     values = {name: setting.default for name, setting in SETTINGS.items()}
     problems = []
     for variable, value in sorted(given.items()):
-        if variable not in SETTINGS:
+        if replacement_of(variable):
+            problems.append(f"The roles have no variable {variable} any more: set {replacement_of(variable)} instead.")
+        elif variable not in SETTINGS:
             closest = _closest(variable[len(PREFIX) :], (name[len(PREFIX) :] for name in SETTINGS))
             problems.append(
                 f"There is no variable {variable}{f': did you mean {PREFIX}{closest}?' if closest else '.'}"

@@ -215,24 +215,13 @@ class TransferAction(ActionBase):
 
 
 def progress_event(host: str, transfer: Transfer, meter: Meter) -> ProgressEvent:
-    """How a transfer stands, for those who watch."""
-    condition, reading = transfer.condition, meter.reading()
+    """Return the progress of a transfer for those who watch."""
+    condition, reading = transfer.condition, meter.reading(host)
     if reading is None:
         return ProgressEvent(host=host, state=condition or "looking at the disk")
-    if condition:
-        done = reading.total if transfer.over else reading.done
-        return ProgressEvent(
-            host=host, state=condition, done=done, total=reading.total, whole=reading.whole, detail=transfer.waited
-        )
+    if not condition:
+        return reading
+    done = reading.total if transfer.over else reading.done
     return ProgressEvent(
-        host=host,
-        state=reading.phase,
-        done=reading.done,
-        total=reading.total,
-        whole=reading.whole,
-        now=reading.now,
-        mean=reading.mean,
-        eta=reading.eta,
-        limit=reading.limit,
-        share=reading.share,
+        host=host, state=condition, done=done, total=reading.total, whole=reading.whole, detail=transfer.waited
     )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What blkid finds in a partition or on a disk, and what it has to be asked more closely for."""
+"""Finds the content of a partition or a disk with blkid, and checks what blkid does not check by itself."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ AMBIVALENT = 8
 
 
 LOOKED_AT = 1 << 20
-"""Bytes at the start and at the end of something, in which blkid looks for signatures."""
+"""Bytes at the start and at the end of a device in which blkid looks for signatures."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What lies in a partition or on a disk, as blkid says; everything is empty when it is not known.
+    """The content of a partition or a disk according to blkid; unknown values are empty.
 
-    ``usage`` is "filesystem", "raid", "crypto" or "other". ``partition_table`` is the type of one that lies there. ``ambivalent`` says that
-    blkid finds several things; ``stray`` names a signature that was found and is not what the place holds, such as a part of a file.
+    ``usage`` is "filesystem", "raid", "crypto" or "other". ``partition_table`` is the type of a partition table in it. ``ambivalent`` means that
+    blkid finds several things. ``stray`` is a signature that does not belong to the content, such as one in a file.
     """
 
     type: str = ""
@@ -42,23 +42,23 @@ class Content:
 
 LUKS = "crypto_LUKS"
 LUKS_MAGIC = b"LUKS\xba\xbe"
-"""blkid's name, and what a LUKS begins with. blkid also knows the second header of a LUKS2, up to 4 MiB behind that, by itself (LUKS2 On-Disk
-Format Specification, section 2.1): in a file of a file system it says nothing of the partition."""
+"""The name that blkid has for LUKS, and the first bytes of a LUKS header. blkid also finds the second header of a LUKS2, up to 4 MiB behind the first
+(LUKS2 On-Disk Format Specification, section 2.1). If that header lies in a file, it says nothing about the partition."""
 
 
 HIDING_AN_MBR = ("vfat", "ntfs", "exfat")
-"""File systems in whose boot sector blkid, by version, looks for no MBR (libblkid, partitions/dos.c). A kernel does, and one may have come later."""
+"""File systems in whose boot sector some versions of blkid look for no MBR (libblkid, partitions/dos.c), although the kernel does."""
 
 SLICES = {
     "bsd": (512, bytes.fromhex("57455682")),
     "solaris": (512 + 12, bytes.fromhex("eeed0d60")),
 }
-"""Tables that divide a partition, and that blkid looks for only when it is asked for their entries: where their mark is, and what it is (Linux,
-block/partitions/msdos.h: BSD_DISKMAGIC, SOLARIS_X86_VTOC_SANE)."""
+"""Tables that divide a partition, with the offset of their magic and the magic. blkid looks for them only when it is asked for their entries. Source:
+Linux, block/partitions/msdos.h: BSD_DISKMAGIC, SOLARIS_X86_VTOC_SANE."""
 
 
 def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
-    """What lies in ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
+    """Return the content of ``size`` bytes at ``offset`` of a block device or regular file; size 0 means all of it. Raises ImagingError."""
     content = _probe(run, path, offset, size)
     if content.type and not content.partition_table:
         content = replace(content, partition_table=_hidden_table(path, offset, content.type))
@@ -69,7 +69,7 @@ def detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conten
 
 
 def _hidden_table(path: str, offset: int, kind: str) -> str:
-    """The type of a partition table that blkid did not look for beside a content of this kind, or nothing."""
+    """Return the type of a partition table that blkid does not look for beside this kind of content; empty when there is none."""
     head = _read(path, offset, 2 * MIN_SECTOR_SIZE)
     if kind in HIDING_AN_MBR and names_partitions(head[:MIN_SECTOR_SIZE]):
         return "dos"
@@ -106,7 +106,7 @@ def _probe(run: RunCommand, path: str, offset: int, size: int, *options: str) ->
 
 
 def _check_readable(path: str, offset: int, size: int) -> None:
-    """Raise ImagingError when what blkid looks at can't be read: it says then that there is nothing, as it does of what is empty."""
+    """Raise ImagingError when blkid can't read the range: blkid does not distinguish that from an empty one."""
     try:
         with open(path, "rb", buffering=0) as disk:
             end = offset + size if size else disk.seek(0, os.SEEK_END)

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What blkid finds in a partition, as an image's header notes it: type, UUID, label and kind of partition table.
+"""The facts about a partition that an image's header records: the type, UUID, label and kind of partition table that blkid finds.
 
-A system finds its partitions by these when it starts, and decides what they belong to.
+A system uses them when it starts, to find its partitions and to decide what they belong to.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .blkid import Content
 from .command import RunCommand
 
 TEXTS = {"type": "TYPE", "uuid": "UUID", "label": "LABEL", "partition_table": "PTTYPE", "stray": "beside"}
-"""The fields of a note that are texts, and what they are called in a message: as blkid does, and a signature beside that of the type."""
+"""The text fields, and their names in messages: blkid's, or "beside" for a stray signature."""
 
 MAX_TEXT_LENGTH = 1024
-"""Characters of a text. blkid's longest, the labels of UDF and HFS+, have fewer than 256."""
+"""Maximum characters of a text. The longest texts of blkid, the labels of UDF and HFS+, have fewer than 256."""
 
 
 class BlkidFacts(TypedDict):
-    """What is noted; the fields are those of ``Content``."""
+    """The recorded facts, in the fields of ``Content``."""
 
     type: str
     uuid: str
@@ -35,7 +35,7 @@ class BlkidFacts(TypedDict):
 
 
 def facts_of(content: Content) -> BlkidFacts:
-    """What is noted of a content."""
+    """Return the facts to record about a content."""
     return BlkidFacts(
         type=_text(content.type),
         uuid=_text(content.uuid),
@@ -51,7 +51,7 @@ def _text(said: str) -> str:
 
 
 def parse_facts(value: Any) -> Content:
-    """The content that a note is of; raises ImagingError unless it is one that :func:`facts_of` can have made."""
+    """Return the content from recorded facts; raises ImagingError unless :func:`facts_of` could have made them."""
     said = value if isinstance(value, Mapping) else {}
     texts = {name: said.get(name) for name in TEXTS}
     known = {
@@ -67,7 +67,7 @@ def parse_facts(value: Any) -> Content:
 
 
 def describe_content(content: Content) -> str:
-    """What a note says, in words."""
+    """Return a text that describes a content."""
     if content.ambivalent:
         return "several things at once"
     words = [f"{key}={getattr(content, name)}" for name, key in TEXTS.items() if getattr(content, name)]
@@ -75,16 +75,16 @@ def describe_content(content: Content) -> str:
 
 
 def contradicts(expected: Content, found: Content) -> bool:
-    """Whether a partition has another owner than expected, whatever the versions of blkid.
+    """Return whether the content has another owner than expected, independent of the version of blkid.
 
-    Versions differ in the types that they know and in how they write labels, but not in the name of a type that both know.
+    Versions know different types and write labels differently, but a type that both know has the same name in both.
     """
     more = (found.ambivalent and not expected.ambivalent) or (found.stray and not expected.stray)
     return bool(more) or (bool(expected.type and found.type) and expected.type != found.type)
 
 
 def blkid_version(run: RunCommand) -> str:
-    """The version of libblkid, such as 2.38.1; empty when it can't be determined."""
+    """Return the version of libblkid, such as 2.38.1; empty when it can't be determined."""
     try:
         result = run(["blkid", "-V"])
     except ImagingError:

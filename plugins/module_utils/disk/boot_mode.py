@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which kind of firmware can start a disk, by its partition table and its first sector.
+"""Finds out which kind of firmware can start a disk, from its partition table and its first sector.
 
-Windows starts from a GPT by UEFI alone, and its boot code in an MBR starts the active partition. Sources: Microsoft, "UEFI/GPT-based hard drive
+Windows starts from a GPT only by UEFI; its boot code in an MBR starts the active partition. Sources: Microsoft, "UEFI/GPT-based hard drive
 partitions" and "BIOS/MBR-based hard drive partitions"; GRUB manual, "BIOS installation".
 """
 
@@ -16,21 +16,21 @@ from .partition_table import Partition, PartitionTable, is_esp
 from .systems import UNKNOWN, WINDOWS, System
 
 BOOT_CODE = 440
-"""Bytes of program at the start of an MBR."""
+"""Bytes of boot code at the start of an MBR."""
 
 OWN_WAY = (b"GRUB", b"LILO")
-"""Texts in boot code that starts a system without an active partition."""
+"""Texts in boot code that can start a system without an active partition."""
 
 BOOT_TYPES = ("21686148-6449-6E6F-744E-656564454649", "9E1A2D38-C612-4316-AA26-8B49521E5A8B", "41")
-"""Partitions that a BIOS, and Open Firmware (PReP), have boot code in."""
+"""Types of partitions that hold boot code for a BIOS or for Open Firmware (PReP)."""
 
 
 def boot_mode(
     path: str, table: PartitionTable | None, systems: Sequence[System], has_loader: Callable[[Partition], bool]
 ) -> tuple[str, str]:
-    """UEFI, BIOS or unknown; and in a sentence why the systems on the disk will not start, or nothing if that is not plain. Raises OSError.
+    """Return UEFI, BIOS or unknown, and a sentence that says why the systems will not start, empty when that is not certain. Raises OSError.
 
-    ``has_loader`` says whether an EFI system partition has something for firmware to start, as far as that can be said.
+    ``has_loader`` returns whether an EFI system partition has a program for the firmware to start, or whether that is unknown.
     """
     if table is None or not table.partitions:
         return UNKNOWN, ""

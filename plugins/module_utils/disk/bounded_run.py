@@ -1,10 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a program beside other work: within bounds of time and memory, and so that it can be stopped at any moment.
-
-It ends with this process, also if that is killed.
-"""
+"""Runs a program within limits of time and memory, while other work goes on. It can be stopped at any time, and ends with this process."""
 
 from __future__ import annotations
 
@@ -21,32 +18,32 @@ from ..quantities import size
 from .command import CommandResult, MissingTool, ending_with_parent, english, find_program
 
 TICK = 0.2
-"""Seconds between two looks at the bounds."""
+"""Seconds between two checks of the limits."""
 
 KEPT = 64 << 10
-"""Bytes that are kept of each of a program's outputs; the rest is read and dropped."""
+"""Bytes that are kept of each output of a program; the rest is read and dropped."""
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a program may take: seconds on the clock, and bytes of memory (resident)."""
+    """The limits of a program: seconds, and bytes of resident memory."""
 
     seconds: float
     memory: int
 
 
 class OutOfBounds(ImagingError):
-    """A program took too long or too much memory, and was ended."""
+    """A program exceeded a limit, and was ended."""
 
 
 class Stopped(Exception):
-    """The program was ended, because nobody wants its answer any more."""
+    """A program was ended because its result is not needed any more."""
 
 
 class BoundedRun:
-    """A ``RunCommand`` for a thread of its own, of one program at a time."""
+    """A ``RunCommand`` for a separate thread. It runs one program at a time."""
 
     def __init__(self, bounds: Bounds, find: Callable[[str], str | None] = find_program) -> None:
         self.bounds = bounds
@@ -54,11 +51,11 @@ class BoundedRun:
         self._stop = threading.Event()
 
     def finds(self, program: str) -> bool:
-        """Whether a program is installed."""
+        """Return whether a program is installed."""
         return self._find(program) is not None
 
     def stop(self) -> None:
-        """End the program that runs, if one does, and start no other. From any thread; the end comes within a tick."""
+        """End the running program within a tick, and start no other one. May be called by any thread."""
         self._stop.set()
 
     def __call__(self, command: Sequence[str]) -> CommandResult:
@@ -112,7 +109,7 @@ class BoundedRun:
 
 
 def _first_to_be_ended(pid: int) -> None:
-    """Have the kernel end this process before any other when memory runs out."""
+    """Let the kernel end this process first when memory runs out."""
     try:
         with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the system's programs through a callable that is handed in, so that this package needs no module."""
+"""Runs programs through a callable that is passed in, so that this package does not depend on Ansible modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..printable import printable
 from ..reasons import MISSING_PROGRAM
 
 SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
-"""Where disk tools lie; not on everybody's PATH."""
+"""Folders with disk tools, which are not on the PATH of every user."""
 
 PACKAGES = {
     "blkid": "util-linux",
@@ -40,28 +40,28 @@ PACKAGES = {
     "xfs_logprint": "xfsprogs",
     "xfs_repair": "xfsprogs",
 }
-"""Which package usually has a program, where the package's name is another. All of partclone's programs are in the package of that name."""
+"""The packages of programs that are not in a package of the same name. All programs of partclone are in its package."""
 
 
 class CommandResult(NamedTuple):
-    """How a program ended: its exit status, and what it wrote to standard output and standard error."""
+    """The exit status of a program, its standard output and its standard error."""
 
     rc: int
     out: str
     err: str
 
     def complaint(self) -> str:
-        """What the program said against it, in one line."""
+        """Return the exit status and the error message in one line."""
         said = printable(" ".join((self.err.strip() or self.out.strip()).split())[:400])
         return f"exit status {self.rc}, {said}" if said else f"exit status {self.rc}, no message"
 
 
 RunCommand = Callable[[Sequence[str]], CommandResult]
-"""Runs a program to its end, from one thread only; raises MissingTool."""
+"""Runs a program to its end. Must be called from one thread only; raises MissingTool."""
 
 
 class MissingTool(ImagingError):
-    """A program that is needed is not installed."""
+    """A necessary program is not installed."""
 
     code = MISSING_PROGRAM
 
@@ -72,12 +72,12 @@ class MissingTool(ImagingError):
 
 
 def find_program(name: str) -> str | None:
-    """Where a program lies: on the PATH, or in the system folders."""
+    """Return the path of a program on the PATH or in the system folders; None when it is not installed."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS]))
 
 
 def english() -> dict[str, str]:
-    """This process's environment, for a program that is to speak English."""
+    """Return the environment for a program whose messages must be in English."""
     return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
@@ -91,21 +91,21 @@ except (ImportError, OSError, AttributeError):
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Becomes the program that its arguments name, which the kernel then ends by SIGKILL (9) when the thread that started it ends; prctl(2),
-PR_SET_PDEATHSIG (1). A Python without ctypes goes without. Between fork and exec, threads may hold locks, so this is not done there."""
+"""A program that becomes the one in its arguments, which the kernel ends by SIGKILL (9) when the thread that started it ends: prctl(2),
+PR_SET_PDEATHSIG (1). Without ctypes, this has no effect. It can't be done between fork and exec, because threads may hold locks."""
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """A command, its program given by its path, that does not outlive the thread that runs it, even if that is killed; on Linux only."""
+    """Return a command that ends with the thread that runs it, even if that is killed; on Linux only. The program is given by its path."""
     if sys.platform != "linux" or not sys.executable:
         return list(command)
     return [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid()), *command]
 
 
 def module_runner(module: Any) -> RunCommand:
-    """A RunCommand on top of ``run_command`` of an AnsibleModule. Programs speak English and are found in the system folders, too.
+    """Return a RunCommand on top of ``run_command`` of an AnsibleModule. Messages are in English, and system folders are searched, too.
 
-    They do not end with the module when that is killed: most take moments, and a file system that is half enlarged is a broken one.
+    The programs continue when the module is killed: most end soon, and an interrupted growth would damage the file system.
     """
 
     def run(command: Sequence[str]) -> CommandResult:

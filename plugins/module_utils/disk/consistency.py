@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether mapped file systems are consistent: whether no block that a file uses is marked as free.
+"""Checks whether mapped file systems are consistent, which means that no block of a file is marked as free.
 
-A clean flag does not prove that. Each file system is checked by a program that only reads, on a read-only loop device, while other work goes on.
-A file system that can't be checked is not proven consistent.
+A clean flag does not prove that. A program that only reads checks each file system on a read-only loop device, while other work goes on. A file
+system that can't be checked counts as inconsistent.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .partition_node import loop_device
 from .used_map import MAPPED_BY, PartitionUse
 
 CHECK_SECONDS = 3600.0
-"""Most seconds for one file system. A million files take a few on a solid-state disk; one that rotates has to seek for them."""
+"""Maximum seconds for one file system. A million files take a few seconds on a solid-state disk, and much longer on a rotating one."""
 
 MIN_MEMORY = 256 << 20
-"""Bytes that a checker may always take."""
+"""Bytes of memory that a checker may always use."""
 
 SETUP = Bounds(60.0, MIN_MEMORY)
-"""For making a loop device."""
+"""Limits for making a loop device."""
 
 CLOSING = 10.0
 """Seconds to wait for a check that was stopped."""
@@ -49,20 +49,19 @@ class ConsistencyChecks:
         self._thread = threading.Thread(target=self._check_all, name="consistency", daemon=True)
 
     def missing(self) -> dict[int, MissingTool]:
-        """The partitions, by number, whose checker is not installed."""
+        """Return the partitions, by number, whose checker is not installed."""
         programs = {each.number: _checker(each).command[0] for each in self._partitions}
         return {number: MissingTool(program) for number, program in programs.items() if not self._run.finds(program)}
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether all checks are over within so many seconds (None: for as long as it takes)."""
+        """Wait for so many seconds (None: without limit); returns whether all checks have finished."""
         return self._over.wait(seconds)
 
     def doubts(self) -> dict[int, str]:
-        """The partitions, by number, that are known not to be proven consistent, and why. All of them are known once the checks are over."""
+        """Return the partitions, by number, that are not proven consistent, and the reasons. The list is complete when all checks have finished."""
         if self._over.is_set() and len(self._proven) + len(self._doubts) < len(self._partitions):
             for each in self._partitions:
                 if each.number not in self._proven:
@@ -70,7 +69,7 @@ class ConsistencyChecks:
         return dict(self._doubts)
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the running check."""
         self._run.stop()
         if self._thread.ident is not None:
             self._thread.join(CLOSING)
@@ -98,7 +97,7 @@ class ConsistencyChecks:
 
 
 def _checker(partition: PartitionUse) -> Checker:
-    """What checks a partition of which a map was made."""
+    """Return the checker of a mapped partition."""
     free_space = file_system(partition.content).free_space
     if free_space is None:
         raise ImagingError(f"Nothing can check a file system of the kind {partition.content}.")
@@ -106,7 +105,7 @@ def _checker(partition: PartitionUse) -> Checker:
 
 
 def max_memory() -> int:
-    """Bytes that a checker may take of this machine: half of what can be had now."""
+    """Return the bytes of memory that a checker may use: half of the available memory."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             sizes = dict(line.split(":", 1) for line in file)

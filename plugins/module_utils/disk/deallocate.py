@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Has the kernel zero or forget a range of a disk, so that its bytes need not be handed over.
+"""Lets the kernel zero or discard a range of a disk, so that its bytes need not be written.
 
 Sources: fallocate(2) and linux/falloc.h, for files and (since Linux 4.9) block devices; linux/fs.h for BLKDISCARD.
 """
@@ -23,16 +23,16 @@ BLKDISCARD_RANGE = struct.Struct("=QQ")
 """Start and length in bytes."""
 
 CAN_NOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV)
-"""What the kernel answers when a device or file system has no such thing, or not for such a range."""
+"""The kernel's errors when a device or file system does not support the operation, or not for this range."""
 
 
 def zero_range(descriptor: int, offset: int, length: int) -> bool:
-    """Have these bytes read as zeros; False when that can't be had here. Raises OSError when it fails."""
+    """Make a range read as zeros; returns False when that is not supported. Raises OSError."""
     return _fallocate(descriptor, ZERO_RANGE | KEEP_SIZE, offset, length)
 
 
 def discard_range(descriptor: int, is_device: bool, offset: int, length: int) -> bool:
-    """Tell the device that nobody wants these bytes any more; False when it does not take that. Raises OSError when it fails."""
+    """Discard a range; returns False when that is not supported. Raises OSError."""
     if not is_device:
         return _fallocate(descriptor, PUNCH_HOLE | KEEP_SIZE, offset, length)
     try:
@@ -46,7 +46,7 @@ def discard_range(descriptor: int, is_device: bool, offset: int, length: int) ->
 
 def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> bool:
     library = ctypes.CDLL(None, use_errno=True)
-    # Where offsets of 32 bits are still the rule, the one with 64 has a name of its own.
+    # Where offsets have 32 bits by default, the function for 64 bits has a separate name.
     function = getattr(library, "fallocate64", None) or getattr(library, "fallocate", None)
     if function is None:
         return False

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a disk may be used for: what is in the way, with the way out, and why it is not a default choice."""
+"""Finds the reasons against using a disk and the ways to remove them, and the reasons why it is not selected by default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..reasons import (
 from .holders import Use
 
 SHOWN = 5
-"""So many mount points or swap areas are named in a sentence."""
+"""Maximum number of mount points or swap areas in a sentence."""
 
 NETWORK_TRANSPORTS = ("fc", "fcoe", "iscsi", "nbd", "rdma", "tcp")
 NETWORK_NAMES = re.compile("(nbd|rbd|drbd|etherd!)")
@@ -33,7 +33,7 @@ EMMC_BOOT_NAMES = re.compile(r"mmcblk\d+(boot\d+|rpmb|gp\d+)")
 
 
 def in_the_way(use: Use, releasable: bool = False) -> Iterator[Refusal]:
-    """What must end before a disk is captured or restored; ``releasable`` says whether ``release`` can end all of it."""
+    """Yield the uses that must end before a capture or a restore; ``releasable`` says whether ``release`` can end all of them."""
     points, swaps = use.mount_points, use.swaps
     if use.live_medium:
         message = f"This machine runs from it ({_few(points)}): boot it from another medium, or choose another disk."
@@ -56,7 +56,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def reasons_against_default(name: str, folder: str, transport: str, removable: bool, hotplug: bool) -> Iterator[Reason]:
-    """Why a disk is used only when it is named. ``folder`` is where it is below /sys."""
+    """Yield the reasons why a disk is used only when it is named. ``folder`` is its folder below /sys."""
     if transport == "usb":
         yield Reason(USB, "it is connected by USB")
     if removable:

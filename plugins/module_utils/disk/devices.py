@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The disks of this machine: what they are, what is on them, who holds them, and so what they may be used for."""
+"""Lists the disks of this machine with their properties, contents and users, and the reasons against using them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .holders import BlockDevices, Use, node
 from .partition_table import read_partition_table
 from .release import release_steps
 
-# Only what lsblk has had since util-linux 2.27: of a column that it does not know it makes an error.
+# Only columns that lsblk has had since util-linux 2.27: it fails for unknown ones.
 COLUMNS = "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,ROTA,RM,HOTPLUG,RO,FSTYPE,LABEL"
 NOT_A_DEVICE = 32
-"""Exit status of lsblk(8) when it shows none of the devices it was asked for, such as a loop device without a file."""
+"""Exit status of lsblk(8) when it shows none of the requested devices, such as a loop device without a file."""
 
 BY_ID = "/dev/disk/by-id"
 
 Row = Mapping[str, Any]
-"""One device as lsblk describes it. Any field may be missing; old versions write all values as text."""
+"""A device as lsblk describes it. Any field may be missing; old versions write all values as text."""
 
 
 @dataclass(frozen=True)
 class DiskPartition:
-    """A partition: as the kernel knows it, or as the table has it when the kernel has none. ``size`` in bytes."""
+    """A partition as the kernel knows it or, if the kernel does not know it, as the table describes it. ``size`` is in bytes."""
 
     node: str
     size: int
@@ -45,50 +45,50 @@ class DiskPartition:
 
 @dataclass(frozen=True)
 class Disk:
-    """A block device or a regular file that can stand for a disk. Sizes in bytes; an unknown text is empty.
+    """A block device, or a regular file that stands for a disk. Sizes are in bytes; an unknown text is empty.
 
-    ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points``, ``swap`` and ``holders`` are of the
-    disk, its partitions and everything on top of them. The refusals say what is in the way, and the way out: empty means usable.
-    ``not_default`` says why the disk is used only when it is named.
+    ``kind`` is "disk", "loop", "zram", "file" and so on, "part" for a partition. ``mount_points``, ``swap`` and ``holders`` include those of
+    partitions and of everything built on them. The refusals are the reasons against using the disk, and ``not_default`` the reasons why it must be
+    named.
     """
 
     path: str
     size: int
-    logical_sector_size: int
-    physical_sector_size: int
-    model: str
-    serial: str
-    wwn: str
-    transport: str
-    rotational: bool
-    removable: bool
-    hotplug: bool
-    read_only: bool
-    kind: str
-    by_id: tuple[str, ...]
-    holders: tuple[str, ...]
-    mount_points: tuple[str, ...]
-    swap: tuple[str, ...]
-    live_medium: bool
-    source_refusals: tuple[Refusal, ...]
-    target_refusals: tuple[Refusal, ...]
-    not_default: tuple[Reason, ...]
+    logical_sector_size: int = 512
+    physical_sector_size: int = 512
+    model: str = ""
+    serial: str = ""
+    wwn: str = ""
+    transport: str = ""
+    rotational: bool = False
+    removable: bool = False
+    hotplug: bool = False
+    read_only: bool = False
+    kind: str = "disk"
+    by_id: tuple[str, ...] = ()
+    holders: tuple[str, ...] = ()
+    mount_points: tuple[str, ...] = ()
+    swap: tuple[str, ...] = ()
+    live_medium: bool = False
+    source_refusals: tuple[Refusal, ...] = ()
+    target_refusals: tuple[Refusal, ...] = ()
+    not_default: tuple[Reason, ...] = ()
 
     def refusals(self, write: bool, release: bool = False) -> list[Refusal]:
-        """What is in the way of reading all of it, or of writing it; with ``release`` without what can be released."""
+        """Return the reasons against reading or writing the disk; with ``release``, without those that can be released."""
         found = self.target_refusals if write else self.source_refusals
         return [refusal for refusal in found if not (release and refusal.releasable)]
 
 
 @dataclass(frozen=True)
 class DescribedDisk(Disk):
-    """A disk with its partitions, which programs were asked about."""
+    """A disk with its partitions."""
 
     partitions: tuple[DiskPartition, ...] = ()
 
 
 def list_disks(run: RunCommand) -> list[DescribedDisk]:
-    """All disks of this machine, in lsblk's order. Raises MissingTool, ImagingError."""
+    """Return all disks of this machine in lsblk's order. Raises MissingTool, ImagingError."""
     devices = BlockDevices()
     links = _links_by_id()
     rows = [row for row in _lsblk(run) if row.get("type") != "rom"]
@@ -97,7 +97,7 @@ def list_disks(run: RunCommand) -> list[DescribedDisk]:
 
 
 def resolve(path: str) -> tuple[str, os.stat_result]:
-    """The block device or regular file that ``path`` leads to; raises ImagingError when it is neither, or not there."""
+    """Return the real path of a block device or regular file, and its status; raises ImagingError when there is none."""
     real = os.path.realpath(path)
     try:
         found = os.stat(real)
@@ -111,13 +111,13 @@ def resolve(path: str) -> tuple[str, os.stat_result]:
 
 
 def describe(run: RunCommand, path: str) -> DescribedDisk:
-    """The block device or regular file at ``path``, links followed. Raises ImagingError when it is neither, or not there."""
+    """Return the block device or regular file at ``path``; links are followed. Raises ImagingError when there is none."""
     devices = BlockDevices()
     return _with_partitions(run, devices, *_disk_at(run, devices, path))
 
 
 def disk_at(run: RunCommand, path: str) -> Disk:
-    """As ``describe``, without the partitions: no program but lsblk is run, which reads nothing of the disk."""
+    """Return the disk at ``path`` without its partitions. Only lsblk is run, which reads nothing from the disk."""
     return _disk_at(run, BlockDevices(), path)[0]
 
 
@@ -167,7 +167,7 @@ def _number(row: Row, name: str) -> int:
 
 
 def _links_by_id() -> dict[str, list[str]]:
-    """The lasting names of devices, by where they lead."""
+    """Return the persistent names of devices, by the devices that they lead to."""
     links: dict[str, list[str]] = {}
     names = sorted(os.listdir(BY_ID)) if os.path.isdir(BY_ID) else []
     for link in (os.path.join(BY_ID, name) for name in names):
@@ -180,7 +180,7 @@ def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]
     path = path or node(name)
     use = devices.of_device(name)
     transport = _transport(row, devices, name)
-    # lsblk calls everything on an MMC bus hot-pluggable; what is soldered in has the type MMC, what is plugged in SD.
+    # lsblk calls everything on an MMC bus hot-pluggable; soldered storage has the type MMC, a card has SD.
     soldered = devices.attribute(name, "device/type") == "MMC"
     removable, hotplug = _flag(row, "rm"), _flag(row, "hotplug") and not soldered
     size = _number(row, "size") or 512 * int(devices.attribute(name, "size") or 0)
@@ -213,7 +213,7 @@ def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]
 
 
 def _transport(row: Row, devices: BlockDevices, name: str) -> str:
-    """How a device is connected; lsblk does not always know without udev, and calls NVMe over a network nvme."""
+    """Return how a device is connected. Without udev, lsblk does not always know; it calls NVMe over a network nvme."""
     fabric = devices.attribute(name, "device/transport")
     if fabric in NETWORK_TRANSPORTS:
         return fabric
@@ -234,7 +234,7 @@ def _kind(row: Row, devices: BlockDevices, name: str) -> str:
 
 
 def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[Refusal]:
-    """Why a device can't be a disk at all."""
+    """Yield the reasons why a device is no disk at all."""
     if kind == "part":
         disk = node(devices.parent(name))
         yield Refusal(PARTITION, f"It is a partition of {disk}: expected a whole disk. Use {disk}.")
@@ -271,7 +271,7 @@ def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> 
 
 
 def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
-    """The partitions of a disk that the kernel has not looked at; none when they can't be read."""
+    """Yield the partitions of a disk whose table the kernel has not read; none when they can't be read."""
     try:
         table = read_partition_table(run, path)
     except ImagingError:
@@ -288,7 +288,7 @@ def _partitions_by_table(run: RunCommand, path: str) -> Iterator[DiskPartition]:
 
 
 def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Content:
-    """What lies there, when that can be found out."""
+    """Return the content of a range; unknown when it can't be determined."""
     try:
         return detect(run, path, offset, size)
     except ImagingError:
@@ -296,7 +296,7 @@ def _detect(run: RunCommand, path: str, offset: int = 0, size: int = 0) -> Conte
 
 
 def _releasable(devices: BlockDevices, path: str, use: Use) -> bool:
-    """Whether all that is in the way can be ended. Nothing is planned for a disk that nobody uses."""
+    """Return whether everything that uses a disk can be ended; False when nothing uses it."""
     if not any(in_the_way(use)):
         return False
     try:
@@ -316,22 +316,11 @@ def _regular_file(devices: BlockDevices, path: str, size: int) -> Disk:
     return Disk(
         path=path,
         size=size,
-        logical_sector_size=512,
-        physical_sector_size=512,
-        model="",
-        serial="",
-        wwn="",
-        transport="",
-        rotational=False,
-        removable=False,
-        hotplug=False,
         read_only=read_only,
         kind="file",
-        by_id=(),
         holders=tuple(holder.node for holder in use.holders),
         mount_points=use.mount_points,
         swap=use.swaps,
-        live_medium=False,
         source_refusals=tuple(refusals),
         target_refusals=(*refusals, *([forbidden] if read_only else [])),
         not_default=(Reason(IS_FILE, "it is a file"),),

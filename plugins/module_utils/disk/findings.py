@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks of what is on a disk before it is captured: each is a reason against copying the disk to other machines."""
+"""The checks of a disk's content before a capture. Each finding is a reason against copying the disk to other machines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from .filesystems.registry import file_system
 from .systems import KNOW_STATE, SYSPREP, System
 
 WHOLE_DISK = 0
-"""Number of the "partition" that a disk without a partition table is."""
+"""The partition number that stands for a whole disk without a partition table."""
 
 SUSPENDED = "swsuspend"
-"""blkid's name of a swap area in which a Linux is hibernated."""
+"""blkid's name for a swap area in which a Linux is hibernated."""
 
 LOOK_AGAIN = "install what is missing on this live system, or have the file system checked (chkdsk /f), and try again"
 
 
 @dataclass(frozen=True)
 class PartitionFacts:
-    """One partition. Sizes in bytes; ``clean`` is None where nothing can tell.
+    """The facts about one partition. Sizes are in bytes; None is unknown.
 
-    ``distrust`` is the kind of distrust (``disk.filesystems``) in its file system, empty when there is none, and ``reason`` says why.
-
-    ``file_system_size`` and ``used`` are None where nothing can tell them: used of a file system that is not clean, or is never mapped.
-    ``number`` is ``WHOLE_DISK`` of a disk that holds one thing, without a partition table.
+    ``distrust`` is a code of ``disk.filesystems`` for why the map of free space is not trusted, and ``reason`` explains it; both may be empty.
+    ``used`` is unknown for a file system that is not clean or can't be mapped. ``number`` is ``WHOLE_DISK`` for a disk without a partition table.
     """
 
     number: int
@@ -47,12 +45,12 @@ class PartitionFacts:
     hibernated: str = ""
     """A file in which a Linux is hibernated."""
     unread: str = ""
-    """Why a partition that may hold a Windows was not examined; empty if it was."""
+    """The reason why a partition that may hold a Windows was not examined; empty if it was."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that speaks against a capture: its name, where, what it is, how that is known, and what to do."""
+    """A reason against a capture: its name, its partition, a description, the evidence, and the way out."""
 
     name: str
     partition: int
@@ -61,19 +59,19 @@ class Finding:
     way_out: str
 
     def sentence(self) -> str:
-        """All of it."""
+        """Return all of it as a sentence."""
         return f"{self.words} ({self.evidence}): {self.way_out}. [{self.name}]"
 
 
 Found = Iterator[Tuple[str, str, str]]
-"""What a check finds: what it is, how that is known, and what to do about it, if that is not what its file system or else the check says."""
+"""A description, the evidence, and the way out; an empty way out stands for that of the file system or of the check."""
 
 
 @dataclass(frozen=True)
 class ContentCheck:
-    """A reason against a capture. ``name`` is what imaging_allow accepts it by, and ``way_out`` says what to do about it.
+    """A check of a partition. ``imaging_allow`` accepts its findings by ``name``; ``way_out`` says what to do about them.
 
-    ``find`` gets the facts of a partition, and what it is called in a sentence.
+    ``find`` gets the facts of a partition, and its name in a sentence.
     """
 
     name: str
@@ -88,7 +86,7 @@ ENCRYPTED = {
     "key, and none that is bound to a TPM opens; encrypt each laptop after it was restored",
     "FileVault2": "decrypt it (fdesetup disable) and wait until fdesetup status says that it is off, as all copies would have one key",
 }
-"""blkid's names of what holds a file system that only a key opens, and how it is decrypted."""
+"""blkid's names of encrypted volumes, and how to decrypt them."""
 
 
 def _encrypted(facts: PartitionFacts, where: str) -> Found:
@@ -140,7 +138,7 @@ CONTENT_CHECKS = (
     ContentCheck("not_generalized", SYSPREP, _not_generalized),
     UNKNOWN_STATE,
 )
-"""All of them, in the order in which their findings are said."""
+"""All checks, in the order in which their findings are shown."""
 
 
 def where_is(number: int) -> str:
@@ -152,7 +150,7 @@ def capital(text: str) -> str:
 
 
 def findings_in(facts: PartitionFacts) -> Iterator[Finding]:
-    """Everything in a partition that speaks against a capture."""
+    """Yield all findings in a partition."""
     content = f"({facts.content or 'unknown'}{f' {facts.label}' if facts.label else ''})"
     where = f"{capital(where_is(facts.number))} {content}"
     ways_out = file_system(facts.content).ways_out

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boot entries of UEFI firmware and their order, read and changed with efibootmgr.
+"""Reads and changes the boot entries of UEFI firmware and their order with efibootmgr.
 
 Sources: efibootmgr(8); UEFI specification 2.10, section 3.1.3 (an entry that is not active is not started by itself) and 10.3.5.1 (HD).
 """
@@ -19,11 +19,11 @@ from .loaders import MAX_CHOICES, BootChoice, boot_choices
 from .partition_table import Partition, PartitionTable
 
 FIRMWARE = "/sys/firmware/efi"
-"""There when this system was started by UEFI."""
+"""A folder that exists when this system was started by UEFI."""
 
 ENTRY = re.compile(r"^Boot([0-9A-F]{4})(\*?) *[^\t\n]*(?:\t(.*))?$", re.M)
 ON_DISK = re.compile(r"\bHD\((\d+),(GPT|MBR),([0-9a-fx-]+),[^)]*\)/(?:File\()?(\\[^)]*?\.efi)", re.I)
-"""A line of ``efibootmgr -v``, and in it what lies on a disk, as versions up to 17 and from 18 on have it: number of the partition, kind of
+"""A line of ``efibootmgr -v``, and in it the path on a disk, in the forms of versions up to 17 and from 18 on: number of the partition, kind of
 table, GUID of the partition or signature of the MBR, path."""
 
 ORDER = re.compile(r"^BootOrder: *([0-9A-F,]+)", re.M)
@@ -31,7 +31,7 @@ ORDER = re.compile(r"^BootOrder: *([0-9A-F,]+)", re.M)
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its number, whether the firmware may start it, and what it starts (nothing when that does not lie on a disk)."""
+    """An entry: its number, whether the firmware may start it, and what it starts (None when that does not lie on a disk)."""
 
     number: str
     active: bool
@@ -40,30 +40,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class BootList:
-    """All entries, and the numbers of those that are tried, in that order."""
+    """All entries, and the numbers of those that the firmware tries, in order."""
 
     entries: tuple[Entry, ...]
     order: tuple[str, ...]
 
     def in_order(self) -> list[Entry]:
-        """The entries that are tried, in order."""
+        """Return the entries that the firmware tries, in order."""
         by_number = {entry.number: entry for entry in self.entries}
         return [by_number[number] for number in dict.fromkeys(self.order) if number in by_number]
 
     def starting(self, choice: BootChoice) -> list[Entry]:
-        """The entries that start something, the one that is tried first coming first."""
+        """Return the entries that start a loader; the one that is tried first comes first."""
         tried = self.in_order()
         ours = [entry for entry in self.entries if entry.choice and _same(entry.choice, choice)]
         return sorted(ours, key=lambda entry: (not entry.active, tried.index(entry) if entry in tried else len(tried)))
 
     def is_first(self, entry: Entry) -> bool:
-        """Whether an entry is active and tried before all others."""
+        """Return whether an entry is active and is tried before all others."""
         return entry.active and self.in_order()[:1] == [entry]
 
 
 @dataclass
 class Change:
-    """What was changed, or would be: the entry's number, whether it was made, whether it was activated or put first, and the entries removed."""
+    """The change, done or planned: the entry's number, whether it was made, whether it was activated or put first, and the removed entries."""
 
     entry: str = ""
     made: bool = False
@@ -72,7 +72,7 @@ class Change:
 
 
 def partition_id(table: PartitionTable, partition: Partition) -> str:
-    """What tells a partition from others, as the kernel has it in PARTUUID; nothing when the table has no such thing."""
+    """Return the kernel's PARTUUID of a partition; empty when the table has none."""
     if table.label == "dos":
         signature = str(table.raw.get("id") or "")
         return f"{int(signature, 16):08x}-{partition.number:02x}" if re.fullmatch("0x[0-9a-f]{1,8}", signature) else ""
@@ -80,7 +80,7 @@ def partition_id(table: PartitionTable, partition: Partition) -> str:
 
 
 def obstacle(firmware: str = FIRMWARE, write: bool = True) -> str:
-    """Why the firmware's variables can't be read or written, with the way out; nothing when they can."""
+    """Return why the firmware's variables can't be read or written, with the way out; empty when they can."""
     variables = os.path.join(firmware, "efivars")
     if not os.path.isdir(variables) or not os.listdir(variables):
         return f"the firmware's variables are not visible in {variables} (mount -t efivarfs efivarfs {variables})"
@@ -90,7 +90,7 @@ def obstacle(firmware: str = FIRMWARE, write: bool = True) -> str:
 
 
 def parse_boot_list(text: str) -> BootList:
-    """Understand what ``efibootmgr -v`` says."""
+    """Parse the output of ``efibootmgr -v``."""
     order = ORDER.search(text)
     entries = [Entry(number, active == "*", _choice(place)) for number, active, place in ENTRY.findall(text)]
     return BootList(tuple(entries), tuple(order.group(1).split(",")) if order else ())
@@ -113,7 +113,7 @@ def _same(one: BootChoice, other: BootChoice) -> bool:
 
 
 def read_boot_list(run: RunCommand) -> BootList:
-    """Read it; raises MissingTool, ImagingError."""
+    """Return the firmware's entries; raises MissingTool, ImagingError."""
     result = run(["efibootmgr", "-v"])
     if result.rc:
         raise ImagingError(f"efibootmgr can't list the firmware's entries: {result.complaint()}.")
@@ -121,7 +121,7 @@ def read_boot_list(run: RunCommand) -> BootList:
 
 
 def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE) -> list[BootChoice] | None:
-    """The loaders on a disk that this machine's firmware starts by itself, in its order; None when that can't be determined."""
+    """Return the loaders on a disk that this machine's firmware starts by itself, in order; None when that can't be determined."""
     if not os.path.isdir(firmware) or obstacle(firmware, write=False):
         return None
     try:
@@ -134,9 +134,9 @@ def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE)
 
 
 def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice, write: bool) -> Change:
-    """Have the firmware start ``choice`` from a partition of ``disk`` before anything else, by one entry; raises MissingTool, ImagingError.
+    """Make the firmware start ``choice`` from a partition of ``disk`` first, by one entry; raises MissingTool, ImagingError.
 
-    All other entries stay, in their order. What was changed is read back.
+    All other entries and their order are kept. The change is read back.
     """
     change = Change()
     there = read_boot_list(run)
@@ -169,7 +169,7 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
 
 
 def _repair_entry(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:
-    """Keep the first of several entries for one loader, remove the others, and make it active and the first of all."""
+    """Keep only the first of several entries for one loader, activate it and put it first."""
     kept, *others = ours
     for entry in others:
         _change(run, f"remove entry {entry.number}", "-b", entry.number, "-B")
@@ -187,6 +187,6 @@ def _change(run: RunCommand, what: str, *options: str) -> None:
 
 
 def _label(loader: str) -> str:
-    """The entry's name in the firmware's menu: for Windows the one that it uses itself, else the name of the loader's folder."""
+    """Return the entry's name in the firmware's menu: that which Windows uses itself, otherwise the name of the loader's folder."""
     folder = loader.strip("/").split("/")[1]
     return "Windows Boot Manager" if folder.lower() == "microsoft" else folder

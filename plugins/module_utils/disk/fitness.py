@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a disk is fit to be captured: what is on it, and everything that speaks against copying that to other machines."""
+"""Examines whether a disk is fit to be captured: its content, and the reasons against copying it to other machines."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from .systems import GENERALIZED, LINUX, NOT_GENERALIZED, UNKNOWN, WINDOWS, Syst
 from .systems_linux import find_hibernation, find_linux, join
 
 ORDINARY = ("DM_verity_hash", "jbd", "xfs_external_log")
-"""What holds no system, beside the kinds of ``disk.filesystems``."""
+"""Contents that hold no system, besides the kinds of ``disk.filesystems``."""
 
 ORDINARY_TYPES = ("E3C9E316-0B5C-4DB8-817D-F92DF00215AE", *BOOT_TYPES)
-"""Types of partitions whose content is no file system: reserved by Microsoft, or to boot from."""
+"""Types of partitions without a file system: reserved by Microsoft, or for booting."""
 
 BLANK = 1 << 20
-"""Bytes at the start of a partition: when all are zero, no system is in it."""
+"""Bytes at the start of a partition; if all are zero, it holds no system."""
 
 
 @dataclass(frozen=True)
 class Fitness:
-    """What is on a disk, and what speaks against capturing it. ``generalization`` is that of its Windows, if it has one.
+    """The content of a disk, and the reasons against capturing it. ``generalization`` is that of its Windows, if there is one.
 
-    ``warnings`` say what was not looked into. ``boot_mode`` is by what firmware the disk can be started, UEFI, BIOS or unknown, and
-    ``boot_problem`` why what is on it will not start.
+    ``warnings`` name what was not examined. ``boot_mode`` is the firmware that can start the disk: UEFI, BIOS or unknown. ``boot_problem`` says why
+    its systems will not start.
     """
 
     device: str
@@ -63,7 +63,7 @@ class Fitness:
 
     @property
     def generalization(self) -> str:
-        """Of the disk: generalized when all its Windows are."""
+        """That of the disk: it is generalized when all its Windows are."""
         states = {system.generalization for system in self.systems if system.kind == WINDOWS}
         if NOT_GENERALIZED in states:
             return NOT_GENERALIZED
@@ -71,7 +71,7 @@ class Fitness:
         return GENERALIZED if states == {GENERALIZED} and not unseen else UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
-        """The form of a result."""
+        """Return the form of a result."""
         return {
             "device": self.device,
             "boot_mode": self.boot_mode,
@@ -83,9 +83,9 @@ class Fitness:
 
 
 def examine_disk(run: RunCommand, path: str) -> Fitness:
-    """Look at a whole disk, or a regular file that stands for one. Nothing is written. Raises ImagingError.
+    """Examine a whole disk, or a regular file that stands for one; raises ImagingError.
 
-    Nothing is mounted where others could see it, and nothing but a clean XFS or btrfs.
+    Nothing is written. Only a clean XFS or btrfs is mounted, and invisibly to other programs.
     """
     table, partitions, warnings = _to_examine(run, path)
     look = _Examination(run, path, table, warnings)
@@ -106,7 +106,7 @@ def examine_disk(run: RunCommand, path: str) -> Fitness:
 
 
 def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
-    """Whether firmware finds something to start on an EFI system partition; also when that can't be said."""
+    """Return whether firmware finds a loader on an EFI system partition; True when that is unknown."""
     try:
         with partition_node(run, path, esp) as node:
             return read_loaders(FatTree(run, node)).first() is not None
@@ -115,28 +115,28 @@ def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
 
 
 def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
-    """The partition table, its partitions, and what is to be said of that."""
+    """Return the partition table, the partitions, and warnings about them."""
     table = read_partition_table(run, path)
     if table is None:
         with open(path, "rb", buffering=0) as disk:
             return None, [Partition(number=WHOLE_DISK, node=path, start=0, size=disk.seek(0, os.SEEK_END), type="")], []
     try:
         beside = detect(run, path).type
-    except ImagingError:  # said with each partition
+    except ImagingError:  # reported with each partition
         beside = ""
     also = [f"{path} has partitions, and the disk as a whole also looks like {beside}, which was not examined."]
     return table, list(_on_the_disk(table)), also if beside else []
 
 
 def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
-    """Of each partition what there is: a table may name more than the disk has, and nothing can be there."""
+    """Yield the part of each partition that lies on the disk: a table may describe a larger one."""
     for partition in table.partitions:
         if partition.start < table.disk_size:
             yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
 
 
 class _Examination:
-    """Looks at the partitions of a disk, and collects what a person should know."""
+    """Examines the partitions of a disk, and collects warnings."""
 
     def __init__(self, run: RunCommand, path: str, table: PartitionTable | None, warnings: list[str]) -> None:
         self._run = run
@@ -147,16 +147,8 @@ class _Examination:
         self._missing: dict[str, MissingTool] = {}
 
     def at(self, partition: Partition) -> PartitionFacts:
-        """Look at one of them."""
-        facts = PartitionFacts(
-            number=partition.number,
-            node=partition.node,
-            start=partition.start,
-            size=partition.size,
-            type=partition.type,
-            content="",
-            label="",
-        )
+        """Examine a partition."""
+        facts = PartitionFacts(**partition.place(), content="", label="")
         if self._table is not None and self._table.is_extended(partition):
             return facts
         where = capital(where_is(partition.number))
@@ -177,13 +169,13 @@ class _Examination:
         except (NoNode, ImagingError, OSError) as error:
             reason = str(error).rstrip(".")
             files = file_system(facts.content).files
-            if not facts.content or (files and files.system == WINDOWS):  # where not even that is known, it may be one
+            if not facts.content or (files and files.system == WINDOWS):  # unknown content may be a Windows
                 return replace(facts, unread=reason)
             self._warnings.append(f"{where} was not examined: {reason}.")
         return facts
 
     def sum_up(self) -> None:
-        """Say at once what is to be said of several."""
+        """Add the warnings that concern several partitions."""
         if self._unseen:
             text = "These may hold an operating system and were not examined: " + ", ".join(self._unseen)
             self._warnings.append(f"{text}.")
@@ -202,7 +194,7 @@ class _Examination:
         return replace(facts, clean=True, used=used)
 
     def _used(self, facts: PartitionFacts, node: str, program: str) -> int | None:
-        """The used bytes of a clean file system, by partclone's map; None when that can't be had, as a capture says itself."""
+        """Return the used bytes of a clean file system by partclone's map; None when there is no map. The capture itself warns of that."""
         end = facts.file_system_size or facts.size
         try:
             used = used_blocks(self._run, program, node, facts.size)
@@ -231,13 +223,12 @@ class _Examination:
         return replace(facts, systems=[replace(system, partition=facts.number) for system in systems])
 
     def _may_hold_a_system(self, partition: Partition, content: Content) -> bool:
-        """Whether what is not looked into may hold a system; ``encrypted`` is said in a finding."""
+        """Return whether content that is not examined may hold a system; a finding covers encrypted content."""
         if content.type in (*ORDINARY, *ENCRYPTED, *BY_NAME, SUSPENDED) or partition.type.upper() in ORDINARY_TYPES:
             return False
         return bool(content.type or content.ambivalent) or any(self._read(partition, 0, BLANK))
 
     def _read(self, partition: Partition, offset: int, length: int) -> bytes:
-        """Bytes of a partition."""
         with open(self._path, "rb", buffering=0) as disk:
             return os.pread(disk.fileno(), max(0, min(length, partition.size - offset)), partition.start + offset)
 
@@ -247,7 +238,7 @@ def _describe(content: Content) -> str:
 
 
 def _systems(partitions: list[PartitionFacts], warnings: list[str]) -> list[System]:
-    """The systems of a disk, put together of their parts; what was not seen of them is said."""
+    """Return the systems of a disk, joined from their parts, and add warnings about the parts that were not examined."""
     systems = []
     for system in join([system for facts in partitions for system in facts.systems]):
         where = where_is(system.partition)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The headers of a GPT, and what becomes of them on a disk of another size.
+"""Reads the headers of a GPT, and moves them for a disk of another size.
 
 Source: UEFI specification 2.10, sections 5.2.3 (protective MBR) and 5.3 (GPT).
 """
@@ -26,27 +26,27 @@ ENTRY = struct.Struct("<16s16sQQ")
 """The head of an entry: type GUID (zeros in an unused one), partition GUID, first and last sector (UEFI 2.10, table 5.6)."""
 
 ENTRIES_LIMIT = 64 << 20
-"""Bytes of an array that is read as a whole. UEFI has no bound, the usual array of 128 entries has 16 KiB, and sgdisk makes some of 8 MiB."""
+"""Maximum bytes of an array of entries. UEFI has no limit; the usual array of 128 entries has 16 KiB, and sgdisk makes some of 8 MiB."""
 
 USUAL_ENTRIES = 128
 MIN_ENTRY_SIZE = 128
 MIN_SECTOR_SIZE = 512
 
 PROTECTIVE_TYPE = 0xEE
-"""Type of the MBR entry that keeps old programs off a GPT disk."""
+"""Type of the MBR entry that protects a GPT disk from programs that do not know GPTs."""
 
 MBR_ENTRY = struct.Struct("<4xB3xII")
 """Type, first sector and count of sectors of one of the four entries of an MBR (UEFI 2.10, table 5.2)."""
 
 MBR_ENTRIES = range(446, 510, MBR_ENTRY.size)
 BOOT_INDICATORS = (0x00, 0x80)
-"""What each of them begins with."""
+"""The possible first bytes of such an entry."""
 
 BOOT_SIGNATURE = b"\x55\xaa"
-"""What a boot record of 512 bytes ends with (UEFI 2.10, table 5.1)."""
+"""The last bytes of a boot record of 512 bytes (UEFI 2.10, table 5.1)."""
 
 MAX_SECTORS = 0xFFFFFFFF
-"""What an MBR says of a disk that is too large for it."""
+"""The count of sectors in an MBR for a disk that is too large for it."""
 
 Read = Callable[[int, int], bytes]
 """Reads ``length`` bytes at ``offset`` of a disk; fewer at its end."""
@@ -54,7 +54,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class GptHeader:
-    """A header; places are in sectors. ``sound`` says whether its check sum holds. ``sector`` holds all bytes of its sector."""
+    """A header; places are in sectors. ``sound`` says whether its checksum is right. ``sector`` holds all bytes of its sector."""
 
     sector: bytes
     size: int
@@ -69,7 +69,7 @@ class GptHeader:
 
     @classmethod
     def read(cls, read: Read, place: int, sector_size: int) -> GptHeader | None:
-        """The header in a sector, or None when there is none."""
+        """Return the header in a sector, or None when there is none."""
         data = read(place * sector_size, sector_size)
         if len(data) < MIN_SECTOR_SIZE or data[:8] != GPT_SIGNATURE:
             return None
@@ -96,12 +96,12 @@ class GptHeader:
         return self.entry_count * self.entry_size
 
     def entries_range(self, sector_size: int) -> tuple[int, int]:
-        """The bytes of the disk from the first entry on, in whole sectors."""
+        """Return the byte range of the entries, in whole sectors."""
         start = self.entries * sector_size
         return start, start + -(-self.entries_size // sector_size) * sector_size
 
     def moved(self, place: int, backup: int, entries: int, last_usable: int) -> bytes:
-        """The sector with this header made one for other places, all else kept."""
+        """Return the sector of this header for other places; everything else is kept."""
         data = bytearray(self.sector)
         struct.pack_into("<QQ", data, 24, place, backup)
         struct.pack_into("<Q", data, 48, last_usable)
@@ -111,20 +111,20 @@ class GptHeader:
 
 
 def _checksum(data: bytes | bytearray, size: int) -> int:
-    """CRC-32 of a header, whose own field counts as zeros."""
+    """Return the CRC-32 of a header, whose own field counts as zeros."""
     return zlib.crc32(bytes(data[:CHECKSUM_AT]) + bytes(4) + bytes(data[CHECKSUM_AT + 4 : size]))
 
 
 def reserve(sector_size: int, entry_count: int = USUAL_ENTRIES) -> int:
-    """Bytes that the backup of a GPT takes at a disk's end: the entries and the header."""
+    """Return the bytes that the entries and the header of a backup GPT take at the end of a disk."""
     return (-(-entry_count * MIN_ENTRY_SIZE // sector_size) + 1) * sector_size
 
 
 def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list[tuple[int, bytes]]:
-    """What is to be written, in this order, where the content of a GPT disk of ``old_size`` bytes goes to one of ``new_size``.
+    """Return the writes, in order, that adapt a GPT disk of ``old_size`` bytes to one of ``new_size`` bytes.
 
-    The backup moves to the new end, the primary header and the protective MBR say so, and where the backup was are zeros. GUIDs and
-    entries are kept. Raises ImagingError when the GPT is damaged, or a partition ends where the backup must lie.
+    The backup moves to the new end, the primary header and the protective MBR refer to it, and its old place is zeroed. GUIDs and entries are kept.
+    Raises ImagingError when the GPT is damaged, or a partition ends where the backup must lie.
     """
     header, entries = _sound_table(read, sector_size)
     backup = new_size // sector_size - 1
@@ -148,14 +148,14 @@ def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list
 
 
 def protective_entry(boot_sector: bytes) -> bool:
-    """Whether an MBR says that the disk has a GPT (UEFI 2.10, section 5.2.3)."""
+    """Return whether an MBR says that the disk has a GPT (UEFI 2.10, section 5.2.3)."""
     return any(MBR_ENTRY.unpack_from(boot_sector, offset)[0] == PROTECTIVE_TYPE for offset in MBR_ENTRIES)
 
 
 def names_partitions(boot_sector: bytes) -> bool:
-    """Whether a boot sector has an MBR with partitions in it, and not code or text where these would be.
+    """Return whether a boot sector contains an MBR with partitions, and not code or text in that place.
 
-    One that begins with this very sector is none: mkfs.fat and others can make it, of the whole file system, for Windows' sake.
+    A partition that begins with this very sector does not count: mkfs.fat and others make such an MBR for the whole file system, for Windows.
     """
     if len(boot_sector) < MIN_SECTOR_SIZE or not boot_sector.endswith(BOOT_SIGNATURE):
         return False
@@ -165,9 +165,9 @@ def names_partitions(boot_sector: bytes) -> bool:
 
 
 def unannounced_partitions(read: Read, sector_size: int) -> int:
-    """How many partitions a sound GPT names whose MBR does not say that there is a GPT; 0 when nothing is amiss.
+    """Return how many partitions a sound GPT has that the MBR does not announce; 0 when the MBR announces the GPT.
 
-    Firmware and some systems go by such a GPT, Linux and Windows by the MBR.
+    Firmware and some systems use such a GPT; Linux and Windows use the MBR.
     """
     if protective_entry(read(0, MIN_SECTOR_SIZE).ljust(MIN_SECTOR_SIZE, b"\0")):
         return 0
@@ -193,7 +193,7 @@ def _sound_table(read: Read, sector_size: int) -> tuple[GptHeader, bytes]:
 
 
 def _partitions(entries: bytes, entry_size: int) -> Iterator[tuple[int, int]]:
-    """First and last sector of every partition."""
+    """Yield the first and the last sector of every partition."""
     for offset in range(0, len(entries), entry_size):
         kind, _guid, first, last = ENTRY.unpack_from(entries, offset)
         if any(kind):
@@ -203,7 +203,7 @@ def _partitions(entries: bytes, entry_size: int) -> Iterator[tuple[int, int]]:
 def _backup_places(
     read: Read, primary: GptHeader, free: int, old_size: int, sector_size: int
 ) -> Iterator[tuple[int, int]]:
-    """The bytes that a backup takes, as far as they lie in the sectors behind all partitions, which begin with ``free``."""
+    """Yield the byte ranges of a backup in the sectors behind all partitions, which begin with ``free``."""
     sectors = old_size // sector_size
     for place in sorted({primary.backup, sectors - 1}):
         header = GptHeader.read(read, place, sector_size) if free <= place < sectors else None
@@ -219,7 +219,7 @@ def _protective_mbr(read: Read, old_sectors: int, new_sectors: int) -> Iterator[
     boot_sector = bytearray(read(0, MIN_SECTOR_SIZE))
     for offset in MBR_ENTRIES:
         kind, start, count = MBR_ENTRY.unpack_from(boot_sector, offset)
-        # Many systems write the largest number whatever the size is, which stays right. In a hybrid MBR it ends elsewhere.
+        # Many systems write the largest number for any size, which stays valid. In a hybrid MBR, the entry ends elsewhere.
         if kind == PROTECTIVE_TYPE and start + count == old_sectors:
             struct.pack_into("<I", boot_sector, offset + 12, min(new_sectors - start, MAX_SECTORS))
             yield 0, bytes(boot_sector)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Grows a partition and its file system into the space behind it, with sfdisk and the file system's own tools."""
+"""Grows a partition and its file system into the free space behind it, with sfdisk and the tools of the file system."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .signatures import TAIL
 from .udev import PATIENCE, settle
 
 ALIGNMENT = 1 << 20
-"""Bytes; where partitions begin and end on today's disks. Less than this is not worth growing for."""
+"""Bytes to which partitions are aligned on current disks. A smaller gain is not worth growing for."""
 
 LAST = "last"
 MAX_DOS_SECTORS = 1 << 32
@@ -35,7 +35,7 @@ GROWABLE = tuple(name for kind in FILE_SYSTEMS if kind.grower for name in kind.n
 
 @dataclass(frozen=True)
 class Growth:
-    """What was, or would be, done. Sizes in bytes."""
+    """What was grown or, in check mode, would be grown. Sizes are in bytes."""
 
     partition: int
     content: str
@@ -52,13 +52,13 @@ def grow(
     expect: Mapping[str, Any] | None = None,
     patience: float = PATIENCE,
 ) -> Growth:
-    """Have a partition and its file system reach as far as the disk allows; raises ImagingError, with nothing changed if that can be.
+    """Grow a partition and its file system as far as possible; raises ImagingError, if possible before anything is changed.
 
-    ``which`` is "last", or the name or number of a partition, ``expect`` what the disk is recognised by (``identity.selected_disk``). What
-    another program holds is waited for, for ``patience`` seconds each time.
+    ``which`` is "last", or the name or number of a partition; ``expect`` identifies the disk (``identity.selected_disk``). A disk that another
+    program holds is waited for, for ``patience`` seconds each time.
     """
     settle(run, patience)
-    with selected_disk(run, device, expect or {}) as disk:
+    with selected_disk(run, device, expect) as disk:
         return _grow(run, disk, which, write, patience)
 
 
@@ -148,7 +148,7 @@ def _refuse_what_is_behind(table: PartitionTable, partition: Partition) -> None:
 
 
 def _room(table: PartitionTable) -> int:
-    """The byte up to which partitions may reach."""
+    """Return the end of the space for partitions, in bytes."""
     last = table.raw.get("lastlba")
     if table.label == "gpt" and isinstance(last, int):
         return min((last + 1) * table.sector_size, table.disk_size)
@@ -160,9 +160,9 @@ def _enlarge(run: RunCommand, path: str, before: PartitionTable, grown: Partitio
     old_end = next(each.end for each in before.partitions if each.number == grown.number)
     tail = max(old_end, grown.end - TAIL)
     script = 'printf "%s\\n" "$3" | sfdisk --quiet --no-reread --no-tell-kernel -N "$2" "$1"'
-    # Held from before the table is written until the kernel has read it, so that nobody looks at it, or takes the partitions away, meanwhile.
+    # Hold the disk until the kernel has read the new table, so that nobody examines the disk or removes its partitions meanwhile.
     with RawDisk(path, writable=True, patience=patience) as disk:
-        # What a former owner of the disk left where the partition will end would speak for it: a RAID's mark makes it a member of one.
+        # Remains of a former owner at the new end would identify the partition: a signature of a RAID would make it a member.
         disk.zero(tail, grown.end - tail)
         result = run(["sh", "-c", script, "sh", path, str(grown.number), line])
         if result.rc:

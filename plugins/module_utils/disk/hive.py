@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads single values of a registry hive.
 
-Source of the format: M. Suhanov, "Windows registry file format specification" (github.com/msuhanov/regf). Nothing in a hive is believed: each
-place, length and count is checked, and what does not fit makes the hive damaged.
+Source: M. Suhanov, "Windows registry file format specification" (github.com/msuhanov/regf). Nothing in a hive is trusted: each offset, length and
+count is checked, and an impossible one means that the hive is damaged.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ KEY = struct.Struct("<2sH16xI4xI4xII28xH2x")
 """Magic, flags, count and list of keys below it, count and list of values, length of the name, which follows."""
 
 VALUE = struct.Struct("<2sHIIIH2x")
-"""Magic, length of the name, size and place of the data, type, flags; the name follows."""
+"""Magic, length of the name, size and offset of the data, type, flags; the name follows."""
 
 BIN = struct.Struct("<4sII")
-"""Magic, place, size."""
+"""Magic, offset, size."""
 
 ASCII_KEY, ASCII_VALUE = 0x20, 0x01
-"""Flags of a key and of a value whose name has one byte a character, in Latin-1; else it is in UTF-16."""
+"""Flags of a key and of a value whose name is in Latin-1; other names are in UTF-16."""
 
 TEXT, EXPANDED_TEXT, NUMBER, TEXTS = 1, 2, 4, 7
 """Types of values: REG_SZ, REG_EXPAND_SZ, REG_DWORD, REG_MULTI_SZ."""
 
 INLINE = 1 << 31
-"""In the size of a value: its data lie where the place of them would be."""
+"""A bit in the size of a value: the data are in the field of their offset."""
 
 LEAVES = {b"lf": 8, b"lh": 8, b"li": 4}
-"""Lists of keys, and the bytes of one entry, which begins with the key's place."""
+"""Kinds of lists of keys, and the bytes of an entry, which begins with the key's offset."""
 
 MAX_LIST_LENGTH = 1 << 16
-"""Keys or values of one key; those that are looked into have a few thousand at the most."""
+"""Maximum number of keys or values of one key; the keys that are read have at most a few thousand."""
 
 MAX_DATA_SIZE = 16344
-"""Bytes of a value that lie in one piece; what is larger is divided, and none of what is read here."""
+"""Maximum bytes of a value that is stored in one piece. Larger values are divided; none of those that are read here is larger."""
 
 
 class _Key(NamedTuple):
-    """A key: its name in capital letters, and how many keys and values there are below it, and where."""
+    """A key: its name in capital letters, and the numbers and offsets of its subkeys and values."""
 
     name: str
     keys: int
@@ -56,7 +56,7 @@ class _Key(NamedTuple):
 
 
 class Hive:
-    """A hive in a file that is a copy: what the hive's logs hold of it is written into the file. Raises BadHive from all that it does."""
+    """A copy of a hive in a file, into which the content of the hive's logs is written. All methods raise BadHive."""
 
     def __init__(self, file: BinaryIO, logs: Iterable[bytes] = ()) -> None:
         self._file = file
@@ -70,7 +70,7 @@ class Hive:
         self._key(self._root)
 
     def value(self, path: str, name: str) -> str:
-        """A value as text, a number in decimal digits, several texts in lines; nothing when there is no such key or value, or it is neither."""
+        """Return a value as text: a number in decimal digits, several texts in lines. Empty if there is no such value, or it has another type."""
         place = self._find(tuple(part.upper() for part in path.split("\\") if part))
         if place is None:
             return ""
@@ -84,7 +84,7 @@ class Hive:
         return ""
 
     def _find(self, path: tuple[str, ...]) -> int | None:
-        """The place of a key, by its names in capital letters; None when there is none."""
+        """Return the offset of a key, by its names in capital letters; None when it does not exist."""
         if not path:
             return self._root
         if path not in self._keys:
@@ -98,7 +98,7 @@ class Hive:
         return self._keys[path]
 
     def _children(self, place: int) -> Iterator[int]:
-        """The places of the keys below a key."""
+        """Yield the offsets of the subkeys of a key."""
         key = self._key(place)
         if not key.keys:
             return
@@ -121,7 +121,7 @@ class Hive:
             raise BadHive(f"its key at {place:#x} has fewer keys below it than it says")
 
     def _index(self, place: int) -> tuple[bytes, bytes]:
-        """The kind of a list of keys, and its entries."""
+        """Return the kind of a list of keys, and its entries."""
         magic, count = struct.unpack("<2sH", self._cell(place, 4))
         return magic, self._cell(place, 4 + count * LEAVES.get(magic, 4))[4:]
 
@@ -138,7 +138,7 @@ class Hive:
         return _name(self._cell(place, VALUE.size + length)[VALUE.size :], flags & ASCII_VALUE)
 
     def _text(self, place: int) -> str:
-        """What a value says."""
+        """Return a value as text."""
         _magic, _length, size, data, kind, _flags = VALUE.unpack(self._cell(place, VALUE.size))
         if size & INLINE:  # at most four bytes
             content = struct.pack("<I", data)[: size & ~INLINE]
@@ -154,7 +154,7 @@ class Hive:
         return "\n".join(part for part in text.split("\0") if part) if kind == TEXTS else text.partition("\0")[0]
 
     def _cell(self, place: int, length: int) -> bytes:
-        """The first bytes of what is in a cell."""
+        """Return the first bytes of a cell's content."""
         if place % 8 or place + 4 > self._size:
             raise BadHive(f"it points to {place:#x}, where there is nothing")
         (size,) = struct.unpack("<i", self._read(place, 4))
@@ -163,7 +163,7 @@ class Hive:
         return self._read(place + 4, length)
 
     def _check_bins(self) -> None:
-        """See that the bins are all there: zeros or foreign bytes in a hive are mostly whole pages of it."""
+        """Check that all bins are complete: damage is mostly whole pages of zeros or foreign bytes."""
         place = 0
         while place < self._size:
             magic, own_place, size = BIN.unpack(self._read(place, BIN.size))
@@ -180,5 +180,5 @@ class Hive:
 
 
 def _name(content: bytes, ascii_name: int) -> str:
-    """A name, in capital letters, since small ones mean the same."""
+    """Return a name in capital letters, because case does not matter."""
     return content.decode("latin-1" if ascii_name else "utf-16-le", "replace").upper()

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings a copy of a registry hive to the state that its transaction logs hold, as Windows does when it loads the hive.
+"""Updates a copy of a registry hive from its transaction logs, as Windows does when it loads the hive.
 
-Source of the formats and of the rules: M. Suhanov, "Windows registry file format specification" (github.com/msuhanov/regf), and his "Missing
-log entries for a dirty primary file". Where Windows would go on by guessing, the hive is refused: what it says then can't be known.
+Sources: M. Suhanov, "Windows registry file format specification" (github.com/msuhanov/regf), and "Missing log entries for a dirty primary file".
+Where Windows would guess, the hive is refused, because its content is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO, Iterable, Iterator, Sequence
 from ..errors import ImagingError
 
 BASE_SIZE = 4096
-"""Bytes of the base block, before the hive bins. A log has the first SECTOR of it."""
+"""Bytes of the base block, before the hive bins. A log contains the first SECTOR of it."""
 
 SECTOR = 512
 BIN_UNIT = 4096
@@ -30,16 +30,16 @@ LOG_ENTRY = b"HvLE"
 ENTRY = struct.Struct("<4sIIIII8s8s")
 REFERENCE = struct.Struct("<II")
 SEED = 0x82EF4D887A4E55C5
-"""Of Marvin32, as a number; the specification shows its digits from left to right, which are not its bytes in memory."""
+"""The seed of Marvin32 as a number; the specification shows its digits from left to right, not in the order of its bytes in memory."""
 
 
 class BadHive(ImagingError):
-    """A hive that is not one, is damaged, or is of a state that can't be known."""
+    """A file is not a hive, is damaged, or has an unknown state."""
 
 
 @dataclass(frozen=True)
 class BaseBlock:
-    """The header of a hive or of a log. Sizes in bytes; ``root`` is the place of the root key in the hive bins."""
+    """The header of a hive or of a log. Sizes are in bytes; ``root`` is the offset of the root key in the hive bins."""
 
     primary: int
     secondary: int
@@ -52,12 +52,12 @@ class BaseBlock:
 
     @property
     def dirty(self) -> bool:
-        """Whether a write into the hive was begun and not ended."""
+        """Whether a write into the hive was begun and not completed."""
         return self.primary != self.secondary
 
     @classmethod
     def parse(cls, content: bytes) -> BaseBlock:
-        """Read one; raises BadHive when there is none."""
+        """Parse a base block; raises BadHive when there is none."""
         if len(content) < SECTOR or content[:4] != b"regf":
             raise BadHive("it does not begin with regf, as a hive does")
         primary, secondary, written, major, _minor, kind, form, root, size = struct.unpack_from(
@@ -75,7 +75,7 @@ class BaseBlock:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one entry of a log in the new format writes: places in the hive bins, and bytes."""
+    """The content of one entry of a log in the new format: offsets in the hive bins, and bytes."""
 
     sequence: int
     size: int
@@ -83,9 +83,9 @@ class _Entry:
 
 
 def replay(hive: BinaryIO, logs: Iterable[bytes]) -> BaseBlock:
-    """Write into ``hive``, a copy, what its logs hold of it; returns its header as it is then. Raises BadHive.
+    """Write the content of its logs into ``hive``, a copy, and return its new header. Raises BadHive.
 
-    A hive that was written wholly is left as it is, and its logs are not asked for.
+    The logs of a hive that was written completely are not read.
     """
     hive.seek(0)
     base = BaseBlock.parse(hive.read(BASE_SIZE))
@@ -104,7 +104,7 @@ def replay(hive: BinaryIO, logs: Iterable[bytes]) -> BaseBlock:
 
 
 def _base_of(log: bytes) -> BaseBlock | None:
-    """The header of a log; None of what is not one, or was not written wholly."""
+    """Return the header of a log; None when there is no header, or it was not written completely."""
     try:
         base = BaseBlock.parse(log)
     except BadHive:
@@ -113,7 +113,7 @@ def _base_of(log: bytes) -> BaseBlock | None:
 
 
 def _replay_new(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, BaseBlock]]) -> BaseBlock:
-    """Entries are numbered in one row over all logs, from the number on that the hive was last written wholly with."""
+    """Write the entries into the hive. They are numbered across all logs, from the number of the last complete write on."""
     runs = []
     for log, parsed in logs:
         run = [entry for entry in _entries(log) if not _before(entry.sequence, base.secondary)]
@@ -136,12 +136,12 @@ def _replay_new(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
 
 
 def _before(sequence: int, other: int) -> bool:
-    """Whether a number comes before another one; they begin anew after 32 bits."""
+    """Return whether a number precedes another one; they wrap around after 32 bits."""
     return (sequence - other) % (1 << 32) >= 1 << 31
 
 
 def _entries(log: bytes) -> Iterator[_Entry]:
-    """The entries of a log up to the first that is not whole, or does not follow on the one before: older ones lie behind."""
+    """Yield the entries of a log up to the first that is incomplete or not the next one: older ones follow it."""
     position, expected = SECTOR, -1
     while True:
         entry, length = _entry(log, position)
@@ -153,7 +153,7 @@ def _entries(log: bytes) -> Iterator[_Entry]:
 
 
 def _entry(log: bytes, position: int) -> tuple[_Entry | None, int]:
-    """An entry and its length; None of what is not whole."""
+    """Return an entry and its length; None when it is incomplete."""
     head = log[position : position + ENTRY.size]
     if len(head) < ENTRY.size:
         return None, 0
@@ -182,7 +182,7 @@ def _entry(log: bytes, position: int) -> tuple[_Entry | None, int]:
 
 
 def _replay_old(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, BaseBlock]]) -> BaseBlock:
-    """A log holds all that one write into the hive was to write, and the time of that write."""
+    """Write the pages of a log into the hive. It contains all of one write, and the time of that write."""
     for log, parsed in logs:
         if parsed.written != base.written:
             continue
@@ -194,7 +194,7 @@ def _replay_old(hive: BinaryIO, base: BaseBlock, logs: Sequence[tuple[bytes, Bas
 
 
 def _dirty_pages(log: bytes, size: int) -> list[tuple[int, bytes]] | None:
-    """The pages of a log in the old format, by a bitmap of SECTORs of the hive bins; None of a log that is cut."""
+    """Return the pages of a log in the old format, by its bitmap of SECTORs of the hive bins; None when the log is truncated."""
     start = SECTOR + len(DIRTY_VECTOR)
     bitmap = log[start : start + size // SECTOR // 8]
     if log[SECTOR:start] != DIRTY_VECTOR or len(bitmap) != size // SECTOR // 8:
@@ -223,7 +223,7 @@ def _write(hive: BinaryIO, pages: Sequence[tuple[int, bytes]]) -> None:
 
 
 def marvin32(data: bytes, seed: int = SEED) -> bytes:
-    """The Marvin32 hash of bytes. Source: .NET, System/Marvin.cs (github.com/dotnet/runtime)."""
+    """Return the Marvin32 hash of bytes. Source: .NET, System/Marvin.cs (github.com/dotnet/runtime)."""
     mask = 0xFFFFFFFF
     low, high = seed & mask, seed >> 32
     padded = bytes(data) + b"\x80"

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who holds a block device: what is mounted from it, swaps on it, or is built on top of it.
+"""Finds the uses of a block device: mounted file systems, active swap, and devices that are built on it.
 
-Sources: proc(5) for mountinfo and swaps; the kernel's sysfs for partitions and holders; linux/loop.h for what a loop device is made of.
+Sources: proc(5) for mountinfo and swaps; the kernel's sysfs for partitions and holders; linux/loop.h for loop devices.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ LIVE_MOUNT_POINTS = {
     "/run/initramfs/live",
     "/run/live/medium",
 }
-"""Where live systems mount what they run from: Debian, Ubuntu, Arch, Fedora and those made like them."""
+"""The mount points of live media: Debian, Ubuntu, Arch, Fedora and their derivatives."""
 
 SYSTEM_IMAGES = ("squashfs", "erofs")
-"""File systems of the image that a live system runs from; it lies in a file on the live medium, under a loop device."""
+"""File systems of the image of a live system, which is a file on the live medium behind a loop device."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A mounted file system: the number of its device (major:minor), its source, where it is, and its type.
+    """A mounted file system: the number of its device (major:minor), its source, its mount point, and its type.
 
-    ``id`` and ``parent`` are the kernel's: of this mount, and of the one that its path lies in.
+    ``id`` and ``parent`` are the kernel's ids of this mount and of the one that contains its mount point.
     """
 
     device: str
@@ -52,7 +52,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop device: its name, the number of the block device it is made of, or the device and inode of the file."""
+    """A loop device: its name, and the number of its block device, or the device and inode of its file."""
 
     name: str
     block_device: str
@@ -62,7 +62,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Holder:
-    """A device built on another: its node, what it is, its own name, and the command that takes it down."""
+    """A device that is built on another one: its node, its kind, its own name, and the command that takes it down."""
 
     node: str
     kind: str
@@ -72,7 +72,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Use:
-    """Everything that a device is used for, by itself or by what lies on top of it."""
+    """All uses of a device, direct and through the devices that are built on it."""
 
     mounts: tuple[Mount, ...] = ()
     swaps: tuple[str, ...] = ()
@@ -81,24 +81,24 @@ class Use:
 
     @property
     def mount_points(self) -> tuple[str, ...]:
-        """Where its file systems are mounted."""
+        """The mount points of its file systems."""
         return tuple(mount.path for mount in self.mounts)
 
 
 class BlockDevices:
-    """The block devices of this machine as they are at one moment. ``root`` is a folder to look below instead of /."""
+    """The block devices of this machine at one moment. ``root`` replaces the root folder in tests."""
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._sys = os.path.join(root, "sys/class/block")
         self.mounts = list(self._read_mounts())
-        """Everything that is mounted, in the order in which it was."""
+        """All mounted file systems, in the order in which they were mounted."""
         self.swaps = list(self._read_swaps())
-        """The devices and files that are swapped on."""
+        """The devices and files with active swap."""
         self._loops = list(self._read_loops())
 
     def attribute(self, name: str, attribute: str) -> str:
-        """What /sys says of a device, or nothing."""
+        """Return an attribute of a device in /sys; empty when there is none."""
         try:
             with open(os.path.join(self._sys, name, attribute), encoding="utf-8", errors="replace") as file:
                 return file.read(4096).strip()
@@ -106,15 +106,15 @@ class BlockDevices:
             return ""
 
     def folder(self, name: str) -> str:
-        """Where below /sys a device really is; the path says what it is connected to."""
+        """Return the real folder of a device below /sys, whose path shows how it is connected."""
         return os.path.realpath(os.path.join(self._sys, name))
 
     def parent(self, name: str) -> str:
-        """The disk that a partition is part of, or nothing when the device is no partition."""
+        """Return the disk of a partition; empty when the device is not a partition."""
         return os.path.basename(os.path.dirname(self.folder(name))) if self.attribute(name, "partition") else ""
 
     def of_device(self, name: str) -> Use:
-        """What a device is used for, with its partitions and everything on top."""
+        """Return the uses of a device, with those of its partitions and of everything that is built on it."""
         stack = list(self.stack([name]))
         mounts = tuple(mount for mount in self.mounts if any(self.is_from(mount, each) for each in stack))
         swaps = tuple(swap for swap in self.swaps if swap in {node(each) for each in stack})
@@ -123,7 +123,7 @@ class BlockDevices:
         return Use(mounts, swaps, holders, any(_is_live(mount) for mount in mounts))
 
     def of_file(self, path: str) -> Use:
-        """What a regular file is used for as a swap area or through loop devices."""
+        """Return the uses of a regular file as a swap area or through loop devices."""
         uses = [self.of_device(name) for name in self.names_of(path)]
         swaps = [swap for swap in self.swaps if swap == path] + [swap for use in uses for swap in use.swaps]
         return Use(
@@ -133,7 +133,7 @@ class BlockDevices:
         )
 
     def names_of(self, path: str) -> list[str]:
-        """What the kernel calls the block device at ``path``; of a regular file, the loop devices that stand for it."""
+        """Return the kernel's name of the block device at ``path``; for a regular file, the names of its loop devices."""
         found = os.stat(path)
         if stat.S_ISBLK(found.st_mode):
             return [os.path.basename(self.folder(f"../../dev/block/{_numbers(found.st_rdev)}"))]
@@ -141,7 +141,7 @@ class BlockDevices:
         return [loop.name for loop in self._loops if not loop.block_device and (loop.file_device, loop.inode) == place]
 
     def stack(self, names: Sequence[str]) -> Iterator[str]:
-        """The named devices, their partitions, and all that is built on them, each once."""
+        """Yield these devices, their partitions, and everything that is built on them, each once."""
         names = list(names)
         seen: set[str] = set()
         while names:
@@ -166,24 +166,24 @@ class BlockDevices:
         return [loop.name for loop in self._loops if (loop.block_device or loop.file_device) in numbers]
 
     def is_from(self, mount: Mount, name: str) -> bool:
-        """Whether a device is what a file system is mounted from."""
-        # btrfs has numbers of its own, so that the source must be looked at as well.
+        """Return whether a file system is mounted from a device."""
+        # btrfs has its own device numbers, so the source must be compared, too.
         return mount.device == self.attribute(name, "dev") or mount.source == node(name)
 
     def is_loop(self, name: str) -> bool:
-        """Whether a device is a loop device that stands for something."""
+        """Return whether a device is a loop device that is in use."""
         return any(loop.name == name for loop in self._loops)
 
     def loops_in(self, mount: Mount) -> list[str]:
-        """The loop devices that stand for files of a mounted file system."""
+        """Return the loop devices of files in a mounted file system."""
         return [loop.name for loop in self._loops if not loop.block_device and loop.file_device == mount.device]
 
     def swap_files_in(self, mount: Mount) -> list[str]:
-        """The files of a mounted file system that are swapped on."""
+        """Return the active swap files in a mounted file system."""
         return [swap for swap in self.swaps if not swap.startswith("/dev/") and _device_of_file(swap) == mount.device]
 
     def holder(self, name: str) -> Holder | None:
-        """What a device is that is built on others; None when it is not."""
+        """Return a description of a device that is built on others; None for other devices."""
         if not self._names(name, "slaves"):
             return None
         kind, own_name, release = "another device", name, "remove it first"
@@ -231,7 +231,7 @@ class BlockDevices:
             return file.read().splitlines()
 
     def _read_loops(self) -> Iterator[Loop]:
-        """Only root may ask a loop device what it is made of; others see none."""
+        """Yield the loop devices. Only root may read what a loop device is made of; other users see none."""
         for name in sorted(each for each in os.listdir(self._sys) if each.startswith("loop")):
             if not os.path.isdir(os.path.join(self._sys, name, "loop")):
                 continue
@@ -257,7 +257,7 @@ def _device_of_file(path: str) -> str:
 
 
 def node(name: str) -> str:
-    """The path of a block device that the kernel calls ``name``."""
+    """Return the path of a block device by its kernel name."""
     return "/dev/" + name.replace("!", "/")
 
 
@@ -270,7 +270,7 @@ def _numbers(device: int) -> str:
 
 
 def _unescape(text: str) -> str:
-    """The kernel writes space, tab, newline and backslash as octal numbers."""
+    """Decode the octal numbers that the kernel writes for space, tab, newline and backslash."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a disk is recognised by, also without serial number and WWN, so that another disk in its place is noticed."""
+"""The identity of a disk, by which another disk in its place is noticed, even without serial number and WWN."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ IDENTITY = {
     "boot_id": "str",
     "table": "str",
 }
-"""The names and types of the values by which a disk is recognised. An unknown value is empty, or 0, and is compared like any other."""
+"""The names and types of the values that identify a disk. An unknown value is empty or 0, and is compared like any other."""
 
 DISK_ARGUMENTS: dict[str, Any] = {
     "device": {"type": "path", "required": True},
     "expect": {
         "type": "dict",
-        "default": {},
         "options": {name: {"type": kind} for name, kind in IDENTITY.items()},
     },
 }
-"""The arguments of every module that works on one disk, for Ansible; the documentation fragment ``disk`` describes them."""
+"""The arguments of all modules that work on one disk. The documentation fragment ``disk`` describes them."""
 
 BLKGETDISKSEQ = 0x80081280
-"""Of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
+"""An ioctl of linux/fs.h, since Linux 5.15: a number that no other disk gets until the next boot."""
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -50,13 +49,13 @@ UNREADABLE = "unreadable"
 
 
 class AnotherDisk(ImagingError):
-    """A disk is not the one that was selected, or can't be known to be."""
+    """A disk is not the selected one, or can't be identified."""
 
     code = ANOTHER_DISK
 
 
 def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
-    """What an opened disk is recognised by, with the names of IDENTITY. Serial number and WWN are from ``disk``, all else from the descriptor."""
+    """Return the identity of an opened disk. Serial number and WWN come from ``disk``, the other values from the descriptor."""
     sector_size = logical_sector_size(descriptor)
     return {
         "size": os.lseek(descriptor, 0, os.SEEK_END),
@@ -70,16 +69,16 @@ def identify(disk: Disk, descriptor: int) -> dict[str, Any]:
 
 
 def look_at(disk: Disk) -> dict[str, Any]:
-    """What a disk is recognised by that nobody holds yet; raises ImagingError when it can't be opened."""
+    """Return the identity of a disk that is not open; raises ImagingError when it can't be opened."""
     with _opened(disk.path) as descriptor:
         return identify(disk, descriptor)
 
 
 @contextlib.contextmanager
-def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any]) -> Iterator[Disk]:
-    """The disk at ``device``, for work that can't hold it; raises AnotherDisk unless it is as ``expect`` says (see :func:`check_same`).
+def selected_disk(run: RunCommand, device: str, expect: Mapping[str, Any] | None) -> Iterator[Disk]:
+    """Return the disk at ``device`` for work that can't hold it; raises AnotherDisk unless ``expect`` identifies it (:func:`check_same`).
 
-    It stays open meanwhile, because the kernel gives the name of a disk to no other one as long as it is open.
+    The disk stays open meanwhile: the kernel does not give its name to another disk as long as it is open.
     """
     path, _found = resolve(device)
     with _opened(path) as descriptor:
@@ -100,10 +99,10 @@ def _opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise AnotherDisk unless a disk is the one that was selected; what is None or missing in ``expected`` is not compared."""
+def check_same(path: str, expected: Mapping[str, Any] | None, found: Mapping[str, Any]) -> None:
+    """Raise AnotherDisk unless a disk is the selected one; values that are None or missing in ``expected`` are not compared."""
     for name in sorted(IDENTITY, key=lambda name: name != "boot_id"):
-        was, now = expected.get(name), found[name]
+        was, now = (expected or {}).get(name), found[name]
         if was is None or was == now:
             continue
         if name == "boot_id":
@@ -119,7 +118,7 @@ def check_same(path: str, expected: Mapping[str, Any], found: Mapping[str, Any])
 
 
 def _sequence_number(descriptor: int) -> int:
-    """The kernel's number of a disk, 0 before Linux 5.15; of a regular file the number of its inode."""
+    """Return the kernel's number of a disk, 0 before Linux 5.15; for a regular file, its inode number."""
     status = os.fstat(descriptor)
     if not stat.S_ISBLK(status.st_mode):
         return status.st_ino
@@ -140,7 +139,7 @@ def _boot_id() -> str:
 
 
 def _table(descriptor: int, sector_size: int) -> str:
-    """Kind and id of the partition table, empty when there is none."""
+    """Return kind and id of the partition table, empty when there is none."""
     try:
         first, second = (os.pread(descriptor, sector_size, place * sector_size) for place in (0, 1))
     except OSError:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a disk can hold an image, and whether it is the very disk that the image was captured from."""
+"""Decides whether a disk can hold an image, and whether the image was captured from that disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..reasons import REFERENCE, SECTOR_SIZE, TOO_SMALL, Reason
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The facts of an image that decide it. Sizes in bytes; ``source_*`` describes the disk that it was captured from, empty where unknown.
+    """The facts of an image that decide this. Sizes are in bytes; ``source_*`` describes the captured disk, empty where unknown.
 
-    ``minimum_reason`` says in words what determines ``minimum_size``.
+    ``minimum_reason`` says what determines ``minimum_size``.
     """
 
     name: str
@@ -30,7 +30,7 @@ class ImageFacts:
 
     @classmethod
     def of(cls, image: Mapping[str, Any]) -> ImageFacts:
-        """From what M(fleet.imaging.image_info) says of an image; raises ImagingError when something of it is missing."""
+        """Read the result of M(fleet.imaging.image_info); raises ImagingError when a fact is missing."""
         values = {field.name: image.get(field.name) for field in fields(cls)}
         for name, value in values.items():
             kind = int if name.endswith("_size") else str
@@ -51,10 +51,9 @@ def reasons_against(
     host: str,
     erase: bool,
 ) -> Iterator[Reason]:
-    """The reasons against putting an image on a disk.
+    """Yield the reasons against writing an image to a disk.
 
-    ``host`` is the name by which the controller knows this machine. With ``erase`` false the disk is only compared, which the disk that the
-    image was captured from may be as well.
+    ``host`` is the controller's name for this machine. With ``erase`` false, the disk is only compared, and may be the one that was captured.
     """
     called = f"the image {image.name}" if image.name else "the image"
     if size < image.minimum_size:
@@ -79,10 +78,10 @@ def reasons_against(
 
 
 def _same_disk(image: ImageFacts, path: str, serial: str, wwn: str, host: str) -> str:
-    """Which property shows that a disk is the one that the image was captured from; nothing if it is another one.
+    """Return which property shows that the image was captured from this disk; empty for another disk.
 
-    Cheap disks share serial numbers, so where both have a world wide name, only that decides. Where neither has a serial number or a world
-    wide name, the host's name and the disk's path decide.
+    Cheap disks share serial numbers, so if both disks have a world wide name, only that decides. If neither has a serial number or a world wide name,
+    the host's name and the disk's path decide.
     """
     if wwn and image.source_wwn:
         return f"WWN, {wwn}" if wwn == image.source_wwn else ""

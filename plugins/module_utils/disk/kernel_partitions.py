@@ -1,12 +1,11 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The partitions by which the kernel goes, and whether these are what the partition table of the disk says.
+"""Compares the partitions that the kernel uses with the partition table of the disk.
 
-The kernel reads a table when it is told to, and refuses to while a partition is open. Until then everybody who uses a partition's device
-reads and writes where the partition lay before.
+The kernel reads a table when it is told to, and refuses while a partition is open. Until then, the devices of partitions refer to the old places.
 
-Source: the kernel's block/partitions/core.c for the files below /sys and for what it refuses, msdos.c and efi.c there for what it makes of a table.
+Source: the kernel's block/partitions/core.c for /sys and for the refusals, msdos.c and efi.c there for the interpretation of tables.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
 
 KERNEL_SECTOR = 512
-"""Bytes. The kernel counts in these below /sys, whatever the disk's sectors are."""
+"""Bytes of a sector in /sys, whatever the sector size of the disk is."""
 
 NESTED_TYPES = ("63", "81", "82", "a5", "a6", "a9", "b7", "bf")
-"""Types of a DOS partition in which the kernel looks for partitions of UnixWare, Minix, Solaris and the BSDs (82 is Linux' swap as well)."""
+"""Types of DOS partitions in which the kernel looks for partitions of UnixWare, Minix, Solaris and the BSDs (82 is also the type of Linux swap)."""
 
 
 @dataclass(frozen=True)
 class KernelPartition(Partition):
-    """A partition by which the kernel goes, which knows no type. ``uuid`` and ``name`` are empty where it does not say them."""
+    """A partition that the kernel uses; it has no type. ``uuid`` and ``name`` are empty where the kernel does not know them."""
 
     device: str = ""
     """The numbers of its block device (major:minor)."""
@@ -38,15 +37,15 @@ class KernelPartition(Partition):
 
 @dataclass
 class KernelView:
-    """What came of having the kernel read a table."""
+    """The result of letting the kernel read a table."""
 
     stale: list[str] = field(default_factory=list)
-    """Why the kernel goes on with another table, and in what, as sentences without their full stop."""
+    """How the kernel's partitions differ from the table, as sentences without their full stop."""
     warning: str = ""
 
 
 def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition]:
-    """The kernel's partitions of the block device at ``disk``, by number; none of a regular file. Raises OSError when they have just gone."""
+    """Return the kernel's partitions of a block device, by number; none for a regular file. Raises OSError when they disappear meanwhile."""
     device = os.stat(disk)
     if not stat.S_ISBLK(device.st_mode):
         return {}
@@ -63,7 +62,7 @@ def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition
                 start=start * KERNEL_SECTOR,
                 size=size * KERNEL_SECTOR,
                 type="",
-                # Since Linux 6.10, and only of a table that the kernel has read itself.
+                # Since Linux 6.10, and only for a table that the kernel itself has read.
                 uuid=said.get("PARTUUID", "").lower(),
                 name=said.get("PARTNAME", ""),
                 device=_read(child, "dev"),
@@ -77,9 +76,9 @@ def _read(folder: str, name: str) -> str:
 
 
 def differences(known: Mapping[int, KernelPartition], table: PartitionTable | None) -> list[str]:
-    """In what the kernel's partitions are not those of a table (None: the disk has none), as sentences without their full stop.
+    """Return how the kernel's partitions differ from a table (None: the disk has none), as sentences without their full stop.
 
-    A kernel that knows no partition at all goes by no table: it may not know this kind, or may look for none on such a device.
+    A kernel without any partition does not use an old table: it may not know this kind, or may not look for tables on such a device.
     """
     expected = {each.number: each for each in table.partitions} if table else {}
     return [
@@ -90,14 +89,14 @@ def differences(known: Mapping[int, KernelPartition], table: PartitionTable | No
 
 
 def _agree(here: KernelPartition | None, there: Partition | None, table: PartitionTable | None) -> bool:
-    """Whether the kernel's partition of a number is the table's."""
+    """Return whether the kernel's partition equals that of the table."""
     if table is None or there is None:
         return bool(table and here and _is_nested(here, table))
     if there.end > table.disk_size:
         return True  # the kernel cuts it or leaves it out
     if here is None or here.start != there.start:
         return False
-    # Of an extended partition the kernel takes as much as a boot loader needs, and of each character of a name seven bits.
+    # The kernel uses only as much of an extended partition as a boot loader needs, and seven bits of each character of a name.
     return (
         (here.size == there.size or table.is_extended(there))
         and here.uuid in ("", _uuid(table, there))
@@ -106,7 +105,7 @@ def _agree(here: KernelPartition | None, there: Partition | None, table: Partiti
 
 
 def _is_nested(known: KernelPartition, table: PartitionTable) -> bool:
-    """Whether a partition that the table does not have lies in one in which the kernel looks for more."""
+    """Return whether a partition that is not in the table lies in one in which the kernel looks for more."""
     return table.label == "dos" and any(
         each.type.lower().lstrip("0") in NESTED_TYPES and each.start <= known.start and known.end <= each.end
         for each in table.partitions
@@ -114,7 +113,7 @@ def _is_nested(known: KernelPartition, table: PartitionTable) -> bool:
 
 
 def _uuid(table: PartitionTable, partition: Partition) -> str:
-    """What the kernel calls a partition by: its GUID or, in a DOS table, the disk's signature and the number."""
+    """Return the kernel's id of a partition: its GUID or, in a DOS table, the disk's signature and the number."""
     signature = str(table.raw.get("id", "")).lower()
     return partition.uuid.lower() or f"{signature[2:]:0>8}-{partition.number:02x}"
 
@@ -127,7 +126,7 @@ def _words(partition: Partition | None) -> str:
 
 
 def compare_with_kernel(run: RunCommand, path: str) -> list[str]:
-    """In what the kernel goes by another table than the one on a disk (see :func:`differences`); raises ImagingError when that can't be said."""
+    """Return how the kernel's partitions differ from the table of a disk (:func:`differences`); raises ImagingError."""
     try:
         known = kernel_partitions(path)
         return differences(known, read_partition_table(run, path)) if known else []
@@ -138,9 +137,9 @@ def compare_with_kernel(run: RunCommand, path: str) -> list[str]:
 
 
 def reread_table(run: RunCommand, disk: RawDisk, changed: bool) -> KernelView:
-    """Have the kernel go by the partition table of a held disk, and see whether it does.
+    """Let the kernel read the partition table of a held disk, and check its partitions.
 
-    A table that was not ``changed`` is read only when the kernel goes by another one.
+    An unchanged table is read only when the kernel uses another one.
     """
     complaint: str | None = None
     try:
@@ -152,6 +151,6 @@ def reread_table(run: RunCommand, disk: RawDisk, changed: bool) -> KernelView:
         return KernelView(warning=" ".join(filter(None, (str(error), complaint))))
     if complaint:
         return KernelView([complaint.rstrip("."), *wrong] if wrong else [])
-    # It drops what it knew before it reads.
+    # The kernel forgets its partitions before it reads the table.
     another = f"The kernel has read the partition table of {disk.path}, and takes it for another one than sfdisk does"
     return KernelView(warning=f"{another}: {'; '.join(wrong)}." if wrong else "")

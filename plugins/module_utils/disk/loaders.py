@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boot loaders on an EFI system partition: for which kind of machine they are, and which of them comes first.
+"""Finds the boot loaders on an EFI system partition, their machine types, and the one to start.
 
 Sources: UEFI specification 2.10, section 3.5.1.1 (table 3.2: names of the fallback loader); Microsoft, PE format (machine types).
 """
@@ -26,41 +26,41 @@ MACHINES = {
     0x8664: "x64",
     0xAA64: "aa64",
 }
-"""What UEFI calls a machine in the names of loaders, by the number that a PE header has for it."""
+"""UEFI's names of machine types in the names of loaders, by the number in the PE header."""
 
 SUFFIX = "|".join(MACHINES.values())
 FALLBACK = re.compile(rf"boot({SUFFIX})\.efi", re.I)
 INSTALLED = [re.compile(rf"{kind}({SUFFIX})\.efi", re.I) for kind in ("shim", "grub", "systemd-boot")]
-"""The loaders of Linux distributions, the best first: shim starts the GRUB beside it, also with Secure Boot."""
+"""The loaders of Linux distributions, in order of preference: shim starts the GRUB beside it, also with Secure Boot."""
 
 FALLBACK_FOLDER = "/EFI/BOOT"
 WINDOWS = "/EFI/Microsoft/Boot/bootmgfw.efi"
 
 PE_OFFSET = 0x3C
-"""Where an MZ header has the offset of the PE header."""
+"""Offset of the field in an MZ header that contains the offset of the PE header."""
 
 MAX_CHOICES = 16
 PARTITION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8}-[0-9a-f]{2}")
-"""What tells a partition from others (the kernel's PARTUUID): its GUID, or the MBR's signature and the partition's number."""
+"""The id of a partition (the kernel's PARTUUID): its GUID, or the MBR's signature and the partition's number."""
 
 LOADER = re.compile(r"(?=.{1,255}$)(/\w[\w .+-]*){2,}\.efi", re.I | re.A)
-"""The path of a loader as far as it is taken from outside; a wildcard of mtools is none."""
+"""The valid paths of loaders from untrusted input."""
 
 
 @dataclass(frozen=True)
 class BootChoice:
-    """A loader that a machine starts: the partition it lies on (see :data:`PARTITION`), and its path there, with slashes."""
+    """A loader that a machine starts: the id of its partition (:data:`PARTITION`), and its path there, with slashes."""
 
     partition: str
     loader: str
 
     def to_json(self) -> dict[str, str]:
-        """The form in which an image's header and results of modules have it."""
+        """Return the form in an image's header and in results of modules."""
         return {"partition": self.partition, "loader": self.loader}
 
 
 def boot_choices(value: Any) -> tuple[BootChoice, ...]:
-    """Read a list of choices in the form of :meth:`BootChoice.to_json`, trusting none of it; what is not well-formed is left out."""
+    """Read an untrusted list in the form of :meth:`BootChoice.to_json`; invalid entries are left out."""
     choices = []
     for each in value[:MAX_CHOICES] if isinstance(value, (list, tuple)) else ():
         entry = each if isinstance(each, dict) else {}
@@ -77,7 +77,7 @@ def boot_choices(value: Any) -> tuple[BootChoice, ...]:
 
 @dataclass(frozen=True)
 class Loader:
-    """A loader on a partition. ``machine`` is what it is for by its PE header, in UEFI's word, and empty when it has no such header."""
+    """A loader on a partition. ``machine`` is UEFI's name of its machine type, empty when it has no PE header."""
 
     path: str
     machine: str
@@ -110,7 +110,7 @@ class Loaders:
         return None
 
     def fallback_for(self, loader: Loader | None) -> Loader | None:
-        """The fallback loader for the machine that a loader is for; any, when that is not known."""
+        """Return the fallback loader for the machine type of a loader; any one when the type is unknown."""
         machine = loader.machine if loader else ""
         for fallback in self.fallbacks:
             if not machine or fallback_name(machine) == os.path.basename(fallback.path).upper():
@@ -119,12 +119,12 @@ class Loaders:
 
 
 def fallback_name(machine: str) -> str:
-    """The name of the fallback loader for a machine."""
+    """Return the name of the fallback loader for a machine type."""
     return f"boot{machine}.efi".upper()
 
 
 def read_loaders(tree: FileTree, chosen: Sequence[str] = ()) -> Loaders:
-    """Read the loaders of an EFI system partition; ``chosen`` are paths of others to look for. Raises ImagingError, MissingTool."""
+    """Read the loaders of an EFI system partition; ``chosen`` are paths of additional ones. Raises ImagingError, MissingTool."""
     with scratch_folder() as folder:
         scratch = os.path.join(folder, "loader")
 
@@ -165,7 +165,7 @@ def _read(tree: FileTree, path: str, scratch: str) -> Loader:
 
 
 def machine_of(program: bytes) -> str:
-    """The machine that a program in the PE format is for, in UEFI's word; nothing when it is none, or for another machine."""
+    """Return UEFI's name of the machine type of a program in the PE format; empty for other files and unknown types."""
     if program[:2] != b"MZ" or len(program) < PE_OFFSET + 4:
         return ""
     (offset,) = struct.unpack_from("<I", program, PE_OFFSET)

@@ -1,13 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads single files through the kernel, of file systems that no program reads unmounted.
+"""Reads single files through the kernel, for file systems that no program can read unmounted.
 
-The mount is detached: it has no place in any folder, nobody else sees it, and it ends with this process at the latest. It is read-only, no
-log is replayed, and no device, program or link on it leads anywhere else. The kernel must know the file system, and must not be given one
-that is not proven clean.
+The mount is detached: no folder contains it, other processes do not see it, and it ends with this process. It is read-only, no log is replayed, and
+devices, programs and links on it are not followed. The kernel must know the file system, which must be proven clean.
 
-Source: Linux, Documentation/filesystems/mount_api.rst and uapi/linux/mount.h, openat2.h; fsopen(2), fsmount(2), openat2(2). Linux 5.6 has all of it.
+Source: Linux, Documentation/filesystems/mount_api.rst and uapi/linux/mount.h, openat2.h; fsopen(2), fsmount(2), openat2(2). Needs Linux 5.6.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8
 """Attributes of a mount."""
 
 IN_ROOT, NO_MAGIC_LINKS = 0x10, 0x02
-"""How openat2 resolves a path: the given folder is its root, for links too, and those of /proc are not followed."""
+"""Flags of openat2: the given folder is the root, also for links; links of /proc are not followed."""
 
 REASONS = {
     errno.ENODEV: "it does not know this file system",
@@ -48,10 +47,10 @@ SUBVOLUME = 256
 """Inode number of the root of each subvolume (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID)."""
 
 MAX_SUBVOLUMES = 64
-"""So many are looked into; a system's own are few."""
+"""Maximum number of subvolumes that are examined; a system has few."""
 
 DEEPEST_SUBVOLUME = 2
-"""So many levels of them: /@/var and /@/swap, and not the snapshots below /@/.snapshots."""
+"""Maximum depth of subvolumes: it includes /@/var and /@/swap, but not the snapshots below /@/.snapshots."""
 
 
 @contextlib.contextmanager
@@ -60,8 +59,8 @@ def mounted_tree(
 ) -> Iterator[MountedTree]:
     """Mount the file system on a block device; raises ImagingError when this kernel can't, or may not.
 
-    ``kind`` is the kernel's name of it, ``options`` those of a mount that writes nothing, and ``top`` further ones for its topmost subvolume, where
-    it has subvolumes.
+    ``kind`` is the kernel's name for it, ``options`` are those of a mount that writes nothing, and ``top`` are additional ones for the topmost
+    subvolume.
     """
     open_top = functools.partial(_mount, kind, node, {**options, **top}) if top else None
     tree = MountedTree(_mount(kind, node, options), open_top)
@@ -72,7 +71,7 @@ def mounted_tree(
 
 
 class MountedTree(FileTree):
-    """The files below a folder that is open as a descriptor, which :meth:`close` closes. ``top`` opens the topmost folder of a btrfs."""
+    """The files below a folder, which the kernel reads. ``root`` is its descriptor, and ``top`` opens the topmost folder of a btrfs."""
 
     def __init__(self, root: int, top: Callable[[], int] | None = None) -> None:
         self._root = root
@@ -80,13 +79,12 @@ class MountedTree(FileTree):
         self._below: list[MountedTree] = []
 
     def close(self) -> None:
-        """Close it; raises OSError."""
         for tree in self._below:
             tree.close()
         os.close(self._root)
 
     def roots(self) -> list[FileTree]:
-        """Its own, and on btrfs that of the topmost subvolume, and those in both: many systems have theirs in @, @rootfs or root."""
+        """Return this root and, on btrfs, those of the topmost subvolume and of those below: many systems have theirs in @, @rootfs or root."""
         if self._top is not None:
             top, self._top = self._top, None
             known = {os.fstat(self._root).st_dev}
@@ -96,7 +94,7 @@ class MountedTree(FileTree):
         return [self, *self._below]
 
     def _keep(self, descriptors: Iterable[int], known: set[int]) -> list[MountedTree]:
-        """Keep what is open as these descriptors, except what is in ``known`` by the number of its device: each subvolume has one of its own."""
+        """Keep these descriptors, except those whose device number is in ``known``: each subvolume has its own."""
         kept = []
         for descriptor in descriptors:
             device = os.fstat(descriptor).st_dev
@@ -109,7 +107,7 @@ class MountedTree(FileTree):
         return kept
 
     def _subvolumes(self) -> Iterator[int]:
-        """Descriptors of the subvolumes in its root."""
+        """Yield descriptors of the subvolumes in its root."""
         for name in sorted(self.names("/")):
             descriptor = self._open(name, os.O_PATH | os.O_NOFOLLOW)
             if descriptor is not None and os.fstat(descriptor).st_ino == SUBVOLUME:
@@ -118,7 +116,7 @@ class MountedTree(FileTree):
                 os.close(descriptor)
 
     def _open(self, path: str, flags: int) -> int | None:
-        """A descriptor of something; None when it is not there."""
+        """Return a descriptor of a path; None when it does not exist."""
         how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, IN_ROOT | NO_MAGIC_LINKS)
         try:
             return _call(OPENAT2, ctypes.c_int(self._root), os.fsencode(path), how, ctypes.c_size_t(ctypes.sizeof(how)))
@@ -128,7 +126,6 @@ class MountedTree(FileTree):
             raise ImagingError(f"its {path} can't be read: {error.strerror}") from error
 
     def names(self, folder: str) -> list[str]:
-        """By the kernel."""
         descriptor = self._open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if descriptor is None:
             return []
@@ -140,7 +137,7 @@ class MountedTree(FileTree):
             os.close(descriptor)
 
     def find(self, path: str) -> str | None:
-        """By the kernel, with the case of letters as it is there."""
+        # The kernel does not ignore the case of letters, unlike the other trees.
         descriptor = self._open(path, os.O_PATH)
         if descriptor is None:
             return None
@@ -148,7 +145,6 @@ class MountedTree(FileTree):
         return path
 
     def link(self, path: str) -> str | None:
-        """By the kernel."""
         descriptor = self._open(path, os.O_PATH | os.O_NOFOLLOW)
         if descriptor is None:
             return None
@@ -157,18 +153,11 @@ class MountedTree(FileTree):
         finally:
             os.close(descriptor)
 
-    def content(self, path: str) -> bytes | None:
-        """By the kernel."""
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         descriptor = self._file(path)
-        return None if descriptor is None else _read(descriptor, MAX_FILE_SIZE, path)
-
-    def head(self, path: str, length: int) -> bytes:
-        """By the kernel."""
-        descriptor = self._file(path)
-        return b"" if descriptor is None else _read(descriptor, length, path)
+        return None if descriptor is None else _read(descriptor, length, path)
 
     def save(self, path: str, target: str) -> None:
-        """By the kernel."""
         descriptor = self._file(path)
         if descriptor is None:
             raise ImagingError(f"{path} can't be copied to {target}: it is not there")
@@ -176,7 +165,7 @@ class MountedTree(FileTree):
             copy.write(_read(descriptor, MAX_SAVED_SIZE, path))
 
     def _file(self, path: str) -> int | None:
-        """A descriptor of a regular file; None when there is none. A pipe is not waited for."""
+        """Return a descriptor of a regular file; None when there is none. Does not wait for pipes."""
         descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         if descriptor is not None and not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -185,7 +174,7 @@ class MountedTree(FileTree):
 
 
 def _read(descriptor: int, length: int, path: str) -> bytes:
-    """The first bytes of a file, which is closed."""
+    """Return the first bytes of a file, and close it."""
     try:
         with open(descriptor, "rb") as file:
             return file.read(length)
@@ -194,7 +183,7 @@ def _read(descriptor: int, length: int, path: str) -> bytes:
 
 
 def _mount(kind: str, node: str, options: Mapping[str, str]) -> int:
-    """A descriptor of the root of a detached mount with these options; raises ImagingError."""
+    """Return a descriptor of the root of a detached mount; raises ImagingError."""
     try:
         context = _call(FSOPEN, kind.encode(), ctypes.c_uint(CLOSE_ON_EXEC))
         try:
@@ -217,7 +206,7 @@ def _configure(context: int, command: int, name: str, value: str) -> None:
 
 
 def _call(number: int, *arguments: Any) -> int:
-    """A system call that Python has no function for; raises OSError."""
+    """Run a system call for which Python has no function; raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     result = int(libc.syscall(ctypes.c_long(number), *arguments))

@@ -3,23 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Owners of a partition's bytes other than its file system.
 
-A file system knows which bytes it does not use itself. It does not know what lies below or beside it: the disk of a virtual machine that has
-replaced it, a hash tree that covers every block, a snapshot that still needs freed blocks. Then nothing may be left out by its account of free
-space.
-
-| owner | how it is known | decision |
-|---|---|---|
-| a partition table inside the partition, with entries | blkid's PTTYPE, and the entries of an MBR | whole |
-| dm-verity, its hash tree in a partition of its own | blkid's type | every file system of the disk whole |
-| dm-verity, its hash tree behind the file system | its superblock | whole |
-| Android Verified Boot | its footer in the partition, its vbmeta in another one | whole; every file system of the disk whole |
-| ChromeOS | the partition's type: its hash trees have no superblock | whole |
-| dm-integrity with its tags elsewhere, dm-snapshot | blkid's type | every file system of the disk whole |
-| dm-cache, dm-writecache, dm-clone, dm-thin, set up without LVM | their superblock | every file system of the disk whole |
-| shadow copies of Windows | their catalog | whole: they need what was freed since |
-| RAID (md, firmware), LVM, bcache, dm-integrity, VDO, DRBD, Stratis, LUKS, BitLocker | blkid's type is theirs | whole, as all that is not mapped |
-| LDM (dynamic disks), Storage Spaces | the partition's type | whole |
-| another system or program that left the mark of a swap area as it is, as encryption by FreeBSD does | the partition's type | whole |
+A file system does not know what lies below or beside it: a virtual machine's disk that has replaced it, a hash tree that covers every block, a
+snapshot that still needs freed blocks. Then its information about free space is not used. docs/disk-states.md lists all owners.
 """
 
 from __future__ import annotations
@@ -40,8 +25,8 @@ NEVER_MAPPED = {
     "3CB8E202-3B7E-47DD-8A3C-7FF2A13CFCEC": CHROMEOS,
     "2E0A753D-9E48-43B0-8337-B15192CB1B5E": CHROMEOS,
 }
-"""Types of partitions that do not hold a file system of their own, even when they seem to. Sources: Microsoft, PARTITION_INFORMATION_GPT;
-ChromiumOS, "Disk Format" (kernel, root file system, reserved)."""
+"""Types of partitions that do not hold a file system of their own, even when they seem to. Sources: Microsoft, PARTITION_INFORMATION_GPT; ChromiumOS,
+"Disk Format" (kernel, root file system, reserved)."""
 
 SWAP_TYPES = (
     "82",
@@ -50,15 +35,15 @@ SWAP_TYPES = (
     "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
     "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
 )
-"""Types of partitions that a swap area may be in: its own, and those of any data of Linux and Windows (Discoverable Partitions Specification;
-libfdisk, pt-mbr-partnames.h). No check proves that an area is still one, and all of one but its header is left out."""
+"""Types of partitions that may contain a swap area: its own, and those for any data of Linux and Windows (Discoverable Partitions Specification;
+libfdisk, pt-mbr-partnames.h). No check proves that a swap area is still one, and only its header is captured."""
 
 COVERING = {
     "DM_verity_hash": "a hash tree of dm-verity",
     "DM_integrity": "check sums of dm-integrity",
     "DM_snapshot_cow": "a snapshot of the device mapper",
 }
-"""What covers the blocks of another partition, used or not, by blkid's names."""
+"""Contents that cover the blocks of another partition, used or not, by blkid's names."""
 
 COVERING_SUPERBLOCKS = {
     (32, struct.pack("<Q", 0o6142003)): "a cache of the device mapper",
@@ -67,11 +52,11 @@ COVERING_SUPERBLOCKS = {
     (0, struct.pack("<II", 0x23489321, 1)): "a write cache of the device mapper",
     (0, struct.pack("<II", 0x23489321, 2)): "a write cache of the device mapper",
 }
-"""Others of that kind, which blkid does not know: where in their superblock their mark is, and what it is (Linux, drivers/md:
-dm-cache-metadata.c, dm-clone-metadata.c, dm-thin-metadata.c, dm-writecache.c)."""
+"""More of them, which blkid does not know: the offset of the magic in the superblock, and the magic (Linux, drivers/md: dm-cache-metadata.c,
+dm-clone-metadata.c, dm-thin-metadata.c, dm-writecache.c)."""
 
 SUPERBLOCK = 64
-"""Bytes that hold all of these."""
+"""Bytes that contain all of these."""
 
 VBMETA = b"AVB0"
 FOOTER = b"AVBf"
@@ -79,13 +64,13 @@ FOOTER_SIZE = 64
 """Android Verified Boot 2.0: what a vbmeta and the footer, a partition's last bytes, begin with (libavb: avb_vbmeta_image.h, avb_footer.h)."""
 
 VERITY = b"verity\0\0"
-"""What the superblock of a hash tree begins with (cryptsetup: "DMVerity", on-disk format)."""
+"""The first bytes of the superblock of a hash tree (cryptsetup: "DMVerity", on-disk format)."""
 
 SHADOW_COPIES = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
 """What the header of Windows' shadow copies begins with, and each block of their catalog (libvshadow: "Volume Shadow Snapshot (VSS) format")."""
 
 SHADOW_HEADER = 0x1E00
-"""Where in a volume that header is."""
+"""Offset of that header in a volume."""
 
 CATALOG_AT, NEXT_AT = 48, 40
 """Where in the header lies the place of the first block of the catalog, and in a block that of the next one; 0 is none."""
@@ -94,19 +79,18 @@ CATALOG_BLOCK, CATALOG_ENTRY = 0x4000, 128
 """Bytes. The head of a block is as long as an entry."""
 
 CATALOG_BLOCKS = 64
-"""More than a catalog has: a volume has 512 shadow copies at the most, with two entries each."""
+"""More blocks than a catalog has: a volume has at most 512 shadow copies, with two entries each."""
 
 SHADOW_COPY = (2, 3)
-"""Types of the entries that a shadow copy has."""
+"""Types of the entries of a shadow copy."""
 
 SEARCHED = 1 << 20
 """Bytes behind a file system in which a hash tree may begin: it follows the last block, aligned to its own block size."""
 
 
 def inner_table(content: Content, read: Read) -> str:
-    """Why a partition counts as a disk of its own, such as a virtual machine's, or nothing. An empty table does not count: some file systems
-    contain one.
-    """
+    """Return why a partition counts as a separate disk, such as that of a virtual machine; empty otherwise. An empty table does not count: some file
+    systems contain one."""
     kind = content.partition_table
     if not kind or (kind == "dos" and not names_partitions(read(0, MIN_SECTOR_SIZE))):
         return ""
@@ -114,14 +98,14 @@ def inner_table(content: Content, read: Read) -> str:
 
 
 def other_than_swap(kind: str) -> str:
-    """Why a partition of this type is no swap area, in spite of the mark of one, or nothing."""
+    """Return why a partition of this type is not a swap area despite its signature; empty otherwise."""
     if kind.upper() in SWAP_TYPES:
         return ""
     return f"it has the mark of a swap area, and its type, {kind}, is that of something else"
 
 
 def covering(content: Content, read: Read) -> str:
-    """In words, what this partition holds that covers the blocks of another one, or nothing."""
+    """Return a description of what in this partition covers the blocks of another one; empty when there is nothing."""
     if content.type:
         return COVERING.get(content.type, "")
     superblock = read(0, SUPERBLOCK)
@@ -131,7 +115,7 @@ def covering(content: Content, read: Read) -> str:
 
 
 def covered(read: Read, size: int, file_system_size: int | None) -> str:
-    """Why every block of a file system matters, by what else lies in its own partition of ``size`` bytes, or nothing."""
+    """Return why every block of a file system in a partition of ``size`` bytes matters; empty otherwise."""
     if read(size - FOOTER_SIZE, len(FOOTER)) == FOOTER:
         return "hashes of Android Verified Boot cover all of it"
     if file_system_size is not None and 0 < file_system_size < size:
@@ -144,7 +128,7 @@ def covered(read: Read, size: int, file_system_size: int | None) -> str:
 
 
 def _has_shadow_copies(read: Read, size: int) -> bool:
-    """Whether there are shadow copies of a volume of ``size`` bytes, or a catalog of them that can't be read."""
+    """Return whether a volume of ``size`` bytes has shadow copies, or an unreadable catalog of them."""
     header = read(SHADOW_HEADER, CATALOG_ENTRY)
     if not header.startswith(SHADOW_COPIES):
         return False

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The map of a file system's used blocks, as partclone knows it.
+"""Reads the map of a file system's used blocks from partclone.
 
 Source: partclone's src/main.c, which writes the map of ``--domain``, and partclone.extfs(8). The map is in the format of GNU ddrescue.
 """
@@ -22,19 +22,19 @@ SECTOR = 512
 
 
 class BadMap(ImagingError):
-    """A map that is not whole, or says what can't be."""
+    """A map is incomplete or impossible."""
 
 
 def used_blocks(run: RunCommand, program: str, node: str, size: int) -> Iterator[tuple[int, int]]:
-    """The used byte ranges of the file system on the block device ``node`` of ``size`` bytes, counted from its start, in order.
+    """Yield the used byte ranges of the file system on the block device ``node`` of ``size`` bytes, in order.
 
-    ``program`` is that of partclone for its kind. What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
+    ``program`` is the program of partclone for it. What the map does not cover is used. Raises MissingTool, and BadMap, also after the first ranges.
     """
     with scratch_folder() as folder:
         path = os.path.join(folder, "map")
-        # Without a log of its own partclone writes below /var/log, or fails. Never --force: it makes errors out to be warnings.
+        # Without a log file, partclone writes below /var/log or fails. Never use --force: it turns errors into warnings.
         log = os.path.join(folder, "log")
-        # Its thread for progress sleeps through its interval (two seconds) before it lets the program end.
+        # Its progress thread sleeps for its interval (two seconds) before the program can end.
         quick = ["--quiet", "--UI-fresh", "0"]
         result = run([program, *quick, "--domain", "--source", node, "--overwrite", path, "--logfile", log])
         if result.rc:
@@ -44,9 +44,9 @@ def used_blocks(run: RunCommand, program: str, node: str, size: int) -> Iterator
 
 
 def parse_map(lines: Iterable[str], size: int) -> Iterator[tuple[int, int]]:
-    """The used byte ranges of a map, and of what it leaves out of ``size`` bytes; raises BadMap unless it is whole.
+    """Yield the used byte ranges of a map, and those that it does not cover, of ``size`` bytes; raises BadMap unless it is complete.
 
-    partclone does not notice when its map can't be written, so that only the rows themselves prove that none is missing.
+    partclone does not notice when it can't write its map, so only the rows prove that none is missing.
     """
     rows = (line.rstrip("\n") for line in lines if not line.startswith("#"))
     first = TOTAL.fullmatch(next(rows, ""))
@@ -71,7 +71,7 @@ def parse_map(lines: Iterable[str], size: int) -> Iterator[tuple[int, int]]:
 
 
 def _last_words(errors: str, log: str) -> str:
-    """What partclone said last, on its log or on standard error."""
+    """Return the last messages of partclone, from its log or its standard error."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             said = file.read(64 << 10)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A block device of one partition alone, for programs that can't look at a part of a disk."""
+"""Provides a block device of one partition, for programs that can't work on a part of a disk."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .kernel_partitions import KernelPartition, kernel_partitions
 from .partition_table import Partition
 
 BLKFLSBUF = 0x1261
-"""Forget what the kernel has cached of a block device (linux/fs.h)."""
+"""An ioctl of linux/fs.h: drop the kernel's cache of a block device."""
 
 
 class NoNode(ImagingError):
-    """There is no block device of a partition, and none can be made."""
+    """A partition has no block device, and none can be made."""
 
 
 @contextlib.contextmanager
 def partition_node(run: RunCommand, disk: str, partition: Partition, writable: bool = False) -> Iterator[str]:
-    """Have a block device with the bytes of a partition of ``disk``, a block device or regular file; raises NoNode, MissingTool.
+    """Provide a block device of a partition of ``disk``, a block device or regular file; raises NoNode, MissingTool.
 
-    It is the kernel's own where that agrees with the table, and otherwise a loop device for as long as it is needed.
+    It is the kernel's own if that agrees with the table, otherwise a temporary loop device.
     """
     node = kernel_node(disk, partition)
     if node is not None:
@@ -40,7 +40,7 @@ def partition_node(run: RunCommand, disk: str, partition: Partition, writable: b
 
 
 def kernel_node(disk: str, partition: Partition) -> str | None:
-    """The kernel's block device of a partition, or None unless it has one with the same start and size."""
+    """Return the kernel's block device of a partition, or None unless it has the same start and size."""
     try:
         known = kernel_partitions(disk).get(partition.number)
         if known and (known.start, known.size) == (partition.start, partition.size) and _is_device(known):
@@ -57,7 +57,7 @@ def _is_device(known: KernelPartition) -> bool:
 
 @contextlib.contextmanager
 def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bool = False) -> Iterator[str]:
-    """Have a loop device, read-only unless ``writable``, of ``size`` bytes at ``offset`` of a block device or file; raises NoNode, MissingTool."""
+    """Provide a loop device of ``size`` bytes at ``offset`` of a block device or file; raises NoNode, MissingTool."""
     place = ["--offset", str(offset), "--sizelimit", str(size)]
     access = [] if writable else ["--read-only"]
     result = run(["losetup", "--find", "--show", *access, *place, path])
@@ -70,7 +70,7 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bo
     except OSError as error:
         raise NoNode(f"no loop device can be opened ({error.strerror})") from error
     finally:
-        # A loop device that is detached while it is open goes when it is closed, and so even if this process is killed.
+        # A loop device that is detached while open disappears when it is closed, even if this process is killed.
         run(["losetup", "--detach", node])
     try:
         yield node
@@ -79,7 +79,7 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bo
 
 
 def drop_cache(node: str) -> None:
-    """Drop what the kernel has cached of a block device: each partition and the whole disk have caches of their own."""
+    """Drop the kernel's cache of a block device; each partition and the whole disk have separate caches."""
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -87,13 +87,13 @@ def drop_cache(node: str) -> None:
         finally:
             os.close(descriptor)
     except OSError:
-        pass  # a regular file has no such cache, and an ordinary user may not
+        pass  # a regular file has no such cache, and an ordinary user may not drop it
 
 
 def flush(path: str) -> None:
-    """Flush what was written to a device or file to the medium, because the machine may be switched off next.
+    """Flush a device or file to the medium, because the machine may be switched off next.
 
-    It is opened for reading only, which is enough for fsync(2): closing a descriptor that can write makes udev look at the disk again.
+    It is opened for reading only, which is enough for fsync(2): after a writable descriptor is closed, udev examines the disk again.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

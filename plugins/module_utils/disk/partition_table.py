@@ -1,10 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The partition table of a disk, as ``sfdisk --json`` reads it, and where the table itself lies.
-
-Source: sfdisk(8).
-"""
+"""Reads the partition table of a disk with ``sfdisk --json`` (sfdisk(8)), and finds the places of the table itself."""
 
 from __future__ import annotations
 
@@ -35,18 +32,18 @@ ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 
 
 def is_esp(kind: str) -> bool:
-    """Whether a type, as a table has it, is that of the EFI system partition."""
+    """Return whether a type in a table is that of the EFI system partition."""
     return _plain(kind) in ESP_TYPES
 
 
 def _plain(kind: str) -> str:
-    """A type in small letters, and a number without leading zeros: sfdisk writes what it was given."""
+    """Return a type in small letters, a number without leading zeros: sfdisk writes what it was given."""
     return kind.lower().lstrip("0")
 
 
 @dataclass(frozen=True)
 class Partition:
-    """One entry of a table. ``start`` and ``size`` in bytes; ``type`` is a GUID, or a number in hexadecimal for DOS tables."""
+    """An entry of a table. ``start`` and ``size`` are in bytes; ``type`` is a GUID, or a hexadecimal number in DOS tables."""
 
     number: int
     node: str
@@ -56,6 +53,10 @@ class Partition:
     uuid: str = ""
     name: str = ""
 
+    def place(self) -> dict[str, Any]:
+        """Return the fields that a description of its content repeats."""
+        return {name: getattr(self, name) for name in ("number", "node", "start", "size", "type")}
+
     @property
     def end(self) -> int:
         """The byte after the last one."""
@@ -64,11 +65,11 @@ class Partition:
 
 @dataclass(frozen=True)
 class PartitionTable:
-    """A partition table, its partitions sorted by their starts.
+    """A partition table; its partitions are sorted by start.
 
-    ``raw`` is sfdisk's JSON. ``metadata_ranges`` are the bytes that hold the table itself: of a GPT its headers and entries, of a DOS table
-    the boot records of the logical partitions. ``backup_ranges`` are those of them that hold the backup of a GPT. ``hybrid_ranges`` are what
-    a hybrid MBR claims besides a GPT. ``faults`` say why the table can't be a true description of the disk.
+    ``raw`` is sfdisk's JSON. ``metadata_ranges`` are the bytes of the table itself: the headers and entries of a GPT, the boot records of logical
+    partitions in a DOS table. ``backup_ranges`` are those of the backup GPT. ``hybrid_ranges`` are the entries of a hybrid MBR. ``faults`` say why
+    the table can't be a true description of the disk.
     """
 
     label: str
@@ -82,18 +83,18 @@ class PartitionTable:
     faults: tuple[str, ...] = ()
 
     def is_extended(self, partition: Partition) -> bool:
-        """Whether a partition is nothing but room for others."""
+        """Return whether a partition only contains other ones."""
         return self.label == "dos" and _plain(partition.type) in EXTENDED_TYPES
 
     def is_logical(self, partition: Partition) -> bool:
-        """Whether a partition lies in an extended one."""
+        """Return whether a partition lies in an extended one."""
         return self.label == "dos" and partition.number > 4
 
 
 def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
-    """The table of the disk at ``path``, or None when it has none that sfdisk knows, or holds a volume that only looks like one.
+    """Return the table of the disk at ``path``; None when sfdisk knows none, or it is a volume that only looks like one.
 
-    Raises MissingTool without sfdisk, and ImagingError when sfdisk fails or its answer makes no sense.
+    Raises MissingTool without sfdisk, and ImagingError when sfdisk fails or its output is not valid.
     """
     device = os.path.realpath(path)
     result = run(["sfdisk", "--json", device])
@@ -115,10 +116,10 @@ def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
 
 
 def _is_volume(run: RunCommand, path: str, table: PartitionTable) -> bool:
-    """Whether a disk holds a single volume, such as BitLocker's, in whose boot sector sfdisk takes code and text for a DOS table.
+    """Return whether a disk holds one volume, such as BitLocker's, whose boot sector sfdisk takes for a DOS table.
 
-    blkid tells the two apart. The signature of a RAID does not count: it lies at the disk's end, may be stale, and blkid looks for no table
-    beside it.
+    blkid distinguishes the two. A RAID's signature does not count: it lies at the end of the disk and may be stale, and blkid then looks for no
+    table.
     """
     try:
         content = detect(run, path)
@@ -129,9 +130,9 @@ def _is_volume(run: RunCommand, path: str, table: PartitionTable) -> bool:
 
 
 def parse_partition_table(text: str, device: str, disk_size: int, sector_size: int, read: Read) -> PartitionTable:
-    """Turn the answer of sfdisk into a table, believing nothing; raises ImagingError.
+    """Parse the untrusted output of sfdisk; raises ImagingError.
 
-    ``sector_size`` is the device's own: sfdisk before util-linux 2.35 does not say by what it counts.
+    ``sector_size`` is that of the device: before util-linux 2.35, sfdisk does not say its unit.
     """
     raw = _parse_json(text, device)
     label = _text(raw, "label")
@@ -169,7 +170,7 @@ def parse_partition_table(text: str, device: str, disk_size: int, sector_size: i
 
 def _parse_json(text: str, device: str) -> Mapping[str, Any]:
     try:
-        # Names may hold control characters, which sfdisk hands through.
+        # Names may contain control characters, which sfdisk passes on.
         answer = json.loads(text, strict=False)
         raw = answer["partitiontable"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
@@ -212,7 +213,7 @@ def _sectors(entry: Mapping[str, Any], name: str, node: str, least: int = 0) -> 
 
 
 def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The headers and arrays of a GPT, the primary one and its backup: at the disk's end, and where the primary header says that it is."""
+    """Return the ranges of a GPT's headers and entries, and those of its backups: at the end of the disk, and where the primary header says."""
     sectors = disk_size // sector_size
     primary = GptHeader.read(read, 1, sector_size)
     places = {1, sectors - 1} | ({primary.backup} if primary else set())
@@ -225,17 +226,17 @@ def _gpt_ranges(read: Read, disk_size: int, sector_size: int) -> tuple[list[tupl
         ranges = main if place == 1 else backup
         ranges.append((place * sector_size, (place + 1) * sector_size))
         start, end = header.entries_range(sector_size)
-        # A header that claims more than there is is damaged, and nothing follows from it.
+        # A header that claims more than the disk has is damaged, and is ignored.
         if start < end <= disk_size:
             ranges.append((start, end))
     return main, backup
 
 
 def _boot_records(read: Read, table: PartitionTable) -> Iterator[int]:
-    """Where the boot records lie that describe the logical partitions, in bytes: each names a partition and the next record, counted from
-    the start of the extended partition, and may lie anywhere in that, also in the free space of a file system.
+    """Yield the offsets of the boot records that describe the logical partitions.
 
-    Source: the kernel's block/partitions/msdos.c, parse_extended.
+    Each names a partition and the next record, relative to the extended partition, and may lie anywhere in it, also in the free space of a file
+    system. Source: the kernel's block/partitions/msdos.c, parse_extended.
     """
     for extended in filter(table.is_extended, table.partitions):
         place = extended.start
@@ -256,7 +257,7 @@ def _boot_records(read: Read, table: PartitionTable) -> Iterator[int]:
 
 
 def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tuple[int, int]]:
-    """What the entries of the MBR claim, besides the protective one."""
+    """Yield the ranges of the MBR's entries, without the protective one."""
     boot_sector = read(0, BOOT_RECORD)
     if boot_sector[510:512] != BOOT_SIGNATURE:
         return
@@ -267,7 +268,7 @@ def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tup
 
 
 def _faults(table: PartitionTable) -> Iterator[str]:
-    """Why a table can't be a true description of its disk."""
+    """Yield the reasons why a table can't be a true description of its disk."""
     numbers = set()
     extended = [partition for partition in table.partitions if table.is_extended(partition)]
     for partition in table.partitions:

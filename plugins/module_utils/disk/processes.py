@@ -1,10 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the processes that lock a disk, have it open, or use a file system on it.
-
-Source: proc(5), for the folders of processes and for /proc/locks.
-"""
+"""Finds the processes that lock a disk, have it open, or use a file system on it. Source: proc(5)."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from ..printable import printable
 MAX_NAMED = 5
 
 LOCK = re.compile(r"^\d+: FLOCK +ADVISORY +(?:READ|WRITE) +(\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) ", re.M)
-"""A line of /proc/locks that holds a flock(2): process, device of the file system that the file lies in (hexadecimal), inode."""
+"""A line of /proc/locks with a flock(2): process, device of the file system that contains the file (hexadecimal), inode."""
 
 
 def processes() -> Iterator[tuple[int, str]]:
-    """All other processes that can be seen from here, with their names."""
+    """Yield all other visible processes with their names."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
@@ -33,12 +30,12 @@ def processes() -> Iterator[tuple[int, str]]:
 
 
 def summarize(found: Sequence[str]) -> str:
-    """The first few of several processes, and how many more there are."""
+    """Return the first few of several processes, and the number of the others."""
     return ", ".join([*found[:MAX_NAMED], *([f"{len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else [])])
 
 
 def lockers_of(path: str) -> list[str]:
-    """The processes that hold a flock(2) on a file or block device, or, where the kernel names none, that have it open."""
+    """Return the processes that hold a flock(2) on a file or block device; if the kernel names none, those that have it open."""
     try:
         found = os.stat(path)
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
@@ -52,27 +49,28 @@ def lockers_of(path: str) -> list[str]:
 
 
 def openers_of(path: str) -> list[str]:
-    """The processes that have a file open, or a block device or one of its partitions."""
+    """Return the processes that have open a file, or a block device or one of its partitions."""
     try:
         found = os.stat(path)
     except OSError:
         return []
+    wanted = {_place(found)}
     if stat.S_ISBLK(found.st_mode):
-        numbers = {found.st_rdev, *_partitions(found.st_rdev)}
+        wanted.update((number,) for number in _partitions(found.st_rdev))
+    return [
+        f"process {pid} ({name})"
+        for pid, name in processes()
+        if _has_open(pid, ("fd",), lambda other: _place(other) in wanted)
+    ]
 
-        def is_it(other: os.stat_result) -> bool:
-            return stat.S_ISBLK(other.st_mode) and other.st_rdev in numbers
 
-    else:
-
-        def is_it(other: os.stat_result) -> bool:
-            return (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino)
-
-    return [f"process {pid} ({name})" for pid, name in processes() if _has_open(pid, ("fd",), is_it)]
+def _place(found: os.stat_result) -> tuple[int, ...]:
+    """Return the number of a block device, or the device and inode of another file."""
+    return (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
 def _partitions(device: int) -> Iterator[int]:
-    """The device numbers of a disk's partitions."""
+    """Yield the device numbers of a disk's partitions."""
     folder = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
     try:
         children = [os.path.join(folder, name) for name in os.listdir(folder)]
@@ -86,7 +84,7 @@ def _partitions(device: int) -> Iterator[int]:
 
 
 def users_of(device: str) -> list[str]:
-    """The processes that use the mounted file system with these numbers (major:minor), and how."""
+    """Return the processes that use the mounted file system with this device number (major:minor), and how."""
     found = []
     for pid, name in processes():
         how = _how_used(pid, device)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sorted byte ranges, packed: 16 bytes each, so that the millions that a used map can have fit in memory."""
+"""Sorted byte ranges, packed into 16 bytes each, so that the millions of a large used map fit in memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Iterable, Iterator
 
 
 class ByteRanges:
-    """Half-open ranges [start, end) of bytes: sorted, not empty, neither overlapping nor touching."""
+    """Half-open byte ranges [start, end): sorted, not empty, neither overlapping nor adjacent."""
 
     __slots__ = ("_ends", "_starts")
 
     def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
-        """The union of ``pairs``, which may come in any order; see :meth:`from_sorted` for many."""
+        """Make the union of ``pairs``, in any order; see :meth:`from_sorted` for many."""
         self._starts = array("Q")
         self._ends = array("Q")
         for start, end in sorted(pairs):
@@ -25,7 +25,7 @@ class ByteRanges:
 
     @classmethod
     def from_sorted(cls, pairs: Iterable[tuple[int, int]]) -> ByteRanges:
-        """The union of ``pairs`` that come sorted by their starts, without a list of them."""
+        """Return the union of ``pairs`` that are sorted by start, without making a list."""
         ranges = cls()
         for start, end in pairs:
             ranges.append(start, end)
@@ -33,11 +33,11 @@ class ByteRanges:
 
     @classmethod
     def union(cls, parts: Iterable[ByteRanges]) -> ByteRanges:
-        """Every byte that any of ``parts`` has."""
+        """Return every byte that is in any of ``parts``."""
         return cls.from_sorted(heapq.merge(*parts))
 
     def append(self, start: int, end: int) -> None:
-        """Add [start, end), which must not begin before the last range does; an empty range adds nothing. Raises ValueError."""
+        """Add [start, end), which must not begin before the last range; an empty range adds nothing. Raises ValueError."""
         if not 0 <= start <= end:
             raise ValueError(f"[{start}, {end}) is no byte range")
         if start == end:
@@ -51,7 +51,7 @@ class ByteRanges:
             self._ends[-1] = end
 
     def complement(self, size: int) -> ByteRanges:
-        """Every byte of [0, size) that is not in these ranges."""
+        """Return every byte of [0, size) that is not in these ranges."""
         result = ByteRanges()
         position = 0
         for start, end in self:
@@ -64,11 +64,11 @@ class ByteRanges:
         return result
 
     def total(self) -> int:
-        """How many bytes the ranges have."""
+        """Return the number of bytes."""
         return sum(self._ends) - sum(self._starts)
 
     def within(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The ranges between two offsets, clipped to them."""
+        """Return the ranges between two offsets, clipped to them."""
         result: list[tuple[int, int]] = []
         if start >= end:
             return result

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads and writes a whole disk past the page cache, and holds it alone meanwhile.
+"""Reads and writes a whole disk past the page cache, and holds it exclusively.
 
-A disk is a block device or a regular file. Linux only: ``O_DIRECT`` (open(2)), ``O_EXCL`` on a block device (open(2): fails with EBUSY
-while it is mounted or held), and the ioctls of linux/fs.h named below.
+A disk is a block device or a regular file. Linux only: ``O_DIRECT`` (open(2)), ``O_EXCL`` on a block device (open(2): fails with EBUSY while it is
+mounted or held), and ioctls of linux/fs.h.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ BLKRRPART = 0x125F
 BLKSSZGET = 0x1268
 
 FILE_ALIGNMENT = 4096
-"""Bytes; what O_DIRECT on a regular file needs at most on today's file systems."""
+"""The alignment in bytes that O_DIRECT needs for regular files on current file systems."""
 
 WORTH_SKIPPING = 128 << 10
-"""Bytes. A gap below this is cheaper to transfer than to begin another request for."""
+"""Bytes. Transferring a smaller gap is cheaper than another request."""
 
 
 MAX_STEP_SIZE = 1 << 30
-"""Bytes that the kernel is asked to zero or to discard at a time, so that an interruption is heard in between."""
+"""Maximum bytes that the kernel zeros or discards at a time, so that interruptions are noticed in between."""
 
 ZEROS = 1 << 20
 
 FIRST_TRY = 64 << 10
-"""Bytes. A request that failed is tried again in pieces of this size, and the pieces that fail in :data:`MIN_TRY`."""
+"""Bytes. A failed request is repeated in pieces of this size, and the failed pieces in pieces of :data:`MIN_TRY`."""
 
 MIN_TRY = 4096
-"""Bytes; the physical sector of nearly all disks. Each further try of a bad sector can take a failing disk many seconds."""
+"""Bytes; the physical sector size of nearly all disks. Each further attempt to read a bad sector can take a failing disk many seconds."""
 
 
 class DiskError(ImagingError):
@@ -57,12 +57,12 @@ class ReadError(DiskError):
 
 
 def aligned_buffer(size: int) -> memoryview:
-    """A page-aligned writable buffer, as O_DIRECT needs it."""
+    """Return a page-aligned writable buffer, as O_DIRECT needs it."""
     return memoryview(mmap.mmap(-1, size))
 
 
 def spans(ranges: Iterable[tuple[int, int]], alignment: int, length: int) -> list[tuple[int, int]]:
-    """Few, aligned requests that cover all ``ranges`` of a chunk of ``length`` bytes; small gaps are transferred too."""
+    """Return few, aligned requests that cover all ``ranges`` of a chunk of ``length`` bytes, and small gaps between them."""
     result: list[tuple[int, int]] = []
     for start, end in ranges:
         start -= start % alignment
@@ -75,7 +75,7 @@ def spans(ranges: Iterable[tuple[int, int]], alignment: int, length: int) -> lis
 
 
 def logical_sector_size(descriptor: int) -> int:
-    """Bytes in a sector of an opened block device; 512 for a regular file."""
+    """Return the sector size of an opened block device in bytes; 512 for a regular file."""
     if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
         return 512
     size: int = struct.unpack("i", fcntl.ioctl(descriptor, BLKSSZGET, b"\0" * 4))[0]
@@ -83,7 +83,7 @@ def logical_sector_size(descriptor: int) -> int:
 
 
 class Readable(Protocol):
-    """Something of which byte ranges can be read."""
+    """An object whose byte ranges can be read."""
 
     alignment: int
 
@@ -92,12 +92,12 @@ class Readable(Protocol):
 
 
 class RawDisk:
-    """One opened disk. Raises DiskError that names the disk, what failed and where."""
+    """An opened disk. Raises DiskError that names the disk, the operation and the offset."""
 
     def __init__(self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE) -> None:
-        """Open and hold ``path``; DiskError when somebody else holds it, and goes on to for ``patience`` seconds.
+        """Open and hold ``path``; raises DiskError when another program holds it for longer than ``patience`` seconds.
 
-        ``shared``: it is not held, and others may have it too.
+        A ``shared`` disk is not held.
         """
         self.path = path
         self._patience = patience
@@ -137,13 +137,12 @@ class RawDisk:
 
     def _open_direct(self, flags: int) -> int:
         try:
-            # By way of the descriptor: the path may lead to another disk by now.
+            # Through the descriptor, because the path may lead to another disk by now.
             return os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
         except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
             return -1
 
     def fileno(self) -> int:
-        """The descriptor of the opened disk."""
         return self._buffered
 
     @property
@@ -190,7 +189,7 @@ class RawDisk:
         )
 
     def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
-        """Fill ``view`` like :meth:`read_into`, with zeros for what can't be read; returns those ranges, as offsets of the disk."""
+        """Fill ``view`` like :meth:`read_into`, with zeros for unreadable ranges; returns these ranges, as offsets of the disk."""
         bad: list[tuple[int, int]] = []
         self._salvage(offset, view, FIRST_TRY, bad)
         return bad
@@ -211,7 +210,7 @@ class RawDisk:
                     bad.append((offset + start, offset + start + len(piece)))
 
     def zero(self, offset: int, length: int) -> None:
-        """Have ``length`` bytes at ``offset`` read as zeros, by the kernel's own means where it has them."""
+        """Make a range read as zeros, by the kernel's own means if possible."""
         for start in range(offset, offset + length, MAX_STEP_SIZE):
             end = min(offset + length, start + MAX_STEP_SIZE)
             try:
@@ -224,23 +223,23 @@ class RawDisk:
                     self.write_from(position, zeros[: end - position])
 
     def discard(self, offset: int, length: int) -> bool:
-        """Give a range back to the device, whose content is then undefined; False when the device takes no such thing."""
+        """Discard a range, whose content is then undefined; returns False when the device does not support that."""
         for start in range(offset, offset + length, MAX_STEP_SIZE):
             try:
                 if not discard_range(
                     self._buffered, self.is_device, start, min(MAX_STEP_SIZE, offset + length - start)
                 ):
                     return False
-            except OSError:  # it is a favour to the device, and not needed
+            except OSError:  # discarding is optional
                 return False
         return True
 
     def is_hole(self, offset: int, length: int) -> bool:
-        """Whether a regular file has no data at all in these bytes; never true of a device."""
+        """Return whether a regular file has no data in this range; False for a device."""
         return not self.is_device and is_hole(self._buffered, offset, length)
 
     def flush(self) -> None:
-        """Bring everything written to the medium, and forget what the page cache holds of it."""
+        """Write all data to the medium, and drop the page cache."""
         try:
             os.fsync(self._buffered)
         except OSError as error:
@@ -250,7 +249,7 @@ class RawDisk:
         os.posix_fadvise(self._buffered, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def reread_partition_table(self) -> str | None:
-        """Have the kernel read the partition table anew; returns why it would not, or None."""
+        """Make the kernel read the partition table; returns why it did not, or None."""
         if not self.is_device:
             return None
         try:
@@ -266,7 +265,6 @@ class RawDisk:
         return None
 
     def close(self) -> None:
-        """Let go of the disk."""
         for descriptor in (self._direct, self._buffered):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -280,7 +278,7 @@ class RawDisk:
 
 
 def is_hole(descriptor: int, offset: int, length: int) -> bool:
-    """Whether a regular file has no data at all in these bytes, as far as the system can tell."""
+    """Return whether a regular file has no data in this range, as far as the system knows."""
     if not hasattr(os, "SEEK_DATA"):
         return False
     try:
@@ -290,7 +288,7 @@ def is_hole(descriptor: int, offset: int, length: int) -> bool:
 
 
 def write_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
-    """Write the used ranges of a chunk that begins at ``offset``; returns how many bytes were written."""
+    """Write the used ranges of a chunk at ``offset``; returns the number of bytes written."""
     written = 0
     for start, end in spans(ranges, disk.alignment, len(content)):
         disk.write_from(offset + start, content[start:end])
@@ -299,7 +297,7 @@ def write_spans(disk: RawDisk, offset: int, content: memoryview, ranges: Sequenc
 
 
 def read_spans(disk: Readable, offset: int, content: memoryview, ranges: Sequence[tuple[int, int]]) -> int:
-    """Read the used ranges of a chunk that begins at ``offset``; what lies between them is undefined. Returns the bytes read."""
+    """Read the used ranges of a chunk at ``offset``; the bytes between them are undefined. Returns the number of bytes read."""
     read = 0
     for start, end in spans(ranges, disk.alignment, len(content)):
         disk.read_into(offset + start, content[start:end])
@@ -308,11 +306,11 @@ def read_spans(disk: Readable, offset: int, content: memoryview, ranges: Sequenc
 
 
 PAUSE = 0.05
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 
 def _retry(action: Callable[[], T], transient: int, patience: float) -> T:
-    """Call ``action`` until it fails no more with the error number ``transient``; raises OSError, that one after ``patience`` seconds."""
+    """Call ``action`` until its error number is not ``transient``; raises other OSErrors, and that one after ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ends what holds a disk: file systems that are mounted from it, swap, and devices that are built on it. Nothing of another disk is touched."""
+"""Ends the uses of a disk: mounted file systems, swap, and devices that are built on it. Other disks are not changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .udev import PATIENCE, settle
 
 MAX_STEPS = 1000
 MAX_TIMES = 32
-"""So often may the same thing be in the way: mounted over itself, say. More is somebody who puts it back."""
+"""Maximum number of times that one step is repeated, for mounts over mounts, for example. More means that something undoes it."""
 
 UDEV_CONTROL = "/run/udev/control"
 UDISKS = "/run/udisks2"
@@ -34,14 +34,14 @@ SUBSYSTEM=="block", KERNEL=="{pattern}", ENV{{UDISKS_IGNORE}}="1", ENV{{UDISKS_A
 
 
 class CannotRelease(ImagingError):
-    """Something holds a disk that is not ours to end, or does not end."""
+    """A use of a disk must not be ended, or does not end."""
 
     code = CANNOT_RELEASE
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that ends: in words, and by which command. ``mount`` is what a step unmounts."""
+    """A step: its description, its command, and the mount that it ends, if any."""
 
     words: str
     command: tuple[str, ...]
@@ -49,7 +49,7 @@ class Step:
 
 
 def release_steps(devices: BlockDevices, path: str) -> list[Step]:
-    """What must be done, in order, for nothing to hold the disk (or regular file) at ``path``; raises CannotRelease."""
+    """Return the steps that release the disk or regular file at ``path``, in order; raises CannotRelease."""
     names = devices.names_of(path)
     if any(devices.of_device(name).live_medium for name in names):
         raise CannotRelease(f"This machine runs from {path}: it can't be released. Boot it from another medium.")
@@ -65,7 +65,7 @@ class _Plan:
         self._down: set[str] = set()
 
     def steps(self) -> Iterator[Step]:
-        """Mounts first, the last one made first, each after what lies in its files; then what is built on the disk, from the top."""
+        """Yield the steps: mounts first, the latest first, each after the uses of its files; then what is built on the disk, from the top."""
         ours = [mount for mount in self._devices.mounts if self._is_ours(mount)]
         for mount in reversed(ours):
             for loop in self._devices.loops_in(mount):
@@ -83,8 +83,9 @@ class _Plan:
         return any(self._devices.is_from(mount, each) for each in self._stack)
 
     def _within(self, outer: Mount) -> Iterator[Step]:
-        """What is mounted in a file system of ours and is not ours: only what is mounted elsewhere too, /proc in a chroot say, is let go."""
-        # By the kernel's numbers: what the path alone says may lie below, hidden since the outer one was mounted over it.
+        """Yield the steps for foreign mounts inside of a mount of this disk. Only those that are mounted elsewhere, too, are ended, such as /proc in
+        a chroot."""
+        # By the kernel's ids: a mount with a path below the outer one may be hidden by it.
         numbers = {outer.id}
         inside = []
         for mount in self._devices.mounts:
@@ -102,7 +103,7 @@ class _Plan:
             yield Step(f"unmount {mount.path} ({mount.source})", ("umount", "--", mount.path), mount)
 
     def _take_down(self, name: str) -> Iterator[Step]:
-        """A device with everything that is built on it, from the top."""
+        """Yield the steps for a device and everything that is built on it, from the top."""
         for each in reversed(list(self._devices.stack([name]))):
             if each in self._down:
                 continue
@@ -134,9 +135,9 @@ def _taken_down_by(holder: Holder) -> tuple[str, ...]:
 
 
 def release_disk(run: RunCommand, path: str) -> list[Step]:
-    """Do it, and prove that nobody holds the disk any more; returns what was done. Raises CannotRelease, MissingTool.
+    """Release a disk, and prove that nothing holds it; returns the steps that were done. Raises CannotRelease, MissingTool.
 
-    What was done before something failed stays done.
+    Steps before a failure are not undone.
     """
     done: list[Step] = []
     while True:
@@ -152,7 +153,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
                 "or close the desktop's session), and run again."
             )
         result = run(list(step.command))
-        # What was built on something that has just gone can be gone, too, by the time it is asked for.
+        # A device that was built on one that has just disappeared may have disappeared, too.
         if result.rc and step in release_steps(BlockDevices(), path):
             users = summarize(users_of(step.mount.device)) if step.mount else ""
             why = f" It is in use by {users}: end that, and run again." if users else ""
@@ -163,7 +164,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
 
 
 def prove_released(path: str) -> None:
-    """Open a disk exclusively, as nobody can while somebody holds it; raises CannotRelease that names who does."""
+    """Open a disk exclusively, which fails while something holds it; raises CannotRelease that names the holder."""
     elsewhere = list(mounts_elsewhere(path))
     try:
         RawDisk(path, patience=0 if elsewhere else PATIENCE).close()
@@ -173,7 +174,7 @@ def prove_released(path: str) -> None:
 
 
 def mounts_elsewhere(path: str) -> Iterator[str]:
-    """The processes in whose mount namespace a disk, or what is on it, is mounted, one for each namespace."""
+    """Yield a process of each other mount namespace in which the disk, or something on it, is mounted."""
     devices = BlockDevices()
     numbers = {devices.attribute(each, "dev") for each in devices.stack(devices.names_of(path))}
     seen = set()
@@ -192,7 +193,7 @@ def mounts_elsewhere(path: str) -> Iterator[str]:
 
 
 def inhibit_udisks(run: RunCommand, path: str) -> None:
-    """Have udisks, through which desktops mount what they find, ignore a disk until the next boot; nothing where there is no udisks."""
+    """Make udisks, through which desktops mount disks, ignore a disk until the next boot; does nothing without udisks."""
     if not (os.path.exists(UDEV_CONTROL) and os.path.isdir(UDISKS)):
         return
     name = os.path.basename(path)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Chooses the one disk that is safe to use, or says why there is none."""
+"""Selects the one disk that is safe to use, or explains why there is none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HIDDEN_DISK = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the disk that is meant is like. Sizes in bytes; ``model`` is a pattern of a shell. What is empty does not matter."""
+    """The description of a disk. Sizes are in bytes; ``model`` is a shell pattern. Empty values match everything."""
 
     serial: str = ""
     wwn: str = ""
@@ -36,7 +36,7 @@ class Wanted:
     max_size: int = 0
 
     def mismatch(self, disk: Disk) -> str:
-        """Why a disk is not the one that is meant, or nothing."""
+        """Return why a disk does not match; empty when it does."""
         for name in ("serial", "wwn", "transport"):
             wanted, found = getattr(self, name), getattr(disk, name)
             if wanted and found.lower() != wanted.lower():
@@ -51,7 +51,7 @@ class Wanted:
 
     @property
     def names(self) -> bool:
-        """Whether this says so much that a disk which is only used when it is named may be meant."""
+        """Whether the description is specific enough for a disk that must be named."""
         return bool(self.serial or self.wwn or self.transport)
 
 
@@ -62,16 +62,16 @@ def select_disk(
     release: bool = False,
     wanted: Wanted | None = None,
 ) -> Disk:
-    """The requested disk (its path or a link by id), or else the only one that may be chosen; purpose "source" or "target".
+    """Return the requested disk (its path or a link by id), or the only suitable one; ``purpose`` is "source" or "target".
 
-    With ``release``, what ``disk.release`` can put an end to is not in the way. ``wanted`` narrows the choice.
-    Raises ImagingError with a table of all disks and what is against each.
+    With ``release``, uses that ``disk.release`` can end do not matter. ``wanted`` narrows the choice. Raises ImagingError with a table of all disks
+    and the reasons against each.
     """
     if requested is not None:
         return _requested(disks, requested, purpose, release)
     against = [_reasons_against(disk, purpose, release, wanted or Wanted()) for disk in disks]
     usable = [disk for disk, reasons in zip(disks, against) if not reasons]
-    # Of two that are described, the one that is free need not be the one that is meant.
+    # Of two disks that match, the free one need not be the intended one.
     described = [disk for disk in disks if wanted and _is_meant(disk, wanted)]
     if len(usable) == 1 and len(described) <= 1:
         return usable[0]
@@ -101,12 +101,12 @@ def _requested(disks: Sequence[Disk], requested: str, purpose: str, release: boo
 
 
 def _is_meant(disk: Disk, wanted: Wanted) -> bool:
-    """Whether a description is of this disk, be it free or not."""
+    """Return whether a description matches a disk, whether it is in use or not."""
     return not wanted.mismatch(disk) and not disk.live_medium and (wanted.names or not disk.not_default)
 
 
 def _reasons_against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
-    """Everything against choosing a disk."""
+    """Return all reasons against selecting a disk."""
     mismatch = wanted.mismatch(disk)
     if mismatch:
         return [mismatch]
@@ -115,7 +115,7 @@ def _reasons_against(disk: Disk, purpose: str, release: bool, wanted: Wanted) ->
 
 
 def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:
-    """A table of disks, each with what is against it."""
+    """Return a table of disks with the reasons against each."""
     rows = [("DISK", "SIZE", "CONNECTED", "MODEL", "SERIAL", "AGAINST IT")]
     for disk, reasons in zip(disks, against):
         said = " ".join(reasons) or "nothing"

@@ -21,7 +21,7 @@ FURTHER = (1 << 20, 2 << 20, 4 << 20)
 """Offsets beyond the head: second headers of LUKS2 (luks.c), anchors of UDF (udf.c), VMFS (vmfs.c)."""
 
 BLOCK = 4096
-"""Bytes at each of these."""
+"""Bytes at each of these offsets."""
 
 TAIL = 2 << 20
 """Bytes at the end of a device. The signature furthest from the end is that of Promise's RAID, 3087 sectors (promise_raid.c). This is also
@@ -29,7 +29,7 @@ enough where a partition ends up to 1 MiB before the disk, as an enlarged one do
 
 
 def probed_ranges(start: int, size: int) -> list[tuple[int, int]]:
-    """The ranges, as bytes of the disk, where signatures are looked for in a device of ``size`` bytes that begins at ``start``."""
+    """Return the byte ranges of the disk in which programs look for signatures of a device of ``size`` bytes at ``start``."""
     end = start + size
     places = [(0, HEAD), *((offset, offset + BLOCK) for offset in FURTHER), (max(0, size - TAIL), size)]
     return [(start + low, min(start + high, end)) for low, high in places if low < size]

@@ -41,7 +41,7 @@ KNOW_STATE = f"start it from its disk, and if it starts, {SYSPREP}; if not, have
 
 @dataclass(frozen=True)
 class Shared:
-    """Something that must differ from machine to machine, and the shell command that clears it, to be run by chroot in that system."""
+    """Something that must be unique to each machine, and the shell command that clears it, for chroot in that system."""
 
     what: str
     clear: str
@@ -49,7 +49,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class System:
-    """An operating system, or a part of one: its kind, its name, and what is known of its generalization, with the evidence."""
+    """An operating system or a part of one: its kind, its name, and its generalization with the evidence."""
 
     kind: str
     name: str
@@ -62,15 +62,15 @@ class System:
     architecture: str = ""
     computer_name: str = ""
     unread: str = ""
-    """Why the registry, or a part of it, was not read, if it was not."""
+    """Why the registry, or a part of it, was not read; empty if it was."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know of a Windows that is copied, and is no sign of its state."""
+    """Unusual facts of a Windows that do not affect its state."""
     shared: list[Shared] = field(default_factory=list)
-    """What makes a Linux one among others, and what its copies would have in common."""
+    """Identities of a Linux that its copies would share."""
     apart: list[str] = field(default_factory=list)
-    """Folders of a Linux that were not looked into, because they are file systems of their own."""
+    """Folders of a Linux that were not examined, because they are separate file systems."""
     partition: int = 0
-    """Where it is, as in ``Finding``."""
+    """The number of its partition, as in ``Finding``."""
 
 
 def find_windows(tree: FileTree) -> System | None:
@@ -83,26 +83,26 @@ def find_windows(tree: FileTree) -> System | None:
 
 
 WINDOWS_FOLDER = "Windows"
-"""The folder that a Windows is installed into, unless it was set up otherwise."""
+"""The usual folder of a Windows."""
 
 FIRST_START = "2"
-"""SetupType of a Windows whose next start goes on with its setup, by CmdLine."""
+"""SetupType of a Windows whose next start continues its setup by CmdLine."""
 
 DEPLOY = "windeploy"
 
 BOOT_EXECUTE = "autocheck autochk *"
-"""What each Windows runs first: a check of what is marked for one (Microsoft, "autochk"). More is there when a check was asked for."""
+"""The usual first program of a Windows: a check of marked disks (Microsoft, "autochk"). It has arguments when a check was requested."""
 
 
 ANSWERS = ("Panther/Unattend/unattend.xml", "Panther/unattend.xml")
-"""Answer files that Windows Setup has kept, in the order in which it looks for one (Microsoft, "Windows Setup Automation Overview")."""
+"""The answer files that Windows Setup has kept, in the order in which it looks for one (Microsoft, "Windows Setup Automation Overview")."""
 
 RANDOM_NAME = "*"
-"""A ComputerName for which Windows makes one up."""
+"""A ComputerName that makes Windows invent one."""
 
 
 def _folders(tree: FileTree) -> list[str]:
-    """The paths of folders that a Windows is in."""
+    """Return the paths of folders that contain a Windows."""
     names = sorted(tree.names("/"), key=lambda name: (name.lower() != WINDOWS_FOLDER.lower(), name))
     return [f"/{name}" for name in names if tree.find(f"/{name}/{CONFIG}") is not None]
 
@@ -137,7 +137,7 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
 
 
 def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -> Iterator[str]:
-    """What is unusual about a Windows."""
+    """Yield the unusual facts of a Windows."""
     if folder.lower() != f"/{WINDOWS_FOLDER}".lower():
         yield f"it lies in {printable(folder)}, not in /{WINDOWS_FOLDER}"
     if others:
@@ -152,14 +152,14 @@ def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -
 
 
 def _computer_name(content: bytes | None) -> str:
-    """The ComputerName in an answer file (Microsoft, "ComputerName" of Microsoft-Windows-Shell-Setup); nothing when it has none."""
+    """Return the ComputerName in an answer file (Microsoft, "ComputerName" of Microsoft-Windows-Shell-Setup); empty when there is none."""
     text = (content or b"").replace(b"\0", b"").decode("utf-8", "replace")
     found = re.search(r"<ComputerName>\s*([^<]*?)\s*</ComputerName>", text)
     return printable(found[1])[:MAX_VALUE_SIZE] if found else ""
 
 
 def _problem(state: str, tag: bool, registry: Registry) -> str:
-    """What speaks against a Windows being ready for its first start on another machine; nothing when no sign does."""
+    """Return why a Windows is not ready for its first start on another machine; empty when it is."""
     known = registry.image_state
     if known is not None and known != state and READY in (state, known):
         return "contradicts itself: its State.ini and its registry do not agree. Sysprep failed half-way, or something was changed since"
@@ -175,7 +175,7 @@ def _problem(state: str, tag: bool, registry: Registry) -> str:
 
 
 def _image_state(content: bytes | None) -> str:
-    """The state in a State.ini, which is in UTF-16 or in one byte a character."""
+    """Return the state in a State.ini, which is in UTF-16 or in a single-byte encoding."""
     if not content:
         return ""
     text = content.replace(b"\0", b"").decode("ascii", "replace")

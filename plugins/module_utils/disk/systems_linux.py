@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds a Linux by its files, and what all copies of it would share.
+"""Finds a Linux by its files, and the identities that all copies of it would share.
 
 Source: os-release(5), file-hierarchy(7), fstab(5), machine-id(5), sshd(8), random-seed(8) and the manuals of the programs that are named below.
 """
@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Iterator
 
 from ..printable import printable
-from .file_tree import FileTree
+from .file_tree import MAX_FILE_SIZE, FileTree
 from .systems import LINUX, UNKNOWN, Shared, System
 
 USR, VAR = "/usr", "/var"
-"""Kinds of systems, too: parts of a Linux that have a file system of their own."""
+"""Kinds of systems: parts of a Linux that are separate file systems."""
 
 SUSPENDED = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
-"""What replaces a swap area's signature, in the last ten bytes of its first page, while a Linux is hibernated in it."""
+"""The signatures, in the last ten bytes of its first page, of a swap area in which a Linux is hibernated."""
 
 TUX_ON_ICE = bytes.fromhex("edc302e99856e50c")
-"""What such an area of TuxOnIce begins with (util-linux: libblkid/src/superblocks/swap.c)."""
+"""The first bytes of such a swap area of TuxOnIce (util-linux: libblkid/src/superblocks/swap.c)."""
 
 PAGES = (4096, 8192, 16384, 32768, 65536)
 """Sizes of a page in bytes."""
@@ -34,75 +34,56 @@ SWAP_FILES = ("/swapfile", "/swap.img", "/swap/swapfile", "/swapfile0", "/var/sw
 
 @dataclass(frozen=True)
 class _Identity:
-    """Something that must differ from machine to machine, in files of a folder whose whole names match ``names``."""
+    """Something that must be unique to each machine, in files of a folder whose names match the pattern ``names``."""
 
     what: str
     folder: str
     names: str
-    clear: str
+    clear: str = ""
+    """The command that clears it; by default, it removes the one file that ``names`` matches."""
     content: str = ""
-    """If not empty, it is in a file only when that has something to match this."""
+    """A pattern; a file counts only if its content matches. An empty pattern matches every file."""
     linked: bool = True
     """Whether a symbolic link counts as the file."""
+
+    @property
+    def command(self) -> str:
+        """The command that clears it."""
+        return self.clear or f"rm -f {self.folder}/" + self.names.replace("\\", "")
 
 
 IDENTITIES = (
     _Identity(
         "machine-id", "/etc", "machine-id", "truncate -s 0 /etc/machine-id", content=r"\A\s*(?!uninitialized\s*\Z)\S"
     ),
-    _Identity(
-        "machine-id of D-Bus",
-        "/var/lib/dbus",
-        "machine-id",
-        "rm -f /var/lib/dbus/machine-id",
-        content=r"\S",
-        linked=False,
-    ),
+    _Identity("machine-id of D-Bus", "/var/lib/dbus", "machine-id", content=r"\S", linked=False),
     _Identity("SSH host keys", "/etc/ssh", r"ssh_host_\w+_key", "rm -f /etc/ssh/ssh_host_*"),
-    _Identity(
-        "key of NetworkManager",
-        "/var/lib/NetworkManager",
-        "secret_key",
-        "rm -f /var/lib/NetworkManager/secret_key",
-    ),
+    _Identity("key of NetworkManager", "/var/lib/NetworkManager", "secret_key"),
     _Identity("DHCP leases", "/var/lib/NetworkManager", r".*\.leases?", "rm -f /var/lib/NetworkManager/*.lease"),
     _Identity("DHCP leases", "/var/lib/dhcp", r".*\.leases?", "rm -f /var/lib/dhcp/*.leases"),
     _Identity("DHCP leases", "/var/lib/dhclient", r".*\.leases?", "rm -f /var/lib/dhclient/*.lease*"),
     _Identity("DHCP leases and ids", "/var/lib/dhcpcd", r"duid|secret|.*\.lease6?", "rm -rf /var/lib/dhcpcd/*"),
     _Identity("DHCP id", "/etc", r"dhcpcd\.(duid|secret)", "rm -f /etc/dhcpcd.duid /etc/dhcpcd.secret"),
     _Identity("DHCP leases and ids", "/var/lib/wicked", r"(duid|iaid|lease-.*)\.xml", "rm -f /var/lib/wicked/*.xml"),
-    _Identity("random seed", "/var/lib/systemd", "random-seed", "rm -f /var/lib/systemd/random-seed"),
-    _Identity("random seed", "/var/lib/urandom", "random-seed", "rm -f /var/lib/urandom/random-seed"),
-    _Identity(
-        "key of credentials", "/var/lib/systemd", r"credential\.secret", "rm -f /var/lib/systemd/credential.secret"
-    ),
-    _Identity(
-        "iSCSI name",
-        "/etc/iscsi",
-        r"initiatorname\.iscsi",
-        "rm -f /etc/iscsi/initiatorname.iscsi",
-        content=r"(?m)^\s*InitiatorName\s*=\s*\S",
-    ),
+    _Identity("random seed", "/var/lib/systemd", "random-seed"),
+    _Identity("random seed", "/var/lib/urandom", "random-seed"),
+    _Identity("key of credentials", "/var/lib/systemd", r"credential\.secret"),
+    _Identity("iSCSI name", "/etc/iscsi", r"initiatorname\.iscsi", content=r"(?m)^\s*InitiatorName\s*=\s*\S"),
     _Identity(
         "NVMe host ids", "/etc/nvme", "hostnqn|hostid", "rm -f /etc/nvme/hostnqn /etc/nvme/hostid", content=r"\S"
     ),
-    _Identity("Kerberos keys", "/etc", r"krb5\.keytab", "rm -f /etc/krb5.keytab"),
-    _Identity(
-        "names of network interfaces",
-        "/etc/udev/rules.d",
-        r"70-persistent-net\.rules",
-        "rm -f /etc/udev/rules.d/70-persistent-net.rules",
-    ),
+    _Identity("Kerberos keys", "/etc", r"krb5\.keytab"),
+    _Identity("names of network interfaces", "/etc/udev/rules.d", r"70-persistent-net\.rules"),
     _Identity("state of cloud-init", "/var/lib/cloud", "instance", "cloud-init clean"),
 )
 
 
 DEPLOYMENTS = "/ostree/deploy"
-"""Where ostree keeps systems, as OS/deploy/CHECKSUM.SERIAL, with OS/var for their /var (ostree: "Deployments")."""
+"""The folder of ostree's systems: OS/deploy/CHECKSUM.SERIAL, with OS/var for their /var (ostree: "Deployments")."""
 
 
 class _Deployment(FileTree):
-    """A system that ostree keeps in folders of a file system."""
+    """A system that ostree keeps in folders of a file system, whose own tree reads the files."""
 
     def __init__(self, tree: FileTree, root: str, var: str) -> None:
         self._tree = tree
@@ -114,28 +95,23 @@ class _Deployment(FileTree):
         return folder + below.rstrip("/")
 
     def names(self, folder: str) -> list[str]:
-        """As all of the below, by the file system's own way."""
         return self._tree.names(self._there(folder))
 
-    def content(self, path: str) -> bytes | None:
-        """What is in a file."""
-        return self._tree.content(self._there(path))
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
+        return self._tree.content(self._there(path), length)
 
     def save(self, path: str, target: str) -> None:
-        """Copy a file."""
         self._tree.save(self._there(path), target)
 
     def head(self, path: str, length: int) -> bytes:
-        """The first bytes of a file."""
         return self._tree.head(self._there(path), length)
 
     def link(self, path: str) -> str | None:
-        """Where a link leads."""
         return self._tree.link(self._there(path))
 
 
 def _roots(tree: FileTree) -> Iterator[FileTree]:
-    """Where in a file system a Linux may have its root. Of the states of one that ostree keeps it is any: they are merged into one another."""
+    """Yield the possible roots of a Linux in a file system. Any deployment of ostree will do, because the identities are merged into each new one."""
     for root in tree.roots():
         yield root
         for name in sorted(root.names(DEPLOYMENTS)):
@@ -145,9 +121,9 @@ def _roots(tree: FileTree) -> Iterator[FileTree]:
 
 
 def find_linux(tree: FileTree) -> list[System]:
-    """What there is of a Linux in a file system: systems, and those of kind ``USR`` and ``VAR``, which are parts of one.
+    """Return the systems in a file system, and the parts of kind ``USR`` and ``VAR``.
 
-    The name of a system is empty when it does not say it. Raises ImagingError, MissingTool.
+    The name is empty when it is unknown. Raises ImagingError, MissingTool.
     """
     return [system for root in _roots(tree) for system in [_look(root)] if system]
 
@@ -181,9 +157,8 @@ def _system(tree: FileTree, release: bytes) -> System:
 
 
 def join(systems: list[System]) -> list[System]:
-    """The systems of a disk, with /usr and /var in file systems of their own joined to their Linux. They are joined only when there is one Linux
-    and one part of the kind; other parts stay in the list.
-    """
+    """Return the systems of a disk, with separate /usr and /var joined to their Linux, if there is one Linux and one part of the kind. Other parts
+    stay in the list."""
     whole = [system for system in systems if system.kind == LINUX]
     if len(whole) != 1:
         return systems
@@ -209,14 +184,14 @@ def _name(release: bytes) -> str:
 
 
 def _shared(tree: FileTree, top: str = "") -> Iterator[Shared]:
-    """What copies would share, of all that lies below ``top`` of a system, which is the root of the tree."""
+    """Yield the identities that copies would share, below ``top`` of a system, which is the root of the tree."""
     for identity in IDENTITIES:
         if not identity.folder.startswith(top):
             continue
         folder = tree.find(identity.folder[len(top) :] or "/")
         names = tree.names(folder) if folder else []
         if any(_identifies(tree, identity, f"{folder}/{name}") for name in names if re.fullmatch(identity.names, name)):
-            yield Shared(identity.what, identity.clear)
+            yield Shared(identity.what, identity.command)
 
 
 def _identifies(tree: FileTree, identity: _Identity, path: str) -> bool:
@@ -228,7 +203,7 @@ def _identifies(tree: FileTree, identity: _Identity, path: str) -> bool:
 
 
 def _rows(tree: FileTree) -> Iterator[list[str]]:
-    """The rows of /etc/fstab."""
+    """Yield the rows of /etc/fstab."""
     for line in (tree.read("/etc/fstab") or b"").decode("utf-8", "replace").splitlines():
         words = line.split()
         if len(words) > 2 and not words[0].startswith("#"):
@@ -240,9 +215,9 @@ def _mount_points(tree: FileTree) -> list[str]:
 
 
 def find_hibernation(tree: FileTree) -> str:
-    """The swap file in which a Linux is hibernated, or nothing. Raises ImagingError, MissingTool.
+    """Return the swap file in which a Linux is hibernated; empty when there is none. Raises ImagingError, MissingTool.
 
-    A swap file of btrfs usually lies in a subvolume of its own, and is elsewhere in /etc/fstab: its last name counts.
+    On btrfs, a swap file usually lies in a separate subvolume and has another path in /etc/fstab, so its last name is searched, too.
     """
     roots = list(_roots(tree))
     named = [row[0] for root in roots for row in _rows(root) if row[2] == "swap" and row[0].startswith("/")]
@@ -257,18 +232,18 @@ def find_hibernation(tree: FileTree) -> str:
 
 
 def _is_hibernated(head: bytes) -> bool:
-    """Whether a swap area that begins like this holds a hibernated system."""
+    """Return whether a swap area that begins like this holds a hibernated system."""
     return head.startswith(TUX_ON_ICE) or any(head[page - 10 : page].rstrip(b"\0") in SUSPENDED for page in PAGES)
 
 
 MACHINES = {3: "x86", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
-"""The machines of ELF files (e_machine), by the names that Windows has for them too."""
+"""The machine types of ELF files (e_machine), by the names that Windows uses."""
 
 PROGRAMS = ("/usr/bin/mount", "/bin/mount", "/usr/bin/env", "/bin/busybox")
 
 
 def _architecture(tree: FileTree, top: str = "") -> str:
-    """The machine that a system's programs are for, as the first of them that is there says (elf(5))."""
+    """Return the machine type of a system's programs, from the first of them that exists (elf(5))."""
     for program in PROGRAMS:
         path = tree.find(program[len(top) :]) if program.startswith(top) else None
         head = tree.head(path, 20) if path else b""

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waits for udev, which looks at every disk when a program that could write to it closes it.
+"""Waits for udev, which examines every disk when a program that could write to it closes it.
 
-It then has the kernel read the partition table anew, which takes the nodes of the partitions away for a moment, and holds a shared lock on
-the whole disk while it looks at it and at its partitions: a tenth of a second on a fast machine, more than one on a slow one.
-Sources: systemd, "Locking Block Device Access"; udevadm(8); udev(7) on the option "watch".
+It makes the kernel read the partition table, so the nodes of partitions disappear for a moment, and holds a shared lock on the whole disk: for a
+tenth of a second on a fast machine, for more than one on a slow one. Sources: systemd, "Locking Block Device Access"; udevadm(8); udev(7) on the
+option "watch".
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..timeouts import DEFAULTS
 from .command import MissingTool, RunCommand
 
 PATIENCE = DEFAULTS.held_disk
-"""Seconds to wait for a disk that another program holds, and for udev, before that is an error."""
+"""Seconds to wait for udev, and for a disk that another program holds."""
 
 
 def settle(run: RunCommand, patience: float = PATIENCE) -> None:
-    """Return when udev has nothing left to do, at the latest after ``patience`` seconds; at once where there is no udev.
+    """Wait until udev is idle, for at most ``patience`` seconds; returns at once without udev.
 
     Do not call it while holding the lock of a disk: udev would wait for the lock, and this function for udev.
     """

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sees to it that UEFI firmware finds something to start on a disk: the fallback loader, and an entry in the firmware's own list."""
+"""Makes sure that UEFI firmware can start a disk: by the fallback loader, and by an entry in the firmware's list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .udev import PATIENCE, settle
 
 @dataclass
 class Boot:
-    """What was found and done. ``fallback`` is the loader that firmware starts when it knows no better, ``entry`` the number of its own entry."""
+    """What was found and done. ``fallback`` is the loader that firmware starts without an entry, ``entry`` the number of the disk's entry."""
 
     esp: int | None = None
     fallback: str = ""
@@ -39,20 +39,20 @@ class Boot:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was, or would be, changed."""
+        """Whether anything was or would be changed."""
         return bool(self.made_from or self.entry_made or self.entry_put_first or self.removed)
 
 
 @dataclass(frozen=True)
 class Esp:
-    """An EFI system partition, what tells it from others, and its loaders."""
+    """An EFI system partition, its id, and its loaders."""
 
     partition: Partition
     id: str
     loaders: Loaders
 
     def has(self, path: str) -> bool:
-        """Whether a loader that a machine is known to have chosen is there."""
+        """Return whether it has a loader that a machine is known to have chosen."""
         return any(loader.path.lower() == path.lower() for loader in self.loaders.chosen)
 
 
@@ -65,14 +65,13 @@ def make_bootable(
     firmware: str = FIRMWARE,
     patience: float = PATIENCE,
 ) -> Boot:
-    """Look at a disk's EFI system partition and have it start; raises ImagingError when what was done is not there afterwards.
+    """Make a disk with an EFI system partition bootable; raises ImagingError when the changes can't be read back.
 
-    ``choices`` are what the firmware of the disk's reference starts, the first first, and ``expect`` what the disk is recognised by
-    (``identity.selected_disk``). A disk without an EFI system partition is left alone. Where something can't be looked at, nothing is made,
-    and a warning says so.
+    ``choices`` are the loaders that the firmware of the reference starts, in order; ``expect`` identifies the disk (``identity.selected_disk``). A
+    disk without an EFI system partition is not changed. Where something can't be examined, nothing is made, and there is a warning.
     """
     settle(run, patience)
-    with selected_disk(run, device, expect or {}) as disk:
+    with selected_disk(run, device, expect) as disk:
         return _make_bootable(run, disk, write, choices, firmware)
 
 
@@ -107,7 +106,7 @@ def _make_bootable(run: RunCommand, disk: Disk, write: bool, choices: Sequence[B
 def _read_esps(
     run: RunCommand, path: str, table: PartitionTable, choices: Sequence[BootChoice], boot: Boot
 ) -> list[Esp]:
-    """All EFI system partitions that can be read, in the table's order."""
+    """Return all readable EFI system partitions, in the table's order."""
     found = []
     for partition in table.partitions:
         if not is_esp(partition.type):
@@ -136,10 +135,10 @@ def _read_esps(
 
 
 def choose_esp(esps: Sequence[Esp], choices: Sequence[BootChoice] = ()) -> Esp:
-    """The one that the disk starts from, of one or more.
+    """Return the EFI system partition that the disk starts from.
 
-    It is the one with the first loader of ``choices`` that is there, else the first with a fallback loader, else the first with any loader,
-    else the first.
+    It is the one with the first existing loader of ``choices``, otherwise the first with a fallback loader, otherwise the first with any loader,
+    otherwise the first.
     """
     chosen = [esp for choice in choices for esp in esps if esp.id == choice.partition and esp.has(choice.loader)]
     fallback = [esp for esp in esps if esp.loaders.fallbacks]
@@ -148,7 +147,7 @@ def choose_esp(esps: Sequence[Esp], choices: Sequence[BootChoice] = ()) -> Esp:
 
 
 def _ensure_fallback_loader(esp: Esp, loader: Loader, boot: Boot) -> None:
-    """Say which fallback loader there is, or what it is to be made from."""
+    """Note the existing fallback loader, or the loader from which it will be made."""
     there = esp.loaders.fallback_for(loader)
     if there:
         boot.fallback = there.path
@@ -164,7 +163,7 @@ def _ensure_fallback_loader(esp: Esp, loader: Loader, boot: Boot) -> None:
 def _make_fallback(tree: FatTree, boot: Boot) -> None:
     folder, _slash, file = boot.made_from.rpartition("/")
     copies = {}
-    if file.lower().startswith("shim"):  # it starts what lies beside it
+    if file.lower().startswith("shim"):  # shim starts the files beside it
         copies = {f"{folder}/{each}": each for each in tree.names(folder) if each.lower().endswith(".efi")}
     copies[boot.made_from] = os.path.basename(boot.fallback)
     with scratch_folder() as scratch:
@@ -175,7 +174,7 @@ def _make_fallback(tree: FatTree, boot: Boot) -> None:
 
 
 def _ensure_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: bool, boot: Boot, firmware: str) -> None:
-    """Have the firmware's list begin with the loader; where that can't be seen or changed, a warning says why."""
+    """Make the loader the first entry of the firmware's list; warn when the list can't be read or changed."""
     reason = obstacle(firmware, write) if esp.id else "the partition table has no id that an entry could name"
     try:
         if not reason:

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which bytes of a disk hold data that matters.
+"""Determines which bytes of a disk hold data.
 
-Everything that is not proven to be free is used. Only a file system that is proven clean may prove that something is.
+Everything that is not proven to be free is used, and only a file system that is proven clean can prove that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .signatures import probed_ranges
 ALL = "all"
 
 MAPPED_BY = "partclone"
-"""The method of a partition of which a map was made."""
+"""The method of a mapped partition."""
 
 SWAP_HEADER = 64 << 10
 """Bytes. The header of a swap area is one page, and no page is larger."""
@@ -38,11 +38,10 @@ SWAP_HEADER = 64 << 10
 
 @dataclass(frozen=True)
 class PartitionUse:
-    """How much of one partition is used, and how that is known. Sizes in bytes.
+    """The used space of one partition, and how it was determined. Sizes are in bytes.
 
-    ``content`` is blkid's name for what it holds. ``method`` is "partclone" (by its map), "swap header", "extended" (what of it is in
-    no logical partition) or "whole"; ``reason`` says why it is whole. Where probes look for signatures is always used. ``seen`` is what
-    blkid sees (``disk.blkid_facts``).
+    ``content`` is blkid's name. ``method`` is "partclone" (its map), "swap header", "extended" (the part outside of logical partitions) or "whole",
+    for which ``reason`` says why. The places of signatures are always used. ``seen`` are blkid's facts (``disk.blkid_facts``).
     """
 
     number: int
@@ -60,9 +59,9 @@ class PartitionUse:
 
 @dataclass(frozen=True)
 class UsedMap:
-    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` where the backup of a GPT lies.
+    """The used bytes of a disk. ``reason`` says why the whole disk counts as used, if it does; ``backup_gpt`` are the ranges of the backup GPT.
 
-    ``seen`` is what blkid sees on the disk as a whole (``disk.blkid_facts``), and ``blkid`` is its version, empty where that is not known.
+    ``seen`` are blkid's facts about the disk as a whole (``disk.blkid_facts``), and ``blkid`` is its version, empty when unknown.
     """
 
     ranges: ByteRanges
@@ -74,11 +73,11 @@ class UsedMap:
     blkid: str = ""
 
     def partitions_json(self) -> list[dict[str, Any]]:
-        """The facts of each partition, for a result or an image's header."""
+        """Return the facts of each partition, for a result or an image's header."""
         return [asdict(partition) for partition in self.partitions]
 
     def source_json(self) -> dict[str, Any]:
-        """What an image's header says of its source by this map."""
+        """Return the facts for the ``source`` of an image's header."""
         return {
             "partitions": self.partitions_json(),
             "backup_gpt": [list(place) for place in self.backup_gpt],
@@ -88,9 +87,9 @@ class UsedMap:
 
 
 def read_used_map(run: RunCommand, disk: Disk, table: PartitionTable | None, mode: str) -> UsedMap:
-    """Find out what of a disk is used; ``mode`` is "auto", or "all" for everything.
+    """Determine the used bytes of a disk; ``mode`` is "auto", or "all" for everything.
 
-    Everything that stands in the way of a map makes its partition wholly used, and is said in ``warnings`` where a person can change it.
+    A partition that can't be mapped is completely used; ``warnings`` say so where the user can change it.
     """
     drop_cache(disk.path)
     mapper = _Mapper(run, disk.path)
@@ -144,7 +143,7 @@ def _note(content: Content, unknown: str) -> BlkidFacts | None:
 
 
 def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> str:
-    """Why a whole disk counts as used, or nothing. ``content`` is what the disk holds as a whole, ``unknown`` why that is not known."""
+    """Return why a whole disk counts as used; empty when it does not. ``content`` is that of the disk as a whole, ``unknown`` why it is unknown."""
     if table is None:
         return "it has no partition table that sfdisk knows"
     if table.label not in ("gpt", "dos"):
@@ -157,21 +156,21 @@ def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> 
 
 
 def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int, int]]:
-    """What is used of a disk besides its partitions."""
+    """Yield the used ranges outside of partitions."""
     yield 0, min(table.partitions[0].start, size)
     yield from table.metadata_ranges
     known = {(partition.start, partition.end) for partition in table.partitions}
-    # An entry of a hybrid MBR usually repeats one of the GPT, and then says nothing new.
+    # An entry of a hybrid MBR usually repeats an entry of the GPT.
     yield from (claim for claim in table.hybrid_ranges if claim not in known)
     yield from probed_ranges(0, size)
 
 
 class _SaidForAll(str):
-    """A reason of which one warning tells for all partitions."""
+    """A reason for which there is one warning for all partitions."""
 
 
 class _Mapper:
-    """Maps the partitions of one disk, and collects what a person should know."""
+    """Maps the partitions of one disk, and collects warnings."""
 
     def __init__(self, run: RunCommand, disk: str) -> None:
         self._run = run
@@ -180,7 +179,7 @@ class _Mapper:
         self.warnings: list[str] = []
 
     def detect(self, offset: int, size: int) -> tuple[Content, str]:
-        """What lies at an offset of the disk, and why that is not known, if it is not."""
+        """Return the content at an offset of the disk, and why it is unknown, if it is."""
         try:
             content = detect(self._run, self._disk, offset, size)
         except MissingTool as error:
@@ -197,7 +196,7 @@ class _Mapper:
         return content, ""
 
     def use_all(self, table: PartitionTable, whole: str) -> list[tuple[PartitionUse, ByteRanges]]:
-        """What of each partition is used; all of it when ``whole`` gives a reason."""
+        """Return the used space of each partition; all of it when ``whole`` gives a reason."""
         contents = [self.detect(partition.start, partition.size) for partition in table.partitions]
         covers = ""
         for partition, (content, _unknown) in zip(table.partitions, contents):
@@ -240,11 +239,7 @@ class _Mapper:
         else:
             ranges = ByteRanges.union([ranges, ByteRanges(probed_ranges(partition.start, partition.size))])
         use = PartitionUse(
-            number=partition.number,
-            node=partition.node,
-            start=partition.start,
-            size=partition.size,
-            type=partition.type,
+            **partition.place(),
             content=content.type,
             label=content.label,
             used=ranges.total(),
@@ -255,25 +250,25 @@ class _Mapper:
         return use, ranges
 
     def _reader(self, partition: Partition) -> Read:
-        """Reads at offsets of a partition."""
+        """Return a function that reads at offsets of a partition."""
 
         def read(offset: int, length: int) -> bytes:
             try:
                 with open(self._disk, "rb", buffering=0) as disk:
                     return os.pread(disk.fileno(), length, partition.start + offset)
             except OSError:
-                return b""  # what can't be read ends the capture itself, with all that is to be said of it
+                return b""  # unreadable bytes make the capture itself fail, with a complete message
 
         return read
 
     def _swap_ranges(self, partition: Partition) -> ByteRanges:
-        """The header of a swap area, and what lies behind the area: that is not its own."""
+        """Return the header of a swap area, and the space behind the area."""
         size = file_system_size(self._disk, partition.start, SWAP.names[0]) or 0
         header = (partition.start, min(partition.start + SWAP_HEADER, partition.end))
         return ByteRanges([header, (min(partition.start + size, partition.end), partition.end)])
 
     def _map(self, partition: Partition, content: Content, program: str) -> tuple[ByteRanges, str]:
-        """The used ranges of a file system, or why there is no telling."""
+        """Return the used ranges of a file system, or why they are unknown."""
         try:
             with partition_node(self._run, self._disk, partition) as node:
                 size = file_system_size(self._disk, partition.start, content.type)
@@ -302,7 +297,7 @@ class _Mapper:
         self.warnings.append(f"Partition {partition.number}{held} is captured whole: {reason}.")
 
     def _missing_tool(self, error: MissingTool) -> str:
-        """Say once that a tool is missing; returns the reason."""
+        """Warn once of a missing tool; returns the reason."""
         way_out = "Install it, or set imaging_install: true" if error.package == "partclone" else "Install it"
         text = f"{error} What it would map is captured whole, which takes longer. {way_out}."
         self._warn_once(error.package, text)
@@ -315,6 +310,6 @@ class _Mapper:
 
 
 def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
-    """What of an extended partition is in no logical one: the tables that chain them, and boot code."""
+    """Return the ranges of an extended partition outside of logical ones: their tables, and boot code."""
     logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
     return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))

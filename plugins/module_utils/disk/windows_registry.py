@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads what the registry of a Windows that does not run says of that Windows."""
+"""Reads facts of an offline Windows from its registry."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .file_tree import FileTree
 from .hive import BadHive, Hive
 
 CONFIG = "System32/config"
-"""Where the hives are, in the folder of Windows."""
+"""The folder of the hives in the Windows folder."""
 
 LOGS = (".LOG1", ".LOG2", ".LOG")
-"""What the names of a hive's logs have more than its own; up to Windows XP it has one log, since then two."""
+"""The endings of a hive's logs; up to Windows XP there is one log, since then there are two."""
 
 MAX_LOG_SIZE = 1 << 27
-"""Bytes of a log that are read; those of Windows have some ten MiB."""
+"""Maximum bytes of a log that are read; those of Windows have some ten MiB."""
 
 MAX_VALUE_SIZE = 200
-"""Characters of a value that are kept: those that are looked at are names and short commands."""
+"""Maximum characters of a value; the values of interest are names and short commands."""
 
 FIRST_WINDOWS_11 = 22000
-"""The build number from which on Windows is 11, though its ProductName says 10 (Microsoft, "Windows 11 release information")."""
+"""The first build number of Windows 11, whose ProductName says 10 (Microsoft, "Windows 11 release information")."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What the registry says; nothing where it says nothing, and of the state None where it was not read, for which ``unread`` has the reason.
+    """The facts; unknown ones are empty. The state is None when it was not read, and ``unread`` says why.
 
-    Sources: Microsoft, "Windows Setup States" (ImageState); what sysprep leaves in SetupType and CmdLine is as observed, not documented.
+    Sources: Microsoft, "Windows Setup States" (ImageState); SetupType and CmdLine after sysprep are as observed, not documented.
     """
 
     product: str = ""
@@ -49,7 +49,7 @@ class Registry:
     computer_name: str = ""
     architecture: str = ""
     boot_execute: str = ""
-    """What the session manager runs before anything else, such as a check of a disk."""
+    """The programs that the session manager runs first, such as a check of a disk."""
 
     unread: str = ""
 
@@ -63,7 +63,7 @@ class Registry:
 
 
 def read_registry(tree: FileTree, windows: str) -> Registry:
-    """The registry of the Windows in a folder of a file system, as far as it can be read; raises MissingTool."""
+    """Read the registry of the Windows in a folder of a file system, as far as possible; raises MissingTool."""
     registry, unread = Registry(), []
     for hive, read in (("SOFTWARE", _software), ("SYSTEM", _system)):
         try:
@@ -78,7 +78,7 @@ def read_registry(tree: FileTree, windows: str) -> Registry:
 
 
 def _with_hive(tree: FileTree, path: str, read: Callable[[Hive, Registry], Registry], registry: Registry) -> Registry:
-    """What is known with what a hive says, which is copied, since its logs may have to be written into it."""
+    """Return the registry with the facts of a hive, which is copied, because its logs may be written into it."""
     place = tree.find(path)
     if place is None:
         raise BadHive(f"there is no {path}")
@@ -90,7 +90,7 @@ def _with_hive(tree: FileTree, path: str, read: Callable[[Hive, Registry], Regis
 
 
 def _logs(tree: FileTree, path: str, folder: str) -> Iterator[bytes]:
-    """The logs of a hive, which are read only when they are needed."""
+    """Yield the logs of a hive, which are read only when they are needed."""
     for ending in LOGS:
         found = tree.find(path + ending)
         if found is not None:

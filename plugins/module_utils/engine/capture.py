@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 from dataclasses import replace
 from typing import Generator, Protocol, Tuple, Union
 
@@ -19,8 +18,8 @@ from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_ha
 from ..reasons import UNREADABLE_SECTORS
 from ..zstd import Codec, Zstd
 from .level import FIRST, AutoLevel, FixedLevel, context_size
-from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
-from .stopwatch import Stopwatch, Stopwatches
+from .pipeline import SPARE_SLOTS, OrderedPipeline, Worker, worker_count
+from .stopwatch import Stopwatches
 
 MAX_BAD_RANGES = 1000
 """A disk with more unreadable ranges needs a dedicated rescue tool, such as ddrescue."""
@@ -73,13 +72,6 @@ class _Slot:
 Sent = Tuple[RecordHeader, Union[bytes, None]]
 
 
-class _Worker(threading.local):
-    """The private objects of a worker thread."""
-
-    codec: Codec | None = None
-    watch: Stopwatch | None = None
-
-
 class Capture:
     """The records of one held disk. Not for several threads at once."""
 
@@ -101,13 +93,12 @@ class Capture:
         self._disk = disk
         self._geometry = geometry
         self._used = used
-        self._zstd = zstd
         self._image_id = image_id
         self._watches = watches
         self._zero_bad_sectors = zero_bad_sectors
         self._zeros = bytes(geometry.chunk_size)
         self._zero_frames: dict[int, bytes] = {}
-        self._own = _Worker()
+        self._own = Worker(zstd, watches)
         self.workers = worker_count(2 * geometry.chunk_size + context_size(FIRST if level is None else level))
         self._level = (
             FixedLevel(level) if level is not None else AutoLevel(watches, self.workers, self.workers + SPARE_SLOTS)
@@ -165,16 +156,7 @@ class Capture:
         with contextlib.closing(pipeline.results()) as results:
             for slot, (header, frame) in results:
                 sending.wait("send")
-                self.index.append(
-                    Row(
-                        chunk=header.chunk,
-                        flags=header.flags,
-                        ranges=header.ranges,
-                        frame_offset=0,
-                        frame_size=header.frame_size,
-                        content_hash=header.content_hash,
-                    )
-                )
+                self.index.append(Row.of(header))
                 self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
                 sending.busy("send")
@@ -206,8 +188,6 @@ class Capture:
 
     def _work(self, slot: _Slot) -> Sent:
         own = self._own
-        if own.codec is None or own.watch is None:
-            own.codec, own.watch = self._zstd.codec(), self._watches.new()
         own.watch.wait("compress")
         length = self._geometry.length(slot.chunk)
         content = slot.buffer[:length]

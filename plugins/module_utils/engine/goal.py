@@ -72,8 +72,6 @@ class Goal:
             chunk=chunk,
             flags=USED | ZERO,
             ranges=b"",
-            frame_offset=0,
-            frame_size=0,
             content_hash=zeros_hash(self.geometry.length(chunk)),
         )
 

@@ -22,7 +22,6 @@ class Guards:
         self._places = (0, self._sector, geometry.disk_size - self._sector)
         self._geometry = geometry
         self._contents: dict[int, memoryview] = {}
-        self.blanked = False
 
     def chunks(self) -> list[int]:
         """Return the chunks that hold guards, in disk order."""
@@ -51,7 +50,6 @@ class Guards:
         for place in self._places:
             self._disk.write_from(place, blank)
         self._disk.flush()
-        self.blanked = True
 
     def write_back(self) -> None:
         """Write the remembered guards once everything else is on the medium: the disk boots again."""
@@ -59,4 +57,3 @@ class Guards:
         for place in sorted(self._contents, reverse=True):
             self._disk.write_from(place, self._contents[place])
         self._disk.flush()
-        self.blanked = False

@@ -15,6 +15,9 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Generator, Generic, Sequence, TypeVar
 
+from ..zstd import Zstd
+from .stopwatch import Stopwatches
+
 S = TypeVar("S")
 R = TypeVar("R")
 
@@ -33,6 +36,14 @@ def processors() -> int:
 def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
     """Return as many workers as there are processors, within the byte budget for the slots, of which there are ``SPARE_SLOTS`` more."""
     return max(1, min(processors(), budget // bytes_per_worker - SPARE_SLOTS))
+
+
+class Worker(threading.local):
+    """The codec and the stopwatch of a worker; each thread that uses the object gets its own."""
+
+    def __init__(self, zstd: Zstd, watches: Stopwatches) -> None:
+        self.codec = zstd.codec()
+        self.watch = watches.new()
 
 
 class OrderedPipeline(Generic[S, R]):

@@ -147,8 +147,6 @@ def _patched_chunk(
             chunk=chunk,
             flags=flags,
             ranges=pack_ranges(ranges, length),
-            frame_offset=0,
-            frame_size=0,
             content_hash=hashed,
         ),
         memoryview(content),

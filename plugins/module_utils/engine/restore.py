@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 from typing import Callable, Iterable, Union
 
 from ..disk.raw_io import RawDisk, aligned_buffer, spans, write_spans
@@ -19,7 +18,7 @@ from ..reasons import DAMAGED_IMAGE
 from ..zstd import Codec, Zstd
 from .goal import Goal
 from .guards import Guards
-from .pipeline import SPARE_SLOTS, OrderedPipeline, worker_count
+from .pipeline import SPARE_SLOTS, OrderedPipeline, Worker, worker_count
 from .stopwatch import Stopwatch, Stopwatches
 
 Receive = Callable[[memoryview], Union[RecordHeader, None]]
@@ -53,11 +52,6 @@ class _Slot:
         self.header: RecordHeader
 
 
-class _Worker(threading.local):
-    codec: Codec | None = None
-    watch: Stopwatch | None = None
-
-
 class Restore:
     """Makes a held, writable disk equal to its goal. Records may come in any order and more than once."""
 
@@ -69,9 +63,8 @@ class Restore:
         self._geometry = goal.geometry
         self._index = index
         self._guards = guards
-        self._zstd = zstd
         self._watches = watches
-        self._own = _Worker()
+        self._own = Worker(zstd, watches)
         self._slots: list[_Slot] = []
         self.workers = worker_count(2 * self._geometry.chunk_size)
         self.bytes_written = 0
@@ -162,8 +155,6 @@ class Restore:
     def _work(self, slot: _Slot) -> memoryview | ImagingError:
         """Return the content of a slot's frame, or the error that it has none."""
         own = self._own
-        if own.codec is None or own.watch is None:
-            own.codec, own.watch = self._zstd.codec(), self._watches.new()
         own.watch.wait("decompress")
         content = slot.content[: slot.header.content_size]
         try:
@@ -178,7 +169,7 @@ def decode(
 ) -> None:
     """Fill ``content`` from an untrusted record, and check it against the index; raises DamagedFrame, ImagingError."""
     row = index.find(header.chunk)
-    if row is None or (row.flags, row.ranges, row.content_hash) != (header.flags, header.ranges, header.content_hash):
+    if row is None or not row.describes(header):
         raise ImagingError(f"A record of chunk {header.chunk} arrived that does not match the image's index.")
     if hashlib.sha256(frame).digest() != header.frame_hash:
         raise DamagedFrame(header.chunk)

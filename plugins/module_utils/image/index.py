@@ -12,13 +12,13 @@ import bisect
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterator, Mapping, Union
 
 from ..errors import ImagingError
 from ..reasons import DAMAGED_IMAGE
 from .geometry import UNIT, Geometry
-from .record import FIELDS, RANGE, SKIPPABLE, USED, check_flags, max_frame_size, unpack_ranges
+from .record import FIELDS, RANGE, SKIPPABLE, USED, RecordHeader, check_flags, max_frame_size, unpack_ranges
 
 MAGIC = b"FLIMIDX1"
 HEAD = struct.Struct("<8sQQI32s32s")
@@ -48,9 +48,19 @@ class Row:
     chunk: int
     flags: int
     ranges: bytes
-    frame_offset: int
-    frame_size: int
     content_hash: bytes
+    frame_offset: int = 0
+    frame_size: int = 0
+
+    @classmethod
+    def of(cls, header: RecordHeader, frame_offset: int = 0) -> Row:
+        """Return the entry for a record."""
+        facts = {name: getattr(header, name) for name in ("chunk", "flags", "ranges", "content_hash", "frame_size")}
+        return cls(frame_offset=frame_offset, **facts)
+
+    def describes(self, header: RecordHeader) -> bool:
+        """Return whether a record has the content of this entry."""
+        return self == replace(Row.of(header, self.frame_offset), frame_size=self.frame_size)
 
     @property
     def record_offset(self) -> int:

@@ -43,14 +43,7 @@ class PartialImage(StoredRecords):
         header = self._record_header(self.source.read_range(offset, header_size), offset)
         if header.chunk != chunk:
             raise ImagingError(f"{self.source.name}: the record of chunk {chunk} was expected at {offset}.")
-        row = Row(
-            chunk=chunk,
-            flags=header.flags,
-            ranges=header.ranges,
-            frame_offset=offset + header_size,
-            frame_size=header.frame_size,
-            content_hash=header.content_hash,
-        )
+        row = Row.of(header, offset + header_size)
         if header.flags & USED:
             self.check_frame(self.record(row))
             self.index.append(row)

@@ -81,11 +81,9 @@ class FileSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def fileno(self) -> int:
-        """The file's descriptor."""
         return self._file.fileno()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -124,13 +122,7 @@ class StoredRecords:
         header_size = row.frame_offset - offset
         data = self.source.read_range(offset, header_size + row.frame_size)
         header = self._record_header(data[:header_size], offset)
-        if (header.chunk, header.flags, header.ranges, header.content_hash, header.frame_size) != (
-            row.chunk,
-            row.flags,
-            row.ranges,
-            row.content_hash,
-            row.frame_size,
-        ):
+        if Row.of(header, row.frame_offset) != row:
             raise BadImage(f"{self.source.name}: the record of chunk {row.chunk} and the index disagree. {REPAIR}")
         return Record(header, memoryview(data)[header_size:])
 

@@ -61,16 +61,7 @@ class ImageWriter:
         if header.chunk < self._next:
             raise ImagingError(f"The record of chunk {header.chunk} came after that of chunk {self._next - 1}.")
         self._fill(header.chunk)
-        self.index.append(
-            Row(
-                chunk=header.chunk,
-                flags=header.flags,
-                ranges=header.ranges,
-                frame_offset=self._position + SKIPPABLE.size + FIELDS.size + len(header.ranges),
-                frame_size=header.frame_size,
-                content_hash=header.content_hash,
-            )
-        )
+        self.index.append(Row.of(header, self._position + SKIPPABLE.size + FIELDS.size + len(header.ranges)))
         self._record(header, frame, stored)
 
     def _record(self, header: RecordHeader, frame: bytes | memoryview, stored: tuple[int, int] | None = None) -> None:

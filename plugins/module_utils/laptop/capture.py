@@ -57,7 +57,7 @@ class CaptureRequest:
     level: int | None
     chunk_size: int
     zero_bad_sectors: bool
-    expect: Mapping[str, Any]
+    expect: Mapping[str, Any] | None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -18,7 +18,12 @@ class HeldDisk:
     """``raw`` is the held disk, ``disk`` what is known of it, ``in_use`` says what else has it, if that was allowed."""
 
     def __init__(
-        self, run: RunCommand, device: str, expect: Mapping[str, Any], writable: bool, may_be_in_use: bool = False
+        self,
+        run: RunCommand,
+        device: str,
+        expect: Mapping[str, Any] | None,
+        writable: bool,
+        may_be_in_use: bool = False,
     ) -> None:
         """Hold a disk for reading or writing; raises ImagingError with every reason against it.
 

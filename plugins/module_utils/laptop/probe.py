@@ -169,7 +169,6 @@ class TrialSink:
         return self._target
 
     def close(self) -> None:
-        """Release the disk."""
         self.pretended.close()
 
     def converse(self, link: Link) -> None:

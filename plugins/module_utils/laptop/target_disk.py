@@ -28,7 +28,7 @@ class RestoreRequest:
 
     device: str
     root_digest: bytes
-    expect: Mapping[str, Any]
+    expect: Mapping[str, Any] | None
     write: bool
     read_back: bool
     host: str = ""

@@ -225,7 +225,7 @@ class HttpImage:
     """An image on an HTTP server (``sources.base.ChunkSource``)."""
 
     name = MIRROR
-    stage = "fetch"
+    stage = f"fetch from {MIRROR}"
     max_requests = 2
 
     def __init__(self, url: str, wanted: Index, warn: Callable[[str], object], silence: float) -> None:

@@ -130,7 +130,8 @@ class Router:
 
     def _fail(self, lane: _Lane, reason: str) -> None:
         lane.failure = reason
-        self._warn(f"{reason} The {self._last.name} sent what was still missing.")
+        left = [other.source.name for other in self._lanes if other.failure is None]
+        self._warn(f"{reason} {f'The {left[0]}' if len(left) == 1 else 'Other sources'} sent what was still missing.")
 
     def reject(self, chunk: int, error: ImagingError) -> None:
         """Let the next source send a chunk whose record contradicts the index; raises what the last source's ``reject`` raises."""

@@ -120,12 +120,8 @@ def _check_qemu_img() -> None:
         )
 
 
-def _gzip(content: bytes | memoryview) -> bytes:
-    return gzip.compress(content, GZIP_LEVEL, mtime=0)
-
-
-def _xz(content: bytes | memoryview) -> bytes:
-    return lzma.compress(content, preset=XZ_PRESET)
+_gzip = functools.partial(gzip.compress, compresslevel=GZIP_LEVEL, mtime=0)
+_xz = functools.partial(lzma.compress, preset=XZ_PRESET)
 
 
 @dataclass(frozen=True)

@@ -56,5 +56,4 @@ class FileDisk:
         return [(offset, offset + len(view))]
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._descriptor)

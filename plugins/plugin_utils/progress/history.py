@@ -83,6 +83,11 @@ class History:
         points = [point for point in self._points if point.phase == STREAMING] or self._points[-1:]
         return points[0], points[-1]
 
+    def wire_rate(self) -> float:
+        """Return the bytes a second that went over the link while streaming."""
+        first, last = self.streaming()
+        return (last.wire - first.wire) / max(last.at - first.at, 1e-3)
+
     def rate_now(self) -> float | None:
         """Return the current rate in bytes of the phase a second; None when it is not known yet."""
         first = self._recent[0]

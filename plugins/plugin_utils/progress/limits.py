@@ -90,7 +90,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     else:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
-        busy[MIRROR] = blocked("fetch")
+        busy[MIRROR] = blocked("fetch from mirror")
         busy[TARGET_CPU] = max(spent(CPU, "hash", "decompress", "compare") / (seconds * after.workers), processors)
         busy[TARGET_WRITE] = spent(BUSY, "write", "zero", "flush") / seconds
         busy[TARGET_READ] = spent(BUSY, "read") / seconds

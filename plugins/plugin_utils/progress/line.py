@@ -26,9 +26,10 @@ MAX_EVENT_SIZE = 2000
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """The progress of a transfer. ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` explains it to the user.
+    """The progress of a transfer. Sizes are in bytes, rates in bytes a second, times in seconds; None is unknown.
 
-    ``ended`` marks the last message. The other fields are those of ``meter.Reading``.
+    ``state`` is a phase (``engine.status``) or a condition (``transfer``), and ``detail`` explains it to the user. ``done`` and ``total`` refer to
+    the phase; ``whole`` is the completed share of all phases, from 0 to 1. ``ended`` marks the last message.
     """
 
     host: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
     COMPARING,
@@ -34,25 +34,8 @@ from .limits import (
     limiting,
     shares,
 )
+from .line import ProgressEvent
 from .time_left import TimeLeft, busy
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The figures of a transfer that are shown. Sizes are in bytes, rates in bytes a second, times in seconds; None is unknown.
-
-    ``done`` and ``total`` refer to the phase; ``whole`` is the completed share of all phases, from 0 to 1.
-    """
-
-    phase: str
-    done: int
-    total: int
-    whole: float = 0.0
-    now: float | None = None
-    mean: float | None = None
-    eta: float | None = None
-    limit: str = ""
-    share: float = 0.0
 
 
 class Meter:
@@ -156,15 +139,16 @@ class Meter:
 
     # --- what is shown ---
 
-    def reading(self) -> Reading | None:
-        """Return the current figures; None before the first report. May be called by any thread; another one takes the reports."""
+    def reading(self, host: str) -> ProgressEvent | None:
+        """Return the current progress of a laptop; None before the first report. May be called by any thread; another one takes the reports."""
         with self._lock:
-            return self._reading(self.status) if self.status else None
+            return self._reading(host, self.status) if self.status else None
 
-    def _reading(self, status: Status) -> Reading:
+    def _reading(self, host: str, status: Status) -> ProgressEvent:
         limit, share = self._limit_now()
-        return Reading(
-            phase=status.phase,
+        return ProgressEvent(
+            host=host,
+            state=status.phase,
             done=min(status.done, status.total),
             total=status.total,
             whole=self._whole(status),
@@ -218,13 +202,12 @@ class Meter:
         status = self.status
         if status is None:
             return context
-        first, last = self.history.streaming()
         done, stage = {SOURCE_READ: (status.done, "read"), TARGET_READ: (status.scanned, "read")}.get(
             limit, (status.written, "write")
         )
         return replace(
             context,
-            wire_rate=(last.wire - first.wire) / max(last.at - first.at, 1e-9),
+            wire_rate=self.history.wire_rate(),
             disk_rate=done / max(busy(status.stages, stage), 1e-9),
             level=status.level,
             workers=status.workers,

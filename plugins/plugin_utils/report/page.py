@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""A report as one self-contained HTML page, without scripts, fonts or images from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
+from ansible_collections.fleet.imaging.plugins.plugin_utils.times import parse_time
 
-from .rates import POINTS, Span, samples, shifted, spans, summed
-from .run import parse_time
-from .svg import highest, limit_class, limits_bar, scale, style_of, throughput_plot
+from .rates import Span, samples, shifted, spans, summed
+from .svg import highest, style_of, throughput_plot
 from .text import NOTHING, SPACE, duration, laptops, percent, rate, size
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
 
-MANY = 48
-"""From more laptops than this on, their plots have half of the points."""
+COLOURS = 7
+"""The number of limits that have a colour of their own; the others share one."""
 
 FEW = 8
-"""Up to so many laptops have their advice in the table. Of more, most have the same, and it is said once."""
+"""Up to so many laptops have their advice in the table. More of them mostly have the same advice, which is shown once."""
 
 TITLES = {"capture": "Capture", "restore": "Restore", "verify": "Comparison", "check": "Restore in check mode"}
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of a report, which is what ``summary.summary`` makes."""
-    # Whoever runs Ansible has jinja2; whoever only imports this, as a check does, may lack it.
+    """Return the page of a report, which ``summary.summary`` made."""
+    # Ansible needs jinja2, but a check that only imports this module may lack it.
     import jinja2
     import markupsafe
 
     def shown(value: Any) -> Any:
-        """What becomes of everything that the template puts out, before it is escaped."""
+        """Prepare each value of the template, before it is escaped."""
         if isinstance(value, markupsafe.Markup):
             return value
         return NOTHING if value is None else printable_lines(str(value))
@@ -55,12 +55,12 @@ def render(report: Mapping[str, Any]) -> str:
         duration=duration,
         percent=percent,
         laptops=laptops,
-        limit_class=lambda name: limit_class(name, known),
+        limit_class=lambda name: f"limit-{min(known.index(name), COLOURS) if name in known else COLOURS}",
         style_of=style_of,
         clock=_clock,
-        limits_bar=lambda shares: markupsafe.Markup(limits_bar(shares, known)),
     )
-    of_laptops = _spans(report)
+    found = {entry["host"]: spans(samples(entry["timeline"])) for entry in report["laptops"]}
+    of_laptops = {host: of_one for host, of_one in found.items() if of_one}
     plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report, of_laptops).items()}
     fleet = plots.pop("", None)
     page: str = environment.get_template("report.html.j2").render(
@@ -70,42 +70,33 @@ def render(report: Mapping[str, Any]) -> str:
         fleet=fleet,
         anchors={host: position for position, host in enumerate(plots, 1)},
         phases=_phases(of_laptops.values()),
-        clipped=any('class="beyond"' in plot for plot in [*plots.values(), fleet or ""]),
         advice=_advice(report) if len(report["laptops"]) > FEW else {},
     )
     return page
 
 
-def _spans(report: Mapping[str, Any]) -> dict[str, list[Span]]:
-    """What is drawn of each laptop of which there is anything."""
-    points = POINTS if len(report["laptops"]) <= MANY else POINTS // 2
-    known = {entry["host"]: spans(samples(entry["timeline"], points)) for entry in report["laptops"]}
-    return {host: of_one for host, of_one in known.items() if of_one}
-
-
 def _plots(report: Mapping[str, Any], of_laptops: Mapping[str, list[Span]]) -> dict[str, str]:
-    """The plots of these laptops, by their names, and that of the fleet, by none."""
+    """Return the plots of these laptops by their names, and that of all together under the empty name."""
     entries = {entry["host"]: entry for entry in report["laptops"]}
-    own = {host: shifted(of_one, -of_one[0].start) for host, of_one in of_laptops.items()}
-    seconds = max((of_one[-1].end for of_one in own.values()), default=0.0)
-    top, ticks = scale(list(own.values())), 4 if len(own) > 1 else 8
+    own = {host: summed(shifted(of_one, -of_one[0].start)) for host, of_one in of_laptops.items()}
+    seconds = max((span.end for of_one in own.values() for span in of_one), default=0.0)
+    top = max(map(highest, own.values()), default=0.0)
     plots = {
-        host: throughput_plot(_title(host, of_one, entries[host]), of_one, seconds, top, ticks)
-        for host, of_one in own.items()
+        host: throughput_plot(_title(host, of_one, entries[host]), of_one, seconds, top) for host, of_one in own.items()
     }
     if len(of_laptops) > 1:
         fleet = _together(of_laptops, {host: parse_time(entries[host]["started"]) for host in of_laptops})
         title = f"Throughput of all {len(of_laptops)} laptops together over time, at most {rate(highest(fleet))}"
-        plots[""] = throughput_plot(title, fleet, 0.0, scale([fleet]), 8)
+        plots[""] = throughput_plot(title, fleet, max(span.end for span in fleet), highest(fleet))
     return plots
 
 
 def _together(of_laptops: Mapping[str, list[Span]], started: Mapping[str, datetime | None]) -> list[Span]:
-    """The sum over all laptops, from when the first of them began."""
+    """Return the sum over all laptops, from the time at which the first one began."""
     first = min(filter(None, started.values()), default=None)
     late = {host: (when - first).total_seconds() if when and first else 0.0 for host, when in started.items()}
     begin = min(late[host] + of_one[0].start for host, of_one in of_laptops.items())
-    return summed((late[host] - begin, of_one) for host, of_one in of_laptops.items())
+    return summed([span for host, of_one in of_laptops.items() for span in shifted(of_one, late[host] - begin)])
 
 
 def _title(host: str, of_one: list[Span], entry: Mapping[str, Any]) -> str:
@@ -116,7 +107,7 @@ def _title(host: str, of_one: list[Span], entry: Mapping[str, Any]) -> str:
 
 
 def _phases(of_laptops: Iterable[list[Span]]) -> dict[str, str]:
-    """The names of the phases that are seen in the plots, by the style that they are drawn in."""
+    """Return the names of the phases in the plots, by their style."""
     names: dict[str, dict[str, None]] = {}
     for of_one in of_laptops:
         for span in of_one:
@@ -126,7 +117,7 @@ def _phases(of_laptops: Iterable[list[Span]]) -> dict[str, str]:
 
 
 def _advice(report: Mapping[str, Any]) -> dict[str, int]:
-    """What is advised, and to how many laptops; what most have is first."""
+    """Return each advice and the number of laptops that it is for, the most frequent first."""
     counts: dict[str, int] = {}
     for entry in report["laptops"]:
         if entry["limited_by"] and (advice := entry["limited_by"]["explanation"]):
@@ -135,5 +126,5 @@ def _advice(report: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _clock(value: str) -> str:
-    """A time of RFC 3339 in UTC for people, without its seconds."""
+    """Return a time of RFC 3339 in UTC without its seconds."""
     return f"{value[:10]}{SPACE}{value[11:16]}{SPACE}UTC"

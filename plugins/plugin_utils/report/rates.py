@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From samples of how far a transfer was to how fast it was."""
+"""The speed of transfers over time, from the samples of their progress."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
 
 POINTS = 120
-"""How many points a plot has at the most, but for the phases' ends."""
-
+"""The number of intervals of a plot."""
 
 MIN_INTERVAL = 0.1
-"""Seconds from which a rate can be told; a laptop reports about once a second."""
+"""Minimum seconds between two samples from which a rate is calculated; a laptop reports about once a second."""
 
 COUNTS_ANEW = (ZEROING, VERIFYING)
-"""Phases that count their bytes from 0. The flushing between them repeats those of the streaming."""
+"""The phases that count their bytes from 0. Flushing, between them, repeats the count of streaming."""
 
 Sample = tuple[float, int, str]
 """Seconds since the beginning, bytes done, phase."""
@@ -28,7 +27,7 @@ Sample = tuple[float, int, str]
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a transfer in which as good as nothing is known but how much it got on."""
+    """An interval of a transfer, in seconds since the beginning, and the bytes that were done in it."""
 
     start: float
     end: float
@@ -41,8 +40,8 @@ class Span:
         return self.size / (self.end - self.start)
 
 
-def samples(timeline: Any, most: int = POINTS) -> list[Sample]:
-    """The samples of a result's timeline that can be read, in order of time, and about so many of them at the most."""
+def samples(timeline: Any) -> list[Sample]:
+    """Return the valid samples of a result's timeline, in order of time; ``progress.history`` limits their number."""
     found: list[Sample] = []
     for entry in timeline if isinstance(timeline, list | tuple) else []:
         if not isinstance(entry, list | tuple) or len(entry) < 2:
@@ -50,27 +49,14 @@ def samples(timeline: Any, most: int = POINTS) -> list[Sample]:
         seconds, done = number(entry[0]), number(entry[1])
         if seconds is not None and done is not None and (not found or seconds >= found[-1][0]):
             found.append((seconds, int(done), str(entry[2]) if len(entry) > 2 else STREAMING))
-    return _decimated(found, most)
-
-
-def _decimated(found: list[Sample], most: int) -> list[Sample]:
-    """Every sample that is the last one of its phase, and of the others so many that they lie evenly."""
-    if len(found) <= most:
-        return found
-    step = (found[-1][0] - found[0][0]) / most
-    kept = [found[0]]
-    for sample, following in zip(found[1:], [*found[2:], None], strict=True):
-        is_last = following is None or following[2] != sample[2]
-        if is_last or sample[0] - kept[-1][0] >= step:
-            kept.append(sample)
-    # Phases that change with every sample are not worth their ends.
-    return kept if len(kept) <= 2 * most else kept[:: -(-len(kept) // most)]
+    return found
 
 
 def spans(timeline: Iterable[Sample]) -> list[Span]:
-    """What was done between each sample and the next. What was before the transfer, its module being started, is left out.
+    """Return the intervals between the samples, without the time before the transfer, in which the module was started.
 
-    Samples that came at almost the same time were late, and count as the last one of them. A phase that is over as fast has no rate.
+    Of samples of one phase that arrived at almost the same time, because they were late, only the last one counts. A phase that is over as
+    fast has no rate.
     """
     result: list[Span] = []
     settled = _settled(timeline)
@@ -86,7 +72,7 @@ def spans(timeline: Iterable[Sample]) -> list[Span]:
 
 
 def _settled(timeline: Iterable[Sample]) -> list[Sample]:
-    """The samples without those of the same phase that are followed by another one at once."""
+    """Return the samples without those that are followed almost at once by another one of the same phase."""
     result: list[Sample] = []
     for sample in timeline:
         if result and result[-1][2] == sample[2] and sample[0] - result[-1][0] < MIN_INTERVAL:
@@ -96,7 +82,7 @@ def _settled(timeline: Iterable[Sample]) -> list[Sample]:
 
 
 def _origin(settled: list[Sample]) -> float:
-    """Seconds after which a transfer has begun: at its first sample or, when that has bytes already, as long before as the next is after."""
+    """Return when a transfer began: at its first sample, or one interval earlier if that one has bytes already."""
     if not settled:
         return 0.0
     seconds, done, phase = settled[0]
@@ -107,17 +93,13 @@ def _origin(settled: list[Sample]) -> float:
 
 
 def shifted(of_one: Iterable[Span], seconds: float) -> list[Span]:
-    """The same, so much later."""
+    """Return the intervals, so many seconds later."""
     return [Span(span.start + seconds, span.end + seconds, span.size, span.phase) for span in of_one]
 
 
-def summed(transfers: Iterable[tuple[float, list[Span]]]) -> list[Span]:
-    """The sum over transfers, each with the seconds after which it began: for every phase, spans of one length side by side."""
-    everything = [span for begin, of_one in transfers for span in shifted(of_one, begin)]
-    if not everything:
-        return []
-    end = max(span.end for span in everything)
-    width = end / POINTS
+def summed(everything: list[Span]) -> list[Span]:
+    """Return the sum over transfers whose intervals share one clock, as intervals of equal length for each phase."""
+    width = max((span.end for span in everything), default=0.0) / POINTS
     sums: dict[str, list[float]] = {}
     for span in everything:
         bins = sums.setdefault(span.phase, [0.0] * POINTS)

@@ -1,20 +1,22 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The content of a report as plain data: what its JSON file holds and its page shows."""
+"""The content of a report as plain data, for its JSON file and its page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
+from ansible_collections.fleet.imaging.plugins.plugin_utils import outcome
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, RESTORE, Failure, Laptop
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 
 from .rates import samples
-from .run import CAPTURE, COMPARE, RESTORE, Failure, Laptop, Run, Transfer
 from .text import laptops
 
 FORMAT = 1
@@ -46,20 +48,36 @@ ACTIONS = {
     "verify": "equal to the image",
     "check": "equal already",
 }
-"""By what a run was for: what its laptops are when all went well."""
+"""By the purpose of a run: what its laptops are if all went well."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a laptop came to: how good that is, the words for it, and whether they say as well whether it was verified."""
+    """How the report shows an outcome: how good it is, its words, and whether they also say if the disk was verified."""
 
     level: str
     words: str
     tells_verification: bool = False
 
 
+STATES = {
+    outcome.NOT_BEGUN: State(OPEN, "not begun"),
+    outcome.INTERRUPTED: State(BAD, "broken off"),
+    outcome.FAILED: State(BAD, "failed"),
+    outcome.CAPTURED: State(GOOD, "captured"),
+    outcome.UNCHANGED: State(GOOD, "unchanged since the last capture"),
+    outcome.CAPTURABLE: State(OPEN, "can be captured"),
+    outcome.RESTORED: State(GOOD, "restored and verified", True),
+    outcome.NOT_VERIFIED: State(OPEN, "restored, not verified", True),
+    outcome.EQUAL: State(GOOD, "equal"),
+    outcome.ALREADY_EQUAL: State(GOOD, "equal already"),
+    outcome.DIFFERENT: State(BAD, "not equal"),
+    outcome.RESTORABLE: State(OPEN, "would be restored"),
+}
+
+
 def summary(run: Run) -> dict[str, Any]:
-    """The report of a run."""
+    """Return the report of a run."""
     entries = [_laptop(laptop, run) for laptop in run.laptops.values()]
     order = {BAD: 0, OPEN: 1, GOOD: 2}
     entries.sort(key=lambda entry: order[entry["level"]])
@@ -87,7 +105,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _purpose(run: Run) -> str:
-    """What the run was for: capture, restore, check (a restore in check mode) or verify."""
+    """Return the purpose of a run: capture, restore, check (a restore in check mode) or verify."""
     kinds = {transfer.kind for laptop in run.laptops.values() for transfer in laptop.transfers}
     if CAPTURE in kinds or (not kinds and run.playbook == "capture"):
         return "capture"
@@ -100,13 +118,13 @@ def _purpose(run: Run) -> str:
 
 def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     transfer = laptop.transfer
-    state = _state(laptop, transfer, run)
+    state = _state(laptop, run)
     entry: dict[str, Any] = {
         "host": laptop.name,
         "level": state.level,
         "state": state.words,
         "state_tells_verification": state.tells_verification,
-        "unreachable": any(failure.unreachable for failure in laptop.failures),
+        "unreachable": laptop.unreachable,
         "verified": laptop.verified,
         "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
         "failures": [_failure(failure) for failure in laptop.failures],
@@ -128,43 +146,22 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     return entry
 
 
-def _state(laptop: Laptop, transfer: Transfer | None, run: Run) -> State:
-    """What a laptop came to."""
-    if laptop.failures:
-        if transfer and transfer.kind == COMPARE and transfer.result and not transfer.failed and not laptop.verified:
-            return State(BAD, "not equal")
-        reason = "unreachable" if any(failure.unreachable for failure in laptop.failures) else "failed"
-        if transfer and transfer.result and not transfer.failed and (laptop.verified or transfer.kind == CAPTURE):
-            done = _done(laptop, transfer, run)
-            return replace(done, level=BAD, words=f"{done.words}, then {reason}")
-        return State(BAD, reason)
-    if transfer is None:
-        return State(BAD if run.failures or run.interrupted else OPEN, "not begun")
-    if transfer.result is None:
-        return State(BAD, "broken off")
-    if transfer.failed:
-        return State(BAD, "failed")
-    return _done(laptop, transfer, run)
-
-
-def _done(laptop: Laptop, transfer: Transfer, run: Run) -> State:
-    """What a transfer came to that did not fail."""
-    changed = bool(transfer.result and transfer.result.get("changed") is True)
-    if transfer.kind == CAPTURE:
-        if run.check_mode:
-            return State(OPEN, "can be captured")
-        return State(GOOD, "captured" if changed else "unchanged since the last capture")
-    if transfer.kind == RESTORE:
-        if laptop.verified:
-            return State(GOOD, "restored and verified", True) if changed else State(GOOD, "equal already")
-        return State(OPEN, "restored, not verified", True)
-    if laptop.verified:
-        return State(GOOD, "equal already" if run.check_mode else "equal")
-    return State(OPEN if run.check_mode else BAD, "would be restored" if run.check_mode else "not equal")
+def _state(laptop: Laptop, run: Run) -> State:
+    """Return how to show what became of a laptop."""
+    found = laptop.outcome(run.check_mode)
+    state = STATES[found.code]
+    failed = "unreachable" if laptop.unreachable else "failed"
+    if found.then_failed:
+        return State(BAD, f"{state.words}, then {failed}", state.tells_verification)
+    if found.code == outcome.FAILED:
+        return State(BAD, failed)
+    if found.code == outcome.NOT_BEGUN and (run.failures or run.interrupted):
+        return State(BAD, state.words)
+    return state
 
 
 def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str, str]:
-    """How it went, for somebody who reads nothing else."""
+    """Return the level and a sentence for readers who read nothing else."""
     if not entries:
         return BAD, "No laptop took part."
     count, good = len(entries), sum(entry["level"] == GOOD for entry in entries)
@@ -191,7 +188,7 @@ def _verdict(purpose: str, entries: list[dict[str, Any]], run: Run) -> tuple[str
 
 
 def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """How many laptops are in each state that is not good, in the order of the table."""
+    """Return the number of laptops in each state that is not good, in the order of the table."""
     counts: dict[str, int] = {}
     for entry in entries:
         if entry["level"] != GOOD:
@@ -200,12 +197,12 @@ def _others(entries: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def limits(value: Any) -> dict[str, float]:
-    """Shares of the time by what was the limit, the largest first; they sum to 1. Empty when there are none."""
+    """Return the shares of time by limit, the largest first, with the sum 1; empty when there are none."""
     return _limits_of_all([(value, 1.0)])
 
 
 def _limits_of_all(of_laptops: Iterable[tuple[Any, float]]) -> dict[str, float]:
-    """The same over all laptops' time: of each its shares, and its seconds."""
+    """Return the shares of the time of all laptops, from the shares and the seconds of each."""
     found = Bottlenecks()
     for value, seconds in of_laptops:
         for name, share in value.items() if isinstance(value, Mapping) else ():

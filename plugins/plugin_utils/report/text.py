@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Texts and numbers for the report."""
+"""Text forms of numbers for the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = "\N{EN DASH}"
 
 
 def _kept_together(form: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A form of quantities that is not broken over two lines."""
+    """Return a text form of quantities without line breaks."""
 
     def shown(value: Any) -> str:
         return NOTHING if quantities.number(value) is None else form(value).replace(" ", SPACE)
@@ -29,10 +29,10 @@ duration = _kept_together(quantities.duration)
 
 
 def percent(share: float) -> str:
-    """A share of one."""
+    """Return a share as a percentage."""
     return f"{share * 100:.0f}{SPACE}%" if share >= 0.005 or share == 0 else f"<{SPACE}1{SPACE}%"
 
 
 def laptops(count: int) -> str:
-    """So many laptops, in words that fit."""
+    """Return a number of laptops in words."""
     return f"{count} laptop{'' if count == 1 else 's'}"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where reports are put: the folder reports/ of an image store."""
+"""Writes reports into the folder reports/ of an image store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "reports"
 
 
 def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
-    """Write a report as a page and as JSON, readable by this user only; return the page's path. Raises OSError, also where there is no store."""
+    """Write a report as a page and as JSON, readable by this user only; returns the page's path. Raises OSError, also without a store."""
     contents = {".json": json.dumps(report, indent=1, allow_nan=False) + "\n", ".html": render(report)}
     folder = os.path.join(store, FOLDER)
     Path(folder).mkdir(mode=0o700, exist_ok=True)
@@ -55,7 +55,7 @@ def _partial(folder: str, stem: str, suffix: str) -> str:
 
 
 def _reserve(folder: str, stem: str) -> tuple[str, int]:
-    """A name that no other report has or gets, and the open file that keeps it until the report is there."""
+    """Return an unused name for a report, and the open file that reserves it."""
     count = 1
     while True:
         name = stem if count == 1 else f"{stem}-{count}"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transport that a task asks for."""
+"""Makes the transport that a task requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _paramiko(settings: SshSettings, timeouts: Timeouts) -> Transport:
 
 
 CLIENTS: dict[str, Callable[[SshSettings, Timeouts], Transport]] = {PARAMIKO: _paramiko, OPENSSH: OpenSsh}
-"""What makes the transport ``ssh``, by the names in ``arguments.SSH_CLIENTS``."""
+"""The functions that make the transport ``ssh``, by the names in ``arguments.SSH_CLIENTS``."""
 
 MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str, Timeouts], Transport]] = {
     TCP: lambda _arguments, _connection, address, _timeouts: Tcp(address),
@@ -41,11 +41,11 @@ MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str, Timeouts], Tran
         settings_of(connection), timeouts
     ),
 }
-"""What makes a transport, by the names in ``arguments.TRANSPORTS``."""
+"""The functions that make a transport, by the names in ``arguments.TRANSPORTS``."""
 
 
 def make_transport(
     arguments: dict[str, Any], connection: ConnectionBase, address: str, timeouts: Timeouts
 ) -> Transport:
-    """The transport by a module's arguments, to the laptop at the other end of Ansible's connection; raises ImagingError."""
+    """Return the transport that the module's arguments select, to the laptop of Ansible's connection; raises ImagingError."""
     return MAKERS[arguments["transport"]](arguments, connection, address, timeouts)

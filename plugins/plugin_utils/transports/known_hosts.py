@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a host key is the one that is known of a laptop, by the files that OpenSSH keeps (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+"""Checks a host key against OpenSSH's files of known hosts (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
-``ssh-keygen -F`` finds the lines of a host: it knows hashed names, patterns and markers.
+``ssh-keygen -F`` finds the lines of a host: it supports hashed names, patterns and markers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
+
+from .ssh_settings import run_local
 
 DEFAULT_PORT = 22
 
 
 @dataclass(frozen=True)
 class KnownKey:
-    """A key that is known of a host: its marker (``@revoked``, ``@cert-authority`` or nothing), type and base64 text."""
+    """A known key of a host: its marker (``@revoked``, ``@cert-authority`` or empty), type and base64 text."""
 
     marker: str
     kind: str
@@ -29,14 +30,14 @@ class KnownKey:
 
 
 class KnownHosts:
-    """What is known of one host."""
+    """The known keys of one host."""
 
     def __init__(self, name: str, port: int, files: Sequence[str]) -> None:
-        """Look a host up in files, of which none needs to exist; raises ImagingError."""
+        """Look up a host in files, which need not exist; raises ImagingError."""
         self._name = name if port == DEFAULT_PORT else f"[{name}]:{port}"
         self._files = [os.path.expanduser(file) for file in files]
         self.keys = self._find(self._name)
-        # OpenSSH also accepts a key that is known of the host without a port; but that one is no evidence of a change.
+        # OpenSSH also accepts a key that is known for the host without a port, but such a key does not prove a change.
         self._elsewhere = self._find(name) if port != DEFAULT_PORT else []
 
     def _find(self, name: str) -> list[KnownKey]:
@@ -45,15 +46,7 @@ class KnownHosts:
             if not os.path.exists(file):
                 continue
             try:
-                done = subprocess.run(
-                    ["ssh-keygen", "-F", name, "-f", file],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    check=False,
-                    timeout=DEFAULTS.local_program,
-                )
+                done = run_local(["ssh-keygen", "-F", name, "-f", file])
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise ImagingError(f"ssh-keygen, which looks up host keys in {file}, failed: {error}.") from error
             for line in done.stdout.splitlines():
@@ -65,11 +58,11 @@ class KnownHosts:
 
     @property
     def kinds(self) -> list[str]:
-        """The types of the known keys, which are best asked for: a host has several keys, and shows the one that is asked for first."""
+        """The types of the known keys. A host has several keys and shows the one that is requested, so a known type should be requested."""
         return list(dict.fromkeys(key.kind for key in self.keys + self._elsewhere if not key.marker))
 
     def check(self, kind: str, text: str, fingerprint: str) -> None:
-        """Raise ImagingError unless a key (its type, its base64 text) is known of the host and not revoked."""
+        """Raise ImagingError unless a key (its type, its base64 text) of the host is known and not revoked."""
         keys = self.keys + self._elsewhere
         where = self._files[0] if self._files else "~/.ssh/known_hosts"
         equal = [key.marker for key in keys if (key.kind, key.text) == (kind, text)]

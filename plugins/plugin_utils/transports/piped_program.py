@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs through whose standard input and output a connection runs: ``ssh -W``, or a user's ProxyCommand."""
+"""Programs that carry a connection on their standard input and output: ``ssh -W``, or a user's ProxyCommand."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class PipedProgram:
         environment: Mapping[str, str] | None = None,
         capture_stderr: bool = False,
     ) -> None:
-        """Start it; raises ImagingError. ``capture_stderr``: whether its standard error is wanted, as ``process.stderr``.
+        """Start the program; raises ImagingError. With ``capture_stderr``, its standard error is available as ``process.stderr``.
 
-        ``end_time``: seconds that it may take to end by itself once its connection is closed.
+        ``end_time``: seconds within which it should end by itself after its connection is closed.
         """
         self._end_time = end_time
         self.socket, theirs = socket.socketpair()
         try:
-            # In a session of its own it has no terminal to ask on, and Ctrl-C is for this process to answer.
+            # In its own session, it has no terminal for questions, and Ctrl-C reaches only this process.
             self.process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -46,7 +46,7 @@ class PipedProgram:
             theirs.close()
 
     def end(self) -> None:
-        """Close the connection, and have the program ended."""
+        """Close the connection, and end the program."""
         with contextlib.suppress(OSError):  # it may be closed already
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transport ``ssh`` with OpenSSH's client: ``ssh -W``, for hardware keys, GSSAPI and whatever else only OpenSSH knows."""
+"""The transport ``ssh`` with OpenSSH's client: ``ssh -W``, for hardware keys, GSSAPI and everything else that only OpenSSH supports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .ssh_settings import SshSettings
 from .transport import Refused, Unreachable
 
 AUTHENTICATED = "Authenticated to "
-"""What ssh says at LogLevel VERBOSE once it is logged in."""
+"""The beginning of ssh's message at LogLevel VERBOSE after the login."""
 
 LAST_LINES = 30
 
@@ -35,11 +35,11 @@ case "$1" in
     *) exit 1 ;;
 esac
 """
-"""Answers ssh's questions for secrets, as SSH_ASKPASS (ssh(1)); every other question with no."""
+"""The program for SSH_ASKPASS (ssh(1)): answers ssh's questions for secrets, and every other question with no."""
 
 
 class OpenSsh:
-    """Connects through ``ssh -W`` to a port of the laptop's own."""
+    """Connects to a port of the laptop through ``ssh -W``."""
 
     def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
         self._settings = settings
@@ -47,7 +47,6 @@ class OpenSsh:
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         settings = self._settings
         secret = settings.password or settings.passphrase
         command = [
@@ -73,7 +72,7 @@ class OpenSsh:
 
 @contextlib.contextmanager
 def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
-    """An environment in which ssh gets the secrets that Ansible has, until it is logged in."""
+    """Provide the environment in which ssh gets Ansible's secrets until the login."""
     if not settings.password and not settings.passphrase:
         yield dict(os.environ)
         return
@@ -91,7 +90,7 @@ def _answers(settings: SshSettings) -> Iterator[dict[str, str]]:
 
 
 class ProgramChannel(SocketChannel):
-    """The connection that an ssh process carries. What ssh complains of becomes the error of whoever uses it."""
+    """The connection that an ssh process carries. If ssh ends before data has arrived, its last message becomes the error."""
 
     def __init__(self, program: PipedProgram, address: str, port: int, timeouts: Timeouts) -> None:
         super().__init__(program.socket)
@@ -117,7 +116,7 @@ class ProgramChannel(SocketChannel):
         self._decided.set()
 
     def wait_until_authenticated(self) -> None:
-        """Return when ssh is logged in; raises LinkError, ImagingError."""
+        """Wait until ssh is logged in; raises LinkError, ImagingError."""
         if not self._decided.wait(self._timeouts.log_in):
             raise Unreachable(
                 f"ssh did not log in at {self._address} within {self._timeouts.log_in:.0f} seconds. Its last output: {self._last_words()}"
@@ -126,7 +125,6 @@ class ProgramChannel(SocketChannel):
             raise self._failure()
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """As the socket's; when ssh ends before anything came, raises why."""
         with self._explained():
             count = super().recv_into(buffer)
         if not count and not self._received:
@@ -135,7 +133,6 @@ class ProgramChannel(SocketChannel):
         return count
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """As the socket's; when ssh ends before anything came, raises why."""
         with self._explained():
             super().sendall(data)
 
@@ -170,5 +167,4 @@ class ProgramChannel(SocketChannel):
         return " ".join(words)
 
     def close(self) -> None:
-        """End ssh."""
         self._program.end()

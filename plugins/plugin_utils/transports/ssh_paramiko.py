@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transport ``ssh`` with paramiko: a ``direct-tcpip`` channel (RFC 4254, 7.2) to a port of the laptop's own."""
+"""The transport ``ssh`` with paramiko: a ``direct-tcpip`` channel (RFC 4254, 7.2) to a port of the laptop."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ else:
     MISSING = None
 
 WINDOW = 4 << 20
-"""Bytes that may have come and were not taken yet; a gigabit is full with it up to a round trip of 34 ms."""
+"""Maximum bytes that have arrived but were not taken; enough for a gigabit with a round trip of 34 ms."""
 
 PACKET = 1 << 20
-"""Largest packet that the laptop may send. OpenSSH sends what it has read at once: with 32 KiB, receiving was a third as fast."""
+"""Maximum packet size that the laptop may send. OpenSSH sends at once what it has read: with 32 KiB, receiving was a third as fast."""
 
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
-"""The algorithms that a host key of type ssh-rsa is asked for with (RFC 8332)."""
+"""The algorithms with which a host key of type ssh-rsa is requested (RFC 8332)."""
 
 ENOUGH_TRIES = 3
-"""After so many keys it is the server that closes a connection, and not the network: sshd allows 6 tries unless it was told otherwise."""
+"""After this many keys, a closed connection is the server's decision and not a network error: by default, sshd allows 6 attempts."""
 
-# Without a handler of its own, what paramiko logs would go to the terminal.
+# Without a handler, paramiko's messages would appear on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Paramiko:
-    """Connects with paramiko, by what OpenSSH's configuration and Ansible's connection say."""
+    """Connects with paramiko, by OpenSSH's configuration and the options of Ansible's connection."""
 
     def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
         self._settings = settings
@@ -59,7 +59,6 @@ class Paramiko:
         self.address = settings.config.hostname
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         connection = _Connection(*self._connect(seconds), self._timeouts.stuck)
         try:
             self._log_in(connection.transport, seconds)
@@ -91,7 +90,7 @@ class Paramiko:
         return connect(self.address, self._config.port, seconds, way_out), None
 
     def _proxy_command(self) -> list[str]:
-        """The program that connects to sshd in our place, as ProxyCommand or ProxyJump want it (ssh_config(5))."""
+        """Return the command of ProxyCommand or ProxyJump that connects to sshd (ssh_config(5)); empty without them."""
         config = self._config
         command = config.get("proxycommand")
         if command:
@@ -134,7 +133,7 @@ class Paramiko:
 
 
 class _Login:
-    """Tries what there is to log in with, in OpenSSH's order."""
+    """Tries all ways to log in, in OpenSSH's order."""
 
     def __init__(self, transport: paramiko.Transport, settings: SshSettings, config: SshConfig) -> None:
         self._transport = transport
@@ -145,7 +144,7 @@ class _Login:
         self._allowed = ["publickey", "password", "keyboard-interactive"]
 
     def run(self) -> None:
-        """Log in; raises ImagingError when nothing helps."""
+        """Log in; raises ImagingError when no way succeeds."""
         address = self._config.hostname
         try:
             self._transport.auth_none(self._user)
@@ -164,7 +163,7 @@ class _Login:
                 if self._transport.is_authenticated():
                     return
         except (paramiko.SSHException, EOFError) as error:
-            # Which of the two it was can't be seen: the server had enough of it, or the network failed just then.
+            # The reason is unknown: the server refused more attempts, or the network failed.
             if len(self._tried) < ENOUGH_TRIES:
                 raise
             self._tried.append(f"then it closed the connection ({_words(error)})")
@@ -172,7 +171,7 @@ class _Login:
         raise denied(address, f"it allows {', '.join(self._allowed)} for {self._user}; tried: {tried}.")
 
     def _ways(self) -> Iterator[tuple[str, Any]]:
-        """What to try, lazily: what is allowed may change after each."""
+        """Yield the ways to log in; each attempt may change which ones are allowed."""
         if self._config.get("pubkeyauthentication", "yes") not in ("no", "false") and "publickey" in self._allowed:
             yield from self._keys()
         password = self._settings.password
@@ -199,14 +198,14 @@ class _Login:
         try:
             passphrase = self._settings.passphrase
             key = paramiko.PKey.from_path(file, passphrase.encode() if passphrase else None)  # type: ignore[arg-type]
-        except Exception as error:  # of paramiko's, of cryptography's: all say that this key is not to be used
+        except Exception as error:  # paramiko and cryptography raise many kinds; each means that the key can't be used
             self._tried.append(f"{file} (not usable: {_words(error)})")
             return
         yield file, lambda: self._transport.auth_publickey(self._user, key)
 
     @contextlib.contextmanager
     def _agent(self) -> Iterator[list[paramiko.AgentKey]]:
-        """The keys of the agent that the configuration names (IdentityAgent), else of the usual one."""
+        """Provide the keys of the agent in the configuration (IdentityAgent), otherwise of the default agent."""
         agent_socket = self._config.get("identityagent", "SSH_AUTH_SOCK")
         usual = os.environ.get("SSH_AUTH_SOCK")
         path = usual if agent_socket == "SSH_AUTH_SOCK" else self._config.expand(agent_socket)
@@ -228,7 +227,7 @@ class _Login:
 
 
 def _public_text(file: str) -> str:
-    """The base64 text of the public key that lies beside a private key; "" when there is none."""
+    """Return the base64 text of the public key beside a private key; empty when there is none."""
     try:
         with open(f"{file}.pub", encoding="utf-8", errors="replace") as public:
             return public.read(64 << 10).split()[1]
@@ -248,7 +247,6 @@ class _PatientSocket(socket.socket):
     _stuck_since: float | None = None
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """As any socket's."""
         try:
             count = super().send(data, flags)
         except TimeoutError:
@@ -261,10 +259,10 @@ class _PatientSocket(socket.socket):
 
 
 class _Connection:
-    """One SSH connection, and the program that it runs through, if any."""
+    """An SSH connection, and the program that carries it, if any."""
 
     def __init__(self, sock: socket.socket, program: PipedProgram | None, stuck: float) -> None:
-        """``stuck``: seconds in which nothing could be sent after which the connection counts as broken."""
+        """``stuck``: seconds without any progress in sending after which the connection counts as broken."""
         self._program = program
         self._socket = _PatientSocket(fileno=sock.detach())
         self._socket.patience = stuck
@@ -284,13 +282,12 @@ class _Connection:
             self._program.end()
 
     def close(self) -> None:
-        """End it."""
         self.transport.close()
         self._end()
 
 
 class ParamikoChannel:
-    """An SSH channel as a link's channel."""
+    """An SSH channel as the channel of a link (``stream.link.Channel``)."""
 
     def __init__(self, channel: paramiko.Channel, connection: _Connection) -> None:
         self._channel = channel
@@ -298,7 +295,7 @@ class ParamikoChannel:
         self.settimeout = channel.settimeout
 
     def sendall(self, data: bytes | memoryview, /) -> None:
-        """Send all of it; each packet has the whole time-out."""
+        """Send all data; each packet has the whole timeout."""
         view = memoryview(data)
         largest = self._channel.out_max_packet_size
         with _as_os_error():
@@ -306,24 +303,21 @@ class ParamikoChannel:
                 view = view[self._channel.send(bytes(view[:largest])) :]
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Receive some bytes."""
         with _as_os_error():
             data = self._channel.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def readable(self) -> bool:
-        """Whether bytes have come, or the end."""
         channel = self._channel
         return bool(channel.recv_ready() or channel.eof_received or channel.closed)
 
     def end_sending(self) -> None:
-        """Say that nothing more will be sent."""
         with _as_os_error():
             self._channel.shutdown_write()
 
     def close(self) -> None:
-        """End the channel and its connection, which wakes whoever waits for it."""
+        """End the channel and its connection, which wakes a blocked thread."""
         self._connection.close()
 
 

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Ansible knows of its SSH connection to a laptop, in the form that a connection of our own needs.
+"""Converts the options of Ansible's SSH connection to a laptop for a connection of our own.
 
-The arguments are put together in the order in which Ansible's connection plugin ``ssh`` has them (OpenSSH takes the first value of an
-option), without those that belong to that connection alone. What they and the user's configuration files come to, ``ssh -G`` says.
+The arguments are in the order of Ansible's connection plugin ``ssh`` (OpenSSH uses the first value of an option), without those that only concern
+that connection. ``ssh -G`` combines them with the user's configuration files.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
 SHORT_OPTIONS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"
-"""Those of ssh(1), as getopt(3) takes them."""
+"""The options of ssh(1), in the form of getopt(3)."""
 
 NOT_FOR_BULK = frozenset(f"-{letter}" for letter in "CfgGnNqstvyADELMOQRSTVwWxXY")
-"""Compression, a shared master and its socket, forwardings, verbosity and what concerns a remote command or terminal."""
+"""Options for compression, a shared master and its socket, forwarding, verbosity, a remote command or a terminal."""
 
 OVERRIDES = (
     "ControlMaster=no",
@@ -42,12 +42,25 @@ OVERRIDES = (
 )
 
 FASTEST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-"""RFC 5647, as OpenSSH has it; one pass of hardware encrypts and authenticates."""
+"""Ciphers of RFC 5647; hardware encrypts and authenticates in one pass."""
+
+
+def run_local(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of OpenSSH on this machine; raises OSError, subprocess.TimeoutExpired."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=DEFAULTS.local_program,
+    )
 
 
 @dataclass(frozen=True)
 class SshSettings:
-    """One laptop's SSH connection: what OpenSSH is started with, and what only Ansible knows beside that."""
+    """The SSH connection of a laptop: the arguments of OpenSSH, and Ansible's secrets."""
 
     executable: str
     host: str
@@ -57,17 +70,10 @@ class SshSettings:
 
     @functools.cached_property
     def config(self) -> SshConfig:
-        """What all of it comes to; raises ImagingError."""
+        """The effective configuration; raises ImagingError."""
         command = [self.executable, "-G", *self.arguments, "--", self.host]
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=DEFAULTS.local_program,
-            )
+            done = run_local(command)
         except OSError as error:
             raise ImagingError(
                 f"{self.executable} can't be started: {error.strerror}. imaging_transport: ssh needs OpenSSH's client on this "
@@ -86,7 +92,7 @@ class SshSettings:
 
     @property
     def config_file(self) -> list[str]:
-        """The argument that names another configuration file, which OpenSSH hands on to a jump host's ssh as well."""
+        """The argument that selects another configuration file, which OpenSSH also passes on for a jump host."""
         for option, value in _parsed(self.arguments):
             if option == "-F":
                 return ["-F", value]
@@ -94,31 +100,31 @@ class SshSettings:
 
 
 class SshConfig:
-    """The answer of ``ssh -G``: option names in small letters, and their values."""
+    """The output of ``ssh -G``: option names in small letters, and their values."""
 
     def __init__(self, host: str, options: Sequence[tuple[str, str] | Sequence[str]]) -> None:
         self._host = host
         self._options = [(option[0], option[1]) for option in options]
 
     def raw(self, name: str) -> list[str]:
-        """All values of an option, "none" as well."""
+        """Return all values of an option, including "none"."""
         return [value for option, value in self._options if option == name]
 
     def all(self, name: str) -> list[str]:
-        """All values of an option that may be given several times."""
+        """Return all values of an option that may be repeated."""
         return [value for value in self.raw(name) if value.lower() != "none"]
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of an option; ``default`` when it has none."""
+        """Return the value of an option; ``default`` when it has none."""
         return next(iter(self.all(name)), default)
 
     def words(self, name: str) -> list[str]:
-        """The value of an option that is a list of files or names."""
+        """Return the value of an option that is a list of files or names."""
         return shlex.split(self.get(name))
 
     @property
     def hostname(self) -> str:
-        """The name or address that is connected to."""
+        """The name or address of the laptop."""
         return self.get("hostname", self._host)
 
     @property
@@ -145,7 +151,7 @@ class SshConfig:
         return self.get("stricthostkeychecking", "ask") not in ("no", "off", "false")
 
     def expand(self, value: str, path: bool = True) -> str:
-        """A value with its tokens replaced (ssh_config(5), TOKENS); of a path, also the home folder and variables."""
+        """Return a value with its tokens replaced (ssh_config(5), TOKENS); in a path, also the home folder and variables."""
         home = os.path.expanduser("~")
         tokens = {"%": "%", "h": self.hostname, "n": self._host, "p": str(self.port), "r": self.user}
         if path:
@@ -159,7 +165,7 @@ class SshConfig:
 
 
 def settings_of(connection: ConnectionBase) -> SshSettings:
-    """Read a connection's options; raises ImagingError when it is not one over SSH."""
+    """Read the options of a connection; raises ImagingError unless it uses SSH."""
     host = _option(connection, "host") or _option(connection, "remote_addr")
     if connection.transport == "local" or not host:
         raise ImagingError(
@@ -212,6 +218,6 @@ def _parsed(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _for_bulk(text: str | None) -> list[str]:
-    """Arguments as a user wrote them, without what is of no use to a stream, or harms it."""
+    """Return the user's arguments without those that are useless or harmful for a stream."""
     kept = [(option, value) for option, value in _parsed(shlex.split(text or "")) if option not in NOT_FOR_BULK]
     return [word for option, value in kept for word in ([option, value] if value else [option])]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transport ``tcp``: straight to the port on which the laptop listens."""
+"""The transport ``tcp``: connects directly to the port on which the laptop listens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME_FIRST = "Set ansible_host to the laptop's address."
 
 
 def connect(address: str, port: int, seconds: float, way_out: str) -> socket.socket:
-    """A TCP connection; raises Unreachable. ``way_out``: what a person does when something drops the packets."""
+    """Return a TCP connection; raises Unreachable. ``way_out``: what to do if something drops the packets."""
     try:
         return socket.create_connection((address, port), seconds)
     except socket.gaierror as error:
@@ -29,13 +29,12 @@ def connect(address: str, port: int, seconds: float, way_out: str) -> socket.soc
 
 
 class Tcp:
-    """Connects to a laptop's address."""
+    """Connects to the address of a laptop."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     def open(self, port: int, seconds: float) -> Channel:
-        """See :class:`Transport`."""
         way_out = (
             "The module listens there, so something in between drops the packets: a firewall on the laptop, on this machine, or in the network. "
             f"Open TCP port {port} from here to the laptop, set imaging_port to one that is open, or set imaging_transport: ssh."

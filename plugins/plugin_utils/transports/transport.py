@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a transport is: a way to get a byte stream to the module that listens on a laptop.
+"""The interface of transports, which provide a byte stream to the module that listens on a laptop.
 
-To add one, write its class beside the others here, say in ``factory.py`` what makes it, and name it in ``arguments.TRANSPORTS``.
+To add one, write its class beside the others here, add its maker to ``factory.py``, and its name to ``arguments.TRANSPORTS``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Unreachable(LinkError):
 
 
 class Refused(Unreachable):
-    """The laptop answers, but nobody listens at that port."""
+    """The laptop answers, but nothing listens at that port."""
 
 
 class Transport(Protocol):
@@ -29,7 +29,7 @@ class Transport(Protocol):
         """The laptop's address, for messages."""
 
     def open(self, port: int, seconds: float) -> Channel:
-        """A channel to the laptop's ``port``, connected within so many seconds.
+        """Return a channel to the laptop's ``port``, connected within so many seconds.
 
-        Raises LinkError when trying again may help (Unreachable when there was no connection at all), ImagingError when it can't.
+        Raises LinkError when another attempt may help (Unreachable when there was no connection at all), otherwise ImagingError.
         """

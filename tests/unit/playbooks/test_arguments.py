@@ -41,8 +41,13 @@ def options(module: str) -> dict[str, Any]:
     said: dict[str, Any] = dict(found.get("options", {}))
     for fragment in found.get("extends_documentation_fragment", ()):
         text = plugin("doc_fragments", fragment.rpartition(".")[2]).ModuleDocFragment.DOCUMENTATION
-        said.update(yaml_load(text)["options"])
+        said.update(yaml_load(text).get("options", {}))
     return said
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_documents_the_codes_of_failures(module: str) -> None:
+    assert "fleet.imaging.common" in documented(module)["extends_documentation_fragment"]
 
 
 @pytest.mark.parametrize("module", WITH_ACTION)

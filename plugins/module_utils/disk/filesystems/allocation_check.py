@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Common parts of the programs that look for clusters which are in use and marked as free.
+"""Common parts of the programs that look for clusters which are in use but marked as free.
 
-They run as processes of their own, in the Python that runs this module, because they use a processor for as long as they run. Clusters that are
-allocated but not in use are not looked for: they cost space and lose nothing.
+They run as separate processes, with the Python of this module, because they use a processor all the time. Allocated clusters that are not in use are
+ignored: they cost space, but no data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...errors import ImagingError
 from ..gpt import Read
 
 PROVEN, LACKING, UNREADABLE = 0, 4, 8
-"""Exit statuses: no cluster in use is free, some are, or that can't be said. As fsck(8) has them."""
+"""Exit statuses, as in fsck(8): no cluster in use is free, some are free, or it can't be determined."""
 
 
 COMPARED = 1 << 20
@@ -29,18 +29,18 @@ class Damaged(ImagingError):
 
 
 class Clusters:
-    """Clusters that something claims, a bit for each."""
+    """The clusters that are claimed, with a bit for each."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._bits = bytearray(-(-count // 8))
 
     def has(self, cluster: int) -> int:
-        """Whether a cluster is claimed (not 0)."""
+        """Return whether a cluster is claimed (not 0)."""
         return self._bits[cluster >> 3] >> (cluster & 7) & 1
 
     def claim(self, first: int, end: int) -> None:
-        """Claim the clusters of [first, end), of which there must be one; raises Damaged when there are not so many."""
+        """Claim the clusters of [first, end), at least one; raises Damaged when they do not exist."""
         if not 0 <= first < end <= self._count:
             raise Damaged(f"something lies in clusters {first} to {end}, and there are {self._count}")
         bits = self._bits
@@ -55,7 +55,7 @@ class Clusters:
             bits[high] |= (1 << (end & 7)) - 1
 
     def lacking(self, bitmap: bytes) -> int:
-        """How many claimed clusters a file system's bitmap does not have. A bitmap that is too short lacks the clusters behind its end."""
+        """Return how many claimed clusters are missing in a file system's bitmap, also beyond its end."""
         bitmap = bitmap[: len(self._bits)].ljust(len(self._bits), b"\0")
         count = 0
         for at in range(0, len(self._bits), COMPARED):
@@ -65,10 +65,10 @@ class Clusters:
 
 
 def report(lacking: Callable[[Read, int], int]) -> int:
-    """Check the block device that is named as argument, write what was found to standard output, and return the exit status.
+    """Check the block device in the first argument, write the finding to standard output, and return the exit status.
 
-    ``lacking`` gets what reads at an offset, and the size of the device in bytes, and returns how many clusters in use are free; it may raise
-    Damaged, OSError.
+    ``lacking`` gets a function that reads at an offset, and the size of the device in bytes. It returns how many clusters in use are free, and may
+    raise Damaged, OSError.
     """
     status = UNREADABLE
     try:

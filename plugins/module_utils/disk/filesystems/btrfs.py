@@ -13,7 +13,7 @@ from .base import DIRTY, Distrust, Files, FileSystem, Grower, Probe, while_mount
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By the log of its superblock at 64 KiB: magic at 0x40, log_root at 0x60."""
+    """Check the log in the superblock at 64 KiB: magic at 0x40, log_root at 0x60."""
     superblock = probe.read(0x10000, 0x80)
     if superblock[0x40:0x48] != b"_BHRfS_M":
         return Distrust(DIRTY, "its superblock is damaged")
@@ -29,9 +29,9 @@ READ_ONLY = {"ro": "", "rescue": "nologreplay"}
 """Options of a mount that writes nothing; btrfs(5)."""
 
 TOP = {"subvolid": "5"}
-"""Option for the subvolume that all others are in. Without it, what is mounted is the one that is set as default."""
+"""The option for the subvolume that contains all others. Without it, the default subvolume is mounted."""
 
-# Without its free space: partclone's map of btrfs has missed blocks in several versions.
+# Without free_space: partclone's map of btrfs missed blocks in several versions.
 BTRFS = FileSystem(
     names=("btrfs",),
     size=_size,

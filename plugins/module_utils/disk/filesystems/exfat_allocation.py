@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the allocation bitmap of an exFAT has every cluster that its directories give to something.
+"""Checks that the allocation bitmap of an exFAT contains every cluster that its directories refer to.
 
-``fsck.exfat -n`` (exfatprogs 1.2.0) ends with 0 where the bitmap lacks the clusters of the root directory, or its own; some versions look up only
-files that are in one piece.
+``fsck.exfat -n`` (exfatprogs 1.2.0) exits with 0 when the bitmap lacks the clusters of the root directory or its own; some versions check only
+contiguous files.
 
 Source of the format: Microsoft, exFAT file system specification 1.00, sections 3.1, 4.1, 6 and 7.
 """
@@ -20,18 +20,18 @@ from ..gpt import Read
 from .allocation_check import Clusters, Damaged, report
 
 BOOT = struct.Struct("<I4xIII8xBB")
-"""At byte 80: start of the allocation table and of the clusters (sectors), number of clusters, first of the root, two binary logarithms."""
+"""At byte 80: start of the allocation table and of the clusters (sectors), number of clusters, first cluster of the root, two binary logarithms."""
 
 ENTRY_SIZE = 32
 STREAM = struct.Struct("<I Q")
 """At byte 20 of an entry that has clusters: the first one, and the size in bytes."""
 
 END, BITMAP, UPCASE, FILE, DATA, VENDOR = 0x00, 0x81, 0x82, 0x85, 0xC0, 0xE1
-"""Types of entries. One without the bit 0x80 is not in use."""
+"""Types of entries. An entry without the bit 0x80 is not in use."""
 
 FOLDER = 0x10
 IN_ONE_PIECE = 0x02
-"""Of a file's attributes, and of the flags of an entry that has clusters."""
+"""The flag of a contiguous file, in its attributes and in entries that have clusters."""
 
 FIRST = 2
 """The number of the first cluster."""
@@ -40,15 +40,15 @@ CHAIN_END = 0xFFFFFFFF
 READ_SIZE = 1 << 20
 
 MAX_CLUSTER_SIZE = 25
-"""Bits of the largest cluster's size, 32 MiB."""
+"""Binary logarithm of the maximum cluster size, 32 MiB."""
 
 
 Extent = Tuple[int, int]
-"""Some clusters in a row: the place of the first one (that of cluster 2 is 0), and how many."""
+"""Contiguous clusters: the place of the first one (0 for cluster 2), and their number."""
 
 
 class Allocation:
-    """What the directories of a volume claim, and what its bitmap has."""
+    """The clusters that the directories of a volume refer to, and its bitmap."""
 
     def __init__(self, read: Read, size: int) -> None:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
@@ -69,7 +69,7 @@ class Allocation:
         self._bitmap: bytes | None = None
 
     def lacking(self) -> int:
-        """How many clusters are in use and not in the bitmap; raises Damaged, OSError."""
+        """Return how many clusters are in use but not in the bitmap; raises Damaged, OSError."""
         folders = [self._chain(self._root)]
         while folders:
             self._claim_entries(self._content(folders.pop()), folders)
@@ -78,7 +78,7 @@ class Allocation:
         return self._claimed.lacking(self._bitmap)
 
     def _claim_entries(self, content: Iterator[bytes], folders: list[list[Extent]]) -> None:
-        """Claim what the entries of a directory have; adds the directories among them to ``folders``."""
+        """Claim the clusters of a directory's entries, and add its subdirectories to ``folders``."""
         attributes = 0
         for piece in content:
             for at in range(0, len(piece), ENTRY_SIZE):
@@ -99,7 +99,7 @@ class Allocation:
                         self._bitmap = b"".join(self._content(extents))[:size]
 
     def _row(self, first: int, size: int) -> list[Extent]:
-        """Claim and return the clusters of what lies in one piece."""
+        """Claim and return contiguous clusters."""
         extent = (first - FIRST, -(-size // self._cluster_size))
         self._claim(*extent)
         return [extent]
@@ -132,5 +132,4 @@ class Allocation:
 
 
 def main() -> int:
-    """Check the volume on the block device that is named as argument; returns the exit status."""
     return report(lambda read, size: Allocation(read, size).lacking())

@@ -12,13 +12,13 @@ import struct
 
 from ...printable import printable
 from ..command import CommandResult, RunCommand
-from ..file_tree import FileTree, NoFile, Unreadable, as_bytes
+from ..file_tree import MAX_FILE_SIZE, FileTree, NoFile, Unreadable, as_bytes
 from ..systems import LINUX
 from .base import DIRTY, Checker, Distrust, Files, FileSystem, FreeSpace, Grower, Probe, dirty_bits
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By its superblock."""
+    """Check the superblock."""
     superblock = probe.read(1024, 1024)
     magic, state = struct.unpack_from("<HH", superblock, 0x38)
     _compatible, incompatible, read_only = struct.unpack_from("<III", superblock, 0x5C)
@@ -51,14 +51,14 @@ def _size(head: bytes) -> int:
 
 DEBUGFS = re.compile(r"debugfs \d")
 EXT_NOTHING_THERE = re.compile(r": (File not found by ext2_lookup|Ext2 inode is not a directory)\s*$")
-"""What debugfs says of what is not there."""
+"""debugfs's messages for a path that does not exist."""
 
 LINK_MODE = "12"
-"""What the mode of a symbolic link begins with, in octal digits (inode(7): S_IFLNK)."""
+"""The first octal digits of a symbolic link's mode (inode(7): S_IFLNK)."""
 
 
 class ExtTree(FileTree):
-    """An ext2, ext3 or ext4 on a block device, or in a regular file."""
+    """An ext2, ext3 or ext4 on a block device or in a regular file, read by debugfs."""
 
     def __init__(self, run: RunCommand, node: str) -> None:
         self._run = run
@@ -66,8 +66,8 @@ class ExtTree(FileTree):
         self._modes: dict[str, dict[str, str]] = {}
 
     def _ask(self, request: str, path: str, target: str = "") -> str | None:
-        """What debugfs answers; None when there is nothing at that path, or it is no folder where one was asked for."""
-        # debugfs has quotes, and no way to write one inside of them.
+        """Return the output of debugfs; None when the path does not exist, or is not a folder where one was expected."""
+        # debugfs supports quotes, but no escape for a quote in them.
         if re.search(r'["\n]', path + target):
             raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         copy = f' "{target}"' if target else ""
@@ -75,7 +75,7 @@ class ExtTree(FileTree):
 
     @staticmethod
     def _checked(result: CommandResult, path: str) -> str | None:
-        """The answer of debugfs, whose exit status says nothing; the first line on standard error is its version."""
+        """Return the output of debugfs. Its exit status is meaningless; the first line on standard error is its version."""
         complaint = " ".join(line for line in result.err.splitlines() if line.strip() and not DEBUGFS.match(line))
         if EXT_NOTHING_THERE.search(complaint):
             return None
@@ -84,7 +84,7 @@ class ExtTree(FileTree):
         return result.out
 
     def _list(self, folder: str) -> dict[str, str]:
-        """The modes, in octal digits, of what is in a folder. By debugfs: /inode/mode/user/group/name/size/ on each line."""
+        """Return the modes, in octal digits, of the names in a folder. debugfs prints lines of /inode/mode/user/group/name/size/."""
         if folder not in self._modes:
             rows = (line.split("/") for line in (self._ask("ls -p", folder) or "").splitlines())
             there = (row for row in rows if len(row) > 6 and row[5] not in ("", ".", "..") and row[1] != "0")
@@ -92,11 +92,10 @@ class ExtTree(FileTree):
         return self._modes[folder]
 
     def names(self, folder: str) -> list[str]:
-        """By debugfs."""
         return list(self._list(folder))
 
     def link(self, path: str) -> str | None:
-        """By debugfs, which shows the target of a short link with its inode, and that of a longer one as a file's content."""
+        # debugfs shows the target of a short link with its inode, and that of a longer one as the content of a file.
         folder, _slash, name = path.rpartition("/")
         if not self._list(folder or "/").get(name, "").startswith(LINK_MODE):
             return None
@@ -104,7 +103,7 @@ class ExtTree(FileTree):
         return short[1] if short else self._ask("cat", path)
 
     def head(self, path: str, length: int) -> bytes:
-        """By debugfs, which is ended when there is enough."""
+        # A pipe ends debugfs when it has printed enough.
         if re.search(r'["\n]', path):
             raise Unreadable(f"its {printable(path)} can't be read: debugfs can't handle such a name")
         script = 'debugfs -c -R "$1" "$2" | head -c "$3"'
@@ -112,13 +111,11 @@ class ExtTree(FileTree):
         found = as_bytes(result.out)
         return found if len(found) == length else as_bytes(self._checked(result, path) or "")
 
-    def content(self, path: str) -> bytes | None:
-        """By debugfs."""
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         said = self._ask("cat", path)
-        return None if said is None else as_bytes(said)
+        return None if said is None else as_bytes(said)[:length]
 
     def save(self, path: str, target: str) -> None:
-        """By debugfs."""
         if self._ask("dump", path, target) is None:
             raise NoFile(f"there is no file {path}")
         if not os.path.exists(target):
@@ -129,7 +126,7 @@ EXT = FileSystem(
     names=("ext2", "ext3", "ext4"),
     size=_size,
     check=_distrust,
-    # e2fsck(8): 4 are errors that were left uncorrected, which without writing all are; 8 more is an operational error.
+    # e2fsck(8): 4 are uncorrected errors, as all are when nothing is written; 8 more is an operational error.
     free_space=FreeSpace("partclone.extfs", Checker("e2fsck", ["e2fsck", "-f", "-n"], [4, 12])),
     grower=Grower(("e2fsck", "resize2fs"), ((("e2fsck", "-f", "-p"), (0, 1)), (("resize2fs",), (0,)))),
     files=Files(LINUX, lambda run, node: contextlib.nullcontext(ExtTree(run, node))),

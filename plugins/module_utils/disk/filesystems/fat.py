@@ -23,9 +23,9 @@ AnyFat = TypeVar("AnyFat", bound=Fat)
 
 
 def _fat_by_its_text(boot: bytes) -> int:
-    """The bits of a FAT's entries by a letter of a text that means nothing, 0 when it says nothing known.
+    """Return the bits of a FAT's entries according to a text that has no meaning, 0 when it is unknown.
 
-    By that went partclone before it counted clusters, as 0.3.23 does (get_fat_type in its fatclone.c).
+    partclone used it before it counted clusters, as 0.3.23 does (get_fat_type in its fatclone.c).
     """
     if boot[38] == 0x29:
         return {"2": 12, "6": 16}.get(chr(boot[58]), 0)
@@ -33,7 +33,7 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By its boot sector and the first entries of its table."""
+    """Check the boot sector and the first entries of the table."""
     boot = probe.read(0, 512)
     (sector_size,) = struct.unpack_from("<H", boot, 11)
     cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(
@@ -51,7 +51,7 @@ def _distrust(probe: Probe) -> Distrust | None:
     if dirty:
         return dirty
     if small_fat and clusters < CERTAIN_FAT16:
-        # Tried with partclone 0.3.23: some hundred KiB of the files on a floppy's image are lost.
+        # With partclone 0.3.23, some hundred KiB of the files on a floppy's image were lost.
         return Distrust(UNMAPPABLE, "it is a FAT12, of which partclone's map is wrong")
     if _fat_by_its_text(boot) not in (0, 16 if small_fat else 32):
         return Distrust(
@@ -78,7 +78,7 @@ def _size(head: bytes) -> int:
 
 
 class FatTree(FileTree):
-    """A FAT on a block device, or in a regular file; its names mean the same in capital and small letters. It needs no program."""
+    """A FAT on a block device or in a regular file, which ``fat_volume`` reads and writes. The case of letters does not matter in its names."""
 
     def __init__(self, _run: RunCommand, node: str) -> None:
         self._node = node
@@ -97,7 +97,7 @@ class FatTree(FileTree):
 
     @staticmethod
     def _entry(fat: Fat, path: str) -> Entry | None:
-        """What is at a path; None of the root, and when there is nothing."""
+        """Return the entry of a path; None for the root, and when it does not exist."""
         entry, folder = None, Fat.ROOT
         for name in steps(path):
             if entry is not None and not (entry.folder and entry.cluster):
@@ -109,7 +109,6 @@ class FatTree(FileTree):
         return entry
 
     def names(self, folder: str) -> list[str]:
-        """By this package's own reader."""
         with self._open(Fat) as fat:
             entry = self._entry(fat, folder)
             if entry is None:
@@ -123,7 +122,7 @@ class FatTree(FileTree):
                 raise NoFile(f"there is no file {path}")
             yield from fat.content(entry)
 
-    def _head(self, path: str, length: int) -> bytes | None:
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
         found = b""
         try:
             for piece in self._pieces(path):
@@ -134,22 +133,13 @@ class FatTree(FileTree):
             return None
         return found[:length]
 
-    def content(self, path: str) -> bytes | None:
-        """By this package's own reader."""
-        return self._head(path, MAX_FILE_SIZE)
-
-    def head(self, path: str, length: int) -> bytes:
-        """By this package's own reader."""
-        return self._head(path, length) or b""
-
     def save(self, path: str, target: str) -> None:
-        """By this package's own reader."""
         with open(target, "wb") as copy:
             for piece in self._pieces(path):
                 copy.write(piece)
 
     def put(self, source: str, path: str) -> None:
-        """Copy a file of this machine into this file system, in folders that are made, and see that it is there."""
+        """Copy a file of this machine into this file system, make its folders, and check the copy."""
         with open(source, "rb") as file:
             content = file.read()
         *folders, name = steps(path)

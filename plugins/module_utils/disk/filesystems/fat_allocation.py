@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the allocation table of a FAT16 or FAT32 has every cluster that its directories give to something.
+"""Checks that the allocation table of a FAT16 or FAT32 contains every cluster that its directories refer to.
 
-``fsck.fat -n`` says the same (1) of a lost file, of a wrong count of free clusters and of two tables that differ, which lose nothing; and it knows
-no more than two tables.
+``fsck.fat -n`` exits with 1 also for lost files, a wrong count of free clusters and differing tables, which lose no data; and it knows at most two
+tables.
 
 Source of the format: Microsoft, FAT32 File System Specification 1.03.
 """
@@ -20,14 +20,14 @@ from ..gpt import Read
 from .allocation_check import Damaged, report
 
 ENTRY = struct.Struct("<11sB8xH4xH4x")
-"""Of a directory: name, attributes, the first cluster's upper and lower half."""
+"""Of a directory entry: name, attributes, upper and lower half of the first cluster."""
 
 ENTRY_SIZE = 32
 LABEL, FOLDER = 0x08, 0x10
 """Attributes. The parts of a long name have that of a label, too."""
 
 LAST, DELETED, DOT = 0x00, 0xE5, 0x2E
-"""First bytes of a name: of what is behind the last entry, of one that was deleted, and of "." and ".."."""
+"""First bytes of a name: behind the last entry, of a deleted entry, and of "." and ".."."""
 
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 FIRST = 2
@@ -37,7 +37,7 @@ READ_SIZE = 1 << 20
 
 
 class Allocation:
-    """What the directories of a volume claim, and what its table has."""
+    """The clusters that the directories of a volume refer to, and its table."""
 
     def __init__(self, read: Read, size: int) -> None:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
@@ -70,7 +70,7 @@ class Allocation:
         self._lacking = 0
 
     def lacking(self) -> int:
-        """How many clusters are in use and free in the table; raises Damaged, OSError."""
+        """Return how many clusters are in use but free in the table; raises Damaged, OSError."""
         folders = [self._chain(self._root)] if self._large else []
         if not self._large:
             self._claim_entries([self._read(self._root_start, self._root_size)], folders)
@@ -79,7 +79,7 @@ class Allocation:
         return self._lacking
 
     def _claim_entries(self, content: Iterator[bytes] | list[bytes], folders: list[list[int]]) -> None:
-        """Claim what the entries of a directory have; adds the clusters of the directories among them to ``folders``."""
+        """Claim the clusters of a directory's entries, and add those of its subdirectories to ``folders``."""
         for piece in content:
             for name, attributes, high, low in ENTRY.iter_unpack(piece):
                 if name[0] == LAST:
@@ -116,5 +116,4 @@ class Allocation:
 
 
 def main() -> int:
-    """Check the volume on the block device that is named as argument; returns the exit status."""
     return report(lambda read, size: Allocation(read, size).lacking())

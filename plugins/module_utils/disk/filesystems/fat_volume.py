@@ -1,12 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads and writes files of a FAT12, FAT16 or FAT32 that is not mounted.
+"""Reads and writes files of an unmounted FAT12, FAT16 or FAT32.
 
-mtools 4.0.32 takes a FAT32 with few clusters, such as many EFI system partitions have, for damaged, or with its check switched off for an empty
-FAT16. Firmware, Linux and Windows go by the boot sector, which has no 16-bit size of the table in a FAT32, and so does this.
+mtools 4.0.32 rejects a FAT32 with few clusters, such as many EFI system partitions have, or takes it for an empty FAT16. Firmware, Linux, Windows and
+this module go by the boot sector, which has no 16-bit size of the table in a FAT32.
 
-Source: Microsoft, "FAT32 File System Specification" 1.03; of a long name in a directory also Linux, fs/fat/namei_vfat.c.
+Source: Microsoft, "FAT32 File System Specification" 1.03; for long names also Linux, fs/fat/namei_vfat.c.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BOOT_32 = struct.Struct("<40xH2xIH")
 
 ENTRY = struct.Struct("<11sBB7xHHHHI")
 WHERE_OFFSET, WHERE = 20, struct.Struct("<HHHHI")
-"""Short name, attributes, case of letters; and where it is: high half of the first cluster, time, date, low half of the cluster, size."""
+"""Short name, attributes, case of letters; and the place: high half of the first cluster, time, date, low half of the cluster, size."""
 
 ENTRY_SIZE = 32
 LABEL, FOLDER, LONG_NAME = 0x08, 0x10, 0x0F
-"""Attributes; a part of a long name has a combination that nothing else has."""
+"""Attributes; a part of a long name has a unique combination."""
 
 LOWER_NAME, LOWER_ENDING = 0x08, 0x10
-"""Letters of a short name that mean small ones, as Windows NT and Linux have it."""
+"""Flags of Windows NT and Linux for small letters in a short name."""
 
 END, DELETED, STANDS_FOR_DELETED = 0x00, 0xE5, 0x05
 LAST_PART = 0x40
@@ -43,33 +43,31 @@ UNITS = 13
 """Characters of a long name in each of its entries."""
 
 DATE = 1 << 5 | 1
-"""1980-01-01. What is written is the same on each machine and at any time."""
+"""1980-01-01, so that the result does not depend on the machine or the time."""
 
 MIN_FAT16 = 4085
-"""Clusters. The entries of a FAT that is no FAT32 have 16 bits from so many on, and 12 below (specification, section 3.5; MAX_FAT12 of
-linux/msdos_fs.h is the last number below)."""
+"""The minimum number of clusters of a FAT16; a FAT12 has fewer (specification, section 3.5; MAX_FAT12 of linux/msdos_fs.h is the number before)."""
 
 CERTAIN_FAT16 = 1 << 12
-"""Clusters. From so many on nobody takes it for a FAT12, whose entries have no room for such numbers. Some programs draw the line elsewhere in
-between."""
+"""From this number of clusters on, no program takes it for a FAT12, whose entries have 12 bits. Below, programs disagree."""
 
 MAX_CLUSTERS = 1 << 24
-"""Of a file system that is taken; an EFI system partition has some 100,000."""
+"""Maximum number of clusters that is supported; an EFI system partition has some 100,000."""
 
 MAX_FOLDER_SIZE = 65536 * ENTRY_SIZE
 SHORT = re.compile(r"([A-Z0-9!#$%&'()@^_`{}~-]{1,8})(?:\.([A-Z0-9!#$%&'()@^_`{}~-]{1,3}))?")
 NOT_SHORT = re.compile(r"[^A-Z0-9!#$%&'()@^_`{}~-]")
 FREE_COUNT, FREE_MAGIC = 488, b"rrAa"
-"""Where the counts of free clusters are in their sector, behind their magic."""
+"""Offset of the counts of free clusters in their sector, and the magic before them."""
 
 
 class BadFat(ImagingError):
-    """A FAT that is damaged, or has no room."""
+    """A FAT is damaged, or full."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in a folder: its name, its short name as it is stored, where it begins, and of its entry the place in the folder."""
+    """An entry of a folder: its name, its stored short name, its first cluster, and its offset in the folder."""
 
     name: str
     short: bytes
@@ -80,7 +78,7 @@ class Entry:
 
 
 class Fat:
-    """The file system on a block device, or in a regular file, that a descriptor has open. All methods raise BadFat and OSError.
+    """The file system on a block device or in a regular file, by its descriptor. All methods raise BadFat and OSError.
 
     Folders are given by their first cluster; the root's is ``ROOT``.
     """
@@ -116,7 +114,7 @@ class Fat:
             raise BadFat("its boot sector is damaged: it has no root folder")
         self._root = root
         self._end = clusters + 2
-        # Flag 0x80: only one of the tables is in use, and the flags say which.
+        # Flag 0x80: only one of the tables is in use, whose number is in the flags.
         used = range(flags & 0x0F, (flags & 0x0F) + 1) if flags & 0x80 else range(self._tables)
         if used[-1] >= self._tables:
             raise BadFat("its boot sector is damaged: the allocation table in use is not there")
@@ -126,11 +124,11 @@ class Fat:
         )
 
     def entries(self, folder: int = ROOT) -> list[Entry]:
-        """What is in a folder."""
+        """Return the entries of a folder."""
         return list(self._parse(self._folder(folder)))
 
     def content(self, entry: Entry) -> Iterator[bytes]:
-        """What is in a file, in pieces."""
+        """Yield the content of a file, in pieces."""
         clusters = self._chain(entry.cluster) if entry.cluster else []
         left = entry.size
         if left > len(clusters) * self._cluster_size:
@@ -154,7 +152,7 @@ class Fat:
         return int(self._data_start + (cluster - 2) * self._cluster_size)
 
     def _next(self, cluster: int) -> int:
-        """What the table has for a cluster."""
+        """Return the table's value for a cluster."""
         if self._bits == 12:
             (pair,) = struct.unpack_from("<H", self._table, cluster * 3 // 2)
             return int(pair >> 4 if cluster & 1 else pair & 0xFFF)
@@ -163,7 +161,7 @@ class Fat:
         return int(struct.unpack_from("<I", self._table, cluster * 4)[0] & 0x0FFFFFFF)
 
     def _chain(self, cluster: int) -> list[int]:
-        """The clusters of what begins at one."""
+        """Return the chain of clusters that begins with this one."""
         mark = (1 << min(self._bits, 28)) - 8
         clusters: list[int] = []
         while cluster < mark:
@@ -174,7 +172,7 @@ class Fat:
         return clusters
 
     def _folder_clusters(self, folder: int) -> list[int]:
-        """The clusters of a folder; none of the root of a FAT12 or FAT16, which lies apart."""
+        """Return the clusters of a folder; none for the root of a FAT12 or FAT16, which lies elsewhere."""
         start = folder or self._root
         clusters = self._chain(start) if start else []
         if len(clusters) * self._cluster_size > MAX_FOLDER_SIZE + self._cluster_size:
@@ -214,7 +212,7 @@ class Fat:
 
 
 class WritableFat(Fat):
-    """The file system on a descriptor that is open for writing, too. Content is written before what points to it."""
+    """The file system on a writable descriptor. Content is written before the references to it."""
 
     def make_folder(self, parent: int, name: str) -> int:
         """Make a folder, and return its first cluster."""
@@ -227,7 +225,7 @@ class WritableFat(Fat):
         return cluster
 
     def write(self, folder: int, name: str, content: bytes) -> None:
-        """Make a file, or have one that is there hold something else. Its entry is written last, so that a power cut leaves the file as it was."""
+        """Make or replace a file. Its entry is written last, so that a power failure leaves the old file intact."""
         there = [entry for entry in self.entries(folder) if entry.name.lower() == name.lower()]
         if there and there[0].folder:
             raise BadFat(f"{name} is a folder, where a file was to be written")
@@ -256,14 +254,14 @@ class WritableFat(Fat):
             place, content = place + written, content[written:]
 
     def _folder_place(self, folder: int, offset: int) -> int:
-        """The byte of the file system at an offset in a folder."""
+        """Return the byte of the file system at an offset in a folder."""
         clusters = self._folder_clusters(folder)
         if not clusters:
             return int(self._root_start + offset)
         return int(self._place(clusters[offset // self._cluster_size]) + offset % self._cluster_size)
 
     def _allocate(self, count: int) -> list[int]:
-        """So many free clusters, the first ones; nothing is written yet."""
+        """Return the first free clusters, as many as needed; nothing is written yet."""
         free: list[int] = []
         for cluster in range(2, self._end):
             if len(free) == count:
@@ -277,7 +275,7 @@ class WritableFat(Fat):
         return free
 
     def _link(self, clusters: list[int]) -> None:
-        """Make clusters a chain."""
+        """Link clusters to a chain."""
         last = (1 << min(self._bits, 28)) - 1
         for cluster, following in zip(clusters, [*clusters[1:], last]):
             self._set(cluster, following)
@@ -305,7 +303,7 @@ class WritableFat(Fat):
             self._write(self._table_start + number * self._table_size + place, changed)
 
     def _count(self) -> None:
-        """Note how many clusters are free, where a FAT32 has that."""
+        """Update the count of free clusters, if a FAT32 has one."""
         place = self._counts * self._sector
         if not 0 < place < self._table_start or self._read(place + FREE_COUNT - 4, 4) != FREE_MAGIC:
             return
@@ -313,7 +311,7 @@ class WritableFat(Fat):
         self._write(place + FREE_COUNT, struct.pack("<I", free))
 
     def _add(self, folder: int, name: str, attributes: int, cluster: int, size: int) -> None:
-        """Write an entry, after what it points to."""
+        """Write an entry, after its content."""
         self._sync()
         short, parts = _names(name, {entry.short for entry in self.entries(folder)})
         entry = ENTRY.pack(short, attributes, 0, cluster >> 16, 0, DATE, cluster & 0xFFFF, size)
@@ -322,7 +320,7 @@ class WritableFat(Fat):
             self._write(self._folder_place(folder, place + number * ENTRY_SIZE), part)
 
     def _free_place(self, folder: int, count: int) -> int:
-        """The offset in a folder where so many entries have room side by side; the folder is enlarged if there is none."""
+        """Return the offset in a folder of so many adjacent free entries; the folder is enlarged if necessary."""
         content = self._folder(folder)
         run = 0
         ended = False
@@ -350,7 +348,7 @@ def _short_name(short: bytes, case: int) -> str:
 
 
 def _long_name(parts: list[bytes], short: bytes) -> str:
-    """The name in the entries before a short one; nothing when these belong to another."""
+    """Return the name in the entries before a short one; empty when these belong to another one."""
     numbers = [part[0] & ~LAST_PART for part in parts]
     if not parts or numbers != list(range(len(parts), 0, -1)) or any(part[13] != _sum(short) for part in parts):
         return ""
@@ -366,7 +364,7 @@ def _sum(short: bytes) -> int:
 
 
 def _names(name: str, taken: set[bytes]) -> tuple[bytes, list[bytes]]:
-    """The short name of a new entry, and the entries that its long name takes; none when the short name says all."""
+    """Return the short name of a new entry, and the entries of its long name; none when the short name suffices."""
     found = SHORT.fullmatch(name)
     if found:
         return found[1].ljust(8).encode() + (found[2] or "").ljust(3).encode(), []

@@ -10,7 +10,7 @@ import re
 import struct
 
 from ..command import CommandResult, RunCommand
-from ..file_tree import MAX_SAVED_SIZE, FileTree, NoFile, Unreadable, as_bytes
+from ..file_tree import MAX_FILE_SIZE, MAX_SAVED_SIZE, FileTree, NoFile, Unreadable, as_bytes
 from ..gpt import Read
 from ..systems import WINDOWS
 from . import ntfs_allocation
@@ -37,13 +37,11 @@ PROBE = {
     14: Distrust(HIBERNATED, LEFT_OPEN),
     15: Distrust(DIRTY, "it was not unmounted cleanly"),
 }
-"""Exit statuses of ntfs-3g.probe. Source: ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status. It says 14 of one that is hibernated, and of one
-that was only not dismounted (volume.c).
-"""
+"""Exit statuses of ntfs-3g.probe (ntfs-3g, include/ntfs-3g/volume.h, ntfs_volume_status). 14 means hibernated or only not dismounted (volume.c)."""
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Its own dirty flag, and ntfs-3g for hibernation and the state of its log."""
+    """Check the dirty flag and, with ntfs-3g, hibernation and the state of the log."""
     flags = _volume_flags(probe.read)
     if flags is None:
         return Distrust(DIRTY, "its $Volume record is damaged")
@@ -58,7 +56,7 @@ def _distrust(probe: Probe) -> Distrust | None:
 
 
 def _volume_flags(read: Read) -> int | None:
-    """The flags in the $VOLUME_INFORMATION attribute of MFT record 3; None when the record is damaged.
+    """Return the flags in the $VOLUME_INFORMATION attribute of MFT record 3; None when the record is damaged.
 
     Source: ntfs-3g, include/ntfs-3g/layout.h: NTFS_BOOT_SECTOR, MFT_RECORD, ATTR_RECORD, VOLUME_INFORMATION.
     """
@@ -96,14 +94,14 @@ def _size(head: bytes) -> int:
 
 
 FORCED = ("WARNING: Dirty volume mount was forced", "Cannot represent filename")
-"""Messages of ntfsls and ntfscat that are no failure: the file system is dirty; a name that is not valid text was left out."""
+"""Messages of ntfsls and ntfscat that are not failures: the file system is dirty; a name that is not valid text was left out."""
 
 NOTHING_THERE = re.compile(r"Couldn't open inode: No such file|Cannot find attribute type 0x80")
-"""What ntfscat says of what is not there, and of a folder."""
+"""ntfscat's messages for a path that does not exist, and for a folder."""
 
 
 class NtfsTree(FileTree):
-    """An NTFS on a block device, or in a regular file."""
+    """An NTFS on a block device or in a regular file, read by ntfsls and ntfscat."""
 
     def __init__(self, run: RunCommand, node: str) -> None:
         self._run = run
@@ -111,7 +109,7 @@ class NtfsTree(FileTree):
         self._names: dict[str, list[str]] = {}
 
     def names(self, folder: str) -> list[str]:
-        """By ntfsls, which ends with 3 when there is no such folder and when it is damaged, and with 0 when a part of it is."""
+        # ntfsls ends with 3 if there is no such folder and if it is damaged, and with 0 if a part of it is damaged.
         if folder not in self._names:
             result = self._run(["ntfsls", "--force", "--path", folder, self._node])
             names = [line for line in result.out.splitlines() if line not in ("", ".", "..")]
@@ -122,13 +120,13 @@ class NtfsTree(FileTree):
             self._names[folder] = names
         return self._names[folder]
 
-    def content(self, path: str) -> bytes | None:
-        """By ntfscat."""
-        return self._checked(self._run(["ntfscat", "--force", self._node, path]), path)
+    def content(self, path: str, length: int = MAX_FILE_SIZE) -> bytes | None:
+        found = self._checked(self._run(["ntfscat", "--force", self._node, path]), path)
+        return None if found is None else found[:length]
 
     @staticmethod
     def _checked(result: CommandResult, path: str) -> bytes | None:
-        """What ntfscat gave; None when there is no such file."""
+        """Return the output of ntfscat; None when there is no such file."""
         if NOTHING_THERE.search(result.err):
             return None
         if result.rc or _failure(result):
@@ -136,21 +134,20 @@ class NtfsTree(FileTree):
         return as_bytes(result.out)
 
     def head(self, path: str, length: int) -> bytes:
-        """By ntfscat, which is ended when there is enough."""
+        # A pipe ends ntfscat when it has printed enough.
         script = 'ntfscat --force "$1" "$2" | head -c "$3"'
         result = self._run(["sh", "-c", script, "sh", self._node, path, str(length)])
         found = as_bytes(result.out)
         return found if len(found) == length else self._checked(result, path) or b""
 
     def save(self, path: str, target: str) -> None:
-        """By ntfscat, which can only write to its standard output."""
         script = f'ntfscat --force "$1" "$2" | head -c {MAX_SAVED_SIZE} >"$3"'
         if self._checked(self._run(["sh", "-c", script, "sh", self._node, path, target]), path) is None:
             raise NoFile(f"there is no file {path}")
 
 
 def _failure(result: CommandResult) -> bool:
-    """Whether ntfsls or ntfscat complains of more than what is no failure."""
+    """Return whether ntfsls or ntfscat reports a failure."""
     return any(line.strip() and not line.strip().startswith(FORCED) for line in result.err.splitlines())
 
 
@@ -163,7 +160,7 @@ NOT_DISMOUNTED = (
 
 
 def _tell_hibernation(doubt: Distrust, tree: FileTree) -> Distrust:
-    """Tell an NTFS in which a Windows is hibernated from one that was only not dismounted, by the file that holds what was in memory."""
+    """Distinguish a hibernated NTFS from one that was only not dismounted, by the hibernation file."""
     if doubt.kind != HIBERNATED:
         return doubt
     found = tree.find("/hiberfil.sys")
@@ -177,7 +174,7 @@ NTFS = FileSystem(
     size=_size,
     check=_distrust,
     free_space=FreeSpace("partclone.ntfs", own_checker("a check of its MFT", ntfs_allocation)),
-    # Once --force: ask nobody. What needs a check is still refused.
+    # A single --force avoids questions; a file system that needs a check is still refused.
     grower=Grower(("ntfsresize",), ((("ntfsresize", "--no-progress-bar", "--force"), (0,)),)),
     files=Files(WINDOWS, lambda run, node: contextlib.nullcontext(NtfsTree(run, node)), second_look=_tell_hibernation),
     ways_out={

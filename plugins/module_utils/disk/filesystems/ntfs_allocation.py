@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the allocation bitmap of an NTFS has every cluster that the records of its MFT give to something.
+"""Checks that the allocation bitmap of an NTFS contains every cluster that the records of its MFT refer to.
 
-``ntfsresize --info`` fails (1) alike when the bitmap has clusters that nothing uses, which lose nothing: Windows leaves some, and no chkdsk
-clears them (tuxera/ntfs-3g#204).
+``ntfsresize --info`` exits with 1 also when the bitmap contains unused clusters, which lose no data: Windows leaves some, and chkdsk does not clear
+them (tuxera/ntfs-3g#204).
 
 Source of the format: ntfs-3g, include/ntfs-3g/layout.h: NTFS_BOOT_SECTOR, MFT_RECORD, ATTR_RECORD.
 """
@@ -26,12 +26,12 @@ END = 0xFFFFFFFF
 
 IN_USE = 0x0001
 STRIDE = 512
-"""Bytes. The last two of so many were replaced by a check value, whatever the size of the sectors is."""
+"""Bytes. The last two of every so many bytes were replaced by a check value, whatever the sector size is."""
 
 MAX_CLUSTER_SIZE = 2 << 20
 
 RECORD_NUMBER = (1 << 48) - 1
-"""Bits of a reference to a record that are its number."""
+"""The bits of a reference to a record that contain its number."""
 
 HEAD = struct.Struct("<4sHH12xHHI4xQ")
 ATTRIBUTE = struct.Struct("<II")
@@ -41,11 +41,11 @@ SIZES = struct.Struct("<QQ")
 READ_SIZE = 4 << 20
 
 Runs = List[Tuple[int, int]]
-"""First cluster and number of clusters of each part, in the order of the content."""
+"""First cluster and number of clusters of each piece, in the order of the content."""
 
 
 class Allocation:
-    """What the records of the MFT claim of a volume, and what its bitmap has."""
+    """The clusters that the records of the MFT refer to, and the volume's bitmap."""
 
     def __init__(self, read: Read, size: int) -> None:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
@@ -66,12 +66,12 @@ class Allocation:
             raise Damaged(f"its MFT records have {self._record_size} bytes")
         self._claimed = Clusters(sectors // per_cluster)
         self._pieces: dict[int, dict[int, Runs]] = {MFT: {}, BITMAP: {}}
-        """Where the content of these records lies, by the number of its cluster that a piece begins with."""
+        """The pieces of these records' content, by the number of the first cluster in the content."""
         self._sizes: dict[int, tuple[int, int]] = {}
-        """Size of that content, and how much of it was ever written."""
+        """The size of that content, and how much of it was written."""
 
     def lacking(self) -> int:
-        """How many clusters are in use and not in the bitmap; raises Damaged, OSError."""
+        """Return how many clusters are in use but not in the bitmap; raises Damaged, OSError."""
         first = bytearray(self._read(self._mft_cluster * self._cluster_size, self._record_size))
         self._claim_all(first, 0)
         number = 0
@@ -80,7 +80,7 @@ class Allocation:
         return self._claimed.lacking(b"".join(self._content(BITMAP)))
 
     def _content(self, number: int) -> Iterator[bytes]:
-        """What a record's content holds, as far as it was written. Pieces may become known meanwhile."""
+        """Yield the written content of a record. More pieces may become known meanwhile."""
         if number not in self._sizes:
             raise Damaged(f"MFT record {number} has no content")
         size, written = self._sizes[number]
@@ -98,7 +98,7 @@ class Allocation:
                     yield self._read(offset + at, min(READ_SIZE, length - at))
 
     def _mft(self) -> Iterator[bytearray]:
-        """The MFT, in pieces of whole records."""
+        """Yield the MFT in pieces of whole records."""
         rest = bytearray()
         for piece in self._content(MFT):
             rest += piece
@@ -107,7 +107,7 @@ class Allocation:
             del rest[:whole]
 
     def _claim_all(self, records: bytearray, first: int) -> int:
-        """Claim what the records in a piece of the MFT have, the first of which has this number; returns how many there are."""
+        """Claim the clusters of the records in a piece of the MFT, from this number on; returns the number of records."""
         size = self._record_size
         checks = size // STRIDE
         number = first
@@ -137,7 +137,7 @@ class Allocation:
         return len(records) // size
 
     def _claim(self, records: bytearray, position: int, end: int, owner: int) -> None:
-        """Claim the clusters of all attributes of one record."""
+        """Claim the clusters of all attributes of a record."""
         while True:
             kind, length = ATTRIBUTE.unpack_from(records, position)
             if kind == END:
@@ -154,7 +154,7 @@ class Allocation:
             position += length
 
     def _runs(self, records: bytearray, position: int, end: int) -> Runs:
-        """Claim and return what mapping pairs list; what is not stored (sparse) is left out."""
+        """Claim and return the clusters in mapping pairs, without sparse ones."""
         runs = []
         cluster = 0
         while position < end and records[position]:
@@ -174,5 +174,4 @@ class Allocation:
 
 
 def main() -> int:
-    """Check the volume on the block device that is named as argument; returns the exit status."""
     return report(lambda read, size: Allocation(read, size).lacking())

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kinds of file systems that are known, by blkid's names."""
+"""The known kinds of file systems, by blkid's names."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FILE_SYSTEMS = (NTFS, EXT, FAT, EXFAT, XFS, BTRFS, SWAP)
 BY_NAME = {name: kind for kind in FILE_SYSTEMS for name in kind.names}
 
 UNKNOWN = FileSystem(())
-"""What all others are, of which nothing is known."""
+"""Stands for all other kinds."""
 
 
 def file_system(name: str) -> FileSystem:
-    """The kind that blkid calls so."""
+    """Return the kind with this name of blkid."""
     return BY_NAME.get(name, UNKNOWN)
 
 
 def file_system_size(path: str, start: int, name: str) -> int | None:
-    """Bytes of the file system or swap area that begins at ``start`` of a disk; None when nothing is known of its kind. Raises OSError."""
+    """Return the bytes of the file system or swap area at ``start`` of a disk; None when its kind is unknown. Raises OSError."""
     size = file_system(name).size
     if size is None:
         return None
@@ -41,9 +41,9 @@ def file_system_size(path: str, start: int, name: str) -> int | None:
 
 
 def distrust(run: RunCommand, name: str, node: str) -> Distrust | None:
-    """Why the account that a file system gives of its free space can't be believed, or None when it can.
+    """Return why a file system's information about free space is not trusted; None when it is trusted.
 
-    It is alone on the block device ``node``. Raises OSError, and MissingTool when its check needs a program that is not installed.
+    ``node`` is a block device of the file system alone. Raises OSError, and MissingTool when the check needs a program that is not installed.
     """
     check = file_system(name).check
     if check is None:

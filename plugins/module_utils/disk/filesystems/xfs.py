@@ -24,7 +24,7 @@ from .base import (
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """By its superblock, and what xfs_logprint says of its log."""
+    """Check the superblock and, with xfs_logprint, the log."""
     superblock = probe.read(0, 512)
     magic, realtime_blocks, log_start = struct.unpack_from(">I12xQ24xQ", superblock)
     in_progress = superblock[126]
@@ -59,7 +59,7 @@ XFS = FileSystem(
     names=("xfs",),
     size=_size,
     check=_distrust,
-    # xfs_repair(8): 1 when something was found. It plans its memory by half of what it is told, and takes a little more.
+    # xfs_repair(8): 1 when it found something. It uses a little more than half of the memory that it is given.
     free_space=FreeSpace("partclone.xfs", Checker("xfs_repair", ["xfs_repair", "-n"], [1], "-m")),
     grower=Grower(("xfs_growfs", "unshare"), ((while_mounted('xfs_growfs "$d"'), (0,)),)),
     files=Files(LINUX, lambda _run, node: mounted_tree("xfs", node, READ_ONLY), only_clean=True),

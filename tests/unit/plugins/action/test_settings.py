@@ -79,3 +79,8 @@ def test_facts_are_no_settings() -> None:
     with pytest.raises(ImagingError, match="facts of one contain imaging_disk"):
         given_variables({"ansible_facts": {"imaging_disk": "/dev/sda"}, "imaging_disk": "/dev/sda"}, "one")
     assert given_variables({"imaging_port": 5, "ansible_port": 22}, "one") == {"imaging_port": 5}
+
+
+def test_former_variables_of_roles_are_not_ignored() -> None:
+    variables = {"stream_image_port": 1, "stream_image_name": "a", "imaging_port": 2, "other": 3}
+    assert given_variables(variables, "one") == {"stream_image_port": 1, "imaging_port": 2}

@@ -21,7 +21,7 @@ HOSTS = ("a", "b")
 
 
 def task(action: str, run_once: bool = False) -> Any:
-    return SimpleNamespace(action=action, resolved_action=action, run_once=run_once)
+    return SimpleNamespace(action=action, resolved_action=action, run_once=run_once, check_mode=False)
 
 
 def result(host: str, action: str, run_once: bool = False, fields: dict[str, Any] | None = None, **values: Any) -> Any:

@@ -49,6 +49,11 @@ def test_the_port_is_waited_for_while_an_older_module_and_the_disk_are() -> None
     assert Timeouts(link_timeout=5).port == 35 and DEFAULTS.port == 120
 
 
+def test_a_module_is_left_alone_while_its_controller_may_make_its_last_attempt() -> None:
+    """1 s to learn the port, 30 s of attempts, a pause of 5 s, 60 s to log in, 10 s for the handshake."""
+    assert DEFAULTS.first_contact == 106 and Timeouts(link_timeout=5, log_in=1).first_contact == 23
+
+
 def test_the_laptop_goes_by_the_controllers_figures() -> None:
     timeouts = Timeouts(link_timeout=12, first_link=3)
     assert timeouts.differing == {"link_timeout": 12, "first_link": 3}

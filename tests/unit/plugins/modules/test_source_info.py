@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.modules import source_info
 
 from .results import printed
@@ -27,6 +29,14 @@ def test_what_speaks_against_a_capture_is_no_failure(tmp_path: Path, capsys: pyt
     assert (result["changed"], result["boot_mode"], result["systems"]) == (False, "unknown", [])
     assert [finding["name"] for finding in result["findings"]] == ["encrypted"]
     assert [facts["content"] for facts in result["partitions"]] == ["crypto_LUKS"]
+
+
+def test_a_module_leaves_the_shared_arguments_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """AnsibleModule completes a dictionary with suboptions in place, also one that is a default."""
+    before = copy.deepcopy(DISK_ARGUMENTS)
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    ended(capsys, tmp_path / "disk")
+    assert before == DISK_ARGUMENTS
 
 
 def test_what_was_not_looked_into_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

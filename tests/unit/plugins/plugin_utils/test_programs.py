@@ -18,7 +18,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting im
 ROOT = Path(__file__).resolve().parents[4]
 ON_LAPTOPS, ON_CONTROLLER = "On laptops", "On the controller"
 
-TAKES_A_COMMAND = {"run", "_run", "run_command", "Popen", "Checker", "Grower", "Step"}
+TAKES_A_COMMAND = {"run_local", "run", "_run", "run_command", "Popen", "Checker", "Grower", "Step"}
 """Functions and classes, by their names, that are given commands as lists or tuples."""
 
 SAME_NAME = {"cryptsetup", "efibootmgr", "mdadm"}

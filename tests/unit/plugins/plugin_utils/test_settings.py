@@ -15,7 +15,12 @@ import yaml
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SETTABLE
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS, module_arguments, read_settings
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
+    SETTINGS,
+    module_arguments,
+    read_settings,
+    replacement_of,
+)
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -74,6 +79,13 @@ def test_defaults_stand_where_nothing_is_given_or_a_value_is_empty() -> None:
 def test_an_unknown_name_is_named_with_the_closest_one() -> None:
     assert problem(compresion_level=19).endswith("did you mean imaging_compression_level?")
     assert problem(qqq=1) == "There is no variable imaging_qqq."
+
+
+def test_a_former_variable_of_a_role_is_named_with_its_setting() -> None:
+    _values, problems = read_settings({"stream_image_store": "/images"})
+    assert problems == ["The roles have no variable stream_image_store any more: set imaging_store instead."]
+    assert replacement_of("verify_target_unused") == "imaging_unused"
+    assert not any(map(replacement_of, ("stream_image_name", "verify_target_image", "imaging_store", "my_store")))
 
 
 @pytest.mark.parametrize(("given", "meant"), [("flase", "false"), ("ture", "true"), ("maybe", "")])

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.filter.human import FilterModule
+from ansible_collections.fleet.imaging.plugins.filter import human, outcome
 
 TEMPLATES = Path(__file__).parents[4] / "playbooks" / "templates"
 
@@ -58,7 +58,8 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
     )
-    made.filters.update({f"fleet.imaging.{name}": form for name, form in FilterModule().filters().items()})
+    filters = {**human.FilterModule().filters(), **outcome.FilterModule().filters()}
+    made.filters.update({f"fleet.imaging.{name}": form for name, form in filters.items()})
     return made
 
 
@@ -112,3 +113,37 @@ def test_an_odd_forecast_spoils_no_other() -> None:
         text = rendered("probe.j2", {"probed": value})
         assert sum(line.startswith("lab-01 ") for line in text.splitlines()) == 1, value
         assert sum(line.startswith("lab-03 ") for line in text.splitlines()) == 1, value
+
+
+def row_of_restored(result: dict[str, Any], **circumstances: bool) -> list[str]:
+    lines = rendered("restored.j2", {"stream_image_result": result}, **circumstances).splitlines()
+    (row,) = [line for line in lines if line.startswith("lab-02 ")]
+    return [cell.strip() for cell in row.split("  ") if cell][1:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "circumstances", "cells"),
+    [
+        ({}, {}, ["restored and verified", "1.0 MiB used of 1.0 GiB", "sent 512.0 KiB", "1 min 02 s"]),
+        ({"changed": False}, {}, ["equal already", "1.0 MiB used of 1.0 GiB", "sent 512.0 KiB", "1 min 02 s"]),
+        ({}, {"left_out": True}, ["restored and verified, but a later step FAILED, see above"]),
+        ({}, {"check_mode": True}, ["would be restored", "3 of 7 chunks differ"]),
+        (
+            {"differing_chunks": 0, "seen_differences": ["no label"]},
+            {"check_mode": True},
+            ["would be restored", "no label"],
+        ),
+        ({"verified": True}, {"check_mode": True}, ["equal already"]),
+    ],
+)
+def test_each_outcome_of_a_restore_has_its_words(
+    changes: dict[str, Any], circumstances: dict[str, bool], cells: list[str]
+) -> None:
+    result = {**GOOD["stream_image_result"], **changes}
+    assert row_of_restored(result, **circumstances) == ["/dev/sdq", *cells]
+
+
+def test_a_restore_that_failed_or_answered_oddly_has_no_device() -> None:
+    assert row_of_restored({}, left_out=True, check_mode=True) == ["-", "NOT COMPARED, see above"]
+    odd = {**GOOD["stream_image_result"], "changed": "odd"}
+    assert row_of_restored(odd) == ["-", "reported an invalid result: check the disk with verify.yml"]

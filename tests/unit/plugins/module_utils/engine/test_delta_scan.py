@@ -56,7 +56,7 @@ def make_goal(zeros: Iterable[int] = ()) -> Goal:
     zero = set(zeros)
     for chunk in range(CHUNKS):
         digest = zeros_hash(CHUNK) if chunk in zero else chunk.to_bytes(32, "big")
-        index.append(Row(chunk, USED | ZERO if chunk in zero else USED, b"", 0, 1, digest))
+        index.append(Row(chunk, USED | ZERO if chunk in zero else USED, b"", digest, 0, 1))
     return Goal(index, CHUNKS * CHUNK, LEAVE)
 
 

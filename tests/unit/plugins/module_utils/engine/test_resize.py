@@ -39,7 +39,7 @@ def image(used: Used, label: str = "dos", partitions: Any = (), **table: Any) ->
         for low, high in ranges:
             content[begin + low : begin + high] = DATA[begin + low : begin + high]
         hashed = hashlib.sha256(content[begin : begin + length]).digest()
-        index.append(Row(chunk, USED, pack_ranges(ranges, length), 0, 1, hashed))
+        index.append(Row(chunk, USED, pack_ranges(ranges, length), hashed, 0, 1))
     known = [{"number": n + 1, "start": start, "size": size} for n, (start, size) in enumerate(partitions)]
     raw = {"label": label, "partitions": [{"type": "83"}], **table}
     return ImageHeader(measures, STREAM, "", raw, {"partitions": known}), index, bytes(content)
@@ -119,7 +119,7 @@ def test_the_least_disk_ends_where_the_content_does(
 
 def test_zeros_need_no_room() -> None:
     header, index, _content = image(Used((0, CHUNK)), "dos", [(0, CHUNK)])
-    index.append(Row(9, USED | ZERO, b"", 0, 1, zeros_hash(CHUNK)))
+    index.append(Row(9, USED | ZERO, b"", zeros_hash(CHUNK), 0, 1))
     assert extent(header, index).least == CHUNK
 
 

@@ -118,6 +118,18 @@ def test_what_a_source_fails_to_send_is_lost_and_it_is_not_asked_again(reader: I
     assert warnings == ["first is empty. The last sent what was still missing."]
 
 
+def test_where_several_sources_are_left_none_of_them_is_named(reader: ImageReader) -> None:
+    router, warnings = routed(Shelf("first", reader, most=0), Shelf("second", reader, most=0), Shelf("last", reader))
+    router.request([0])
+    assert take(router) == []
+    router.request(router.take_lost())
+    assert take(router) == []
+    assert warnings == [
+        "first is empty. Other sources sent what was still missing.",
+        "second is empty. The last sent what was still missing.",
+    ]
+
+
 def test_a_rejected_chunk_is_asked_of_the_next_source_and_a_source_of_many_is_left(reader: ImageReader) -> None:
     first, last = Shelf("first", reader), Shelf("last", reader)
     router, warnings = routed(first, last)

@@ -66,7 +66,7 @@ class Ends:
 
 def test_nothing_is_said_before_the_first_report() -> None:
     ends = Ends(100 * MB)
-    assert ends.meter.reading() is None
+    assert ends.meter.reading("lab-01") is None
     assert ends.meter.limits() == {} and ends.meter.verdict(AdviceContext()) is None
 
 
@@ -74,7 +74,7 @@ def test_rates_and_the_end_of_a_steady_restore_with_its_read_back() -> None:
     ends = Ends(1000 * MB, frames=500 * MB)
     for second in range(50):
         ends.pass_by(1, 10 * MB, 5 * MB, {"send": 0.95, "read store": 0.02}, receive=0.95, write=0.2, decompress=0.1)
-        reading = ends.meter.reading()
+        reading = ends.meter.reading("lab-01")
         assert reading is not None
         if second > 2:
             left = 1000 - 10 * (second + 1)
@@ -95,7 +95,7 @@ def test_the_looks_before_tell_how_long_the_read_back_takes() -> None:
     ends.laptop["read"] = {"busy": 2.0, "wait": 0.0, "cpu": 0.0}
     for _second in range(5):
         ends.pass_by(1, 100 * MB, write=0.9, receive=0.1)
-    reading = ends.meter.reading()
+    reading = ends.meter.reading("lab-01")
     assert reading is not None and reading.eta == pytest.approx(5 + 1000 / 50, rel=0.05)
 
 
@@ -104,7 +104,7 @@ def test_what_compresses_unlike_the_rest_does_not_mislead_when_the_link_limits()
     ends = Ends(1000 * MB, frames=125 * MB + 500 * MB)
     for _second in range(20):
         ends.pass_by(1, 20 * MB, 5 * MB, {"send": 0.95}, receive=0.95, write=0.0)
-    reading = ends.meter.reading()
+    reading = ends.meter.reading("lab-01")
     assert reading is not None and reading.eta == pytest.approx((625 - 100) / 5, rel=0.05)
 
 
@@ -115,9 +115,9 @@ def test_a_phase_has_rates_and_limits_of_its_own() -> None:
     ends.enter(VERIFYING, 100 * MB)
     for _second in range(5):
         ends.pass_by(1, 20 * MB, read=0.97, compare=0.2)
-        reading = ends.meter.reading()
+        reading = ends.meter.reading("lab-01")
     assert reading is not None
-    assert (reading.phase, reading.limit) == (VERIFYING, TARGET_READ) and reading.now == pytest.approx(20 * MB)
+    assert (reading.state, reading.limit) == (VERIFYING, TARGET_READ) and reading.now == pytest.approx(20 * MB)
     assert reading.eta == pytest.approx(0, abs=0.1) and reading.whole == 1.0
     limits = ends.meter.limits()
     assert set(limits) == {TARGET_WRITE, TARGET_READ} and sum(limits.values()) == pytest.approx(1, abs=0.01)
@@ -130,7 +130,7 @@ def test_a_comparison_is_told_by_what_was_looked_at() -> None:
     ends.enter(COMPARING, 100 * MB)
     for _second in range(4):
         ends.pass_by(1, 20 * MB, read=0.97, compare=0.5)
-    reading = ends.meter.reading()
+    reading = ends.meter.reading("lab-01")
     assert reading is not None and reading.eta == pytest.approx(1, rel=0.05) and reading.whole == pytest.approx(0.8)
     ends.status = replace(ends.status, scanned=80 * MB)
     ends.meter.update(ends.status.pack())
@@ -160,7 +160,7 @@ def test_work_that_is_not_finished_is_waited_for_before_a_limit_is_told() -> Non
     for _second in range(3):
         ends.pass_by(1, 0)
     assert ends.meter.limits() == {}
-    reading = ends.meter.reading()
+    reading = ends.meter.reading("lab-01")
     assert reading is not None and reading.limit == ""
     ends.laptop["receive"] = {"busy": 3.8, "wait": 0.1, "cpu": 0.0}
     ends.controller["send"] = {"busy": 3.9, "wait": 0.0, "cpu": 0.0}
@@ -230,7 +230,7 @@ def test_reports_come_in_while_somebody_looks() -> None:
     def look() -> None:
         try:
             while not stop.is_set():
-                ends.meter.reading()
+                ends.meter.reading("lab-01")
         except BaseException as error:
             failures.append(error)
 
@@ -257,6 +257,6 @@ def test_a_laptop_that_reports_nonsense_harms_nobody() -> None:
             ends.status, done=done, total=total, data_done=done, data_total=total, seconds=seconds, workers=0
         )
         ends.pass_by(1, 0, write=1.0)
-        reading = ends.meter.reading()
+        reading = ends.meter.reading("lab-01")
         assert reading is not None and 0 <= reading.share <= 1
     assert set(ends.meter.limits()) <= set(LIMITS)

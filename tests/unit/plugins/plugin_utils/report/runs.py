@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import RESTORE, Failure, Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import RESTORE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
 BEGAN = datetime(2026, 11, 26, 4, 36, 16, tzinfo=UTC)
 ARGUMENTS = {"device": "/dev/nvme0n1", "image": "win11-lab", "expect": {"serial": "S1", "wwn": "eui.1"}}

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.page import render
-from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import CAPTURE, Failure, Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
 from .runs import closed, end, fleet, new_run, restored
 
@@ -69,6 +70,7 @@ ATTRIBUTES = {
         "content",
         "name",
         "class",
+        "style",
         "datetime",
         "id",
         "aria-labelledby",
@@ -152,7 +154,7 @@ def checked(run: Run) -> Page:
     # What a terminal, an editor or a browser could take for more than text; lone halves of characters can't be written.
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", text)
     text.encode()
-    for plot in re.findall(r"<svg class=\"(?:plot|bar)\".*?</svg>(?=\n|</div>)", text):
+    for plot in re.findall(r"<svg class=\"plot\".*?</svg>(?=</div>)", text):
         ET.fromstring(plot)
     return page
 
@@ -272,6 +274,19 @@ def test_a_phase_of_which_nothing_is_seen_is_not_in_the_legend() -> None:
     page = checked(closed(run))
     assert "streaming" in page.text and "verifying" in page.text
     assert "zeroing" not in page.text and "flushing" not in page.text
+
+
+def test_the_bar_of_limits_has_their_shares_and_colours() -> None:
+    run = new_run()
+    shares = {"a": 0.8, "b": 0.1, "c": 0.04, "d": 0.03, "e": 0.01, "f": 0.01, "g": 0.005, "h": 0.005}
+    end(run, "a", restored(limits=shares))
+    page = checked(closed(run))
+    assert [value for name, value in page.attributes if name == "style"] == [
+        f"flex-grow: {share}" for share in shares.values()
+    ]
+    assert [value for name, value in page.attributes if value.startswith("limit-")] == 2 * [
+        f"limit-{place}" for place in range(8)
+    ]
 
 
 def test_the_same_advice_for_many_is_given_once() -> None:

@@ -11,14 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.report.run import (
-    CAPTURE,
-    COMPARE,
-    Failure,
-    Run,
-    failure_message,
-)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import limits, summary
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run, failure_message
 
 from .runs import BEGAN, closed, end, fleet, new_run, restored
 

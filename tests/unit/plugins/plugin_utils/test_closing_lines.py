@@ -1,62 +1,63 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is said in the end of what became of the disks, and the command that goes on."""
+"""The last lines of a run that failed: the state of each disk, and the command to continue."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import (
-    CAPTURE,
-    COMPARE,
-    RESTORE,
-    Outcome,
-    command,
-)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines, command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
+NOW = datetime(2026, 11, 26, 4, 36, 16, tzinfo=UTC)
 CALL = ["/usr/bin/ansible-playbook", "restore.yml", "-i", "my hosts.yml", "-e", "imaging_image=one"]
 AGAIN = "ansible-playbook restore.yml -i 'my hosts.yml' -e imaging_image=one"
 
 
-def run(*names: str) -> Outcome:
-    outcome = Outcome()
-    outcome.expect(names)
-    return outcome
+def new_run(*names: str) -> Run:
+    run = Run("restore", "ada", "imaging-01", NOW)
+    run.expect(names)
+    return run
 
 
-def restored(outcome: Outcome, name: str, **result: Any) -> None:
-    outcome.begin(name, RESTORE)
-    outcome.end(name, RESTORE, result)
-    if result.get("failed"):
-        outcome.fail(name, str(result.get("msg", "")))
+def fail(run: Run, name: str, message: str, unreachable: bool = False) -> None:
+    run.fail(name, Failure("a task", message, unreachable))
+
+
+def end(run: Run, name: str, kind: str, failed: bool = False, **result: Any) -> None:
+    run.begin(name, kind, NOW)
+    run.end(name, kind, {}, result, failed, NOW)
+    if failed:
+        fail(run, name, str(result.get("msg", "")))
 
 
 def test_where_all_goes_well_nothing_is_said() -> None:
-    outcome = run("lab-01", "lab-02")
+    run = new_run("lab-01", "lab-02")
     for name in ("lab-01", "lab-02"):
-        restored(outcome, name, disk_state="verified")
-        outcome.begin(name, COMPARE)
-        outcome.end(name, COMPARE, {"verified": True, "disk_state": "verified"})
-    assert outcome.lines(False, CALL) == []
+        end(run, name, RESTORE, disk_state="verified")
+        end(run, name, COMPARE, verified=True, disk_state="verified")
+    assert closing_lines(run, False, CALL) == []
 
 
 def test_each_disk_is_named_by_what_it_is_now() -> None:
-    outcome = run(*(f"lab-{number:02}" for number in range(1, 9)))
-    outcome.fail("lab-01", "No route to host", unreachable=True)
-    restored(outcome, "lab-02", disk_state="incomplete", failed=True)
-    restored(outcome, "lab-03", failed=True)
-    restored(outcome, "lab-04", unreachable=True, failed=True)
-    restored(outcome, "lab-05", disk_state="verified")
-    outcome.end("lab-05", COMPARE, {"verified": False})
-    outcome.fail("lab-05", "not equal")
-    restored(outcome, "lab-06", disk_state="verified")
-    outcome.fail("lab-06", "no boot entry")
-    restored(outcome, "lab-07", disk_state="verified")
-    restored(outcome, "lab-08", disk_state=["odd"], failed=True)
-    assert outcome.lines(False, [*CALL, "-l", "lab_laptops"]) == [
+    run = new_run(*(f"lab-{number:02}" for number in range(1, 9)))
+    fail(run, "lab-01", "No route to host", unreachable=True)
+    end(run, "lab-02", RESTORE, failed=True, disk_state="incomplete")
+    end(run, "lab-03", RESTORE, failed=True)
+    end(run, "lab-04", RESTORE, failed=True, unreachable=True)
+    end(run, "lab-05", RESTORE, disk_state="verified")
+    end(run, "lab-05", COMPARE, verified=False)
+    fail(run, "lab-05", "not equal")
+    end(run, "lab-06", RESTORE, disk_state="verified")
+    fail(run, "lab-06", "no boot entry")
+    end(run, "lab-07", RESTORE, disk_state="verified")
+    end(run, "lab-08", RESTORE, failed=True, disk_state=["odd"])
+    assert closing_lines(run, False, CALL) == [
         "These disks do not boot now: lab-02.",
         "These disks may not boot now, because their laptops did not report how the restore ended: lab-03, lab-08.",
         "These disks were written, but not verified: lab-05.",
@@ -67,12 +68,12 @@ def test_each_disk_is_named_by_what_it_is_now() -> None:
 
 
 def test_a_transfer_that_was_interrupted_is_not_known_to_have_ended_well() -> None:
-    outcome = run("lab-01", "lab-02", "lab-03")
-    outcome.begin("lab-01", RESTORE)
-    restored(outcome, "lab-02", disk_state="verified")
-    outcome.begin("lab-03", RESTORE)
-    outcome.skip("lab-03")
-    assert outcome.lines(True, CALL) == [
+    run = new_run("lab-01", "lab-02", "lab-03")
+    run.begin("lab-01", RESTORE, NOW)
+    end(run, "lab-02", RESTORE, disk_state="verified")
+    run.begin("lab-03", RESTORE, NOW)
+    run.skip("lab-03")
+    assert closing_lines(run, True, CALL) == [
         "These disks may not boot now, because their laptops did not report how the restore ended: lab-01.",
         "These disks were restored and verified, but the steps after that did not finish: lab-02.",
         "Nothing was written to these disks: lab-03.",
@@ -80,21 +81,39 @@ def test_a_transfer_that_was_interrupted_is_not_known_to_have_ended_well() -> No
     ]
 
 
+def test_a_task_that_runs_once_fails_for_all() -> None:
+    run = new_run("lab-01", "lab-02")
+    for name in ("lab-01", "lab-02"):
+        end(run, name, RESTORE, disk_state="verified")
+    run.fail("lab-01", Failure("Show the result of every laptop", "no"), for_all=True)
+    assert closing_lines(run, False, CALL) == [
+        "These disks were restored and verified, but the steps after that did not finish: lab-01, lab-02.",
+        f"To go on with them: {AGAIN}",
+    ]
+
+
+def test_only_the_laptops_of_the_last_play_are_named() -> None:
+    run = new_run("lab-01", "lab-02")
+    end(run, "lab-01", RESTORE, failed=True)
+    run.expect(["lab-02"])
+    assert closing_lines(run, False, CALL) == []
+
+
 def test_before_anything_was_begun_there_is_nothing_to_say() -> None:
-    outcome = run("lab-01")
-    outcome.fail("lab-01", "erase 1 was not typed")
-    assert outcome.lines(False, CALL) == [] == run().lines(True, CALL)
+    run = new_run("lab-01")
+    fail(run, "lab-01", "erase 1 was not typed")
+    assert closing_lines(run, False, CALL) == [] == closing_lines(new_run(), True, CALL)
 
 
 @pytest.mark.parametrize(
     ("kept", "said"), [(1 << 20, "What was stored is kept. To go on from there"), (0, "To try again")]
 )
 def test_of_a_capture_it_is_said_what_is_kept(kept: int, said: str) -> None:
-    outcome = run("reference-01")
-    outcome.begin("reference-01", CAPTURE)
-    outcome.end("reference-01", CAPTURE, {"failed": True, "kept_bytes": kept})
-    outcome.fail("reference-01", "the disk is failing")
-    assert outcome.lines(False, CALL) == [f"{said}: {AGAIN}"]
+    run = new_run("reference-01")
+    end(run, "reference-01", CAPTURE, failed=True, kept_bytes=kept)
+    assert closing_lines(run, False, CALL) == [f"{said}: {AGAIN}"]
+    run.check_mode = True
+    assert closing_lines(run, False, CALL) == []
 
 
 @pytest.mark.parametrize(
@@ -110,9 +129,9 @@ def test_of_a_capture_it_is_said_what_is_kept(kept: int, said: str) -> None:
     ],
 )
 def test_the_option_that_is_missing_is_named(words: str, hint: str) -> None:
-    outcome = run("lab-01", "lab-02")
-    outcome.fail("lab-02", words)
-    (line,) = outcome.lines(False, CALL)
+    run = new_run("lab-01", "lab-02")
+    fail(run, "lab-02", words)
+    (line,) = closing_lines(run, False, CALL)
     assert line.startswith("lab-02: ") and hint in line
 
 
