@@ -173,7 +173,7 @@ def _secured(
         raise LinkError(f"The other end has no certificate of this run: {error.verify_message}.") from error
     except ValueError as error:
         raise LinkError(f"The other end has no certificate of this run: {error}.") from error
-    except ssl.SSLEOFError as error:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
         raise LinkError("The other end closed the link during the handshake.") from error
     except ssl.SSLError as error:
         raise LinkError(
