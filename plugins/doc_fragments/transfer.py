@@ -20,7 +20,7 @@ options:
     description:
       - How the controller reaches the port. V(tcp) connects to it directly; V(ssh) goes through the laptop's sshd, and the laptop then listens on its
         own address V(127.0.0.1) only.
-      - With V(tcp) nobody can change data unnoticed, but everybody on the network path can read it; V(ssh) encrypts it.
+      - The data is encrypted and authenticated by TLS with both. V(ssh) encrypts it once more.
     type: str
     choices: [tcp, ssh]
     default: tcp
@@ -38,9 +38,9 @@ options:
     default: 120
   ticket:
     description:
-      - Not for users. The path of the file with the secret of this run, which the action plugin makes for the module.
+      - Not for users. The path of the file with the certificate and key of this machine, which the action plugin makes for the module.
     type: path
 notes:
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. Both ends prove that they know a secret that was made for
-    this run only, and every message is authenticated. Over TCP the data is not encrypted.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. All data is encrypted by TLS 1.3, and
+    both ends have certificates that were made for this run only. Python's C(ssl) module on the machine must be built with OpenSSL 1.1.1 or newer.
 """

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugin hands to its module: the secret of the run, and what only the controller knows.
+"""What the action plugin hands to its module: the laptop's certificate and key, and what only the controller knows.
 
 It travels as a file of mode 0600 that the module reads and removes at once, because the arguments of a detached module lie on the
 laptop's disk in plain text for as long as it runs.
@@ -15,7 +15,7 @@ import os
 from dataclasses import asdict, dataclass
 
 from .errors import ImagingError
-from .stream.handshake import SECRET_SIZE
+from .stream.credentials import Credentials
 from .timeouts import DEFAULTS, Timeouts
 
 MAX_TICKET_SIZE = 64 << 10
@@ -28,13 +28,13 @@ RUN_AGAIN = "Run again."
 
 @dataclass(frozen=True)
 class Ticket:
-    """One run: its name, its secret (hexadecimal), and for the image's header host, time (RFC 3339, UTC) and version.
+    """One transfer: its name, the laptop's credentials, and for the image's header host, time (RFC 3339, UTC) and version.
 
     ``root_digest`` (hexadecimal) says which image is to be restored. ``timeouts`` are those by which both ends go.
     """
 
     run_id: str
-    secret: str
+    credentials: Credentials
     host: str
     created: str
     collection_version: str
@@ -49,15 +49,11 @@ class Ticket:
     def unpack(cls, text: str) -> Ticket:
         """The ticket that a file's content says; raises AttributeError, LookupError, TypeError or ValueError when it is none."""
         values = json.loads(text)
-        ticket = cls(**dict(values, timeouts=Timeouts.from_values(values["timeouts"])))
-        if len(ticket.secret_bytes) != SECRET_SIZE or not ticket.run_id.isalnum():
+        credentials, timeouts = Credentials(**values["credentials"]), Timeouts.from_values(values["timeouts"])
+        ticket = cls(**dict(values, credentials=credentials, timeouts=timeouts))
+        if not ticket.run_id.isalnum() or not all(isinstance(text, str) for text in asdict(credentials).values()):
             raise ValueError("no run")
         return ticket
-
-    @property
-    def secret_bytes(self) -> bytes:
-        """The secret as the link takes it."""
-        return bytes.fromhex(self.secret)
 
 
 def take_ticket(path: str | None) -> Ticket:

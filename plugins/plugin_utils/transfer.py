@@ -19,8 +19,9 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import PeerEnded
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import Credentials, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .detached_module import DetachedModule
@@ -44,11 +45,12 @@ class Transfer:
         self,
         module: DetachedModule,
         transport: Transport,
-        secret: bytes,
+        credentials: Credentials,
+        laptop: Name,
         timeouts: Timeouts,
         progress: Callable[[], int],
     ) -> None:
-        """``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
+        """``credentials`` are the controller's. ``progress`` grows while the transfer gets on: as long as it does, a broken link is made again."""
         self._module = module
         self._transport = transport
         self._timeouts = timeouts
@@ -57,7 +59,8 @@ class Transfer:
         self._connected = False
         self._reached = False
         """Whether the last attempt to make a link succeeded."""
-        self._secret = secret
+        self._context = credentials.context(server_side=False)
+        self._laptop = laptop
         self._failing_since: float | None = None
         self._listening = False
         self.over = False
@@ -157,8 +160,8 @@ class Transfer:
     def _make_link(self, port: int, connect_time: float) -> Link:
         channel = self._transport.open(port, connect_time)
         try:
-            keys = connect_handshake(channel, self._secret, self._timeouts.handshake)
-            return Link(channel, keys, self._timeouts)
+            tls = connect_tls(channel, self._context, self._laptop, self._timeouts.handshake)
+            return Link(tls, self._laptop, self._timeouts)
         except BaseException:
             channel.close()
             raise

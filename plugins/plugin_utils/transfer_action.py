@@ -21,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOU
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, parse_level
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
@@ -31,6 +31,7 @@ from .progress.limits import AdviceContext
 from .progress.line import ProgressEvent
 from .progress.meter import Meter
 from .progress.publisher import Publisher
+from .run_authority import run_authority
 from .task_failure import fail_task
 from .times import rfc3339
 from .transfer import Conversation, Transfer, interruptible
@@ -131,11 +132,12 @@ class TransferAction(ActionBase):
         """Do it; raises ImagingError."""
 
     def ticket(self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str = "") -> Ticket:
-        """A new run, with a secret of its own."""
+        """Make the ticket of a new transfer, with a new key and certificate for the laptop."""
+        host = str(task_vars["inventory_hostname"])
         return Ticket(
             run_id=secrets.token_hex(8),
-            secret=secrets.token_bytes(SECRET_SIZE).hex(),
-            host=str(task_vars.get("inventory_hostname", "")),
+            credentials=run_authority().issue(Name(LAPTOP, host)),
+            host=host,
             created=rfc3339(),
             collection_version=collection_version(),
             root_digest=root_digest,
@@ -178,8 +180,8 @@ class TransferAction(ActionBase):
         timeouts = ticket.timeouts
         module = DetachedModule(self, task_vars, ticket.run_id, timeouts)
         transport = make_transport(arguments, self._connection, self.address(), timeouts)
-        transfer = Transfer(module, transport, ticket.secret_bytes, timeouts, progress)
-        host = str(task_vars.get("inventory_hostname", ""))
+        host = ticket.host
+        transfer = Transfer(module, transport, run_authority().controller, Name(LAPTOP, host), timeouts, progress)
         telling = (
             Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
             if meter

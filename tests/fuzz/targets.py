@@ -9,14 +9,15 @@ A broken promise is an AssertionError; anything else that comes out of a target 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
-import hmac
 import http.client
 import io
 import json
 import lzma
 import os
+import ssl
 import struct
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -65,23 +66,28 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
     receive_index,
     receive_record,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import (
-    MAGIC,
-    accept_handshake,
-    connect_handshake,
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, THE_CONTROLLER, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
+    HEAD,
+    MAX_BODY_SIZE,
+    MAX_OTHER_PAYLOAD_SIZE,
+    MAX_PAYLOAD_SIZE,
+    Kind,
+    Link,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import HEAD, Keys, Kind, Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import accept_tls, connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats import compressions, decompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.detect import DiskImageFile
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.tests.lab import hives, registry
 
 CHUNK = 64 << 10
 SIZE = 5 * CHUNK + 512
 GEOMETRY = Geometry(SIZE, 512, 512, CHUNK)
 STREAM = b"stream01"
-KEYS = Keys(b"k" * 32, b"k" * 32)
-SECRET = bytes(32)
+NAME = Name(LAPTOP, "lab-01")
+ROOM = memoryview(bytearray(MAX_BODY_SIZE))
 
 
 @dataclass(frozen=True)
@@ -246,28 +252,55 @@ def run_partial(data: bytes) -> None:
         found.check_frame(found.record(row))
 
 
+@cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The settings of TLS for a laptop that listens, and for the controller."""
+    authority = Authority()
+    return authority.issue(NAME).context(server_side=True), authority.controller.context(server_side=False)
+
+
 def run_accept(data: bytes) -> None:
-    """Nobody without the secret gets in."""
-    accept_handshake(Stream(data), {"one": SECRET, "other": bytes(31) + b"1"})
+    """Nobody without a certificate gets in."""
+    accept_tls(Stream(data), contexts()[0], lambda name: True)
     raise AssertionError("a stranger was let in")
 
 
 def run_connect(data: bytes) -> None:
-    """Nobody without the secret is believed to be the module."""
-    connect_handshake(Stream(data), SECRET)
+    """Nobody without a certificate is believed to be the module."""
+    connect_tls(Stream(data), contexts()[1], NAME)
     raise AssertionError("a stranger was believed")
 
 
+class Recorder(Stream):
+    """A stream that keeps what is sent."""
+
+    sent = b""
+
+    def sendall(self, data: bytes | memoryview, /) -> None:
+        """Keep it."""
+        self.sent += bytes(data)
+
+
+@cache
+def first_flights() -> tuple[bytes, bytes]:
+    """What the ends of a real handshake send first: a ClientHello, and the answer to it."""
+    client = Recorder(b"")
+    with contextlib.suppress(ImagingError):
+        connect_tls(client, contexts()[1], NAME)
+    server = Recorder(client.sent)
+    with contextlib.suppress(ImagingError):
+        accept_tls(server, contexts()[0], lambda name: True)
+    return client.sent, server.sent
+
+
 def messages(data: bytes) -> bytes:
-    """Bytes as messages that carry the right tags: kind, size of payload and body, payload, and so on."""
-    out, sequence = [], 0
+    """Bytes as messages: kind, size of payload and body, payload, and so on."""
+    out = []
     while len(data) >= 4:
         kind, size, body = struct.unpack_from("<BHB", data)
         payload, data = data[4 : 4 + size], data[4 + size :]
-        head = HEAD.pack(kind, len(payload), body, sequence)
-        tag = hmac.new(KEYS.receiving, head + payload, hashlib.sha256).digest()
-        out.append(head + payload + tag + data[:body])
-        data, sequence = data[body:], sequence + 1
+        out.append(HEAD.pack(kind, len(payload), body) + payload + data[:body])
+        data = data[body:]
     return b"".join(out)
 
 
@@ -318,17 +351,20 @@ class Answers:
 
 def linked(data: bytes) -> Link:
     """A link on which these bytes arrive."""
-    return Link(Stream(data), KEYS)
+    return Link(Stream(data), THE_CONTROLLER)
 
 
 def run_link(data: bytes) -> None:
-    """Bytes without the right tag are never a message."""
-    link = Link(Stream(data), Keys(b"another key".ljust(32), b"another key".ljust(32)))
+    """Messages have a known kind and are no larger than theirs may be, whatever bytes arrive."""
+    link = linked(data)
     try:
-        link.receive()
+        while True:
+            message = link.receive()
+            assert len(message.payload) <= MAX_PAYLOAD_SIZE.get(message.kind, MAX_OTHER_PAYLOAD_SIZE)
+            assert message.body_size <= MAX_BODY_SIZE * (message.kind == Kind.RECORD)
+            link.receive_body(ROOM[: message.body_size])
     finally:
         link.close()
-    raise AssertionError("a message without a tag was believed")
 
 
 def run_source(data: bytes) -> None:
@@ -637,9 +673,9 @@ TARGETS = {
     "index": Target(run_index, lambda: [index_seed()]),
     "image": Target(run_reader, lambda: [image()]),
     "partial": Target(run_partial, lambda: [image(), image()[: len(image()) // 2]]),
-    "handshake-listening": Target(run_accept, lambda: [MAGIC + bytes(64), MAGIC + bytes(200)]),
-    "handshake-connecting": Target(run_connect, lambda: [bytes(64), bytes(200)]),
-    "link": Target(run_link, lambda: [messages(sink_seeds()[0])[:-40], bytes(100)]),
+    "handshake-listening": Target(run_accept, lambda: [first_flights()[0]]),
+    "handshake-connecting": Target(run_connect, lambda: [first_flights()[1]]),
+    "link": Target(run_link, lambda: [messages(sink_seeds()[0]), bytes(100)]),
     "source": Target(run_source, source_seeds),
     "live-source": Target(run_live_source, source_seeds),
     "sink": Target(run_sink, sink_seeds),

@@ -28,7 +28,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import RUN
-from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import SECRET, hold
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import CREDENTIALS, LAB_01
+from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import hold
 
 PATIENT = Timeouts(link_timeout=60)
 """A laptop that maps a disk is silent, and this machine may be busy."""
@@ -40,7 +41,7 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
     os.makedirs(store.path, exist_ok=True)
     sink = CaptureSink(store, store.stage("image"))
     request = CaptureRequest(str(disk), "auto", 3, DEFAULT_CHUNK_SIZE, False, {})
-    ticket = Ticket("run", SECRET.hex(), "reference", "2026-01-02T03:04:05Z", "")
+    ticket = Ticket("run", CREDENTIALS[LAB_01], "reference", "2026-01-02T03:04:05Z", "")
 
     def work(session: Session) -> dict[str, Any]:
         found, _warnings = run_capture(run, request, ticket, find_zstd(), session)

@@ -59,7 +59,7 @@ SETTLED = 30.0
 """Seconds after which nothing of a run may be left on either side, whatever has happened to it."""
 
 MAX_WAIT = 120.0
-TICKET = b'"secret":'
+TICKET = b'"credentials":'
 
 
 def where(image: Path, timeout: int = TIMEOUT) -> tuple[str, ...]:
@@ -192,8 +192,8 @@ def remains(lab: Lab) -> list[str]:
         )
         listing = laptop.run(["sh", "-c", script, "sh", str(laptop.folder)], check=False).stdout
         found += [f"{laptop.name}: {line}" for line in listing.splitlines() if line]
-        found += [f"{laptop.name}: secret in {path}" for path in _tickets(laptop.folder)]
-    found += [f"here: secret in {path}" for path in _tickets(LOCAL_TEMP)]
+        found += [f"{laptop.name}: key in {path}" for path in tickets(laptop.folder)]
+    found += [f"here: key in {path}" for path in tickets(LOCAL_TEMP)]
     # The connections that Ansible's ssh shares end by themselves, a minute after they were used last.
     listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [
@@ -204,7 +204,8 @@ def remains(lab: Lab) -> list[str]:
     return found
 
 
-def _tickets(folder: Path) -> Iterator[Path]:
+def tickets(folder: Path) -> Iterator[Path]:
+    """The files below a folder that hold a ticket, with its key."""
     # Unlike rglob, walk goes on when a folder goes meanwhile.
     for path in (Path(place, name) for place, _folders, names in os.walk(folder) for name in names):
         try:

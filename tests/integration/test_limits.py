@@ -210,7 +210,7 @@ def test_encryption_by_the_controller_limits_a_restore(lab: Lab, store: Path, tm
         )
     limit, advice = streaming(result)
     assert limit == "controller cpu", result["limits"]
-    assert "imaging_transport: tcp needs far less" in advice
+    assert "imaging_transport: tcp leaves out SSH" in advice
 
 
 def test_a_slow_link_limits_a_restore_and_the_time_that_was_told_is_kept(lab: Lab, image: Path, tmp_path: Path) -> None:

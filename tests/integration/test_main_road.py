@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,12 @@ import pyzstd
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import unpack_ranges
+from ansible_collections.fleet.imaging.tests.integration.faults import tickets
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
+    LOCAL_TEMP,
     RESTORE_ONE,
     ROOT,
     YES,
@@ -56,7 +59,7 @@ def fixture_captured(lab: Lab, shelf: Path) -> Outcome:
 @pytest.fixture(scope="module", name="restored")
 def fixture_restored(lab: Lab, shelf: Path, captured: Outcome) -> Outcome:
     assert captured.status == 0, captured.stdout
-    return playbook(lab, "restore", "-l", "lab_laptops", "-e", f"imaging_store={shelf}", *YES)
+    return playbook(lab, "restore", "-l", "lab_laptops", "-e", f"imaging_store={shelf}", *YES, "-vvv")
 
 
 def result_of(outcome: Outcome, action: str, host: str | None = None) -> dict[str, Any]:
@@ -177,6 +180,15 @@ def test_restore_makes_all_laptops_equal_and_reads_them_back(
     subprocess.run([sys.executable, ROOT / "tests/tools/compare_disks.py", *disks], check=True)
 
 
+def test_no_key_is_shown_or_left(lab: Lab, restored: Outcome) -> None:
+    """The most that Ansible says shows that a ticket travelled, and nothing of what is in it."""
+    said = restored.stdout + restored.stderr
+    assert re.search(r"PUT \S+ TO \S+/ticket", said), "it would show what is handed over"
+    assert "PRIVATE KEY" not in said and "CERTIFICATE" not in said
+    for folder in (*(laptop.folder for laptop in lab.laptops), LOCAL_TEMP):
+        assert list(tickets(folder)) == []
+
+
 def test_what_was_restored_captures_to_the_same_digest(
     lab: Lab, shelf: Path, captured: Outcome, restored: Outcome
 ) -> None:
@@ -185,6 +197,7 @@ def test_what_was_restored_captures_to_the_same_digest(
     again = playbook(
         lab,
         CAPTURE_ONE,
+        LOCAL_TEMP,
         "-l",
         lab.targets[0].name,
         "-e",

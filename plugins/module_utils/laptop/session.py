@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One transfer on a laptop: its secret, its listener, its published state, and its links to the controller."""
+"""One transfer on a laptop: its credentials, its listener, its published state, and its links to the controller."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any, Callable
 
 from ..run_file import CONNECTED, LISTENING, STARTING, WAITING, Run
 from ..stream.conversation import PeerEnded, raise_end
+from ..stream.credentials import Credentials
 from ..stream.link import Link, LinkError
-from ..stream.listener import CONTROLLER, ControllerGone, Listener
+from ..stream.listener import ControllerGone, Listener
 from ..timeouts import Timeouts
 from .job import remove_job, remove_uncollected
 from .run_folder import RunFolder, clock, payload_folder, start_time
@@ -35,7 +36,7 @@ class Session:
         self,
         run_id: str,
         device: str,
-        secret: bytes,
+        credentials: Credentials,
         listen_on: tuple[str, int],
         timeouts: Timeouts,
         folder: RunFolder | None = None,
@@ -58,7 +59,7 @@ class Session:
         remove_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
         """Notes about earlier runs that were ended because they were in the way."""
-        self._secret = secret
+        self._credentials = credentials
         self._listener: Listener
         self._link: Link
         """The newest link; a conversation may use several."""
@@ -76,8 +77,7 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        secrets = {CONTROLLER: self._secret}
-        self._listener = Listener(self._address, self._run.port, secrets, self.timeouts)
+        self._listener = Listener(self._address, self._run.port, self._credentials, self.timeouts)
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)

@@ -13,8 +13,8 @@ from ..errors import ImagingError
 from ..image.header import ImageHeader
 from ..image.record import RecordHeader
 from ..stream.conversation import MAX_WANTS, damaged, receive_record, want
+from ..stream.credentials import CONTROLLER
 from ..stream.link import Link, LinkError
-from ..stream.listener import CONTROLLER
 
 DAMAGED_LIMIT = 3
 """How often one chunk may arrive damaged. More often is not an accident of a single link, and ends the transfer."""

@@ -1,17 +1,14 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One connected, authenticated byte stream between two ends: messages with sequence numbers and HMAC tags.
+"""One connected byte stream between two ends, and the messages on it.
 
-A message on the wire: head (kind, payload size, body size, sequence number), payload, HMAC-SHA256 over head and payload, body. Only a
-record has a body (its frame); the tag does not cover it, the frame's SHA-256 inside the payload does. Each direction has a key and a
-sequence of its own, so nothing can be changed, dropped, repeated, reordered or reflected unnoticed. Nothing is encrypted.
+A message on the wire: head (kind, payload size, body size), payload, body. Only a record has a body (its frame). TLS below (``stream.tls``) sees to
+it that nothing can be read, changed, dropped, repeated, reordered or reflected on the way.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import select
 import socket
 import struct
@@ -24,9 +21,9 @@ from typing import Protocol
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN
 from ..timeouts import DEFAULTS, Timeouts
+from .credentials import Name
 
-HEAD = struct.Struct("<BIIQ")
-TAG_SIZE = 32
+HEAD = struct.Struct("<BII")
 
 WINDOW = 2 << 20
 """Maximum bytes in flight that were not read yet. They have to be sent again after the link breaks. This window fills gigabit Ethernet up to a
@@ -34,7 +31,7 @@ round trip of 17 ms."""
 
 
 class LinkError(ImagingError):
-    """The link broke or was tampered with; it can be made again."""
+    """The link broke; it can be made again."""
 
     code = LINK_BROKEN
 
@@ -169,26 +166,15 @@ def receive_exactly(channel: Channel, view: memoryview) -> None:
         done += count
 
 
-@dataclass(frozen=True)
-class Keys:
-    """The keys of one link: one for sending, one for receiving."""
-
-    sending: bytes
-    receiving: bytes
-
-
 class Link:
     """One link. Any thread may send; one thread receives."""
 
-    def __init__(self, channel: Channel, keys: Keys, timeouts: Timeouts = DEFAULTS) -> None:
+    def __init__(self, channel: Channel, peer: Name, timeouts: Timeouts = DEFAULTS) -> None:
         self._channel = channel
+        self.peer = peer
+        """The name of the other end, which it has proven."""
         self._timeouts = timeouts
         channel.settimeout(timeouts.silence)
-        # Copying a keyed state is cheaper than keying again for each message.
-        self._sending = hmac.new(keys.sending, digestmod=hashlib.sha256)
-        self._receiving = hmac.new(keys.receiving, digestmod=hashlib.sha256)
-        self._sent = 0
-        self._received = 0
         self._within_message = False
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
@@ -201,25 +187,21 @@ class Link:
     def send(self, kind: Kind, payload: bytes = b"", body: bytes | memoryview = b"") -> None:
         """Send one message; raises LinkError."""
         with self._lock:
-            head = HEAD.pack(kind, len(payload), len(body), self._sent)
-            tag = self._sending.copy()
-            tag.update(head)
-            tag.update(payload)
+            head = HEAD.pack(kind, len(payload), len(body))
             self._within_message = True
             try:
-                self._channel.sendall(head + payload + tag.digest())
+                self._channel.sendall(head + payload)
                 if body:
                     self._channel.sendall(body)
             except OSError as error:
                 self.close()
                 raise LinkError(f"The link broke: {error}.") from error
             self._within_message = False
-            self._sent += 1
             self._last_sent = time.monotonic()
-            self.bytes_sent += HEAD.size + len(payload) + TAG_SIZE + len(body)
+            self.bytes_sent += HEAD.size + len(payload) + len(body)
 
     def receive(self) -> Message:
-        """Receive the next message other than PING; raises LinkError when the link breaks or was tampered with."""
+        """Receive the next message other than PING; raises LinkError when the link breaks."""
         try:
             while True:
                 message = self._receive()
@@ -246,33 +228,22 @@ class Link:
     def _receive(self) -> Message:
         head = bytearray(HEAD.size)
         receive_exactly(self._channel, memoryview(head))
-        number, payload_size, body_size, sequence = HEAD.unpack(head)
+        number, payload_size, body_size = HEAD.unpack(head)
         try:
             kind = Kind(number)
         except ValueError:
-            raise LinkError("Something that is not a message arrived: the link was tampered with.") from None
+            raise LinkError(f"Something that is not a message arrived: no message has the kind {number}.") from None
         if payload_size > MAX_PAYLOAD_SIZE.get(kind, MAX_OTHER_PAYLOAD_SIZE) or body_size > MAX_BODY_SIZE * (
             kind == Kind.RECORD
         ):
-            raise LinkError("A message of an impossible size arrived: the link was tampered with.")
-        rest = bytearray(payload_size + TAG_SIZE)
-        receive_exactly(self._channel, memoryview(rest))
-        payload = bytes(rest[:payload_size])
-        tag = self._receiving.copy()
-        tag.update(head)
-        tag.update(payload)
-        if not hmac.compare_digest(tag.digest(), bytes(rest[payload_size:])):
-            raise LinkError("A message with a wrong tag arrived: the link was tampered with.")
-        if sequence != self._received:
-            raise LinkError(
-                f"Message {sequence} arrived where {self._received} was expected: the link was tampered with."
-            )
-        self._received += 1
+            raise LinkError(f"A {kind.name} of an impossible size arrived: {payload_size} and {body_size} bytes.")
+        payload = bytearray(payload_size)
+        receive_exactly(self._channel, memoryview(payload))
         self.last_heard = time.monotonic()
-        return Message(kind, payload, body_size)
+        return Message(kind, bytes(payload), body_size)
 
     def receive_body(self, view: memoryview) -> None:
-        """Fill ``view``, which is as long as the message's body, with the body; raises LinkError. The body is not authenticated yet."""
+        """Fill ``view``, which is as long as the message's body, with the body; raises LinkError."""
         try:
             receive_exactly(self._channel, view)
         except LinkError:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptop's end of a link: accepts the controller's connection, and fends off strangers."""
+"""The listening end of links: accepts connections of the ends that are expected, and fends off strangers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import itertools
 import socket
 import threading
 from collections import deque
-from typing import Mapping
+from typing import Callable
 
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN, PORT_IN_USE
 from ..timeouts import DEFAULTS, Timeouts
-from .handshake import accept_handshake
+from .credentials import CONTROLLER, THE_CONTROLLER, Credentials, Name
 from .link import Link, LinkError, TcpChannel
+from .tls import accept_tls
 
 LOOPBACK = "127.0.0.1"
 """The address for connections from this machine only, including those through its sshd."""
 
-CONTROLLER = "controller"
-"""The role of a client that has the secret of the ticket."""
-
 HANDSHAKES = 64
-"""Maximum number of unauthenticated connections. One more replaces the oldest: a client with the secret needs only moments."""
+"""Maximum number of unauthenticated connections. One more replaces the oldest: a client with a certificate needs only moments."""
 
 
 class ControllerGone(ImagingError):
@@ -37,15 +35,23 @@ class ControllerGone(ImagingError):
 class Listener:
     """Accepts connections, runs their handshakes in parallel, and hands out the authenticated links.
 
-    Each client has a role. There is one link for each role: a new link closes the older one of its role.
+    There is one link for each client's name: a new link closes the older one of that name.
     """
 
-    def __init__(self, address: str, port: int, secrets: Mapping[str, bytes], timeouts: Timeouts = DEFAULTS) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        credentials: Credentials,
+        timeouts: Timeouts = DEFAULTS,
+        expected: Callable[[Name], bool] = lambda name: name == THE_CONTROLLER,
+    ) -> None:
         """Listen on ``port`` (0: the kernel chooses) of ``address`` (empty: all); raises ImagingError when it is taken.
 
-        ``secrets`` are the roles, and what each has to know.
+        ``expected`` says whether an end of the run may connect, by its name.
         """
-        self._secrets = secrets
+        self._context = credentials.context(server_side=True)
+        self._expected = expected
         self._timeouts = timeouts
         both = not address and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
@@ -54,11 +60,11 @@ class Listener:
         except OSError as error:
             codes = [PORT_IN_USE] if error.errno == errno.EADDRINUSE else []
             raise ImagingError(_listen_error(port, error), codes) from error
-        self._waiting: dict[str, Link] = {}
-        """For each role, the newest link that was not handed out yet."""
-        self._taken: dict[str, Link] = {}
-        self._newest: dict[str, int] = {}
-        """For each role, the number of the latest authenticated connection."""
+        self._waiting: dict[Name, Link] = {}
+        """For each name, the newest link that was not handed out yet."""
+        self._taken: dict[Name, Link] = {}
+        self._newest: dict[Name, int] = {}
+        """For each name, the number of the latest authenticated connection."""
         self._unproven: deque[TcpChannel] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -97,7 +103,7 @@ class Listener:
 
     def _shake_hands(self, channel: TcpChannel, number: int) -> None:
         try:
-            role, keys = accept_handshake(channel, self._secrets, self._timeouts.handshake)
+            name, tls = accept_tls(channel, self._context, self._expected, self._timeouts.handshake)
         except LinkError:
             self._dismiss(channel)
             return
@@ -105,30 +111,35 @@ class Listener:
             if channel not in self._unproven:
                 return
             self._unproven.remove(channel)
-            if number < self._newest.get(role, 0):  # a later connection was faster
+            if number < self._newest.get(name, 0):  # a later connection was faster
                 channel.close()
                 return
-            self._newest[role] = number
-            superseded = [links[role] for links in (self._taken, self._waiting) if role in links]
-            self._waiting[role] = Link(channel, keys, self._timeouts)
+            self._newest[name] = number
+            superseded = [links[name] for links in (self._taken, self._waiting) if name in links]
+            self._waiting[name] = Link(tls, name, self._timeouts)
             self._changed.notify_all()
         for link in superseded:
             link.close()
 
     def next_link(self, timeout: float, role: str = CONTROLLER) -> Link:
-        """Return the newest link of a role, once; raises ControllerGone after ``timeout`` seconds without a new one."""
+        """Return a new link to an end with this role, whose name is ``Link.peer``; raises ControllerGone after ``timeout`` seconds without one."""
         with self._changed:
-            if not self._changed.wait_for(lambda: role in self._waiting, timeout):
+            if not self._changed.wait_for(lambda: self._find(role) is not None, timeout):
                 raise ControllerGone(
                     f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall blocks it."
                 )
-            link = self._taken[role] = self._waiting.pop(role)
+            name = self._find(role)
+            assert name is not None
+            link = self._taken[name] = self._waiting.pop(name)
         return link
 
     def link_waits(self, role: str = CONTROLLER) -> bool:
         """Return whether :meth:`next_link` would return at once."""
         with self._changed:
-            return role in self._waiting
+            return self._find(role) is not None
+
+    def _find(self, role: str) -> Name | None:
+        return next((name for name in self._waiting if name.role == role), None)
 
     def close(self) -> None:
         """Stop listening, and close unauthenticated connections."""

@@ -191,7 +191,7 @@ def _threads(workers: int) -> str:
 
 def _controller_cpu(busy: Shares, context: AdviceContext) -> str:
     if context.over_ssh:
-        return "one processor of this machine encrypts all of it; imaging_transport: tcp needs far less, but does not encrypt"
+        return "one processor of this machine encrypts all of it, for TLS and for SSH; imaging_transport: tcp leaves out SSH"
     return "one processor of this machine has all it can do for this laptop; fewer laptops at once (-f), or a faster machine, would help"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import Credentials
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, ORDER, Timeouts
 
@@ -57,7 +58,7 @@ def test_a_module_is_left_alone_while_its_controller_may_make_its_last_attempt()
 def test_the_laptop_goes_by_the_controllers_figures() -> None:
     timeouts = Timeouts(link_timeout=12, first_link=3)
     assert timeouts.differing == {"link_timeout": 12, "first_link": 3}
-    ticket = Ticket("run", "00" * 32, "lab-01", "", "", timeouts=timeouts)
+    ticket = Ticket("run", Credentials("key", "certificate", "authority"), "lab-01", "", "", timeouts=timeouts)
     assert Ticket.unpack(ticket.pack()) == ticket
 
 

@@ -42,6 +42,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
+    CONTROLLER_CREDENTIALS,
+    CREDENTIALS,
+    LAB_01,
+)
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
     CHUNK,
     Used,
@@ -55,7 +60,8 @@ USED = Used((0, 25 * CHUNK), (30 * CHUNK, 30 * CHUNK + 4096), (39 * CHUNK, SIZE)
 DISK = noise(SIZE, 5)
 TIMEOUT = 3.0
 TIMEOUTS = Timeouts(link_timeout=TIMEOUT, first_link=1.5)
-SECRET = os.urandom(32)
+HANDSHAKE_SIZE = 1310
+"""Bytes that each end sends in the handshake of a link at the most: 1294 to 1305 were measured."""
 NO_IDENTITY = {"model": "", "serial": "", "wwn": ""}
 PARTITIONS = [{"number": 1, "start": CHUNK, "size": 9 * CHUNK, "content": "ntfs", "label": "Windows"}]
 
@@ -188,8 +194,8 @@ def hold(
 
     Returns the module's result, and the controller's end.
     """
-    ends = Transfer(None, Tcp("127.0.0.1"), SECRET, timeouts, progress)  # type: ignore[arg-type]
-    session = Session("run", device, SECRET, ("", 0), timeouts, RunFolder(str(folder), timeouts))
+    ends = Transfer(None, Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, timeouts, progress)  # type: ignore[arg-type]
+    session = Session("run", device, CREDENTIALS[LAB_01], ("", 0), timeouts, RunFolder(str(folder), timeouts))
 
     def entered() -> dict[str, Any]:
         with session:

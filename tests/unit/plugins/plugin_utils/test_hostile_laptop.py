@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A laptop that knows the secret and says what it likes, towards the controller's own code: what that keeps of it is bounded."""
+"""A laptop that has a certificate and says what it likes, towards the controller's own code: what that keeps of it is bounded."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry impor
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import MAX_HEADER_SIZE, ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, THE_CONTROLLER, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     INDEX_PIECE,
-    Keys,
     Kind,
     Link,
     LinkError,
@@ -61,8 +61,8 @@ class Ends:
         with server:
             near = socket.create_connection(server.getsockname())
             far, _address = server.accept()
-        self.laptop = Link(TcpChannel(near), Keys(b"a" * 32, b"b" * 32), TWO_SECONDS)
-        self.controller = Link(TcpChannel(far), Keys(b"b" * 32, b"a" * 32), TWO_SECONDS)
+        self.laptop = Link(TcpChannel(near), THE_CONTROLLER, TWO_SECONDS)
+        self.controller = Link(TcpChannel(far), Name(LAPTOP, "lab-01"), TWO_SECONDS)
         self.error: BaseException | None = None
 
     @contextlib.contextmanager

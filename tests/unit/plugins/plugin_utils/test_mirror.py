@@ -27,7 +27,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import Cut, RangeServer, serving
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, Used, make_image, noise
 
-from .halves import DISK, SIZE, TIMEOUT, USED, cut_at, disk_is_restored, first_only, restore
+from .halves import DISK, HANDSHAKE_SIZE, SIZE, TIMEOUT, USED, cut_at, disk_is_restored, first_only, restore
 
 NAME = "image.img.zst"
 MIDDLE = range(4 * CHUNK, 8 * CHUNK)
@@ -279,7 +279,9 @@ def test_a_link_that_breaks_meanwhile_costs_nothing(
 
     mirror.spoil = slowly
     # The link is cut by the first report of progress, which comes when writing has begun.
-    from_mirror, from_controller, found = restored(laptop, mirror, to_controller=first_only(cut_at(600)))
+    from_mirror, from_controller, found = restored(
+        laptop, mirror, to_controller=first_only(cut_at(HANDSHAKE_SIZE + 400))
+    )
     assert found.ends.links == 2
     assert (from_mirror, from_controller) == (all_frames(laptop), 0)
     assert sum(end - start for start, end in mirror.ranges) < 1.5 * os.path.getsize(laptop.store.image_path("image"))

@@ -28,17 +28,22 @@ from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LINK_
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import ask_header
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import connect_handshake
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
+    CONTROLLER_CREDENTIALS,
+    CREDENTIALS,
+    LAB_01,
+)
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK, make_image, noise
 
 from .halves import (
-    SECRET,
+    HANDSHAKE_SIZE,
     SIZE,
     TIMEOUT,
     TIMEOUTS,
@@ -77,9 +82,12 @@ def test_capture_stores_what_the_disk_holds(laptop: SimpleNamespace) -> None:
     assert laptop.store.open("captured").root_digest == digest_of(laptop)
 
 
+AFTER_HANDSHAKE = HANDSHAKE_SIZE + 700
+"""A place in the first messages of either end."""
+
 SPOILS = {
     "altered handshake": flip_at(20),
-    "altered at once": flip_at(120),
+    "altered at once": flip_at(AFTER_HANDSHAKE),
     "altered": flip_at(200_000),
     "dropped": drop_at(300_000),
     "repeated": repeat_at(300_000),
@@ -110,17 +118,28 @@ def test_a_disturbed_capture_goes_on_over_a_new_link(laptop: SimpleNamespace, na
 def test_whoever_alters_every_message_only_prevents_the_transfer(laptop: SimpleNamespace) -> None:
     before = laptop.disk.read_bytes()
     with pytest.raises(ImagingError, match="could not be kept"):
-        restore(laptop, to_laptop=lambda: flip_at(150))
+        restore(laptop, to_laptop=lambda: flip_at(AFTER_HANDSHAKE))
     assert laptop.disk.read_bytes() == before
     with pytest.raises(ImagingError, match="could not be kept") as caught:
-        capture(laptop, to_controller=lambda: flip_at(150))
+        capture(laptop, to_controller=lambda: flip_at(AFTER_HANDSHAKE))
     assert caught.value.facts["codes"] == [LINK_BROKEN]
     assert laptop.store.names() == ["image"]
     assert os.listdir(laptop.store.path) == ["image.img.zst"]
 
 
+class Damaging(StoredSource):
+    """Sends the first frame with a wrong bit, as from memory that fails after the image was checked."""
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
+        for number, (header, frame) in enumerate(super().records(start, end)):
+            if start or number:
+                yield header, frame
+            else:
+                yield header, memoryview(bytes([frame[0] ^ 1]) + frame[1:])
+
+
 def test_a_frame_that_is_damaged_each_time_ends_the_restore_and_the_disk_does_not_boot(laptop: SimpleNamespace) -> None:
-    result, ends = restore(laptop, to_laptop=lambda: flip_at(9000))
+    result, ends = restore(laptop, source=Damaging)
     assert "chunk 0 arrived damaged 3 times" in result["msg"]
     assert ends.links == 3
     assert not disk_is_restored(laptop)
@@ -131,7 +150,7 @@ def test_a_frame_that_is_damaged_before_anything_is_written_leaves_the_disk_alon
     with laptop.disk.open("ab") as file:
         file.write(bytes(CHUNK))  # of another size than the image, which is looked into first
     before = laptop.disk.read_bytes()
-    result, _ends = restore(laptop, to_laptop=lambda: flip_at(9000))
+    result, _ends = restore(laptop, source=Damaging)
     assert "chunk 0 arrived damaged 3 times" in result["msg"]
     assert "Nothing was written" in result["msg"]
     assert "does not boot" not in result["msg"]
@@ -263,11 +282,13 @@ def test_a_store_that_is_full_keeps_what_it_has_and_the_next_capture_goes_on_fro
 def test_nobody_at_the_port_is_said_as_it_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    module = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
+    module: Any = SimpleNamespace(wait_for_port=lambda: port, has_ended=lambda: False)
     with pytest.raises(
         ImagingError, match=f"127.0.0.1 port {port} failed: Connection refused.*Nothing was transferred"
     ) as caught:
-        Transfer(module, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(first_link=0.3), lambda: 0).converse(lambda link: None)  # type: ignore[arg-type]
+        Transfer(
+            module, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(first_link=0.3), lambda: 0
+        ).converse(lambda link: None)
     assert caught.value.facts["codes"] == [LINK_BROKEN]
 
 
@@ -326,7 +347,7 @@ def test_a_laptop_that_gave_up_is_not_shown_as_about_to_finish(laptop: SimpleNam
 
 
 def test_the_counter_of_a_broken_link_stops_at_its_limit() -> None:
-    ends = Transfer(None, tcp.Tcp("127.0.0.1"), SECRET, Timeouts(link_timeout=20), lambda: 0)  # type: ignore[arg-type]
+    ends = Transfer(None, tcp.Tcp("127.0.0.1"), CONTROLLER_CREDENTIALS, LAB_01, Timeouts(link_timeout=20), lambda: 0)  # type: ignore[arg-type]
     ends._listening, ends.links, ends._failing_since = True, 1, time.monotonic() - 33
     assert (ends.condition, ends.waited) == ("reconnecting", "20/20 s")
 
@@ -450,7 +471,12 @@ def test_a_path_that_swallows_the_data_is_given_up(laptop: SimpleNamespace) -> N
 
 def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
     session = Session(
-        "attended", str(laptop.disk), SECRET, ("", 0), Timeouts(link_timeout=1), RunFolder(str(tmp_path / "run2"))
+        "attended",
+        str(laptop.disk),
+        CREDENTIALS[LAB_01],
+        ("", 0),
+        Timeouts(link_timeout=1),
+        RunFolder(str(tmp_path / "run2")),
     )
     outcome: list[str] = []
 
@@ -480,7 +506,9 @@ def test_an_end_during_the_comparison_is_heard_over_a_new_link(laptop: SimpleNam
 
 
 def test_why_a_laptop_gives_up_is_said_on_the_newest_link(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    session = Session("attended", str(laptop.disk), SECRET, ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2")))
+    session = Session(
+        "attended", str(laptop.disk), CREDENTIALS[LAB_01], ("", 0), TIMEOUTS, RunFolder(str(tmp_path / "run2"))
+    )
 
     def conversation(link: Link) -> None:
         attendance = session.monitor(link)
@@ -527,4 +555,4 @@ def test_stopwatches_add_up_over_threads() -> None:
 
 def link_to(port: int) -> Link:
     channel = tcp.Tcp("127.0.0.1").open(port, 5)
-    return Link(channel, connect_handshake(channel, SECRET))
+    return Link(connect_tls(channel, CONTROLLER_CREDENTIALS.context(server_side=False), LAB_01), LAB_01)

@@ -6,43 +6,33 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
+import ssl
 import threading
 import time
-from typing import Callable
 
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream import link as link_module
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.handshake import SECRET_SIZE, connect_handshake
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, THE_CONTROLLER
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     HEAD,
-    Keys,
     Kind,
     Link,
     LinkError,
     SocketChannel,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import (
-    CONTROLLER,
-    HANDSHAKES,
-    ControllerGone,
-    Listener,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import HANDSHAKES, Listener
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS, Timeouts
-
-SECRET = bytes(range(32))
-SECRETS = {CONTROLLER: SECRET}
-
-
-def pair() -> tuple[SocketChannel, SocketChannel]:
-    """Two connected TCP sockets."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        left = socket.create_connection(server.getsockname())
-        right, _address = server.accept()
-    return SocketChannel(left), SocketChannel(right)
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
+    CONTROLLER_CREDENTIALS,
+    CREDENTIALS,
+    LAB_01,
+    LAB_02,
+    channel_pair,
+    shaken,
+)
 
 
 def silent_for(seconds: float) -> Timeouts:
@@ -52,27 +42,8 @@ def silent_for(seconds: float) -> Timeouts:
 
 def linked(timeouts: Timeouts = DEFAULTS) -> tuple[Link, Link]:
     """Two ends of one link."""
-    left, right = pair()
-    return Link(left, Keys(b"a" * 32, b"b" * 32), timeouts), Link(right, Keys(b"b" * 32, b"a" * 32), timeouts)
-
-
-def through(change: Callable[[bytes], bytes]) -> tuple[Link, SocketChannel]:
-    """A receiving link, and a raw channel to it; ``change`` is what happens to three messages on the way."""
-    left, right = pair()
-    sender_raw, tap = pair()
-    sender = Link(sender_raw, Keys(b"a" * 32, b"b" * 32))
-    sender.send(Kind.WANT, b"first")
-    sender.send(Kind.WANT, b"second")
-    sender.send(Kind.WANT, b"third")
-    recorded = bytearray(3 * (HEAD.size + 32) + 16)
-    link_module.receive_exactly(tap, memoryview(recorded))
-    sender.close()
-    left.sendall(change(bytes(recorded)))
-    return Link(right, Keys(b"b" * 32, b"a" * 32)), left
-
-
-FIRST = HEAD.size + 5 + 32
-SECOND = FIRST + HEAD.size + 6 + 32
+    left, right = shaken(*channel_pair())
+    return Link(left, LAB_01, timeouts), Link(right, THE_CONTROLLER, timeouts)
 
 
 def test_messages_arrive_in_order_with_their_bodies() -> None:
@@ -89,43 +60,31 @@ def test_messages_arrive_in_order_with_their_bodies() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    "message",
     [
-        pytest.param(lambda data: data[FIRST:], id="dropped"),
-        pytest.param(lambda data: data[:FIRST] + data[:FIRST], id="replayed"),
-        pytest.param(lambda data: data[FIRST:SECOND] + data[:FIRST], id="reordered"),
-        pytest.param(lambda data: data[: HEAD.size] + b"F" + data[HEAD.size + 1 :], id="altered payload"),
-        pytest.param(lambda data: bytes([Kind.DESCRIBE]) + data[1:], id="altered kind"),
-        pytest.param(lambda data: b"\xff" + data[1:], id="unknown kind"),
-        pytest.param(lambda data: data[:1] + b"\xff\xff\xff\xff" + data[5:], id="absurd length"),
-        pytest.param(lambda data: data[:5] + b"\x01\x00\x00\x00" + data[9:], id="body where there is none"),
-        pytest.param(lambda data: data[: FIRST - 1] + bytes([data[FIRST - 1] ^ 1]) + data[FIRST:], id="altered tag"),
-        pytest.param(lambda data: os.urandom(200), id="random"),
+        pytest.param(HEAD.pack(0, 0, 0), id="kind 0"),
+        pytest.param(HEAD.pack(255, 0, 0), id="unknown kind"),
+        pytest.param(HEAD.pack(Kind.WANT, (64 << 10) + 1, 0), id="a payload too large"),
+        pytest.param(HEAD.pack(Kind.RECORD, 10, (32 << 20) + 1), id="a body too large"),
+        pytest.param(HEAD.pack(Kind.WANT, 5, 1) + b"first!", id="a body where there is none"),
+        pytest.param(HEAD.pack(Kind.WANT, 5, 0) + b"firs", id="cut"),
+        pytest.param(HEAD.pack(Kind.WANT, 5, 0)[:-1], id="a head cut"),
+        pytest.param(b"", id="nothing"),
     ],
 )
-def test_whoever_sits_in_between_is_noticed(change: Callable[[bytes], bytes]) -> None:
-    receiver, raw = through(change)
+def test_what_is_no_message_breaks_a_link(message: bytes) -> None:
+    left, right = shaken(*channel_pair())
+    receiver = Link(right, THE_CONTROLLER)
+    left.sendall(message)
+    left.close()
     with pytest.raises(LinkError):
-        for dummy in range(3):
-            receiver.receive()
-    raw.close()
+        receiver.receive()
     assert receiver.closed
 
 
-def test_reflected_messages_are_noticed() -> None:
-    left, right = pair()
-    link = Link(left, Keys(b"a" * 32, b"b" * 32))
-    link.send(Kind.PING)
-    echo = bytearray(HEAD.size + 32)
-    link_module.receive_exactly(right, memoryview(echo))
-    right.sendall(bytes(echo))
-    with pytest.raises(LinkError, match="tag"):
-        link.receive()
-
-
 def test_silence_breaks_a_link() -> None:
-    left, _right = pair()
-    link = Link(left, Keys(b"a" * 32, b"b" * 32), silent_for(0.3))
+    left, _right = shaken(*channel_pair())
+    link = Link(left, LAB_01, silent_for(0.3))
     with pytest.raises(LinkError):
         link.receive()
 
@@ -166,12 +125,15 @@ def test_heartbeats_keep_an_idle_link() -> None:
 
 
 def listener(timeouts: Timeouts = DEFAULTS) -> Listener:
-    return Listener("127.0.0.1", 0, SECRETS, timeouts)
+    return Listener("127.0.0.1", 0, CREDENTIALS[LAB_01], timeouts)
 
 
-def dial(server: Listener, secret: bytes = SECRET) -> Link:
+CONTEXT = CONTROLLER_CREDENTIALS.context(server_side=False)
+
+
+def dial(server: Listener, context: ssl.SSLContext = CONTEXT) -> Link:
     channel = SocketChannel(socket.create_connection(("127.0.0.1", server.port)))
-    return Link(channel, connect_handshake(channel, secret))
+    return Link(connect_tls(channel, context, LAB_01), LAB_01)
 
 
 def test_of_many_links_only_the_newest_is_kept() -> None:
@@ -197,7 +159,7 @@ def _is_closed(link: Link) -> bool:
     return False
 
 
-def test_who_knows_the_secret_gets_a_link() -> None:
+def test_the_controller_gets_a_link() -> None:
     server = listener()
     mine = dial(server)
     theirs = server.next_link(5)
@@ -208,49 +170,9 @@ def test_who_knows_the_secret_gets_a_link() -> None:
     server.close()
 
 
-def test_who_does_not_is_told_nothing() -> None:
-    server = listener()
-    with pytest.raises(LinkError):
-        dial(server, b"x" * 32)
-    with pytest.raises(ControllerGone):
-        server.next_link(0.2)
-    server.close()
-
-
-def test_a_listener_without_the_secret_is_not_believed() -> None:
-    impostor = Listener("127.0.0.1", 0, {CONTROLLER: b"y" * 32})
-    with pytest.raises(LinkError):
-        dial(impostor)
-    impostor.close()
-
-
-def test_a_replayed_handshake_is_refused() -> None:
-    server = listener()
-    tapped = bytearray()
-
-    class Tap(SocketChannel):
-        def __init__(self, sock: socket.socket) -> None:
-            super().__init__(sock)
-            send = self.sendall
-
-            def sendall(data: bytes) -> None:
-                tapped.extend(data)
-                send(data)
-
-            self.sendall = sendall  # type: ignore[assignment]
-
-    connect_handshake(Tap(socket.create_connection(("127.0.0.1", server.port))), SECRET)
-    server.next_link(5)
-    again = socket.create_connection(("127.0.0.1", server.port))
-    again.sendall(tapped)
-    with pytest.raises(ControllerGone):
-        server.next_link(0.5)
-    again.close()
-    server.close()
-
-
 @pytest.mark.parametrize(
-    "greeting", [b"", b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100, b"FLIMLNK1", b"FLIMLNK1" + b"n" * 32 + b"z" * 32]
+    "greeting",
+    [b"", b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100, b"\x16\x03\x01\x01\x00", b"\x16\x03\x01\x00\x04\x01\x00\xff\xff"],
 )
 def test_strangers_do_not_keep_the_controller_out(greeting: bytes) -> None:
     server = listener()
@@ -269,14 +191,24 @@ def test_strangers_do_not_keep_the_controller_out(greeting: bytes) -> None:
     server.close()
 
 
-def test_a_slow_drip_is_cut_off() -> None:
+RECORD_HEAD = b"\x16\x03\x01\x40\x00"
+"""Of a record with 16 KiB of a handshake (RFC 8446, 5.1)."""
+
+HELLO_HEAD = b"\x01\xff\xff\xff"
+"""Of a ClientHello of 16 MiB (RFC 8446, 4)."""
+
+
+@pytest.mark.parametrize("piece", [pytest.param(1, id="slow"), pytest.param(16 << 10, id="fast")])
+def test_an_endless_handshake_is_cut_off(piece: int) -> None:
+    """Byte by byte, by the time; as fast as possible, by its size."""
     server = listener(Timeouts(handshake=0.5))
     stranger = socket.create_connection(("127.0.0.1", server.port))
     began = time.monotonic()
+    stranger.sendall(RECORD_HEAD + HELLO_HEAD)
     with pytest.raises(OSError):
         while time.monotonic() - began < 5:
-            stranger.sendall(b"F")
-            time.sleep(0.1)
+            stranger.sendall(bytes(piece))
+            time.sleep(0.1 if piece == 1 else 0)
     assert time.monotonic() - began < 2
     server.close()
 
@@ -300,13 +232,16 @@ def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_
     class Slow(SocketChannel):
         """Says hello at once and proves itself later."""
 
+        flights = 0
+
         def sendall(self, data: bytes | memoryview, /) -> None:
-            if len(data) == SECRET_SIZE:
+            self.flights += 1
+            if self.flights == 2:
                 go_on.wait(5)
             super().sendall(data)
 
     slow = Slow(socket.create_connection(("127.0.0.1", server.port)))
-    late = threading.Thread(target=lambda: connect_handshake(slow, SECRET))
+    late = threading.Thread(target=lambda: connect_tls(slow, CONTEXT, LAB_01))
     late.start()
     newer = dial(server)
     theirs = server.next_link(5)
@@ -318,20 +253,20 @@ def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_
     server.close()
 
 
-def test_links_of_other_roles_are_kept() -> None:
-    others = b"o" * 32
-    server = Listener("127.0.0.1", 0, {CONTROLLER: SECRET, "other": others})
-    first, other = dial(server), dial(server, others)
-    links = {"controller": server.next_link(5), "other": server.next_link(5, "other")}
+def test_links_to_other_ends_are_kept() -> None:
+    server = Listener("127.0.0.1", 0, CREDENTIALS[LAB_01], expected=lambda name: True)
+    first, other = dial(server), dial(server, CREDENTIALS[LAB_02].context(server_side=False))
+    links = {name: server.next_link(5, name.role) for name in (THE_CONTROLLER, LAB_02)}
+    assert all(link.peer == name for name, link in links.items())
     second = dial(server)
     with pytest.raises(LinkError):
-        links["controller"].receive()
-    assert not server.link_waits("other")
+        links[THE_CONTROLLER].receive()
+    assert not server.link_waits(LAPTOP)
     other.send(Kind.DONE)
-    assert links["other"].receive().kind == Kind.DONE
-    links["other"].send(Kind.DONE)
+    assert links[LAB_02].receive().kind == Kind.DONE
+    links[LAB_02].send(Kind.DONE)
     assert other.receive().kind == Kind.DONE
-    assert server.next_link(5) is not links["controller"]
+    assert server.next_link(5) is not links[THE_CONTROLLER]
     for link in (first, other, second):
         link.close()
     server.close()
@@ -340,7 +275,7 @@ def test_links_of_other_roles_are_kept() -> None:
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
     server = listener()
     with pytest.raises(ImagingError, match=f"Port {server.port} is in use.*imaging_port") as caught:
-        Listener("127.0.0.1", server.port, SECRETS)
+        Listener("127.0.0.1", server.port, CREDENTIALS[LAB_01])
     assert caught.value.facts["codes"] == ["port_in_use"]
     server.close()
 

@@ -130,5 +130,5 @@ def test_advice_depends_on_the_circumstances() -> None:
     )
     full = explained(NETWORK, busy, AdviceContext(wire_rate=114e6, level=12, laptops=4))
     assert "fill a gigabit link" in full and "4 laptops share" in full and "zstd" not in full
-    assert "does not encrypt" in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext(over_ssh=True))
+    assert "leaves out SSH" in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext(over_ssh=True))
     assert "encrypt" not in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext())
