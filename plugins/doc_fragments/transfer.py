@@ -41,6 +41,6 @@ options:
       - Not for users. The path of the file with the certificate and key of this machine, which the action plugin makes for the module.
     type: path
 notes:
-  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. All data is encrypted by TLS 1.3, and both ends have
-    certificates that were made for this run only. Python's C(ssl) module on the machine must be built with OpenSSL 1.1.1 or newer.
+  - The module listens on the machine and its action plugin connects to it, over TCP or SSH. All data is encrypted by TLS 1.3, and
+    both ends have certificates that were made for this run only. Python's C(ssl) module on the machine must be built with OpenSSL 1.1.1 or newer.
 """

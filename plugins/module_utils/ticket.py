@@ -53,7 +53,8 @@ class Ticket:
         values = json.loads(text)
         credentials, timeouts = Credentials(**values["credentials"]), Timeouts.from_values(values["timeouts"])
         ticket = cls(**dict(values, credentials=credentials, timeouts=timeouts))
-        if not ticket.run_id.isalnum() or not isinstance(ticket.relay, bool):
+        texts = all(isinstance(text, str) for text in asdict(credentials).values())
+        if not ticket.run_id.isalnum() or not texts or not isinstance(ticket.relay, bool):
             raise ValueError("no run")
         return ticket
 

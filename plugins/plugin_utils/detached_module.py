@@ -36,6 +36,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
+from .connection_errors import NO_LOGIN, UNKNOWN_HOST_KEY, known_error
+
 MAX_RUNTIME = 7 * 24 * 3600
 """Seconds after which async_wrapper ends a module; far beyond any transfer, which has time limits of its own."""
 
@@ -96,15 +98,15 @@ class LaptopShell:
         self.ask("echo ready", str, become=False)
 
     def _execute(self, command: str, become: bool) -> dict[str, Any]:
-        """Run a command, again and again while the connection is down; raises the last failure of that."""
+        """Run a command, again and again while the connection is down; raises the last failure of that, or a refusal to log in at once."""
         deadline = time.monotonic() + self.patience
         pause = self._timeouts.shell_pause
         while True:
             try:
                 answer: dict[str, Any] = self._action._low_level_execute_command(command, sudoable=become)
                 return answer
-            except AnsibleConnectionFailure:
-                if time.monotonic() > deadline:
+            except AnsibleConnectionFailure as failure:
+                if known_error(str(failure)) in (NO_LOGIN, UNKNOWN_HOST_KEY) or time.monotonic() > deadline:
                     raise
                 time.sleep(pause)
                 pause = min(self._timeouts.max_pause, 2 * pause)

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.labs import (
     DISK_SIZE,
+    LINK_MBIT,
     reference_disk,
     running_lab,
     small_plan,
@@ -44,8 +45,16 @@ LONGEST = (
     "test_consistency.py",
     "test_disk_states.py",
     "test_copies.py",
+    "test_disks.py",
+    "test_grow.py",
+    "test_lab.py",
+    "test_fitness_linux.py",
+    "test_fitness_disks.py",
+    "test_file_trees.py",
+    "test_owners.py",
+    "test_signatures.py",
 )
-"""Files that take more than a minute, the longest first."""
+"""Files that take more than half a minute, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,7 +96,7 @@ def aged_plan(plan: Plan, references: Path) -> Plan:
 @pytest.fixture(scope="session")
 def survival_plan(plan: Plan) -> Plan:
     """The plan of a lab whose disks and links are such that a transfer takes some seconds."""
-    return replace(plan, link_mbit=100)
+    return replace(plan, link_mbit=LINK_MBIT)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import OVERRIDES
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     LOCAL_TEMP,
+    RESTORE_ONE,
     YES,
     Outcome,
     RunningPlaybook,
@@ -127,15 +128,19 @@ def wait_for_share(device: str, image: Path, share: float, before: int, running:
 
 
 def start_restore(
-    lab: Lab, image: Path, share: float, *more: str, environment: Mapping[str, str] | None = None
+    lab: Lab,
+    image: Path,
+    share: float,
+    *more: str,
+    name: str | Path = RESTORE_ONE,
+    environment: Mapping[str, str] | None = None,
 ) -> RunningPlaybook:
-    """Have lab-01 (lab-02 too, unless limited) restored, up to a share of the image; with SHORT unless another environment is given."""
+    """Have a playbook restore lab-01 (lab-02 too, unless limited) up to a share of the image; SHORT unless another environment is given."""
     laptop = lab.targets[0]
     make_foreign(laptop)
     before = written(laptop.disk)
-    running = start_playbook(
-        lab, "restore", *where(image), *YES, *more, environment=SHORT if environment is None else environment
-    )
+    arguments = ("-l", "lab_laptops", *where(image), *YES, *more)
+    running = start_playbook(lab, name, *arguments, environment=SHORT if environment is None else environment)
     wait_for_share(laptop.disk, image, share, before, running)
     return running
 
@@ -239,7 +244,7 @@ def assert_finished_by_running_again(
     lab: Lab, image: Path, laptop: Laptop, min_equal: float = 0.0, *more: str
 ) -> dict[str, Any]:
     """Restore again: at least a share of the chunks is neither sent nor written, and then the disk holds the image."""
-    outcome = playbook(lab, "restore", "-l", laptop.name, *where(image), *YES, *more, environment=SHORT)
+    outcome = playbook(lab, RESTORE_ONE, "-l", laptop.name, *where(image), *more, environment=SHORT)
     assert outcome.status == 0, outcome.stdout + outcome.stderr
     return assert_finished(outcome, image, laptop, min_equal)
 

@@ -16,8 +16,11 @@ from pathlib import Path
 from ansible_collections.fleet.imaging.tests.lab.lab import UDEV_SECONDS, Lab, Plan, can_isolate
 from ansible_collections.fleet.imaging.tests.lab.reference_disk import make_reference_disk
 
-DISK_SIZE = 512 << 20
+DISK_SIZE = 256 << 20
 """Bytes; a third of those of a reference are used."""
+
+LINK_MBIT = 60
+"""Mbit/s, at which a transfer of such a disk takes some seconds."""
 
 
 def isolated() -> bool:

@@ -110,13 +110,14 @@ class RunningPlaybook:
         return [TaskResult(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def wait(self, seconds: float = SECONDS) -> Outcome:
-        """Return how it went; when it takes longer, kill it and raise TimeoutExpired with what it printed."""
+        """Return how it went; when it takes longer, kill it and fail with what it printed."""
         try:
             status = self.process.wait(seconds)
-        except subprocess.TimeoutExpired as late:
+        except subprocess.TimeoutExpired:
+            stuck = f"{self.process.args!r} did not end within {seconds:.0f} s; it printed:\n{self.stdout()}"
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            raise subprocess.TimeoutExpired(late.cmd, seconds, self.stdout()) from None
+            self.process.wait(seconds)
+            raise AssertionError(stuck) from None
         outcome = Outcome(status, self.stdout(), (self._folder / "stderr").read_text(errors="replace"), self.results())
         dropped = [] if self._lying else self._dropped()
         self._files.cleanup()

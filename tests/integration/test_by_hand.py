@@ -18,7 +18,12 @@ import pytest
 from ansible_collections.fleet.imaging.tests.bench.peers import controller_address, wait_for_ports
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_until
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import ROOT, ansible_environment, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    CAPTURE_ONE,
+    ROOT,
+    ansible_environment,
+    playbook,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
@@ -41,7 +46,8 @@ def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
 @pytest.fixture(scope="module", name="image")
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = tmp_path_factory.mktemp("store") / "captured.img.zst"
-    outcome = playbook(lab, "capture", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=captured")
+    where = ("-l", "reference", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=captured")
+    outcome = playbook(lab, CAPTURE_ONE, *where)
     assert outcome.status == 0, outcome.stdout
     return image
 

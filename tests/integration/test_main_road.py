@@ -27,6 +27,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
     LOCAL_TEMP,
+    RESTORE_ONE,
     ROOT,
     YES,
     Outcome,
@@ -238,7 +239,7 @@ def test_verify_finds_a_flipped_bit_ignores_free_space_and_says_that_forks_are_f
     assert result_like(outcome, target.name)["differing_chunks"] == 1
     assert result_like(outcome, other.name)["verified"] is True
     # Restoring mends it.
-    assert playbook(lab, "restore", "-l", target.name, *where, *YES).status == 0
+    assert playbook(lab, RESTORE_ONE, "-l", target.name, *where).status == 0
     assert playbook(lab, "verify", "-l", target.name, *where).status == 0
 
 
@@ -273,7 +274,7 @@ def test_images_are_listed_checked_and_removed(lab: Lab, shelf: Path, captured: 
     where = ("-e", f"imaging_store={shelf}")
     listing = playbook(lab, "images", *where)
     assert listing.status == 0, listing.stdout
-    for word in (NAME, "second", "reference-01", "512.0 MiB"):
+    for word in (NAME, "second", "reference-01", "256.0 MiB"):
         assert word in listing.stdout
     assert playbook(lab, "images", *where, "-e", "imaging_verify_images=true").status == 0
     refused = playbook(lab, "images", *where, "-e", '{"imaging_remove_images": ["second"]}')

@@ -56,7 +56,7 @@ def test_what_sudo_and_shells_print_is_no_answer(tiny_plan: Plan, store: Path) -
         shut_out: dict[str, dict[str, Any]] = {
             "no-sudo-password": {},
             "no-doas-password": BY_DOAS,
-            "no-su-password": BY_SU,
+            "no-su-password": {**BY_SU, "ansible_timeout": 4},
             "wrong-sudo-password": {"ansible_become_password": "wrong"},
             "wrong-su-password": {"ansible_become_password": "wrong", **BY_SU},
             "no-such-user": {"ansible_user": "nobody"},

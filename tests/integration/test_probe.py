@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import assert_nothing_remains
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import Outcome, playbook, stored
+from ansible_collections.fleet.imaging.tests.integration.labs import LINK_MBIT, isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, Outcome, playbook, stored
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="limited links need namespaces, and so root")
@@ -24,8 +24,8 @@ FAST_ETHERNET = 12.5e6
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
-    with running_lab(survival_plan) as lab:
+def fixture_lab(tiny_plan: Plan) -> Iterator[Lab]:
+    with running_lab(tiny_plan, link_mbit=LINK_MBIT) as lab:
         yield lab
 
 
@@ -58,7 +58,7 @@ def test_a_forecast(lab: Lab, store: Path) -> None:
     assert capture.result["rates"]["link"] < FAST_ETHERNET
     assert os.listdir(store) == []
 
-    taken = playbook(lab, "capture", *where, "-e", f"imaging_image={NAME}")
+    taken = playbook(lab, CAPTURE_ONE, "-l", "reference", *where, "-e", f"imaging_image={NAME}")
     assert taken.status == 0, taken.stdout
     (captured,) = taken.of("image_capture")
     assert capture.result["used_bytes"] == captured.result["used_bytes"]

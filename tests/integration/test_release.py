@@ -177,7 +177,7 @@ def test_what_is_busy_is_not_forced_and_whoever_uses_it_is_named(
             assert mounts_of(laptop) == [mnt]
         finally:
             laptop.run(["pkill", "-f", "sleep 300"], check=False)
-            process.wait()
+            process.wait(30)
     assert result_of(release(lab, play, laptop))["changed"] is True
 
 
@@ -194,7 +194,7 @@ def test_a_mount_in_another_namespace_is_found(lab: Lab, laptop: Laptop, mnt: st
             assert "(sleep)" in message and "namespaces of their own" in message
         finally:
             laptop.run(["pkill", "-f", "sleep 301"], check=False)
-            process.wait()
+            process.wait(30)
 
 
 def test_a_mount_of_another_disk_inside_is_refused(lab: Lab, laptop: Laptop, mnt: str, play: Path) -> None:

@@ -14,14 +14,23 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.disk_files import attached
 from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    CAPTURE_ONE,
+    RESTORE_ONE,
+    YES,
+    Outcome,
+    playbook,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
 
 MIB = 1 << 20
-LARGER = DISK_SIZE + 256 * MIB
-SMALLER = DISK_SIZE - 32 * MIB
-TOO_SMALL = DISK_SIZE - 192 * MIB
+SWAP = DISK_SIZE // 16
+"""Bytes of the reference's last partition, which ends a MiB before the disk."""
+
+LARGER = DISK_SIZE + 128 * MIB
+SMALLER = DISK_SIZE - SWAP
+TOO_SMALL = DISK_SIZE - 96 * MIB
 
 
 def table_of(disk: Path) -> dict[str, str]:
@@ -33,7 +42,7 @@ def table_of(disk: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module", name="reference")
 def fixture_reference(plan: Plan) -> Iterator[Lab]:
-    """A lab whose reference has nothing in the last 32 MiB of its disk, and whose laptop has a larger one."""
+    """A lab whose reference has nothing where the swap was, at the end of its disk, and whose laptop has a larger one."""
     with running_lab(plan, laptops=1, disk_size=LARGER) as lab:
         subprocess.run(["sgdisk", "-d", "4", lab.reference.backing_file], check=True, stdout=subprocess.DEVNULL)
         yield lab
@@ -43,7 +52,8 @@ def fixture_reference(plan: Plan) -> Iterator[Lab]:
 def fixture_image(reference: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image of it, in a store of its own."""
     shelf = tmp_path_factory.mktemp("store")
-    outcome = playbook(reference, "capture", "-e", f"imaging_store={shelf}", "-e", "imaging_image=short")
+    where = ("-l", "reference", "-e", f"imaging_store={shelf}", "-e", "imaging_image=short")
+    outcome = playbook(reference, CAPTURE_ONE, *where)
     assert outcome.status == 0, outcome.stdout
     return shelf / "short.img.zst"
 
@@ -56,6 +66,11 @@ def fixture_small(plan: Plan) -> Iterator[Lab]:
 
 def restore(lab: Lab, image: Path, *more: str) -> Outcome:
     return playbook(lab, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short", *YES, *more)
+
+
+def restore_one(lab: Lab, image: Path, *more: str) -> Outcome:
+    where = ("-l", "lab_laptops", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
+    return playbook(lab, RESTORE_ONE, *where, *more)
 
 
 def check_disk(laptop: Laptop, reference: Laptop, size: int) -> None:
@@ -94,17 +109,16 @@ def test_a_disk_of_another_size_is_restored_once_and_equal_from_then_on(
     first = outcome.of("image_restore")[0].result
     assert (first["changed"], first["verified"], first["larger_by"]) == (True, True, size - DISK_SIZE)
     check_disk(laptop, reference.reference, size)
-    second = restore(lab, image).of("image_restore")[0].result
+    second = restore_one(lab, image).of("image_restore")[0].result
     assert (second["changed"], second["verified"], second["bytes_written"]) == (False, True, 0)
     verified = playbook(lab, "verify", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
     assert verified.status == 0, verified.stdout
     with open(laptop.backing_file, "r+b") as disk:
         disk.seek(size - 512 + 56)
         disk.write(b"another GUID")
-    compared = playbook(lab, "verify", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=short")
-    assert compared.status != 0
+    compared = restore_one(lab, image, "--check")
     assert compared.of("image_restore")[0].result["differing_chunks"] == 1
-    mended = restore(lab, image).of("image_restore")[0].result
+    mended = restore_one(lab, image).of("image_restore")[0].result
     assert (mended["changed"], mended["verified"]) == (True, True)
     check_disk(laptop, reference.reference, size)
 
@@ -112,21 +126,21 @@ def test_a_disk_of_another_size_is_restored_once_and_equal_from_then_on(
 def test_with_unused_space_as_zeros_a_larger_disk_ends_in_zeros_and_the_backup(reference: Lab, image: Path) -> None:
     laptop = reference.targets[0]
     with open(laptop.backing_file, "r+b") as disk:
-        disk.seek(DISK_SIZE + 128 * MIB)
+        disk.seek(DISK_SIZE + 64 * MIB)
         disk.write(b"old data")
-    outcome = restore(reference, image, "-e", "imaging_unused=zero")
+    outcome = restore_one(reference, image, "-e", "imaging_unused=zero")
     assert outcome.status == 0, outcome.stdout
     check_disk(laptop, reference.reference, LARGER)
     with open(laptop.backing_file, "rb") as disk:
-        disk.seek(DISK_SIZE - 24 * MIB)
-        assert not any(disk.read(LARGER - (DISK_SIZE - 24 * MIB) - 33 * 512))
+        disk.seek(DISK_SIZE - SWAP)
+        assert not any(disk.read(LARGER - (DISK_SIZE - SWAP) - 33 * 512))
 
 
 def test_the_last_partition_grows_after_a_restore_and_is_undone_and_redone_by_the_next(
     reference: Lab, image: Path
 ) -> None:
     laptop = reference.targets[0]
-    restore(reference, image)
+    restore_one(reference, image)
     checked = restore(reference, image, "-e", "imaging_grow=last", "--check")
     assert not checked.of("partition_grow")
     for again in (False, True):
@@ -156,7 +170,7 @@ def test_a_disk_that_is_too_small_is_refused_with_the_partition_and_the_bytes(pl
         outcome = restore(lab, image)
         assert outcome.status != 0
         assert not outcome.of("image_restore")
-        end = DISK_SIZE - 32 * MIB - MIB  # where the swap of the reference was, a MiB before the end
+        end = DISK_SIZE - SWAP - MIB  # where the swap of the reference was, a MiB before the end
         text = " ".join(outcome.failures()["lab-01"].split())
         assert f"{end + 33 * 512 - TOO_SMALL} bytes too few" in text, text
         assert "partition 3 (ext4" in text

@@ -29,7 +29,6 @@ from ansible_collections.fleet.imaging.tests.integration.labs import isolated, r
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     CAPTURE_ONE,
     RESTORE_ONE,
-    YES,
     playbook,
     start_playbook,
     stored,
@@ -52,7 +51,7 @@ def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
 @pytest.fixture(scope="module", name="image")
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = tmp_path_factory.mktemp("store") / "survivor.img.zst"
-    outcome = playbook(lab, "capture", *where(image))
+    outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", *where(image))
     assert outcome.status == 0, outcome.stdout
     return image
 
@@ -88,13 +87,13 @@ def test_the_stores_file_system_is_full_half_way(lab: Lab, image: Path, tmp_path
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", small], check=True)
     try:
         arguments = ("-l", "reference", *where(small / "new.img.zst"))
-        outcome = playbook(lab, "capture", *arguments)
+        outcome = playbook(lab, CAPTURE_ONE, *arguments)
         text = outcome.failures()[lab.reference.name]
-        assert "No space left on device" in text and "new.img.zst.partial" in text
+        assert "No space left on device" in text and "new.img.zst.partial" in text and "imaging_store" in text
         assert stored(small) == ["new.img.zst.partial"]
         assert_nothing_remains(lab)
         subprocess.run(["mount", "-o", f"remount,size={5 * half}", small], check=True)
-        outcome = playbook(lab, "capture", *arguments)
+        outcome = playbook(lab, CAPTURE_ONE, *arguments)
         assert outcome.status == 0, outcome.stdout
         result = result_of(outcome, lab.reference.name, "image_capture")
         assert result["kept_chunks"] > 0.3 * result["used_chunks"]
@@ -182,7 +181,8 @@ def test_started_from_their_disks_after_a_cut(lab: Lab, image: Path, shares: tup
     for laptop in lab.targets:
         make_foreign(laptop)
         before.append(written(laptop.disk))
-    running = start_playbook(lab, "restore", *where(image), *YES, environment=SHORT)
+    laptops = ("-l", "lab_laptops", *where(image))
+    running = start_playbook(lab, RESTORE_ONE, *laptops, environment=SHORT)
     for laptop, share, least in zip(lab.targets, shares, before, strict=True):
         wait_for_share(laptop.disk, image, share, least, running)
         laptop.power_off()
@@ -196,7 +196,7 @@ def test_started_from_their_disks_after_a_cut(lab: Lab, image: Path, shares: tup
     for laptop in lab.targets:
         boot_live_medium_again(laptop)
     assert_nothing_remains(lab)
-    outcome = playbook(lab, "restore", *where(image), *YES)
+    outcome = playbook(lab, RESTORE_ONE, *laptops)
     assert outcome.status == 0, outcome.stdout + outcome.stderr
     for laptop, share in zip(lab.targets, shares, strict=True):
         assert_finished(outcome, image, laptop, max(0.0, share - 0.2))

@@ -35,8 +35,8 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     where,
     written,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, playbook
+from ansible_collections.fleet.imaging.tests.integration.labs import LINK_MBIT, isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, RESTORE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.network import Network
 
@@ -55,7 +55,7 @@ def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
 @pytest.fixture(scope="module", name="image")
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = tmp_path_factory.mktemp("store") / "survivor.img.zst"
-    outcome = playbook(lab, "capture", *where(image))
+    outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", *where(image))
     assert outcome.status == 0, outcome.stdout
     return image
 
@@ -87,7 +87,7 @@ def test_one_link_is_down_for_five_seconds_and_the_ssh_of_another_laptop_is_cut(
 @over_two_transports
 def test_the_link_is_down_for_longer_than_the_timeout(lab: Lab, image: Path, way: str) -> None:
     laptop = lab.targets[0]
-    running = start_restore(lab, image, 0.5, *LINK_TRANSPORTS[way])
+    running = start_restore(lab, image, 0.5, *LINK_TRANSPORTS[way], name="restore" if way == "tcp" else RESTORE_ONE)
     laptop.link_down()
     try:
         began = time.monotonic()
@@ -173,12 +173,11 @@ def test_a_link_of_1_mbit(lab: Lab, image: Path) -> None:
     network.limit(laptop.number, 1)
     try:
         began = time.monotonic()
-        outcome = playbook(
-            lab, "restore", "-l", laptop.name, *where(image), *YES, *LINK_TRANSPORTS["openssh"], *PATIENT
-        )
+        arguments = ("-l", laptop.name, *where(image), *LINK_TRANSPORTS["openssh"], *PATIENT)
+        outcome = playbook(lab, RESTORE_ONE, *arguments)
         seconds = time.monotonic() - began
     finally:
-        network.limit(laptop.number, 100)
+        network.limit(laptop.number, LINK_MBIT)
     assert outcome.status == 0, outcome.stdout
     result = result_of(outcome, laptop.name)
     assert (result["changed"], result["verified"], result["links_made"]) == (True, True, 1)

@@ -37,10 +37,11 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     workers,
     written,
 )
-from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.labs import DISK_SIZE, isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     CAPTURE_ONE,
+    RESTORE_ONE,
     ROOT,
     YES,
     ansible_environment,
@@ -64,7 +65,7 @@ def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
 @pytest.fixture(scope="module", name="image")
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = tmp_path_factory.mktemp("store") / "survivor.img.zst"
-    outcome = playbook(lab, "capture", *where(image))
+    outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", *where(image))
     assert outcome.status == 0, outcome.stdout
     return image
 
@@ -146,33 +147,37 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
         arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
         arguments += LINK_TRANSPORTS[way]
         os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment() | SHORT)
-    output = bytearray()
-
-    def drain() -> bool:
-        try:
-            output.extend(os.read(terminal, 65536))
-        except OSError:  # the other end is closed: it has ended
-            return False
-        return True
-
+    output, ended = bytearray(), [0, 0]
     os.set_blocking(terminal, False)
 
-    def far_enough() -> bool:
+    def drain() -> None:
         try:
-            output.extend(os.read(terminal, 65536))
-        except OSError:
+            while data := os.read(terminal, 65536):
+                output.extend(data)
+        except OSError:  # nothing new, or it has ended
             pass
-        return written(laptop.disk) - before > 60 << 20
 
-    wait_until(far_enough, "a third of a restore")
-    for _time in range(times):
-        os.write(terminal, b"\x03")
-        time.sleep(0.3)
-    os.set_blocking(terminal, True)
-    while drain():
-        pass
-    _pid, status = os.waitpid(process, 0)
-    os.close(terminal)
+    def far_enough() -> bool:
+        drain()
+        return written(laptop.disk) - before > DISK_SIZE // 8
+
+    def has_ended() -> bool:
+        drain()
+        ended[:] = os.waitpid(process, os.WNOHANG)
+        return ended[0] == process
+
+    try:
+        wait_until(far_enough, "a third of a restore")
+        for _time in range(times):
+            os.write(terminal, b"\x03")
+            time.sleep(0.3)
+        wait_until(has_ended, "the end after Ctrl-C")
+        drain()
+    finally:
+        if not ended[0]:
+            kill(process)
+        os.close(terminal)
+    status = ended[1]
     assert os.waitstatus_to_exitcode(status) in (99, 130, -signal.SIGINT), output.decode(errors="replace")
     assert (
         f"may not boot now, because their laptops did not report how the restore ended: {laptop.name}.".encode()
@@ -216,7 +221,8 @@ def test_a_clock_jumps(lab: Lab, image: Path, tmp_path: Path, side: str, offsets
     arguments += ["-e", f"ansible_python_interpreter={python}"] if side == "laptop" else []
     make_foreign(laptop)
     before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *arguments, environment=environment)
+    name = "restore" if side == "controller" else RESTORE_ONE
+    running = start_playbook(lab, name, *arguments, environment=environment)
     for share, offset in ((0.3, offsets[1]), (0.6, offsets[2])):
         wait_for_share(laptop.disk, image, share, before, running)
         clock.write_text(str(offset))
@@ -233,7 +239,7 @@ def test_a_clock_jumps(lab: Lab, image: Path, tmp_path: Path, side: str, offsets
 def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: Path, store: Path, victim: str) -> None:
     partial = store / "half.img.zst.partial"
     arguments = ("-l", "reference", *where(store / "half.img.zst"))
-    running = start_playbook(lab, "capture", *arguments, environment=SHORT)
+    running = start_playbook(lab, CAPTURE_ONE, *arguments, environment=SHORT)
     size = image.stat().st_size
     wait_until(lambda: partial.exists() and partial.stat().st_size > size // 2, "half of a capture")
     if victim == "module":
@@ -246,7 +252,7 @@ def test_a_capture_that_was_killed_goes_on_from_what_is_stored(lab: Lab, image: 
         assert "half.img.zst.partial" in outcome.failures()[lab.reference.name]
     assert_nothing_remains(lab)
     assert set(stored(store)) == {partial.name}
-    outcome = playbook(lab, "capture", *arguments)
+    outcome = playbook(lab, CAPTURE_ONE, *arguments)
     assert outcome.status == 0, outcome.stdout
     result = result_of(outcome, lab.reference.name, "image_capture")
     assert result["kept_chunks"] > 0.3 * result["used_chunks"]
@@ -263,7 +269,7 @@ def test_a_checker_of_a_file_system_ends_with_its_capture(lab: Lab, store: Path,
     checker.chmod(0o755)
     lab.reference.run(["mount", "--bind", checker, "/usr/sbin/e2fsck"])
     try:
-        running = start_playbook(lab, "capture", "-l", "reference", *where(store / "waits.img.zst"))
+        running = start_playbook(lab, CAPTURE_ONE, "-l", "reference", *where(store / "waits.img.zst"))
         wait_until(lambda: "checking file systems" in running.stdout(), "a capture that waits for a checker")
         if way == "Ctrl-C":
             os.killpg(running.process.pid, signal.SIGINT)
@@ -279,7 +285,7 @@ def test_a_checker_of_a_file_system_ends_with_its_capture(lab: Lab, store: Path,
 
 def test_two_captures_to_the_same_name(lab: Lab, store: Path) -> None:
     arguments = where(store / "same.img.zst")
-    first = start_playbook(lab, "capture", "-l", "reference", *arguments, *PATIENT)
+    first = start_playbook(lab, CAPTURE_ONE, "-l", "reference", *arguments, *PATIENT)
     partial = store / "same.img.zst.partial"
     wait_until(lambda: partial.exists() and partial.stat().st_size > 1 << 20, "a capture")
     disk = ("-e", f"imaging_disk={lab.targets[1].disk}")
@@ -307,7 +313,7 @@ def test_one_of_eight_laptops_dies(survival_plan: Plan, image: Path) -> None:
     with running_lab(survival_plan, laptops=8) as large:
         laptop = large.targets[3]
         before = written(laptop.disk)
-        running = start_playbook(large, "restore", *where(image), *YES, environment=SHORT)
+        running = start_playbook(large, RESTORE_ONE, "-l", "lab_laptops", *where(image), environment=SHORT)
         wait_for_share(laptop.disk, image, 0.5, before, running)
         laptop.power_off()
         outcome = running.wait()

@@ -38,7 +38,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
 )
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_until
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab import efibootmgr_stand_in
 from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop
@@ -530,7 +530,8 @@ def test_a_laptop_goes_down_only_after_its_disk_is_verified(tiny_plan: Plan, sto
         if not os.path.exists("/sbin/reboot"):
             pytest.skip("there is no program here that ends a machine, over which a stand-in could be put")
         where = ("-e", f"imaging_store={store}", "-e", "imaging_confirm_erase=true")
-        assert playbook(lab, "capture", "-e", f"imaging_store={store}").status == 0
+        one = ("-l", "reference", "-e", f"imaging_store={store}", "-e", "imaging_image=one")
+        assert playbook(lab, CAPTURE_ONE, *one).status == 0
         wrong = playbook(lab, "restore", *where, "-e", "imaging_finish=restart")
         assert "expected none, reboot or poweroff" in " ".join(wrong.failures().values())
         checked = playbook(lab, "restore", *where, "-e", "imaging_finish=poweroff", "--check")

@@ -8,6 +8,7 @@ A lab is its folder: all names of what lies outside of it are made from the fold
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from .network import MAX_LAPTOPS, Network
 from .ntfs import load_library
 from .processes import end_processes
 from .reference_disk import make_reference_disk
-from .tools import LabError, find, require, run
+from .tools import LabError, find, require, run, run_bounded
 
 RECORD = "lab.json"
 # Root's sshd wants this folder, which only an sshd of the system makes.
@@ -143,7 +144,8 @@ class Lab:
         self._check_folder()
         for socket in (self.folder / "cp").glob("*"):
             stop = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "lab"]
-            subprocess.run(stop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            with contextlib.suppress(LabError):  # it is killed below
+                run_bounded(stop, os.environ)
         end_processes(self.folder)
         if os.geteuid() == 0 and find("ip") and find("losetup"):
             Network(self.folder).down()

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import udev_stand_in
 from .network import Network
 from .processes import MARK, end_processes, marked_processes, sshd_configuration
-from .tools import SEARCH_PATH, LabError, find
+from .tools import SEARCH_PATH, LabError, find, run_bounded
 
 START_SECONDS = 15.0
 
@@ -164,7 +164,7 @@ class Laptop:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it as the lab's user, without SSH, so also while the link is down; return how it went.
 
-        Raises LabError when it fails, unless check is false.
+        Raises LabError when it fails, unless check is false, and when it does not end.
         """
         inside: list[str] = []
         if self.isolated:
@@ -172,9 +172,7 @@ class Laptop:
             if pid is None:
                 raise LabError(f"{self.name} is not running; power_on() starts it")
             inside = ["nsenter", "--target", str(pid), "--mount", "--net", "--pid", "--uts", "--"]
-        done = subprocess.run(
-            [*inside, *command], env=self._environment(), input=stdin, text=True, capture_output=True, check=False
-        )
+        done = run_bounded([*inside, *command], self._environment(), stdin)
         if check and done.returncode:
             raise LabError(f"{self.name}: {command} ended with status {done.returncode}: {done.stdout}{done.stderr}")
         return done

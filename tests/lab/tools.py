@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 # Disk tools are often not on an ordinary user's path.
@@ -37,6 +37,10 @@ PACKAGES = {
 }
 
 
+PROGRAM_SECONDS = 120.0
+"""Longer than any program of the lab takes on a slow and busy machine: what takes longer hangs."""
+
+
 class LabError(Exception):
     """The lab can't do what was asked; the message says why, and the way out."""
 
@@ -55,11 +59,30 @@ def require(programs: Iterable[str]) -> None:
 
 
 def run(*command: str | Path, stdin: str = "") -> str:
-    """Return what a program prints; raise LabError with its complaint when it fails."""
-    done = subprocess.run(
-        command, input=stdin, text=True, capture_output=True, check=False, env={**os.environ, "PATH": SEARCH_PATH}
-    )
+    """Return what a program prints; raise LabError with its complaint when it fails, or does not end."""
+    done = run_bounded([*command], {**os.environ, "PATH": SEARCH_PATH}, stdin)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise LabError(f"{' '.join(map(str, command))} ended with status {done.returncode}: {said}")
     return done.stdout
+
+
+def run_bounded(
+    command: Sequence[str | Path], environment: Mapping[str, str], stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a program and return how it went; raise LabError with what it printed when it does not end."""
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            input=stdin,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=PROGRAM_SECONDS,
+        )
+    except subprocess.TimeoutExpired as late:
+        printed = b"".join(part for part in (late.stdout, late.stderr) if part).decode(errors="replace")
+        raise LabError(
+            f"{' '.join(map(str, command))} did not end within {PROGRAM_SECONDS:.0f} s; it printed: {printed}"
+        ) from None

@@ -169,10 +169,19 @@ def _secured(
     tls = TlsChannel(channel, context, server_side)
     try:
         name = tls.shake_hands(seconds)
-    except (ssl.SSLCertVerificationError, ValueError) as error:
+    except ssl.SSLCertVerificationError as error:
+        raise LinkError(f"The other end has no certificate of this run: {error.verify_message}.") from error
+    except ValueError as error:
         raise LinkError(f"The other end has no certificate of this run: {error}.") from error
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        raise LinkError("The other end closed the link during the handshake.") from error
+    except ssl.SSLError as error:
+        raise LinkError(
+            f"The other end does not answer as an end of this run does ({error.reason or error}): another program uses the port, or something in "
+            "between changes the data."
+        ) from error
     except OSError as error:
         raise LinkError(f"The link broke during the handshake: {error}.") from error
     if not expected(name):
-        raise LinkError(f"The other end is {name}, and another one was expected.")
+        raise LinkError(f"The other end is the {name} of this run, and another one was expected.")
     return name, tls

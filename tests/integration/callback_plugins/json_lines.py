@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import io
 import json
+import marshal
 import os
+import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible import constants
+from ansible.executor import module_common
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils import laptop_answer
@@ -29,6 +36,10 @@ OF_A_LOOP = {"item", "ansible_loop_var"}
 """Fields that Ansible adds to the result of each item."""
 
 
+UNCHECKED = (1).to_bytes(4, "little") + bytes(8)
+"""Of the head of compiled code: it need not be compared with its source (PEP 552)."""
+
+
 def note_what_is_dropped(path: str) -> None:
     """Have the names of fields that a laptop's answer has, and its module does not document, appended to a file."""
     checked = laptop_answer._checked_fields
@@ -45,10 +56,29 @@ def note_what_is_dropped(path: str) -> None:
 def share_packed_modules(folder: str) -> None:
     """Have Ansible keep the packages of modules that it makes for laptops in a folder that outlives this run, or find them there.
 
-    It makes each once for a run (ansible.executor.module_common), which is a good part of a short run's work.
+    It makes each once for a run (ansible.executor.module_common), which is a good part of a short run's work. They are stored compiled.
     """
     os.makedirs(folder, exist_ok=True)
     os.symlink(folder, os.path.join(constants.DEFAULT_LOCAL_TMP, "ansiballz_cache"))
+    dump = module_common._CachedModule.dump
+
+    def dump_compiled(module: Any, path: str) -> None:
+        dump(replace(module, zip_data=base64.b64encode(with_bytecode(base64.b64decode(module.zip_data)))), path)
+
+    module_common._CachedModule.dump = dump_compiled
+
+
+def with_bytecode(package: bytes) -> bytes:
+    """Return a package of modules with each file compiled as well: compiling is most of the time that a module takes to start.
+
+    A laptop with another version of Python than the controller's takes the sources, as it does without this (zipimport).
+    """
+    packed = io.BytesIO(package)
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name in [name for name in archive.namelist() if name.endswith(".py")]:
+            code = compile(archive.read(name), name, "exec", dont_inherit=True)
+            archive.writestr(f"{name}c", importlib.util.MAGIC_NUMBER + UNCHECKED + marshal.dumps(code))
+    return packed.getvalue()
 
 
 class CallbackModule(CallbackBase):

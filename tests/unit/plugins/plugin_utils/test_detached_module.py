@@ -29,11 +29,12 @@ RUN_ID = "0123456789abcdef"
 
 
 class Connection:
-    """Runs commands here. ``failures``: how many of them fail first; ``noise``: what a command is put into, which prints of its own."""
+    """Runs commands here. ``failures``: how many fail first, by ``failure``; ``noise``: what a command is put into, which prints of its own."""
 
     def __init__(self) -> None:
         self._connection = SimpleNamespace(reset=lambda: None)
         self.failures = 0
+        self.failure = "the master was killed"
         self.asked = 0
         self.noise = ["{}"]
         self.shell = ["sh"]
@@ -41,7 +42,7 @@ class Connection:
     def _low_level_execute_command(self, command: str, sudoable: bool = True) -> dict[str, Any]:
         if self.failures:
             self.failures -= 1
-            raise AnsibleConnectionFailure("the master was killed")
+            raise AnsibleConnectionFailure(self.failure)
         noise = self.noise[min(self.asked, len(self.noise) - 1)]
         self.asked += 1
         command = noise.replace("{}", command)
@@ -163,6 +164,16 @@ def test_a_shell_that_prints_after_an_answer_is_refused_at_once(module: Detached
     with pytest.raises(ImagingError, match=r"'bye'.*bashrc"):
         module._shell.check_login_shell()
     assert connection.asked == 1
+
+
+@pytest.mark.parametrize("refusal", ["Permission denied (publickey).", "Host key verification failed."])
+def test_a_login_that_is_refused_is_not_tried_again(
+    module: DetachedModule, connection: Connection, refusal: str
+) -> None:
+    connection.failures, connection.failure = 2, refusal
+    with pytest.raises(AnsibleConnectionFailure):
+        module.ended()
+    assert connection.failures == 1
 
 
 def test_a_folder_in_the_home_is_for_the_shell_to_find() -> None:

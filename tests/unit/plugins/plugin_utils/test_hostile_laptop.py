@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A laptop that knows the secret and says what it likes, towards the controller's own code: what that keeps of it is bounded."""
+"""A laptop that has a certificate and says what it likes, towards the controller's own code: what that keeps of it is bounded."""
 
 from __future__ import annotations
 

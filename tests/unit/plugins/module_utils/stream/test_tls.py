@@ -134,9 +134,25 @@ def test_only_the_controller_of_this_run_is_let_in(listener: Listener, who: str)
 )
 def test_only_the_laptop_of_this_name_is_believed(credentials: Credentials) -> None:
     impostor = Listener("127.0.0.1", 0, credentials, expected=lambda name: True)
-    with pytest.raises(LinkError):
+    with pytest.raises(LinkError, match=r"no certificate of this run|another one was expected"):
         connect(impostor.port)
     impostor.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param(b"", "closed the link during the handshake", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "another program uses the port", id="another program"),
+        pytest.param(b"\x15\x03\x03\x00\x02\x02\x28", "another program uses the port", id="an alert"),
+    ],
+)
+def test_what_is_no_end_of_this_run_is_named(answer: bytes, said: str) -> None:
+    near, far = channel_pair()
+    far.sendall(answer)
+    far.end_sending()
+    with pytest.raises(LinkError, match=said):
+        connect_tls(near, CONTROLLER_CREDENTIALS.context(server_side=False), LAB_01, 5)
 
 
 def test_laptops_know_one_another_by_their_certificates() -> None:
