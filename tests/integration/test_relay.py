@@ -57,7 +57,7 @@ def test_the_controller_sends_about_one_image(lab: Lab, image: Path) -> None:
     found = results(lab, playbook(lab, "restore", *where(image), *YES))
     assert [each["verified"] for each in found] == [True] * 3
     for laptop in lab.targets:
-        assert_holds(image, laptop.disk)
+        assert_holds(image, Path(laptop.disk))
     assert sent(found) < 1.2 * found[0]["stored_bytes"]
     # Two of the three laptops took all of it from others, and each byte that was taken was passed on.
     assert sum(each["frame_bytes"]["peers"] for each in found) > 1.8 * found[0]["stored_bytes"]
@@ -93,4 +93,4 @@ def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:
     others = [result_of(outcome, other.name) for other in lab.targets[1:]]
     assert [each["verified"] for each in others] == [True, True]
     for other in lab.targets[1:]:
-        assert_holds(image, other.disk)
+        assert_holds(image, Path(other.disk))
