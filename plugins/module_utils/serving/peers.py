@@ -34,10 +34,6 @@ MAX_WINDOW = 1 << 30
 """The window takes this share of the memory that is available, and no more than so many bytes."""
 
 
-IDLE_WINDOW = 32 << 20
-"""Maximum bytes of the window until the first laptop takes chunks, which then gets older ones from the disk."""
-
-
 def window_size(path: str = "/proc/meminfo") -> int:
     """Return the bytes that checked frames may take in memory; 0 when the system does not say how much is available (proc(5), MemAvailable)."""
     try:
@@ -66,22 +62,22 @@ class Window:
     """The checked records of the latest chunks, up to a number of bytes. Not for several threads at once."""
 
     def __init__(self, size: int, pinned: Iterable[int] = ()) -> None:
-        """The ``pinned`` chunks are kept in any case. ``size`` can be changed."""
-        self.size = size
-        self._pinned = frozenset(pinned)
+        """The ``pinned`` chunks are kept in any case."""
+        self._size = size
+        self.pinned = frozenset(pinned)
         self._records: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
         self._kept: dict[int, tuple[bytes, bytes]] = {}
         self._bytes = 0
 
     def add(self, chunk: int, header: bytes, frame: bytes) -> None:
         """Keep a record; the oldest ones make room for it."""
-        if chunk in self._pinned:
+        if chunk in self.pinned:
             self._kept[chunk] = (header, frame)
             return
         before = self._records.pop(chunk, None)
         self._bytes += len(frame) - (len(before[1]) if before else 0)
         self._records[chunk] = (header, frame)
-        while self._bytes > self.size:
+        while self._bytes > self._size:
             _chunk, (_header, oldest) = self._records.popitem(last=False)
             self._bytes -= len(oldest)
 
@@ -144,14 +140,17 @@ class Share:
         self._window = window
         self._disk_records = disk_records
         self._changed = threading.Condition()
-        self._full_size, window.size = window.size, min(window.size, IDLE_WINDOW)
+        self._taken = False
+        """Whether a laptop has ever taken chunks."""
         self._takers: dict[_Taker, threading.Thread] = {}
         self._closed = False
         self.sent = 0
         """Bytes of frames."""
 
     def add(self, header: RecordHeader, frame: memoryview) -> None:
-        """Pass on a record that was checked."""
+        """Pass on a record that was checked. Until the first laptop takes chunks, which it then gets from the disk, nothing is copied."""
+        if not self._taken and header.chunk not in self._window.pinned:
+            return
         packed, copy = header.pack(), bytes(frame)
         with self._changed:
             self._window.add(header.chunk, packed, copy)
@@ -166,7 +165,7 @@ class Share:
             if self._closed or len(self._takers) >= MAX_TAKERS:
                 link.close()
                 return
-            self._window.size = self._full_size
+            self._taken = True
             thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
             self._takers[taker] = thread
         thread.start()
