@@ -72,7 +72,8 @@ class Relay:
             def disk_records() -> DiskRecords:
                 return DiskRecords(disk.raw, index, self._header.image_id, zstd)
 
-            self._share = Share(index, Window(window_size(), plan.guards.chunks()), place, disk_records)
+            window = Window(window_size(), plan.guards.chunks())
+            self._share = Share(index, window, place, disk_records, keep=rotational)
             threading.Thread(target=self._accept, args=(self._share,), name="accept-peers", daemon=True).start()
         self.source.start()
 

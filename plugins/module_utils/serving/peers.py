@@ -133,23 +133,26 @@ class Share:
         window: Window,
         place: Callable[[int], Place],
         disk_records: Callable[[], DiskRecords],
+        keep: bool = False,
     ) -> None:
-        """``place`` says where a chunk is that is not in the window; ``disk_records`` makes the reader of one sender."""
+        """``place`` says where a chunk is that is not in the window; ``disk_records`` makes the reader of one sender.
+
+        With ``keep``, the window is filled from the beginning, else from when the first laptop takes chunks.
+        """
         self.index = index
         self.place = place
         self._window = window
         self._disk_records = disk_records
         self._changed = threading.Condition()
-        self._taken = False
-        """Whether a laptop has ever taken chunks."""
+        self._keep = keep
         self._takers: dict[_Taker, threading.Thread] = {}
         self._closed = False
         self.sent = 0
         """Bytes of frames."""
 
     def add(self, header: RecordHeader, frame: memoryview) -> None:
-        """Pass on a record that was checked. Until the first laptop takes chunks, which it then gets from the disk, nothing is copied."""
-        if not self._taken and header.chunk not in self._window.pinned:
+        """Pass on a record that was checked. What the first laptop can get from the disk later is not copied before."""
+        if not self._keep and header.chunk not in self._window.pinned:
             return
         packed, copy = header.pack(), bytes(frame)
         with self._changed:
@@ -165,7 +168,7 @@ class Share:
             if self._closed or len(self._takers) >= MAX_TAKERS:
                 link.close()
                 return
-            self._taken = True
+            self._keep = True
             thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
             self._takers[taker] = thread
         thread.start()

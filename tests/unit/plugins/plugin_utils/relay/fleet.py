@@ -51,14 +51,18 @@ class SlowSource(StoredSource):
 
 
 def restore_disk(
-    session: Session, path: Path, root: bytes, hold: Callable[[RestoreSink], object] = id
+    session: Session,
+    path: Path,
+    root: bytes,
+    hold: Callable[[RestoreSink], object] = id,
+    rotational: bool = False,
 ) -> dict[str, Any]:
     """Run the laptop's half of a restore with a relay; ``hold`` is called with its sink."""
     request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True)
     with session, RawDisk(str(path), writable=True) as raw:
         target = SimpleNamespace(
             raw=raw,
-            disk=SimpleNamespace(rotational=False),
+            disk=SimpleNamespace(rotational=rotational),
             run=no_programs,
             check_fits=lambda header, index: None,
             identity=lambda: NO_IDENTITY,
@@ -143,7 +147,7 @@ class Laptop:
         def hold(sink: RestoreSink) -> None:
             self.sink = sink
 
-        return restore_disk(session, self.disk, root, hold)
+        return restore_disk(session, self.disk, root, hold, self._run.rotational)
 
     @property
     def relay(self) -> Any:
@@ -168,6 +172,8 @@ class Run:
         self.source: Callable[[Any], StoredSource] = SlowSource
         self.port_of: Callable[[Laptop, int], int] = lambda laptop, port: port
         """The port at which others reach a laptop."""
+        self.rotational = False
+        """Whether the laptops' disks rotate."""
         self.laptops: list[Laptop] = []
         self._folder = folder
 

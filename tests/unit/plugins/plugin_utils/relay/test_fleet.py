@@ -90,6 +90,17 @@ def test_a_late_laptop_takes_all_from_one_that_has_nearly_all(run: Run) -> None:
     assert run.images() < 1.8
 
 
+def test_a_rotating_disk_is_not_read_for_others_and_what_came_is_kept_from_the_beginning(run: Run) -> None:
+    run.rotational = True
+    first = run.add(BLANK)
+    wait_for_share(first, 0.4)
+    second = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    assert second.received_from["lab-00"] > 0.7 * run.image_size()
+    assert run.images() < 1.3
+
+
 def test_what_is_equal_is_served_from_the_disk(run: Run) -> None:
     # The first half of one disk is equal already. It is not in memory, and the other laptop lacks it.
     half = SIZE // 2
