@@ -89,7 +89,7 @@ def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:
     wait_for_share(laptop.disk, image, 0.4, before, running)
     laptop.power_off()
     outcome = running.wait()
-    assert list(outcome.failures()) == [laptop.name]
+    assert list(outcome.failures()) == [laptop.name], outcome.failures()
     others = [result_of(outcome, other.name) for other in lab.targets[1:]]
     assert [each["verified"] for each in others] == [True, True]
     for other in lab.targets[1:]:
