@@ -116,7 +116,7 @@ class CallbackModule(CallbackBase):
             if self._screen is not None:
                 self._screen.clear()
 
-    def v2_playbook_on_play_start(self, *_event: object) -> None:
+    def v2_playbook_on_play_start(self, *_event: object, **_more: object) -> None:
         """Clear the table: no transfer of the former task goes on."""
         self._clear()
 

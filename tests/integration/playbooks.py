@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ class Outcome:
 class RunningPlaybook:
     """A playbook that runs; its output goes to files, so that it never waits for whoever reads it.
 
-    Its results must be as their modules document them, and nothing of a laptop's answer may be lost on the way, unless ``lying`` laptops add to it.
+    No callback may fail, its results must be as their modules document them, and nothing of a laptop's answer may be lost on the way, unless
+    ``lying`` laptops add to it.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class RunningPlaybook:
         dropped = [] if self._lying else self._dropped()
         self._files.cleanup()
         faults = [f"{each.host}: {fault}" for each in outcome.results for fault in _undocumented(each)]
+        faults += re.findall(r"Callback dispatch .*", outcome.stderr)
         assert not (faults or dropped), (faults, dropped)
         return outcome
 

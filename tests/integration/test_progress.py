@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
 from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     BIN,
     ROOT,
@@ -21,7 +22,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     playbook,
 )
 from ansible_collections.fleet.imaging.tests.integration.terminal import Terminal
-from ansible_collections.fleet.imaging.tests.lab.lab import Lab
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 PLAYS = Path(__file__).parent / "plays"
 BAR = re.compile(r"[#-]{8,}   *\d+ %")
@@ -164,6 +165,14 @@ def test_without_the_callback_the_lines_come_through_ansible(tmp_path: Path) -> 
     assert not BAR.search(terminal.text())
 
 
+@pytest.fixture(name="lab")
+def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
+    """One whose links are slow enough for the bars to be seen."""
+    with running_lab(survival_plan) as lab:
+        yield lab
+
+
+@pytest.mark.skipif(not isolated(), reason="links can be slowed down only in an isolated lab, which needs root")
 def test_a_real_capture_and_restore(lab: Lab, store: Path) -> None:
     """Real figures, of real transfers, and their results say the same."""
     arguments = [
