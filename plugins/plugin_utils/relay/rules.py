@@ -105,9 +105,13 @@ class Fleet:
         """Return the lasting heads that others may take from."""
         return [each for each in self._below[CONTROLLER] if not each.trial and self.serves(each)]
 
+    def lives(self, member: Member) -> bool:
+        """Return whether a laptop was heard lately."""
+        return not member.gone and self.now - member.heard <= MAX_AGE
+
     def serves(self, member: Member) -> bool:
         """Return whether others may begin to take from a laptop."""
-        return not member.gone and not member.slow and self.now - member.heard <= MAX_AGE
+        return self.lives(member) and not member.slow
 
     def takers(self, member: Member) -> Sequence[Member]:
         """Return the laptops that take from one."""
@@ -274,7 +278,7 @@ class Guide:
             not fleet.serves(fleet.members[above]) or self._avoids(fleet.members[above], fleet.now)
         ):
             return []
-        if any(each.trial and each.upstream == above for each in fleet.members):
+        if any(each.trial and each.upstream == above and fleet.lives(each) for each in fleet.members):
             return []
         self._trial = _Trial(me.upstream, self._suspicions >= SUSPICIONS, rate, self._samples[-1])
         return [replace(me, upstream=above, trial=True)]
@@ -289,10 +293,10 @@ class Guide:
         tried = fleet.members[trial.upstream]
         if (trial.began.own - me.missing) / seconds > FASTER * trial.rate:
             return [replace(me, trial=False), replace(tried, slow=True)]
-        if trial.suspected:
-            return [replace(me, trial=False, upstream=trial.upstream, slow=True)]
-        back = trial.upstream if fleet.serves(tried) else self._choose(fleet, me)
-        return [replace(me, trial=False, upstream=back), replace(tried, proven=True)]
+        me = replace(me, trial=False, slow=me.slow or trial.suspected)
+        # Meanwhile that laptop may have lost its upstream, and take from this one: going back would close a circle.
+        back = trial.upstream if tried in self._usable(fleet, me) else self._choose(fleet, me)
+        return [replace(me, upstream=back), *([] if trial.suspected else [replace(tried, proven=True)])]
 
     def _avoids(self, member: Member, now: float) -> bool:
         return now < self._avoided.get(member.number, now)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import CONTROLLER, Guide, Member
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import CONTROLLER, Fleet, Guide, Member
 
 STEP = 0.1
 SILENCE = 2.5
@@ -189,6 +189,7 @@ class Simulation:
         for row in laptop.guide.decide(self.members, self.now):
             self.members[row.number] = row
         after = self.members[laptop.number].upstream
+        assert laptop.number not in (each.number for each in Fleet(self.members, self.now).above(laptop.number)), "a circle"
         if after != before:
             laptop.fed_by.append(after)
             laptop.blocked = self.now + STEP

@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import CONTROLLER
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import (
+    CONTROLLER,
+    STARVED,
+    TRIAL,
+    Guide,
+    Member,
+)
 
 from .simulation import Laptop, Simulation
 
@@ -178,3 +185,39 @@ def test_without_a_read_back_nobody_waits_for_the_next_one() -> None:
     simulation = simulated(laptops(), read_back=0.0)
     assert slowest(simulation) < 1.03
     assert simulation.images() < 1.15
+
+
+def chain(*missing: int) -> list[Member]:
+    """Laptops of which each takes from the one before, and what each lacks."""
+    return [
+        Member(number, f"lab-{number:02}", "198.18.0.10", 19000, upstream=number - 1, missing=each)
+        for number, each in enumerate(missing)
+    ]
+
+
+def decide(members: list[Member], guide: Guide, now: float) -> None:
+    for row in guide.decide(members, now):
+        members[row.number] = row
+
+
+def test_a_laptop_does_not_go_back_to_one_that_takes_from_it_meanwhile() -> None:
+    members, second, third = chain(9, 10, 11), Guide(1), Guide(2)
+    for now in (0.0, STARVED):
+        decide(members, third, now)
+    assert members[2].trial and members[2].upstream == 0
+    # The first one is switched off; the second notices that before the third does.
+    members[1:] = [replace(each, heard=STARVED) for each in members[1:]]
+    second.lost(0, STARVED)
+    decide(members, second, STARVED)
+    assert members[1].upstream == 2
+    decide(members, third, STARVED + TRIAL)
+    assert not members[2].trial and members[2].upstream == CONTROLLER
+
+
+@pytest.mark.parametrize("dead", [{"gone": True}, {"heard": -10.0}], ids=["gone", "silent"])
+def test_a_trial_of_a_laptop_that_died_keeps_no_other_from_one(dead: dict[str, Any]) -> None:
+    members, second = chain(9, 10), Guide(1)
+    members.append(replace(members[1], number=2, upstream=CONTROLLER, trial=True, **dead))
+    for now in (0.0, STARVED):
+        decide(members, second, now)
+    assert members[1].trial and members[1].upstream == CONTROLLER
