@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, unpack_loss
 
-from .board import Board
+from .board import Board, Page
 from .rules import CONTROLLER, Guide, Member
 
 MIN_INTERVAL = 0.8
@@ -31,12 +33,12 @@ class Address:
 
 
 class Participant:
-    """Takes part for one laptop."""
+    """Takes part for one laptop. No transfer fails because of it: when it can't go on, its laptop takes everything from the controller."""
 
     def __init__(
         self, board: Board, warn: Callable[[str], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``warn`` is called when this laptop can't take chunks from others, and when another one sends damage."""
+        """``warn`` is called when this laptop can't take chunks from others, and when it was sent damage by another one."""
         self._board = board
         self._warn = warn
         self._clock = clock
@@ -44,9 +46,13 @@ class Participant:
         self._guide: Guide | None = None
         self._number = -1
         self._decided = float("-inf")
+        self._upstream: Member | None = None
+        """Where the laptop is to take chunks from; None: from the controller."""
         self._told: tuple[Link, int] | None = None
         """The latest link and what the laptop was told over it."""
         self._warned = False
+        self._ended = False
+        """Whether this takes part no more. The board may be closed."""
 
     def attach(self, link: Link) -> None:
         """Listen for losses on a new link to the laptop."""
@@ -54,55 +60,69 @@ class Participant:
 
     def progress(self, link: Link, status: Status, address: Address) -> None:
         """Take a report of the laptop, which joins with its first one, and tell it where to take chunks from."""
-        with self._lock:
+        with self._lock, self._or_alone(link):
             now, missing = self._clock(), max(0, status.data_total - status.data_done)
             due = now - self._decided >= MIN_INTERVAL or self._told is None or self._told[0] is not link
             if not due:
                 return
             self._decided = now
-            with self._board.locked() as page:
-                members = page.members()
-                if self._guide is None:
-                    self._number = len(members)
-                    self._guide = Guide(self._number)
-                    row = Member(
-                        number=self._number,
-                        name=address.host,
-                        address=address.ip,
-                        port=address.port,
-                        missing=missing,
-                        heard=now,
-                    )
-                    members.append(self._guide.join([*members, row], now))
-                    page.write([members[-1]])
-                else:
-                    members[self._number] = replace(
-                        members[self._number], missing=missing, heard=now, port=address.port
-                    )
-                    changes = self._guide.decide(members, now)
-                    page.write([members[self._number], *changes])
-                    for each in changes:
-                        members[each.number] = each
-            self._tell(link, members)
+            if not self._ended:
+                with self._board.locked() as page:
+                    members = page.members()
+                    if self._guide is None:
+                        self._join(page, members, address, missing, now)
+                    else:
+                        me = members[self._number]
+                        members[self._number] = replace(me, missing=missing, heard=now, port=address.port)
+                        self._decide(page, members, now)
+            self._tell(link)
+
+    def _join(self, page: Page, members: list[Member], address: Address, missing: int, now: float) -> None:
+        guide = Guide(len(members))
+        row = Member(
+            number=len(members),
+            name=address.host,
+            address=address.ip,
+            port=address.port,
+            missing=missing,
+            heard=now,
+        )
+        members.append(guide.join([*members, row], now))
+        page.write([members[-1]])
+        self._guide, self._number = guide, len(members) - 1
+        self._take_from(members)
+
+    def _decide(self, page: Page, members: list[Member], now: float) -> None:
+        assert self._guide is not None
+        changes = self._guide.decide(members, now)
+        page.write([members[self._number], *changes])
+        for each in changes:
+            members[each.number] = each
+        self._take_from(members)
+
+    def _take_from(self, members: list[Member]) -> None:
+        number = members[self._number].upstream
+        self._upstream = members[number] if number != CONTROLLER else None
 
     def _lost(self, link: Link, loss: Loss) -> None:
-        with self._lock:
-            if self._guide is None:
-                return
-            with self._board.locked() as page:
-                members, now = page.members(), self._clock()
-                number = members[self._number].upstream
-                if number != CONTROLLER and members[number].name == loss.host:
-                    self._guide.lost(number, now, reached=loss.reached, damage=loss.damage)
-                    changes = self._guide.decide(members, now)
-                    page.write(changes)
-                    for each in changes:
-                        members[each.number] = each
-            self._told = None
-            self._tell(link, members)
+        with self._lock, self._or_alone(link):
+            self._told = None  # this is answered in any case
+            upstream = self._upstream
+            if self._guide is not None and upstream is not None and upstream.name == loss.host:
+                with self._board.locked() as page:
+                    members, now = page.members(), self._clock()
+                    self._guide.lost(upstream.number, now, reached=loss.reached, damage=loss.damage)
+                    self._decide(page, members, now)
+                self._warn_of(loss, members[self._number].name)
+            self._tell(link)
+
+    def _warn_of(self, loss: Loss, host: str) -> None:
+        assert self._guide is not None
         if loss.damage:
+            reason = printable(loss.reason)
             self._warn(
-                f"{loss.host} sent damaged data, and is left out: {loss.reason} Its memory or disk may be failing."
+                f"{loss.host} sent damaged data to {host}, which takes nothing from there any more: {reason} The memory or the disk of "
+                f"{loss.host} may be failing."
             )
         elif self._guide.alone and not self._warned:
             self._warned = True
@@ -111,25 +131,35 @@ class Participant:
                 "or set imaging_relay to off."
             )
 
-    def _tell(self, link: Link, members: list[Member]) -> None:
-        number = members[self._number].upstream
-        if self._told is not None and self._told[0] is link and self._told[1] == number:
+    def _tell(self, link: Link) -> None:
+        upstream = self._upstream
+        telling = (link, upstream.number if upstream else CONTROLLER)
+        if self._told == telling:
             return
-        self._told = (link, number)
-        payload = b""
-        if number != CONTROLLER:
-            upstream = members[number]
-            payload = Upstream(upstream.name, upstream.address, upstream.port).pack()
+        payload = Upstream(upstream.name, upstream.address, upstream.port).pack() if upstream else b""
         try:
             link.send(Kind.UPSTREAM, payload)
+            self._told = telling
         except LinkError:
             self._told = None  # told again over the next link
+
+    @contextlib.contextmanager
+    def _or_alone(self, link: Link) -> Iterator[None]:
+        """When anything fails, have the laptop take everything from the controller from now on."""
+        try:
+            yield
+        except Exception as error:
+            self._ended, self._guide, self._upstream = True, None, None
+            self._warn(
+                f"This laptop takes all from the controller from now on, because its part in the relay has failed: {error!r}."
+            )
+            self._tell(link)
 
     def leave(self) -> None:
         """Let the others know that nothing can be taken from this laptop any more."""
         with self._lock:
             if self._guide is not None:
-                with self._board.locked() as page:
+                with contextlib.suppress(Exception), self._board.locked() as page:  # others find out by themselves
                     page.write([replace(page.members()[self._number], gone=True)])
-                self._guide = None
-        self._board.close()
+            self._ended, self._guide, self._upstream = True, None, None
+            self._board.close()
