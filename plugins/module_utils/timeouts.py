@@ -99,6 +99,12 @@ class Timeouts:
     """A laptop that takes chunks from another one leaves it after so long without a byte: all laptops below wait meanwhile."""
     peer_connect: float = 2.5
     """A laptop may take so long to connect to another one, and so long again for the handshake."""
+    peer_named: float = 10.0
+    """A laptop that has lost the one it takes chunks from takes them from the controller when it was told of no other one for so long. The
+    controller answers at once, but its link to the laptop may have broken, too."""
+    peer_idle: float = 30.0
+    """A laptop leaves another one that has sent no chunk that it asked for for so long. The controller, which knows of all, usually has named
+    a better one long before."""
 
     @property
     def silence(self) -> float:
@@ -198,6 +204,7 @@ ORDER = (
     ("farewell", "stop", "a module takes leave of its controller before it ends"),
     ("farewell", "terminate", "a module takes leave of its controller before it is killed"),
     ("gone", "result", "that a module is gone must be noticed before its result is given up"),
+    ("peer_silence", "peer_idle", "a laptop that waits for others itself is not a dead one"),
     ("held_disk", "result", "a module may wait for its disk once more after its last word"),
 )
 """Shorter, longer, and why: both are names of fields or properties of :class:`Timeouts`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Callable, Iterable, Sequence
 
 from ..engine.partition_names import merge
@@ -16,6 +17,7 @@ from ..image.record import RecordHeader
 from ..stream.conversation import MAX_WANTS, raise_end, want
 from ..stream.link import Kind, Link, LinkError
 from ..stream.relaying import Loss, Upstream, unpack_lack
+from ..timeouts import DEFAULTS, Timeouts
 from .base import NotSent
 
 PEERS = "peers"
@@ -33,7 +35,8 @@ MAX_RANGES = 4096
 class PeerSource:
     """Takes chunks from the laptop that the controller names (``sources.base.ChunkSource``).
 
-    While the controller has named none, requests wait. When it has said that there is none, this source has no chunks.
+    While the controller has named none, requests wait, but not for ever: see ``Timeouts.peer_named`` and ``Timeouts.peer_idle``. When it has
+    said that there is none, or says nothing, this source has no chunks.
     """
 
     name = PEERS
@@ -41,16 +44,23 @@ class PeerSource:
     max_requests = MAX_WANTS
 
     def __init__(
-        self, connect: Callable[[Upstream], Link], header: ImageHeader, on_loss: Callable[[Loss], object]
+        self,
+        connect: Callable[[Upstream], Link],
+        header: ImageHeader,
+        on_loss: Callable[[Loss], object],
+        timeouts: Timeouts = DEFAULTS,
     ) -> None:
         """``connect`` raises LinkError; ``on_loss`` tells the controller that chunks can't be taken from a laptop."""
         self._connect = connect
         self._header = header
         self._on_loss = on_loss
+        self._timeouts = timeouts
         self._changed = threading.Condition()
         self._started = self._stopped = False
         self._decided = False
         """Whether the controller has said where to take chunks from, and that still holds."""
+        self._since = time.monotonic()
+        """When this source began to wait for what it waits for now: to be told of a laptop, or for the next chunk."""
         self._download: _Download | None = None
         self._requests: list[set[int]] = []
         self._lacking: set[int] = set()
@@ -63,6 +73,7 @@ class PeerSource:
     def start(self) -> None:
         """Begin to have chunks: the controller knows now that this laptop takes part."""
         self._started = True
+        self._since = time.monotonic()
 
     def assign(self, upstream: Upstream | None) -> None:
         """Take chunks from another laptop from now on; None: from no laptop. From any thread."""
@@ -71,6 +82,7 @@ class PeerSource:
             if self._stopped or (self._decided and (before.upstream if before else None) == upstream):
                 return
             self._decided = True
+            self._since = time.monotonic()
             self._lacking.clear()
             self._download = _Download(self, upstream, self._connect, self._unpack) if upstream else None
             self._changed.notify_all()
@@ -97,6 +109,8 @@ class PeerSource:
     def request(self, chunks: Sequence[int]) -> None:
         """Request records. They are requested again from each laptop that is named before they arrive."""
         with self._changed:
+            if not any(self._requests) and self._decided:
+                self._since = time.monotonic()
             self._requests.append(set(chunks))
             download = self._download
         if download:
@@ -110,12 +124,16 @@ class PeerSource:
                 self._requests.remove(answered)
                 return None
             download = self._download
+            waited = time.monotonic() - self._since
             if download is None:
+                self._decided = self._decided or waited > self._timeouts.peer_named
                 if self._decided:
                     raise NotSent(self._drop())
                 self._changed.wait(PATIENCE)
                 raise NotSent
         item = download.next(PATIENCE)
+        if item is None and waited > self._timeouts.peer_idle:
+            item = LinkError(f"{download.upstream.host} has sent nothing for {waited:.0f} seconds.")
         if item is None:
             raise NotSent
         if isinstance(item, ImagingError):
@@ -141,8 +159,10 @@ class PeerSource:
         with self._changed:
             if self._download is not download:
                 return []
-            self._lacking.update(chunks)
             lost = [chunk for chunk in chunks if any(chunk in request for request in self._requests)]
+            self._lacking.update(lost)  # and no others, of which there could be any number
+            if lost:
+                self._since = time.monotonic()
             for request in self._requests:
                 request.difference_update(lost)
             return lost
@@ -155,6 +175,7 @@ class PeerSource:
                 return False
             for request in self._requests:
                 request.discard(header.chunk)
+            self._since = time.monotonic()
             self._senders[header.chunk] = host
             self.received[host] = self.received.get(host, 0) + header.frame_size
             return True
@@ -165,6 +186,7 @@ class PeerSource:
                 return
             self._download = None
             self._decided = False
+            self._since = time.monotonic()
         download.close()
         host = download.upstream.host
         self._on_loss(Loss(host=host, reason=str(error), reached=download.reached, damage=damage))
@@ -210,26 +232,40 @@ class _Download:
         self._connect = connect
         self._unpack = unpack
         self._items: queue.Queue[tuple[RecordHeader, bytearray] | list[int] | ImagingError] = queue.Queue(AHEAD)
+        self._wants: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
+        """Requests that were not sent yet; None at the end."""
         self._link: Link | None = None
         self._closed = False
         self._lock = threading.Lock()
-        threading.Thread(target=self._run, name="peer", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="peer", daemon=True).start()
+        except RuntimeError as error:  # the system has no more threads at the moment
+            self._items.put_nowait(LinkError(str(error)))
 
     def _run(self) -> None:
         try:
-            link = self._connect(self.upstream)
+            self._receive_all()
+        except ImagingError as error:
+            self._put(error)
+        except Exception as error:  # whatever fails here must not fail the transfer
+            self._put(LinkError(f"{type(error).__name__}: {error}"))
+
+    def _receive_all(self) -> None:
+        link = self._connect(self.upstream)
+        try:
             self.reached = True
             with self._lock:
                 self._link = link
                 closed = self._closed
             if closed:
-                link.close()
                 return
+            threading.Thread(target=self._send_wants, args=(link,), name="peer-wants", daemon=True).start()
             self.want(self._source.wanted())
             while not self._closed:
                 self._put(self._receive(link))
-        except ImagingError as error:
-            self._put(error)
+        finally:
+            link.close()
+            self._wants.put(None)
 
     def _receive(self, link: Link) -> tuple[RecordHeader, bytearray] | list[int]:
         message = link.receive()
@@ -262,16 +298,21 @@ class _Download:
     def want(self, chunks: Sequence[int]) -> None:
         """Request chunks, unless the link is still being made: they are requested then."""
         with self._lock:
-            link = self._link
-        if link is None or self._closed:
-            return
-        ranges = merge((chunk, chunk + 1) for chunk in chunks)
-        packed = list(ranges)
-        try:
-            for start in range(0, len(packed), MAX_RANGES):
-                want(link, packed[start : start + MAX_RANGES])
-        except LinkError:
-            pass  # the thread that reads finds out
+            if self._link is not None and not self._closed:
+                self._wants.put(chunks)
+
+    def _send_wants(self, link: Link) -> None:
+        """Send requests in a thread of its own: the one that makes them also listens to the controller, and waits for no other laptop."""
+        while True:
+            chunks = self._wants.get()
+            if chunks is None:
+                return
+            ranges = list(merge((chunk, chunk + 1) for chunk in chunks))
+            try:
+                for start in range(0, len(ranges), MAX_RANGES):
+                    want(link, ranges[start : start + MAX_RANGES])
+            except LinkError:
+                return  # the thread that reads finds out
 
     def close(self) -> None:
         """Close the link."""
