@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from typing import Callable, Iterator
 
 from ..engine.delta_scan import EQUAL, REQUESTED, UNKNOWN, WANTED, WRITTEN
 from ..image.header import ImageHeader
@@ -29,12 +30,14 @@ ACCEPT = 0.5
 
 
 class Relay:
-    """Takes chunks of one image from other laptops, and passes them on."""
+    """Takes chunks of one image from other laptops, and passes them on. When passing on fails, the restore goes on."""
 
-    def __init__(self, session: Session, header: ImageHeader) -> None:
+    def __init__(self, session: Session, header: ImageHeader, warn: Callable[[str], object]) -> None:
+        """``warn`` is called, once, when nothing more can be passed on."""
         self._session = session
         self._header = header
-        self.source = PeerSource(self._connect, header, self._report)
+        self._warn = warn
+        self.source = PeerSource(self._connect, header, self._report, session.timeouts)
         self._share: Share | None = None
         self._closed = threading.Event()
         session.handlers[Kind.UPSTREAM] = self._assign
@@ -48,12 +51,12 @@ class Relay:
             raw = socket.create_connection((upstream.address, upstream.port), timeouts.peer_connect)
         except OSError as error:
             raise LinkError(f"No connection to {name} could be made: {error}.") from error
-        channel = TcpChannel(raw)
         try:
+            channel = TcpChannel(raw)
             context = self._session.credentials.context(server_side=False)
             return Link(connect_tls(channel, context, name, timeouts.peer_connect), name, timeouts.between_laptops)
         except BaseException:
-            channel.close()
+            raw.close()
             raise
 
     def _report(self, loss: Loss) -> None:
@@ -64,28 +67,43 @@ class Relay:
     def start(self, plan: RestorePlan, disk: TargetDisk, zstd: Zstd) -> None:
         """Begin to take chunks, and to pass them on; again after a broken link."""
         if self._share is None:
-            index, rotational = plan.image.index, disk.disk.rotational
-
-            def place(chunk: int) -> Place:
-                return _place(plan, chunk, rotational)
-
-            def disk_records() -> DiskRecords:
-                return DiskRecords(disk.raw, index, self._header.image_id, zstd)
-
-            window = Window(window_size(), plan.guards.chunks())
-            self._share = Share(index, window, place, disk_records, keep=rotational)
-            threading.Thread(target=self._accept, args=(self._share,), name="accept-peers", daemon=True).start()
+            self._share = self._make_share(plan, disk, zstd)
+            with self._or_alone(self._share):
+                threading.Thread(target=self._accept, args=(self._share,), name="accept-peers", daemon=True).start()
         self.source.start()
+
+    def _make_share(self, plan: RestorePlan, disk: TargetDisk, zstd: Zstd) -> Share:
+        index, rotational = plan.image.index, disk.disk.rotational
+
+        def place(chunk: int) -> Place:
+            return _place(plan, chunk, rotational)
+
+        def disk_records() -> DiskRecords:
+            return DiskRecords(disk.raw, index, self._header.image_id, zstd)
+
+        window = Window(window_size(), plan.guards.chunks())
+        return Share(index, window, place, disk_records, keep=rotational)
 
     def checked(self, header: RecordHeader, frame: memoryview) -> None:
         """Pass on a record that was checked."""
         if self._share is not None:
-            self._share.add(header, frame)
+            with self._or_alone(self._share):
+                self._share.add(header, frame)
 
     def _accept(self, share: Share) -> None:
         while not self._closed.is_set():
-            with contextlib.suppress(ControllerGone):
+            with self._or_alone(share), contextlib.suppress(ControllerGone):
                 share.serve(self._session.next_peer(ACCEPT))
+
+    @contextlib.contextmanager
+    def _or_alone(self, share: Share) -> Iterator[None]:
+        """Pass on nothing more when anything fails, such as an allocation of memory. Other laptops then find another one."""
+        try:
+            yield
+        except Exception as error:
+            if not share.ended:
+                self._warn(f"This laptop passes the image on to no other one any more, because that has failed: {error!r}.")
+            share.end()
 
     @property
     def sent(self) -> int:

@@ -76,7 +76,7 @@ class RestoreJob:
         """Take part in a relay, if laptops pass the image on; returns the other laptops as sources."""
         if not self.request.relay:
             return []
-        self.relay = self.relay or Relay(self._session, header)
+        self.relay = self.relay or Relay(self._session, header, self.outcome.warn)
         return [self.relay.source]
 
     @property

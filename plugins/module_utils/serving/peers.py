@@ -81,6 +81,13 @@ class Window:
             _chunk, (_header, oldest) = self._records.popitem(last=False)
             self._bytes -= len(oldest)
 
+    def clear(self) -> None:
+        """Keep nothing any more."""
+        self.pinned = frozenset()
+        self._kept.clear()
+        self._records.clear()
+        self._bytes = 0
+
     def get(self, chunk: int) -> tuple[bytes, bytes] | None:
         """Return the packed header and the frame of a chunk, if they are kept."""
         return self._kept.get(chunk) or self._records.get(chunk)
@@ -146,7 +153,8 @@ class Share:
         self._changed = threading.Condition()
         self._keep = keep
         self._takers: dict[_Taker, threading.Thread] = {}
-        self._closed = False
+        self.ended = False
+        """Whether nothing is passed on any more."""
         self.sent = 0
         """Bytes of frames."""
 
@@ -163,16 +171,20 @@ class Share:
 
     def serve(self, link: Link) -> None:
         """Serve another laptop in a thread of its own, until its link breaks; too many laptops are turned away."""
-        taker = _Taker(self, link, self._changed)
         with self._changed:
-            if self._closed or len(self._takers) >= MAX_TAKERS:
+            if self.ended or len(self._takers) >= MAX_TAKERS:
+                link.close()
+                return
+            try:
+                taker = _Taker(self, link, self._changed)
+                thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
+                threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
+                thread.start()
+            except (RuntimeError, MemoryError):  # the system has no more threads, say, at the moment
                 link.close()
                 return
             self._keep = True
-            thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
             self._takers[taker] = thread
-        thread.start()
-        threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
 
     def _serve(self, taker: _Taker) -> None:
         try:
@@ -197,15 +209,21 @@ class Share:
         """Return whether a chunk is in the window; with the lock held."""
         return self._window.get(chunk) is not None
 
-    def close(self) -> None:
-        """End all links, and wait for the threads that read the disk."""
+    def end(self) -> dict[_Taker, threading.Thread]:
+        """End all links, keep nothing more, and return the threads that may still read the disk."""
         with self._changed:
-            self._closed = True
+            self.ended = True
+            self._keep = False
+            self._window.clear()
             takers = dict(self._takers)
             self._changed.notify_all()
         for taker in takers:
             taker.link.close()
-        for thread in takers.values():
+        return takers
+
+    def close(self) -> None:
+        """End all links, and wait for the threads that read the disk."""
+        for thread in self.end().values():
             thread.join()
 
 
@@ -238,6 +256,8 @@ class _Taker:
                 ranges = unpack_want(message.payload, len(self._states))
                 self._want(chunk for start, end in ranges for chunk in range(start, end))
         except ImagingError:
+            pass
+        finally:
             self.link.close()
             with self._changed:
                 self._changed.notify_all()

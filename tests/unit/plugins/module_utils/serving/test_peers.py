@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.record import 
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.peers import (
     MAX_WINDOW,
     DiskRecords,
+    Place,
+    Share,
     Window,
     window_size,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, SocketChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 from ..samples import CHUNK, Used, make_image, noise
@@ -101,3 +107,38 @@ def test_what_differs_on_the_disk_makes_no_record(tmp_path: Path, reader: ImageR
     disk[CHUNK + 5000] ^= 1
     (tmp_path / "disk").write_bytes(disk)
     assert [record is None for record in records(tmp_path / "disk", reader)] == [False, True, False]
+
+
+@pytest.mark.parametrize("failing", ["share", "share-inbox"])
+def test_without_a_thread_for_it_a_laptop_is_turned_away(
+    reader: ImageReader, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    share = Share(reader.index, Window(0), lambda chunk: Place.NOWHERE, lambda: None)  # type: ignore[arg-type, return-value]
+    near, far = socket.socketpair()
+    with near, far:
+        link = Link(SocketChannel(near), Name(LAPTOP, "lab-01"))
+        start = threading.Thread.start
+
+        def fail(thread: threading.Thread) -> None:
+            if thread.name == failing:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        share.serve(link)
+        assert link.closed
+        share.close()
+
+
+def test_at_its_end_a_share_keeps_nothing_and_takes_nobody(reader: ImageReader) -> None:
+    window = Window(1000, pinned=[7])
+    share = Share(reader.index, window, lambda chunk: Place.NOWHERE, lambda: None, keep=True)  # type: ignore[arg-type, return-value]
+    window.add(1, b"", frame(30))
+    window.add(7, b"", frame(30))
+    share.end()
+    assert window.get(1) is None and window.get(7) is None
+    near, far = socket.socketpair()
+    with near, far:
+        link = Link(SocketChannel(near), Name(LAPTOP, "lab-01"))
+        share.serve(link)
+        assert link.closed

@@ -284,3 +284,19 @@ def test_a_worker_that_is_gone_leaves_its_laptop_to_the_others(run: Run) -> None
     run.join()
     assert restored(run) == [True] * 4
     assert run.images() < 1.3
+
+
+def test_a_laptop_whose_relay_fails_restores_its_own_disk_and_says_so_once(run: Run) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.05)
+
+    def add(_header: object, _frame: object) -> None:
+        raise MemoryError
+
+    first.relay._share.add = add
+    second = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    (warning,) = first.result["warnings"]
+    assert "passes the image on to no other one any more" in warning
+    assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()
