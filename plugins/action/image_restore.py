@@ -45,6 +45,8 @@ class ActionModule(TransferAction):
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": STATUS, "diff": DIFF}
 
     _source: StoredSource | None = None
+    _ip = ""
+    """Where other laptops reach this one, if it takes part in a relay: found once, because a link may be made again while no name is resolved."""
 
     def facts_of_failure(self) -> dict[str, Any]:
         """Return the state of the disk, as far as the controller knows it."""
@@ -57,9 +59,11 @@ class ActionModule(TransferAction):
     ) -> Iterator[Participant | None]:
         """Take part in the relay of this run, if laptops pass the image on to one another."""
         possible = arguments["relay"] == RELAY_AUTO and arguments["transport"] == TCP and not self._task.check_mode
-        if not possible or shared_ip(self.address()) is None:
+        ip = shared_ip(self.address()) if possible else None
+        if ip is None:
             yield None
             return
+        self._ip = ip
         participant = make_participant(str(task_vars["inventory_hostname"]), root_digest, warn)
         try:
             yield participant
@@ -69,10 +73,9 @@ class ActionModule(TransferAction):
 
     def _on_progress(self, link: Link, meter: Meter, host: str, relay: Participant | None) -> Callable[[bytes], object]:
         """Return what hears of the laptop's progress."""
-        address, running = shared_ip(self.address()), self.running
-        if relay is None or address is None or running is None:
+        if relay is None or self.running is None:
             return meter.update
-        place = Address(host=host, ip=address, port=running.port)
+        place = Address(host=host, ip=self._ip, port=self.running.port)
         relay.attach(link)
 
         def on_progress(report: bytes) -> None:
