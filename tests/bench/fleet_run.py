@@ -88,8 +88,8 @@ class WatchedParticipant(Participant):
         self._moves.append(f"{time.monotonic() - BEGAN:.1f} {self._name} lost {loss.host}: {loss.reason}")
         super()._lost(link, loss)
 
-    def _tell(self, link: Link, members: list[Member]) -> None:
-        super()._tell(link, members)
+    def _take_from(self, members: list[Member]) -> None:
+        super()._take_from(members)
         row = members[self._number]
         upstream = members[row.upstream].name if row.upstream != CONTROLLER else "controller"
         now = f"{upstream}{' for a trial' * row.trial}{', slow' * row.slow}"

@@ -487,10 +487,11 @@ LOSS = Loss("lab-00", "The link broke.", reached=True, damage=False)
 def peer_seeds() -> list[bytes]:
     """A record that was asked for, one that was not, and what the laptop lacks."""
     lacking = said((Kind.PING, b""), (Kind.LACK, struct.pack("<3I", 0, 4, 1 << 31)))
-    asked, other = (
-        struct.pack("<BHB", Kind.RECORD, len(each) - 1, size) + each[1:] + bytes(size)
-        for each, size in zip(records()[:2], (100, 30))
-    )
+
+    def record(packed: bytes, frame_size: int) -> bytes:
+        return struct.pack("<BHB", Kind.RECORD, len(packed) - 1, frame_size) + packed[1:] + bytes(frame_size)
+
+    asked, other = record(records()[0], 100), record(records()[1], 30)
     return [lacking + other + asked + asked, asked + said((Kind.END, b"enough"))]
 
 

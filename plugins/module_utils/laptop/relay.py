@@ -102,7 +102,9 @@ class Relay:
             yield
         except Exception as error:
             if not share.ended:
-                self._warn(f"This laptop passes the image on to no other one any more, because that has failed: {error!r}.")
+                self._warn(
+                    f"This laptop passes the image on to no other one any more, because that has failed: {error!r}."
+                )
             share.end()
 
     @property

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from typing import Callable, Generator, Iterator, Protocol
 
-from ..errors import ImagingError
 from ..stream.conversation import (
     Changed,
     describe,

@@ -189,7 +189,9 @@ class Simulation:
         for row in laptop.guide.decide(self.members, self.now):
             self.members[row.number] = row
         after = self.members[laptop.number].upstream
-        assert laptop.number not in (each.number for each in Fleet(self.members, self.now).above(laptop.number)), "a circle"
+        assert laptop.number not in (each.number for each in Fleet(self.members, self.now).above(laptop.number)), (
+            "a circle"
+        )
         if after != before:
             laptop.fed_by.append(after)
             laptop.blocked = self.now + STEP
