@@ -197,7 +197,6 @@ def test_what_was_restored_captures_to_the_same_digest(
     again = playbook(
         lab,
         CAPTURE_ONE,
-        LOCAL_TEMP,
         "-l",
         lab.targets[0].name,
         "-e",
