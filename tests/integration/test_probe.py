@@ -78,7 +78,7 @@ def test_a_forecast(lab: Lab, store: Path) -> None:
         assert result["rates"]["link"] < FAST_ETHERNET
         assert result["alone"]["limit"] == "network"
         assert result["alone"]["resources"]["network"] == pytest.approx(
-            result["sent_bytes"] / result["rates"]["link"], rel=0.15
+            result["sent_bytes"] / result["rates"]["link"], rel=0.25
         )
         assert result["rates"]["write"] in (
             result["rates"]["read"],

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -248,3 +250,12 @@ def test_what_goes_by_itself_while_it_is_taken_down_is_no_failure(tmp_path: Path
         return RUN(command) if command[0] == "losetup" else result
 
     assert [step.words for step in release_disk(late, str(disk))] == [f"detach {loop}"]
+
+
+def test_a_loop_device_that_another_program_looks_at_is_waited_for(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    loop = tool("losetup", "--find", "--show", disk).strip()
+    looking = os.open(loop, os.O_RDONLY)
+    threading.Timer(1.5, os.close, [looking]).start()
+    assert [step.words for step in release_disk(RUN, str(disk))] == [f"detach {loop}"]

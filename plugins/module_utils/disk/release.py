@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import Iterator
 
@@ -21,6 +22,9 @@ from .udev import PATIENCE, settle
 MAX_STEPS = 1000
 MAX_TIMES = 32
 """Maximum number of times that one step is repeated, for mounts over mounts, for example. More means that something undoes it."""
+
+REPEAT_PAUSE = 0.1
+"""Seconds before a step is repeated. A loop device that was detached stays while another program looks at it (losetup(8), -d)."""
 
 UDEV_CONTROL = "/run/udev/control"
 UDISKS = "/run/udisks2"
@@ -135,7 +139,7 @@ def _taken_down_by(holder: Holder) -> tuple[str, ...]:
 
 
 def release_disk(run: RunCommand, path: str) -> list[Step]:
-    """Release a disk, and prove that nothing holds it; returns the steps that were done. Raises CannotRelease, MissingTool.
+    """Release a disk, and prove that nothing holds it; returns the steps that were done, each once. Raises CannotRelease, MissingTool.
 
     Steps before a failure are not undone.
     """
@@ -152,6 +156,8 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
                 f"{path}: to {step.words} does not last, because something undoes it. Stop the program that mounts disks (systemctl stop udisks2, "
                 "or close the desktop's session), and run again."
             )
+        if step in done:
+            time.sleep(REPEAT_PAUSE)
         result = run(list(step.command))
         # A device that was built on one that has just disappeared may have disappeared, too.
         if result.rc and step in release_steps(BlockDevices(), path):
@@ -160,7 +166,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
             raise CannotRelease(f"{path}: can't {step.words}: {result.complaint()}.{why}")
         done.append(step)
     prove_released(path)
-    return done
+    return list(dict.fromkeys(done))
 
 
 def prove_released(path: str) -> None:

@@ -125,12 +125,11 @@ class Listener:
     def next_link(self, timeout: float, role: str = CONTROLLER) -> Link:
         """Return a new link to an end with this role, whose name is ``Link.peer``; raises ControllerGone after ``timeout`` seconds without one."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._find(role) is not None, timeout):
+            name = self._changed.wait_for(lambda: self._find(role), timeout)
+            if name is None:
                 raise ControllerGone(
                     f"No {role} connected to port {self.port} for {timeout:.0f} seconds: it ended, or the network or a firewall blocks it."
                 )
-            name = self._find(role)
-            assert name is not None
             link = self._taken[name] = self._waiting.pop(name)
         return link
 
