@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 
 from .rules import Member
@@ -18,6 +19,13 @@ SLOT = struct.Struct("<iHqd????H45s255s")
 
 MAX_NAME = 255
 """Bytes of a host's name; a laptop with a longer one does not take part."""
+
+
+PATIENCE = 10.0
+"""Seconds after which a worker gives up on the board: another one that holds it may be stopped, or wait for a file server."""
+
+MAX_PAUSE = 0.02
+"""Seconds between two attempts to lock the board, at the most."""
 
 
 def pack_member(member: Member) -> bytes:
@@ -63,18 +71,31 @@ def unpack_members(data: bytes) -> list[Member]:
 class Board:
     """The board of the laptops that restore one image in one run."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience: float = PATIENCE) -> None:
         """``path`` is made when it is missing, in a folder that only this user can enter; raises OSError."""
+        self._patience = patience
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Page]:
-        """Keep all others from the board meanwhile; raises OSError."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        """Keep all others from the board meanwhile; raises OSError, also when another worker keeps it for too long."""
+        self._lock()
         try:
             yield Page(self._file)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _lock(self) -> None:
+        deadline, pause = time.monotonic() + self._patience, 0.001
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another worker has kept the board for {self._patience:g} seconds") from None
+            time.sleep(pause)
+            pause = min(MAX_PAUSE, 2 * pause)
 
     def close(self) -> None:
         """Close the file."""

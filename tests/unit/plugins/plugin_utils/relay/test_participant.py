@@ -28,7 +28,7 @@ class Worker:
         self.name = f"lab-{number:02}"
         self.warnings: list[str] = []
         self.now = 0.0
-        self.participant = Participant(Board(str(board)), self.warnings.append, lambda: self.now)
+        self.participant = Participant(Board(str(board), patience=0.3), self.warnings.append, lambda: self.now)
         self.connect()
 
     def connect(self) -> None:
@@ -113,6 +113,16 @@ def test_a_worker_whose_part_fails_leaves_its_laptop_to_the_controller(workers: 
     assert worker.told() is None and worker.loses("lab-01") is None
     worker.participant.leave()
     assert len(worker.warnings) == 1 and "takes all from the controller" in worker.warnings[0]
+
+
+def test_a_worker_that_is_stopped_while_it_holds_the_board_stops_no_other(
+    workers: list[Worker], tmp_path: Path
+) -> None:
+    worker = workers[2]
+    with Board(str(tmp_path / "board")).locked():
+        assert worker.loses("lab-01") is None
+        worker.participant.leave()
+    assert len(worker.warnings) == 1 and "has kept the board" in worker.warnings[0]
 
 
 def test_what_is_said_after_the_end_changes_nothing(workers: list[Worker], tmp_path: Path) -> None:
