@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_a_clean_terminal(tmp_path: Path, temporary: Path) -> None
         assert terminal.watch(lambda seen: len(bars(seen)) == 3), terminal.text()
         assert list(temporary.glob("fleet.imaging.scratch-*")), "what the bars are told by"
         terminal.enter("\x03")
-        assert terminal.finish(90) not in (None, 0)
+        assert terminal.finish(30) not in (None, 0)
         assert is_clean(terminal), terminal.text()
     assert not list(temporary.glob("fleet.imaging.scratch-*"))
 
