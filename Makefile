@@ -19,7 +19,7 @@ demo:                 ## capture one disk and restore it to three others, in a l
 	@.venv/bin/python tests/demo
 
 bench:                ## the speed and the memory, against dd, netcat and partclone
-	@tests/tools/setup requirements.txt
+	@tests/tools/setup requirements-test.txt
 	@.venv/bin/python tests/bench/bench
 
 fuzz: setup           ## give everything that faces the outside ten minutes of damaged input

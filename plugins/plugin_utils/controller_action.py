@@ -13,8 +13,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 
+from .interruption import Interrupted, interruptible
 from .task_failure import fail_task
-from .transfer import Interrupted, interruptible
 
 
 class ControllerAction(ActionBase):

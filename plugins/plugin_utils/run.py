@@ -69,7 +69,7 @@ class Run:
         if not laptop.transfers or laptop.transfers[-1].result is not None:
             laptop.transfers.append(Transfer(began=when, kind=kind))
         transfer = laptop.transfers[-1]
-        # Hundreds of laptops may have timelines of thousands of samples, so only what can be shown is kept.
+        # A result may come from a broken laptop, so only valid samples are kept.
         kept = dict(result, timeline=samples(result.get("timeline")))
         transfer.kind, transfer.arguments, transfer.result, transfer.failed = kind, arguments, kept, failed
         warnings = result.get("warnings")

@@ -8,13 +8,8 @@ The parts that differ (what is said on the link) are handed in as a conversation
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -29,13 +24,6 @@ from .progress.line import RECONNECTING
 from .transports.transport import Refused, Transport, Unreachable
 
 Conversation = Callable[[Link], None]
-
-PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
-
-
-class Interrupted(BaseException):
-    """Ctrl-C, or SIGTERM: clean up and go."""
 
 
 class Transfer:
@@ -188,34 +176,3 @@ class Transfer:
             self.sent += link.bytes_sent
             self._connected = False
             link.close()
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM raise Interrupted here, once: Ansible's worker would otherwise end itself without a word.
-
-    A second signal (Ansible sends one right after Ctrl-C) must not hit the cleaning up, so both are ignored from the first one on.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted("the run was interrupted on the controller")
-
-    saved = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    _die_with_parent(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        _die_with_parent(0)
-        for number, handler in saved.items():
-            signal.signal(number, handler)
-
-
-def _die_with_parent(number: int) -> None:
-    """Have the kernel send this process a signal when ansible-playbook itself is killed, whose workers would go on; Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -26,6 +26,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 from .detached_module import DetachedModule
+from .interruption import interruptible
 from .laptop_answer import checked_answer, documented_fields, required_outside_check_mode
 from .progress.limits import AdviceContext
 from .progress.line import ProgressEvent
@@ -34,7 +35,7 @@ from .progress.publisher import Publisher
 from .run_authority import run_authority
 from .task_failure import fail_task
 from .times import rfc3339
-from .transfer import Conversation, Transfer, interruptible
+from .transfer import Conversation, Transfer
 from .transports.factory import make_transport
 
 

@@ -35,6 +35,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
 from ansible_collections.fleet.imaging.tests.lab.disks import make_used_disk
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
 from ansible_collections.fleet.imaging.tests.lab.laptop import Laptop, current_user
+from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 TIMEOUT = 6
 """imaging_link_timeout, in seconds."""
@@ -93,6 +94,11 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = MAX_WAIT)
     while not true():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.02)
+
+
+def wait_until_detached(disk: Path) -> None:
+    """Return when no loop device has a file. After it was detached, another test's program may look at its device for a moment."""
+    wait_until(lambda: not tool("losetup", "--associated", disk), f"{disk} has no loop device", 10)
 
 
 def written(device: str) -> int:

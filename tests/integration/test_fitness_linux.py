@@ -22,7 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.mounted_tree im
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.systems_linux import IDENTITIES, find_hibernation
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.tests.integration.disk_files import MIB, RUN, attached, needs, needs_loop_devices
-from ansible_collections.fleet.imaging.tests.integration.faults import wait_until
+from ansible_collections.fleet.imaging.tests.integration.faults import wait_until_detached
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
 pytestmark = needs_loop_devices
@@ -304,8 +304,8 @@ def test_a_linux_on_other_file_systems_is_found_and_nothing_is_written(tmp_path:
     assert what(fitness) == ["machine-id"]
     assert (fitness.findings, fitness.warnings) == ([], [])
     assert disk.read_bytes() == before
-    # A file system that was still mounted, wherever, would keep its loop device. Another test's program may look at it for a moment.
-    wait_until(lambda: not tool("losetup", "--associated", disk), "its loop device is gone", 10)
+    # A file system that was still mounted, wherever, would keep its loop device.
+    wait_until_detached(disk)
 
 
 @pytest.mark.parametrize("kind", OTHER_FILE_SYSTEMS)

@@ -22,7 +22,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     playbook,
 )
 from ansible_collections.fleet.imaging.tests.integration.terminal import Terminal
-from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.lab import Plan
 
 PLAYS = Path(__file__).parent / "plays"
 BAR = re.compile(r"[#-]{8,}   *\d+ %")
@@ -165,41 +165,37 @@ def test_without_the_callback_the_lines_come_through_ansible(tmp_path: Path) -> 
     assert not BAR.search(terminal.text())
 
 
-@pytest.fixture(name="lab")
-def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
-    """One whose links are slow enough for the bars to be seen."""
-    with running_lab(survival_plan) as lab:
-        yield lab
-
-
 @pytest.mark.skipif(not isolated(), reason="links can be slowed down only in an isolated lab, which needs root")
-def test_a_real_capture_and_restore(lab: Lab, store: Path) -> None:
-    """Real figures, of real transfers, and their results say the same."""
-    arguments = [
-        "-i",
-        str(lab.inventory),
-        "-e",
-        f"imaging_store={store}",
-        "-e",
-        "imaging_image=shown",
-        "-e",
-        "imaging_confirm_erase=true",
-    ]
-    for name, limit, laptops in (("capture", "reference", 1), ("restore", "lab_laptops", 2)):
-        started = [str(BIN / "ansible-playbook"), f"{name}.yml", "-l", limit, *arguments]
-        with Terminal(started, ansible_environment(), str(ROOT / "playbooks"), 160, 30) as terminal:
-            assert terminal.watch(lambda seen: any("MB/s" in row for row in bars(seen))), terminal.text()
-            row = next(row for row in bars(terminal) if "MB/s" in row)
-            assert re.search(r"\d+ %  +\d+\.\d of \d+\.\d [MG]iB +[\d.]+ MB/s", row), row
-            assert terminal.finish() == 0, terminal.text()
-            assert is_clean(terminal), terminal.text()
-            assert len(re.findall(r"MB/s\"", terminal.text())) == laptops
-    outcome = playbook(lab, "verify", "-l", "lab_laptops", "-e", f"imaging_store={store}", "-e", "imaging_image=shown")
-    results = [result.result for result in outcome.of("image_restore")]
-    assert len(results) == 2
-    for result in results:
-        assert result["limited_by"]["limit"] in ("target disk read", "target cpu (decompression, hashing)")
-        assert result["limits"] and abs(sum(result["limits"].values()) - 1) < 0.01
-        seconds = [point[0] for point in result["timeline"]]
-        assert seconds == sorted(seconds) and result["timeline"][-1][1] <= result["used_bytes"]
-        assert "status" not in result
+def test_a_real_capture_and_restore(survival_plan: Plan, store: Path) -> None:
+    """Real figures, of real transfers over links that are slow enough for the bars to be seen, and their results say the same."""
+    with running_lab(survival_plan) as lab:
+        arguments = [
+            "-i",
+            str(lab.inventory),
+            "-e",
+            f"imaging_store={store}",
+            "-e",
+            "imaging_image=shown",
+            "-e",
+            "imaging_confirm_erase=true",
+        ]
+        for name, limit, laptops in (("capture", "reference", 1), ("restore", "lab_laptops", 2)):
+            started = [str(BIN / "ansible-playbook"), f"{name}.yml", "-l", limit, *arguments]
+            with Terminal(started, ansible_environment(), str(ROOT / "playbooks"), 160, 30) as terminal:
+                assert terminal.watch(lambda seen: any("MB/s" in row for row in bars(seen))), terminal.text()
+                row = next(row for row in bars(terminal) if "MB/s" in row)
+                assert re.search(r"\d+ %  +\d+\.\d of \d+\.\d [MG]iB +[\d.]+ MB/s", row), row
+                assert terminal.finish() == 0, terminal.text()
+                assert is_clean(terminal), terminal.text()
+                assert len(re.findall(r"MB/s\"", terminal.text())) == laptops
+        outcome = playbook(
+            lab, "verify", "-l", "lab_laptops", "-e", f"imaging_store={store}", "-e", "imaging_image=shown"
+        )
+        results = [result.result for result in outcome.of("image_restore")]
+        assert len(results) == 2
+        for result in results:
+            assert result["limited_by"]["limit"] in ("target disk read", "target cpu (decompression, hashing)")
+            assert result["limits"] and abs(sum(result["limits"].values()) - 1) < 0.01
+            seconds = [point[0] for point in result["timeline"]]
+            assert seconds == sorted(seconds) and result["timeline"][-1][1] <= result["used_bytes"]
+            assert "status" not in result

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     LINK_TRANSPORTS,
+    MAX_WAIT,
     SHORT,
     TIMEOUT,
     assert_finished_by_running_again,
@@ -49,6 +49,7 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     start_playbook,
     stored,
 )
+from ansible_collections.fleet.imaging.tests.integration.terminal import Terminal
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="the faults need namespaces and loop devices, and so root")
@@ -141,49 +142,20 @@ def test_ctrl_c_in_a_terminal(lab: Lab, image: Path, times: int, way: str) -> No
     laptop = lab.targets[0]
     make_foreign(laptop)
     before = written(laptop.disk)
-    process, terminal = pty.fork()
-    if not process:
-        os.chdir(ROOT / "playbooks")
-        arguments = ["ansible-playbook", "restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES]
-        arguments += LINK_TRANSPORTS[way]
-        os.execve(BIN / "ansible-playbook", [str(argument) for argument in arguments], ansible_environment() | SHORT)
-    output, ended = bytearray(), [0, 0]
-    os.set_blocking(terminal, False)
-
-    def drain() -> None:
-        try:
-            while data := os.read(terminal, 65536):
-                output.extend(data)
-        except OSError:  # nothing new, or it has ended
-            pass
-
-    def far_enough() -> bool:
-        drain()
-        return written(laptop.disk) - before > DISK_SIZE // 8
-
-    def has_ended() -> bool:
-        drain()
-        ended[:] = os.waitpid(process, os.WNOHANG)
-        return ended[0] == process
-
-    try:
-        wait_until(far_enough, "a third of a restore")
+    arguments = ["restore.yml", "-i", lab.inventory, "-l", laptop.name, *where(image), *YES, *LINK_TRANSPORTS[way]]
+    command = [str(each) for each in (BIN / "ansible-playbook", *arguments)]
+    # So wide that no sentence is wrapped.
+    with Terminal(command, ansible_environment() | SHORT, str(ROOT / "playbooks"), 1000) as terminal:
+        far_enough = terminal.watch(lambda _seen: written(laptop.disk) - before > DISK_SIZE // 8, MAX_WAIT)
+        assert far_enough, terminal.text()
         for _time in range(times):
-            os.write(terminal, b"\x03")
+            terminal.enter("\x03")
             time.sleep(0.3)
-        wait_until(has_ended, "the end after Ctrl-C")
-        drain()
-    finally:
-        if not ended[0]:
-            kill(process)
-        os.close(terminal)
-    status = ended[1]
-    assert os.waitstatus_to_exitcode(status) in (99, 130, -signal.SIGINT), output.decode(errors="replace")
-    assert (
-        f"may not boot now, because their laptops did not report how the restore ended: {laptop.name}.".encode()
-        in output
-    )
-    assert b"To go on with it: ansible-playbook " in output
+        status = terminal.finish(MAX_WAIT)
+    output = terminal.text()
+    assert status in (99, 130, -signal.SIGINT), output
+    assert f"may not boot now, because their laptops did not report how the restore ended: {laptop.name}." in output
+    assert "To go on with it: ansible-playbook " in output
     assert_nothing_remains(lab, 20)
     assert_finished_by_running_again(lab, image, laptop, 0.2)
 

@@ -13,10 +13,11 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Callable, Generator, Generic, Sequence, TypeVar
 
-from ..zstd import Zstd
-from .stopwatch import Stopwatches
+from ..zstd import Codec, Zstd
+from .stopwatch import Stopwatch, Stopwatches
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -39,11 +40,21 @@ def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
 
 
 class Worker(threading.local):
-    """The codec and the stopwatch of a worker; each thread that uses the object gets its own."""
+    """The codec and the stopwatch of a worker; each thread that uses them gets its own. The thread that makes the object needs none."""
 
     def __init__(self, zstd: Zstd, watches: Stopwatches) -> None:
-        self.codec = zstd.codec()
-        self.watch = watches.new()
+        self._zstd = zstd
+        self._watches = watches
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec of this thread."""
+        return self._zstd.codec()
+
+    @cached_property
+    def watch(self) -> Stopwatch:
+        """The stopwatch of this thread, which runs from its first use."""
+        return self._watches.new()
 
 
 class OrderedPipeline(Generic[S, R]):

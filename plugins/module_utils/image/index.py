@@ -12,7 +12,7 @@ import bisect
 import hashlib
 import json
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Union
 
 from ..errors import ImagingError
@@ -55,12 +55,19 @@ class Row:
     @classmethod
     def of(cls, header: RecordHeader, frame_offset: int = 0) -> Row:
         """Return the entry for a record."""
-        facts = {name: getattr(header, name) for name in ("chunk", "flags", "ranges", "content_hash", "frame_size")}
-        return cls(frame_offset=frame_offset, **facts)
+        return cls(
+            chunk=header.chunk,
+            flags=header.flags,
+            ranges=header.ranges,
+            content_hash=header.content_hash,
+            frame_offset=frame_offset,
+            frame_size=header.frame_size,
+        )
 
     def describes(self, header: RecordHeader) -> bool:
         """Return whether a record has the content of this entry."""
-        return self == replace(Row.of(header, self.frame_offset), frame_size=self.frame_size)
+        mine = (self.chunk, self.flags, self.ranges, self.content_hash)
+        return mine == (header.chunk, header.flags, header.ranges, header.content_hash)
 
     @property
     def record_offset(self) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import interruptible
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import ProgressEvent
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.publisher import Publisher
-from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import interruptible
 
 GIB = 1 << 30
 

@@ -41,6 +41,12 @@ def channel_pair() -> tuple[SocketChannel, SocketChannel]:
     return SocketChannel(left), SocketChannel(right)
 
 
+def connect(port: int, credentials: Credentials = CONTROLLER_CREDENTIALS, expected: Name = LAB_01) -> TlsChannel:
+    """Connect to a listener; raises LinkError."""
+    channel = SocketChannel(socket.create_connection(("127.0.0.1", port)))
+    return connect_tls(channel, credentials.context(server_side=False), expected, 5)
+
+
 def shaken(
     near: SocketChannel,
     far: SocketChannel,

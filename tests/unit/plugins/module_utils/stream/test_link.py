@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 import time
 
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, THE_CONTROLLER
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import (
+    LAPTOP,
+    THE_CONTROLLER,
+    Credentials,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     HEAD,
     Kind,
@@ -31,6 +34,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends impo
     LAB_01,
     LAB_02,
     channel_pair,
+    connect,
     shaken,
 )
 
@@ -128,12 +132,8 @@ def listener(timeouts: Timeouts = DEFAULTS) -> Listener:
     return Listener("127.0.0.1", 0, CREDENTIALS[LAB_01], timeouts)
 
 
-CONTEXT = CONTROLLER_CREDENTIALS.context(server_side=False)
-
-
-def dial(server: Listener, context: ssl.SSLContext = CONTEXT) -> Link:
-    channel = SocketChannel(socket.create_connection(("127.0.0.1", server.port)))
-    return Link(connect_tls(channel, context, LAB_01), LAB_01)
+def dial(server: Listener, credentials: Credentials = CONTROLLER_CREDENTIALS) -> Link:
+    return Link(connect(server.port, credentials), LAB_01)
 
 
 def test_of_many_links_only_the_newest_is_kept() -> None:
@@ -241,7 +241,7 @@ def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_
             super().sendall(data)
 
     slow = Slow(socket.create_connection(("127.0.0.1", server.port)))
-    late = threading.Thread(target=lambda: connect_tls(slow, CONTEXT, LAB_01))
+    late = threading.Thread(target=lambda: connect_tls(slow, CONTROLLER_CREDENTIALS.context(server_side=False), LAB_01))
     late.start()
     newer = dial(server)
     theirs = server.next_link(5)
@@ -255,7 +255,7 @@ def test_an_older_connection_that_proves_itself_late_does_not_supersede_a_newer_
 
 def test_links_to_other_ends_are_kept() -> None:
     server = Listener("127.0.0.1", 0, CREDENTIALS[LAB_01], expected=lambda name: True)
-    first, other = dial(server), dial(server, CREDENTIALS[LAB_02].context(server_side=False))
+    first, other = dial(server), dial(server, CREDENTIALS[LAB_02])
     links = {name: server.next_link(5, name.role) for name in (THE_CONTROLLER, LAB_02)}
     assert all(link.peer == name for name, link in links.items())
     second = dial(server)

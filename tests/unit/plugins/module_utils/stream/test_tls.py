@@ -44,6 +44,7 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends impo
     LAB_01,
     LAB_02,
     channel_pair,
+    connect,
     shaken,
     socket_pair,
 )
@@ -51,12 +52,6 @@ from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends impo
 OTHER_RUN = Authority()
 YEARS = 365.25 * 24 * 3600
 OPENSSL = shutil.which("openssl")
-
-
-def connect(port: int, credentials: Credentials = CONTROLLER_CREDENTIALS, expected: Name = LAB_01) -> TlsChannel:
-    """Connect to a listener; raises LinkError."""
-    channel = SocketChannel(socket.create_connection(("127.0.0.1", port)))
-    return connect_tls(channel, credentials.context(server_side=False), expected, 5)
 
 
 @pytest.fixture(name="listener")
