@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.resize import image_facts
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.image_facts import describe
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
@@ -35,40 +32,10 @@ def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def describe_system(said: Mapping[str, Any]) -> str:
-    """Return the description of an operating system from an image's header."""
-    known = [
-        said.get("edition"),
-        f"build {said['build']}" if said.get("build") else "",
-        said.get("architecture"),
-        said.get("computer_name"),
-    ]
-    shared = said.get("shared")
-    what = [str(each.get("what")) for each in shared if isinstance(each, dict)] if isinstance(shared, list) else []
-    known.append(f"copies share {', '.join(dict.fromkeys(what))}" if what else "")
-    words = ", ".join(str(word) for word in known if word)
-    return f"{said.get('name') or 'unknown'}{f' ({words})' if words else ''}"
-
-
 def describe_image(image: ImageReader) -> dict[str, Any]:
     """Return the facts of an opened image."""
-    source, geometry = image.header.source, image.header.geometry
-    used = image.index.used_bytes()
-    return {
-        **{key: value for key, value in asdict(image_facts(image.header, image.index)).items() if key != "name"},
-        "created": image.header.created,
-        "source_model": str(source.get("model") or ""),
-        "disk_size": geometry.disk_size,
-        "used_bytes": used,
-        "used_chunks": len(image.index),
-        "stored_bytes": image.stored_bytes,
-        "ratio": round(used / image.stored_bytes, 3),
-        "generalization": str(source.get("generalization") or "unknown"),
-        "systems": [describe_system(each) for each in source.get("systems") or () if isinstance(each, Mapping)],
-        "boot_order": [choice.to_json() for choice in boot_choices(source.get("boot_order"))],
-        "bad_ranges": [dict(each) for each in image.header.bad_ranges],
-        "root_digest": image.root_digest.hex(),
-    }
+    facts = describe(image.header, image.index)
+    return {**facts, "stored_bytes": image.stored_bytes, "ratio": round(facts["used_bytes"] / image.stored_bytes, 3)}
 
 
 def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:

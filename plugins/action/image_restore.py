@@ -17,12 +17,14 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import (
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -44,7 +46,7 @@ class ActionModule(TransferAction):
     }
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": STATUS, "diff": DIFF}
 
-    _source: StoredSource | None = None
+    _source: StoredSource | SharedSource | None = None
     _ip = ""
     """Where other laptops reach this one, if it takes part in a relay: found once, because a link may be made again while no name is resolved."""
 
@@ -55,7 +57,11 @@ class ActionModule(TransferAction):
 
     @contextlib.contextmanager
     def _relay(
-        self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str, warn: Callable[[str], object]
+        self,
+        arguments: dict[str, Any],
+        task_vars: dict[str, Any],
+        image: ImageReader | SharedDisk,
+        warn: Callable[[str], object],
     ) -> Iterator[Participant | None]:
         """Take part in the relay of this run, if laptops pass the image on to one another."""
         possible = arguments["relay"] == RELAY_AUTO and arguments["transport"] == TCP and not self._task.check_mode
@@ -64,7 +70,8 @@ class ActionModule(TransferAction):
             yield None
             return
         self._ip = ip
-        participant = make_participant(str(task_vars["inventory_hostname"]), root_digest, warn)
+        host, root_digest = str(task_vars["inventory_hostname"]), image.root_digest.hex()
+        participant = make_participant(host, root_digest, warn, _origin(image))
         try:
             yield participant
         finally:
@@ -84,19 +91,35 @@ class ActionModule(TransferAction):
 
         return on_progress
 
+    @contextlib.contextmanager
+    def _sourced(
+        self, image: ImageReader | SharedDisk, arguments: dict[str, Any], task_vars: dict[str, Any]
+    ) -> Iterator[StoredSource | SharedSource]:
+        """Serve an image from the store, or a disk that another laptop shares."""
+        if isinstance(image, ImageReader):
+            self._source = StoredSource(image)
+            yield self._source
+            return
+        host, timeouts = str(task_vars["inventory_hostname"]), self.timeouts(float(arguments["link_timeout"]))
+        with contextlib.closing(SharedSource(image, host, timeouts)) as source:
+            self._source = source
+            yield source
+
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
-        image = ImageStore(arguments["store"]).open(arguments["image"])
+        image = _open(arguments)
         wanted, found = arguments["root_digest"], image.root_digest.hex()
         if wanted not in ("", found):
             raise ImagingError(
                 f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
-        source = self._source = StoredSource(image)
-        meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         warnings: list[str] = []
-        with self._relay(arguments, task_vars, found, warnings.append) as relay:
+        with (
+            self._sourced(image, arguments, task_vars) as source,
+            self._relay(arguments, task_vars, image, warnings.append) as relay,
+        ):
+            meter = Meter(source.watches, lambda: source.frames_sent, frames=_largest(image))
             ticket = self.ticket(arguments, task_vars, found, relay is not None)
 
             def conversation(link: Link) -> None:
@@ -114,8 +137,36 @@ class ActionModule(TransferAction):
             **self.findings(result, arguments, task_vars, meter),
             image=arguments["image"],
             sent_bytes=transfer.sent,
-            stored_bytes=image.stored_bytes,
-            ratio=round(result["used_bytes"] / image.stored_bytes, 3),
+            **_stored(image, result["used_bytes"]),
             seconds=round(seconds, 3),
             throughput=int(result["used_bytes"] / ((result["write_seconds"] or seconds) or 1)),
         )
+
+
+def _open(arguments: dict[str, Any]) -> ImageReader | SharedDisk:
+    """Return the image in the store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
+    return (
+        SharedDisk.load(arguments["image"])
+        if arguments["shared"]
+        else ImageStore(arguments["store"]).open(arguments["image"])
+    )
+
+
+def _origin(image: ImageReader | SharedDisk) -> Address | None:
+    """Return where the laptops reach the reference, if they take from its disk."""
+    if isinstance(image, ImageReader) or not image.sharing.ip:
+        return None
+    sharing = image.sharing
+    return Address(host=sharing.host, ip=sharing.ip, port=sharing.port)
+
+
+def _largest(image: ImageReader | SharedDisk) -> int:
+    """Return the maximum number of bytes that are sent."""
+    return image.stored_bytes if isinstance(image, ImageReader) else image.index.used_bytes()
+
+
+def _stored(image: ImageReader | SharedDisk, used_bytes: int) -> dict[str, Any]:
+    """Return the part of the result about the image's file, if there is one."""
+    if not isinstance(image, ImageReader):
+        return {}
+    return {"stored_bytes": image.stored_bytes, "ratio": round(used_bytes / image.stored_bytes, 3)}

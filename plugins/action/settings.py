@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE, SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
@@ -34,6 +34,11 @@ REQUIRED = {
 }
 """The setting that a playbook needs, and the message when it is empty."""
 
+CLONE = "clone"
+
+REFERENCE, LAPTOPS = "reference", "lab_laptops"
+"""The groups of the inventory."""
+
 SHOWN = 3
 """Maximum number of problems in one message."""
 
@@ -43,13 +48,14 @@ class ActionModule(ControllerAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "pattern": {"type": "str"},
-        "purpose": {"type": "str", "choices": [CAPTURE, RESTORE, "images", *REQUIRED], "required": True},
+        "purpose": {"type": "str", "choices": [CAPTURE, RESTORE, CLONE, "images", *REQUIRED], "required": True},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Read the settings of every host; raises ImagingError with what is wrong."""
         variables = self.task_vars
         check_tags(variables)
+        found_reference = {"reference": reference(variables)} if arguments["purpose"] == CLONE else {}
         hosts = matching_hosts(arguments["pattern"], variables) if arguments["pattern"] else [self._host(variables)]
         if not hosts:
             limit = variables.get("ansible_limit")
@@ -73,7 +79,7 @@ class ActionModule(ControllerAction):
             more = f" {len(said) - SHOWN} more are wrong." if len(said) > SHOWN else ""
             raise ImagingError(f"{' '.join(said[:SHOWN])}{more} No host was contacted.")
         arguments = {host: module_arguments(values) for host, values in settings.items()}
-        return {"changed": False, "hosts": settings, "arguments": arguments}
+        return {"changed": False, "hosts": settings, "arguments": arguments, **found_reference}
 
     def _host(self, variables: Mapping[str, Any]) -> str:
         return str(variables["inventory_hostname"])
@@ -97,6 +103,30 @@ def matching_hosts(pattern: str, variables: Mapping[str, Any]) -> list[str]:
         target = unwanted if name.startswith("!") else wanted
         target.update(groups.get(name.lstrip("!"), ()))
     return [host for host in variables["ansible_play_hosts_all"] if host in wanted - unwanted]
+
+
+def reference(variables: Mapping[str, Any]) -> str:
+    """Return the one host that the others become equal to; raises ImagingError unless there are one and others."""
+    references, laptops = matching_hosts(REFERENCE, variables), matching_hosts(LAPTOPS, variables)
+    limit = variables.get("ansible_limit")
+    where = f"in -l {limit}" if limit else "in the inventory"
+    both = [host for host in references if host in laptops]
+    if len(references) != 1:
+        raise ImagingError(
+            f"All disks become equal to that of one reference: expected one host of the group {REFERENCE} {where}, found "
+            f"{', '.join(references) or 'none'}. Run with -l REFERENCE,{LAPTOPS}, and the reference's name for REFERENCE. No host was contacted."
+        )
+    if both:
+        raise ImagingError(
+            f"{both[0]} is in the groups {REFERENCE} and {LAPTOPS}, so it can't be told whether its disk is to be read or erased. Leave it in one of "
+            "them. No host was contacted."
+        )
+    if not laptops:
+        raise ImagingError(
+            f"No laptop is left to be made equal to {references[0]}: expected at least one host of the group {LAPTOPS}, and none is {where}. "
+            f"Run with -l {references[0]},{LAPTOPS}. No host was contacted."
+        )
+    return references[0]
 
 
 def given_variables(variables: Mapping[str, Any], host: str) -> dict[str, Any]:
@@ -124,6 +154,10 @@ def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[s
     if purpose in REQUIRED:
         name, words = REQUIRED[purpose]
         return [words] if any(not values[name] for values in settings.values()) else []
+    return [*(_clones(settings) if purpose == CLONE else ()), *_same_for_all(settings)]
+
+
+def _same_for_all(settings: Mapping[str, dict[str, Any]]) -> list[str]:
     return [
         f"{name} must be the same for all hosts of a run, and is "
         + ", ".join(f"{host}: {values[name]!r}" for host, values in list(settings.items())[:SHOWN])
@@ -131,6 +165,29 @@ def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[s
         for name in ("imaging_store", "imaging_image")
         if len({values[name] for values in settings.values()}) > 1
     ]
+
+
+def _clones(settings: Mapping[str, dict[str, Any]]) -> list[str]:
+    values = next(iter(settings.values()))
+    if values["imaging_image"]:
+        return _not_there(values)
+    over_ssh = ", ".join(host for host, values in settings.items() if values["imaging_transport"] == SSH)
+    said = (
+        f"Laptops take a disk from one another over TCP only, and imaging_transport is ssh for {over_ssh}: set it to tcp, or use capture.yml and "
+        "restore.yml."
+    )
+    return [said] if over_ssh else []
+
+
+def _not_there(values: Mapping[str, Any]) -> list[str]:
+    """Return why no image of this name can be made, if so."""
+    name = values["imaging_image"]
+    try:
+        check_name(name)
+        ImageStore(values["imaging_store"]).existing(name, values["imaging_update"])
+    except ImagingError as error:
+        return [str(error)]
+    return []
 
 
 def _captures(settings: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -143,9 +200,5 @@ def _captures(settings: Mapping[str, dict[str, Any]]) -> list[str]:
                 f"{hosts[name]} and {host} would both be captured as {name}: set imaging_image for each of them, or capture one (-l {host})."
             )
         hosts[name] = host
-        try:
-            check_name(name)
-            ImageStore(values["imaging_store"]).existing(name, values["imaging_update"])
-        except ImagingError as error:
-            problems.append(str(error))
+        problems += _not_there(values)
     return problems

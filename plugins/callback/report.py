@@ -39,7 +39,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import write_report
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import CLONE, Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS as VARIABLES
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -81,6 +81,8 @@ class CallbackModule(RunCallback):
         run.versions = _versions()
         store = ImageStore(os.path.expandvars(str(settings["imaging_store"]))).path
         try:
+            if run.playbook == CLONE:  # which needs no store
+                os.makedirs(store, mode=0o700, exist_ok=True)
             path = write_report(store, summary(run), run.began)
         except OSError as error:
             self._display.warning(f"No report was written to {error.filename or store}: {error.strerror or error}.")

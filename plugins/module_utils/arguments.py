@@ -29,6 +29,9 @@ RELAY = (RELAY_AUTO, RELAY_OFF)
 CAPTURE = "capture"
 RESTORE = "restore"
 
+BEGUN = "begun"
+ENDED = "ended"
+
 STORE: dict[str, Any] = {"store": {"type": "path", "default": "~/fleet-images"}}
 
 TRANSFER: dict[str, Any] = {
@@ -45,10 +48,9 @@ ENCODING: dict[str, Any] = {
 
 UPDATE: dict[str, Any] = {"update": {"type": "bool", "default": False}}
 
-CAPTURING: dict[str, Any] = {
-    **UPDATE,
-    "bad_sectors": {"type": "str", "choices": ["fail", "zero"], "default": "fail"},
-}
+SHARING: dict[str, Any] = {"bad_sectors": {"type": "str", "choices": ["fail", "zero"], "default": "fail"}}
+
+CAPTURING: dict[str, Any] = {**UPDATE, **SHARING}
 
 RESTORING: dict[str, Any] = {
     "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
@@ -64,6 +66,7 @@ SETTABLE: dict[str, dict[str, Any]] = {
     "image_capture": CAPTURING,
     "image_import": UPDATE,
     "image_restore": RESTORING,
+    "image_share": SHARING,
 }
 """The arguments with a variable of the playbooks, by the action group (meta/runtime.yml) or the one module that takes them."""
 
@@ -86,6 +89,17 @@ RESTORE_ARGUMENTS: dict[str, Any] = {
     "image": {"type": "str", "required": True},
     "read_back": {"type": "bool", "default": True},
     "root_digest": {"type": "str", "default": ""},
+    "shared": {"type": "bool", "default": False},
+}
+
+SHARE_ARGUMENTS: dict[str, Any] = {
+    **DISK_ARGUMENTS,
+    **TRANSFER,
+    **ENCODING,
+    **SHARING,
+    "ticket": {"type": "path"},
+    "facts": {"type": "dict", "default": {}},
+    "state": {"type": "str", "choices": [BEGUN, ENDED], "default": BEGUN},
 }
 
 PROBE_ARGUMENTS: dict[str, Any] = {

@@ -15,6 +15,7 @@ description:
     devices that are built on it. At the end it opens the disk exclusively, which proves that nothing holds it.
   - Other disks are not changed. It fails if a file system of another disk is mounted inside of one of this disk. A busy file system is not forced to
     unmount; the processes that use it are named.
+  - A module of an earlier run that still holds the disk is ended, if its controller has been gone for more than ten seconds.
   - It fails for the disk that the machine runs from.
   - If udisks is running, through which desktops mount disks, it is told to ignore the disk until the next boot.
 attributes:
@@ -55,6 +56,7 @@ steps:
       elements: str
 """
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -65,6 +67,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.holders import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.identity import DISK_ARGUMENTS, selected_disk
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.release import release_disk, release_steps
 from ansible_collections.fleet.imaging.plugins.module_utils.ending import run_module
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 
 
@@ -91,6 +94,8 @@ def disk_release(module: AnsibleModule) -> Released:
         steps = release_steps(BlockDevices(), disk.path)
         refuse_for(disk.refusals(write=False, release=True), f"{disk.path} can't be released:")
         if not module.check_mode:
+            for ended in RunFolder().end_abandoned(os.path.realpath(disk.path)):
+                module.warn(ended)
             steps = release_disk(run, disk.path)
     return Released(bool(steps), disk.path, [Ended(words=step.words, command=list(step.command)) for step in steps])
 

@@ -57,6 +57,13 @@ options:
       - The root digest that the image must have, as M(fleet.imaging.image_info) returns it. It fails if the image was replaced. Empty accepts any.
     type: str
     default: ""
+  shared:
+    description:
+      - Whether the image is the disk that M(fleet.imaging.image_share) shares in this run, and O(image) the name of its host. O(store) is not used
+        then, and O(mirror) must be empty. The data comes from that host and from other laptops that have it already, as O(relay) says, and through
+        the controller only where these can't be reached.
+    type: bool
+    default: false
   rewrite:
     description:
       - Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
@@ -186,11 +193,11 @@ passed_on:
   type: int
 stored_bytes:
   description: Size of the image file in bytes.
-  returned: success
+  returned: success, unless O(shared=true)
   type: int
 ratio:
   description: Used bytes divided by stored bytes.
-  returned: success
+  returned: success, unless O(shared=true)
   type: float
 bytes_written:
   description: Bytes written to the disk; zero when it was equal before.

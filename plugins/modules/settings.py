@@ -24,8 +24,9 @@ options:
   purpose:
     description:
       - What the settings are for. It decides which settings must be the same for all hosts, and which must not be empty.
+      - For V(clone), exactly one host of the group C(reference) must be within the limit, and at least one other of C(lab_laptops).
     type: str
-    choices: [capture, restore, images, import, export]
+    choices: [capture, restore, clone, images, import, export]
     required: true
 extends_documentation_fragment:
   - fleet.imaging.common
@@ -56,4 +57,8 @@ arguments:
       module that takes them.
   returned: success
   type: dict
+reference:
+  description: The host that the others become equal to.
+  returned: success, with O(purpose=clone)
+  type: str
 """

@@ -20,7 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import pri
 
 from .connection_errors import KNOWN_ERRORS, known_error
 from .outcome import CAPTURE, RESTORE, Laptop
-from .run import Run
+from .run import CLONE, Run
 
 SENTENCES = {
     INCOMPLETE: "These disks do not boot now",
@@ -43,7 +43,8 @@ def closing_lines(run: Run, interrupted: bool, argv: Sequence[str]) -> list[str]
     transfers = [transfer for laptop in run.playing for transfer in laptop.transfers]
     kinds = {transfer.kind for transfer in transfers}
     everybody = len(concerned) == len(run.playing)
-    again = command(argv, None if everybody else [laptop.name for laptop in concerned])
+    needed = [laptop for laptop in run.playing if laptop in concerned or (run.playbook == CLONE and laptop.gives)]
+    again = command(argv, None if everybody else [laptop.name for laptop in needed])
     if RESTORE in kinds:
         for state, sentence in SENTENCES.items():
             named = [

@@ -141,6 +141,16 @@ class DetachedModule:
         self._seen = False
         self._gone_since: float | None = None
 
+    @property
+    def folders(self) -> tuple[str, str]:
+        """What a later task needs to find the module again (:meth:`adopt`)."""
+        return self._job, self._tmpdir or ""
+
+    def adopt(self, folders: tuple[str, str]) -> None:
+        """Follow a module that an earlier task has started."""
+        self._job, self._tmpdir = folders
+        self._seen = True
+
     def hand_over(self, ticket: Ticket) -> str:
         """Put the run's ticket into the module's own temporary folder, mode 0600; returns its path.
 

@@ -23,7 +23,8 @@ from .times import parse_time
 CAPTURE = "capture"
 RESTORE = "restore"
 COMPARE = "compare"
-"""Kinds of transfers. A comparison is a restore in check mode."""
+SHARE = "share"
+"""Kinds of transfers. A comparison is a restore in check mode; a disk is shared with the other laptops of a run."""
 
 NOT_BEGUN = "not_begun"
 INTERRUPTED = "interrupted"
@@ -31,6 +32,7 @@ FAILED = "failed"
 CAPTURED = "captured"
 UNCHANGED = "unchanged"
 CAPTURABLE = "capturable"
+SHARED = "shared"
 RESTORED = "restored"
 NOT_VERIFIED = "not_verified"
 EQUAL = "equal"
@@ -44,6 +46,8 @@ def transfer_kind(action: str, check_mode: Any) -> str | None:
     """Return the kind of transfer of a module or action plugin, by its full name; None if it transfers nothing."""
     if action == "fleet.imaging.image_restore":
         return COMPARE if check_mode else RESTORE
+    if action == "fleet.imaging.image_share":
+        return None if check_mode else SHARE
     return CAPTURE if action == "fleet.imaging.image_capture" else None
 
 
@@ -111,6 +115,11 @@ class Laptop:
         return chosen[-1] if chosen else None
 
     @property
+    def gives(self) -> bool:
+        """Whether its disk was read, and not written or compared."""
+        return self.transfer is not None and self.transfer.kind in (CAPTURE, SHARE)
+
+    @property
     def verified(self) -> bool:
         """Whether the last transfer read the disk from the medium and found it equal to the image."""
         last = self.transfers[-1] if self.transfers else None
@@ -148,6 +157,8 @@ class Laptop:
         """Return the outcome of a transfer that did not fail."""
         if kind == CAPTURE:
             return CAPTURABLE if check_mode else CAPTURED if changed else UNCHANGED
+        if kind == SHARE:
+            return SHARED
         if kind == RESTORE:
             return NOT_VERIFIED if not self.verified else RESTORED if changed else ALREADY_EQUAL
         if self.verified:
@@ -158,7 +169,7 @@ class Laptop:
     def disk_state(self) -> str:
         """The state of its disk, one of DISK_STATES."""
         transfer = self.transfer
-        if transfer is None or transfer.kind == COMPARE:
+        if transfer is None or transfer.kind in (COMPARE, SHARE):
             return UNTOUCHED
         # Ansible's own connection matters only until the link is made, before which nothing is written.
         result = transfer.result or {}

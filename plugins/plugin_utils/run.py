@@ -12,7 +12,9 @@ from typing import Any
 from .outcome import Failure, Laptop, Transfer
 from .report.rates import samples
 
-PLAYBOOKS = ("capture", "restore", "verify")
+CLONE = "clone"
+
+PLAYBOOKS = ("capture", CLONE, "restore", "verify")
 """The playbooks that have a report even if nothing was transferred."""
 
 FACTS = ("model", "serial", "wwn")
@@ -31,7 +33,7 @@ class Run:
         self.check_mode = False
         self.laptops: dict[str, Laptop] = {}
         self.playing: list[Laptop] = []
-        """The laptops of the current play."""
+        """The laptops of the current play; of a clone, those of all plays so far."""
         self.failures: list[Failure] = []
         """Failures that ended the run for all laptops."""
         self.versions: dict[str, str] = {}
@@ -48,8 +50,9 @@ class Run:
         return self.laptops.setdefault(name, Laptop(name=name))
 
     def expect(self, names: Iterable[str]) -> None:
-        """Learn which laptops take part in the play that begins."""
-        self.playing = [self.laptop(name) for name in names]
+        """Learn which laptops take part in the play that begins. The plays of a clone are one work, so their laptops are added up."""
+        before = [laptop.name for laptop in self.playing] if self.playbook == CLONE else []
+        self.playing = [self.laptop(name) for name in dict.fromkeys([*before, *names])]
 
     def begin(self, name: str, kind: str, when: datetime) -> None:
         """A transfer begins on a laptop."""

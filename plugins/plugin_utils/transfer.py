@@ -62,10 +62,11 @@ class Transfer:
         self.began = time.monotonic()
         """When the first link was made."""
 
-    def converse(self, conversation: Conversation) -> dict[str, Any]:
+    def converse(self, conversation: Conversation, then_leave: bool = False) -> dict[str, Any]:
         """Hold the conversation to its end, over as many links as it takes, and return the module's result.
 
-        Raises ImagingError when the laptop stays out of reach, and what the conversation raises.
+        With ``then_leave`` the module goes on after the conversation, and the result is empty unless it ends before. Raises ImagingError when the
+        laptop stays out of reach, and what the conversation raises.
         """
         port = self._module.wait_for_port()
         if port is None:
@@ -79,6 +80,8 @@ class Transfer:
             try:
                 self._one_link(port, conversation, self._connect_time(attempt))
                 self.over = True
+                if then_leave:
+                    return {}
                 return self._module.collect(self._timeouts.result)
             except PeerEnded:
                 self._failed = True

@@ -148,10 +148,11 @@ class TransferAction(ActionBase):
             collection_version=collection_version(),
             root_digest=root_digest,
             relay=relay,
-            timeouts=self._timeouts(float(arguments["link_timeout"])),
+            timeouts=self.timeouts(float(arguments["link_timeout"])),
         )
 
-    def _timeouts(self, link_timeout: float) -> Timeouts:
+    def timeouts(self, link_timeout: float) -> Timeouts:
+        """Return how long both ends of a transfer wait."""
         overrides = os.environ.get(OVERRIDES)
         if not overrides:
             return Timeouts(link_timeout=link_timeout)
@@ -184,18 +185,9 @@ class TransferAction(ActionBase):
 
         ``progress`` grows while it gets on. How it does is told meanwhile, if there is a ``meter`` that hears it.
         """
-        timeouts = ticket.timeouts
-        module = DetachedModule(self, task_vars, ticket.run_id, timeouts)
-        transport = make_transport(arguments, self._connection, self.address(), timeouts)
-        host = ticket.host
-        transfer = Transfer(module, transport, run_authority().controller, Name(LAPTOP, host), timeouts, progress)
-        self.running = transfer
-        telling = (
-            Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
-            if meter
-            else contextlib.nullcontext()
-        )
-        with interruptible(), telling:
+        module = DetachedModule(self, task_vars, ticket.run_id, ticket.timeouts)
+        transfer = self.running = self.make_transfer(module, arguments, ticket, progress)
+        with interruptible(), self.telling(ticket.host, transfer, meter):
             try:
                 module.start(self._task.action, {**arguments, "ticket": module.hand_over(ticket)})
                 return self.believed(transfer.converse(conversation)), transfer
@@ -204,6 +196,21 @@ class TransferAction(ActionBase):
                 raise
             finally:
                 module.clean_up()
+
+    def make_transfer(
+        self, module: DetachedModule, arguments: dict[str, Any], ticket: Ticket, progress: Callable[[], int]
+    ) -> Transfer:
+        """Return what connects to a module."""
+        timeouts = ticket.timeouts
+        transport = make_transport(arguments, self._connection, self.address(), timeouts)
+        laptop = Name(LAPTOP, ticket.host)
+        return Transfer(module, transport, run_authority().controller, laptop, timeouts, progress)
+
+    def telling(self, host: str, transfer: Transfer, meter: Meter | None) -> contextlib.AbstractContextManager[object]:
+        """Return what tells of the progress of a transfer meanwhile, if there is a meter that hears of it."""
+        if meter is None:
+            return contextlib.nullcontext()
+        return Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
 
     def findings(
         self, result: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any], meter: Meter

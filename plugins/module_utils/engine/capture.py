@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import replace
-from typing import Generator, Protocol, Tuple, Union
+from typing import Callable, Generator, Iterator, Protocol, Tuple, Union
 
 from ..disk.raw_io import ReadError, aligned_buffer, read_spans, spans
 from ..errors import ImagingError
@@ -85,10 +85,11 @@ class Capture:
         image_id: bytes,
         watches: Stopwatches,
         zero_bad_sectors: bool = False,
+        hash_only: bool = False,
     ) -> None:
         """``level`` is one of zstd, or None for one that follows what limits the capture.
 
-        With ``zero_bad_sectors`` what can't be read counts as zeros, and is noted in ``bad_ranges``.
+        With ``zero_bad_sectors`` what can't be read counts as zeros, and is noted in ``bad_ranges``. With ``hash_only`` no record has a frame.
         """
         self._disk = disk
         self._geometry = geometry
@@ -96,6 +97,7 @@ class Capture:
         self._image_id = image_id
         self._watches = watches
         self._zero_bad_sectors = zero_bad_sectors
+        self._hash_only = hash_only
         self._zeros = bytes(geometry.chunk_size)
         self._zero_frames: dict[int, bytes] = {}
         self._own = Worker(zstd, watches)
@@ -137,6 +139,18 @@ class Capture:
         before = self._geometry.offset(min(start, self._geometry.chunk_count))
         self.bytes_done = sum(high - low for low, high in self._used.within(0, before))
         chunks = iter(range(start, min(end, self._geometry.chunk_count)))
+        with contextlib.closing(self.records_of(chunks)) as records:
+            for header, frame in records:
+                self.index.append(Row.of(header))
+                yield header, frame
+
+    def records_of(
+        self, chunks: Iterator[int], interrupt: Callable[[], None] = lambda: None
+    ) -> Generator[Sent, None, None]:
+        """The records of the used ones among these chunks, in their order, beside the index; raises DiskError, UnreadableSectors.
+
+        ``chunks`` is read by a thread of its own, and may block; ``interrupt`` must then make it end.
+        """
         reading = self._watches.new()
         sending = self._watches.new()
 
@@ -152,11 +166,10 @@ class Capture:
             return False
 
         slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
-        pipeline = OrderedPipeline(slots, feed, self._work, self.workers)
+        pipeline = OrderedPipeline(slots, feed, self._work, self.workers, interrupt)
         with contextlib.closing(pipeline.results()) as results:
             for slot, (header, frame) in results:
                 sending.wait("send")
-                self.index.append(Row.of(header))
                 self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
                 sending.busy("send")
@@ -207,6 +220,8 @@ class Capture:
             frame_hash=NO_FRAME_HASH,
             image_id=self._image_id,
         )
+        if self._hash_only:
+            return header, None
         known = self.known.find(slot.chunk) if self.known else None
         if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
             return header, None

@@ -19,7 +19,8 @@ Stages = Mapping[str, Mapping[str, float]]
 
 COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING = "comparing", "streaming", "zeroing", "flushing", "verifying"
 CHECKING = "checking file systems"
-PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, CHECKING)
+HASHING = "hashing"
+PHASES = (COMPARING, STREAMING, ZEROING, FLUSHING, VERIFYING, HASHING, CHECKING)
 """The phases of a transfer. ``done`` and ``total`` refer to the current phase; while file systems are checked, to the streaming before it."""
 
 STAGE_NAME = re.compile(r"[a-z ]{1,32}")

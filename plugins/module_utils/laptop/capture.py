@@ -272,7 +272,7 @@ class CaptureSource:
                     yield header.pack(), frame
                     self._raise_if_changed()
         except UnreadableSectors as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._disk, error) from error
 
     def conclude(self) -> Iterator[bytes]:
         """Wait until everything left out is proven to be free; yields reports meanwhile. Raises Changed when something is not free."""
@@ -293,16 +293,6 @@ class CaptureSource:
         if self.capture is None:
             raise ImagingError("The controller asked for records before it asked for the description of the disk.")
         return self.capture
-
-    def _unreadable(self, error: UnreadableSectors) -> ImagingError:
-        places = name_ranges(error.ranges[:MAX_RANGES], self._disk.used.partitions_json())
-        lost = sum(end - start for start, end in error.ranges)
-        return ImagingError(
-            f"{self._disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
-            "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy disk. To capture this one anyway, "
-            "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero.",
-            error.facts["codes"],
-        )
 
     def bad_ranges(self) -> list[NamedRange]:
         """The unreadable ranges, which count as zeros, with their partitions."""
@@ -353,10 +343,22 @@ def run_capture(
             zstd=zstd.name,
             status=source.status().pack().decode(),
         )
-        return captured, [*disk.used.warnings, *_zeroed(disk.raw.path, bad)]
+        return captured, [*disk.used.warnings, *zeroed(disk.raw.path, bad)]
 
 
-def _zeroed(device: str, bad: list[NamedRange]) -> list[str]:
+def unreadable(disk: SourceDisk, error: UnreadableSectors) -> ImagingError:
+    """Return the error for a disk that can't be read."""
+    places = name_ranges(error.ranges[:MAX_RANGES], disk.used.partitions_json())
+    lost = sum(end - start for start, end in error.ranges)
+    return ImagingError(
+        f"{disk.raw.path}: {lost} used bytes can't be read: {'; '.join(map(describe_range, places))}. There may be more. The disk is "
+        "failing: look at the kernel's log (dmesg) and at smartctl -a, and capture a healthy disk. To capture this one anyway, "
+        "with zeros for what can't be read and a list of it in the image, set imaging_bad_sectors: zero.",
+        error.facts["codes"],
+    )
+
+
+def zeroed(device: str, bad: list[NamedRange]) -> list[str]:
     """Return the warning about an image that holds zeros for unreadable ranges."""
     if not bad:
         return []

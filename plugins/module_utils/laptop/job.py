@@ -24,7 +24,7 @@ RUN_ID = re.compile(r"[0-9a-f]{16}")
 FOLDER = re.compile(r"ansible-tmp-[0-9.]+-[0-9]+-[0-9]+")
 """The names of the folders that Ansible makes for modules: time, process id, a random number (ansible.plugins.shell)."""
 
-OWN_MODULE = re.compile(r"AnsiballZ_image_(capture|restore|probe)\b.*")
+OWN_MODULE = re.compile(r"AnsiballZ_image_(capture|probe|restore|share)\b.*")
 """The names of the modules' files in there."""
 
 

@@ -135,6 +135,15 @@ class RunFolder:
             self.write(run)
         return ended
 
+    def end_abandoned(self, device: str) -> list[str]:
+        """End the run that works on a disk, if its controller is gone and does not come back; returns what was ended."""
+        ended = []
+        with self._locked():
+            for other in self.alive():
+                if other.device == device and self._wait_for_return(other).state == WAITING:
+                    ended.append(self._end(other))
+        return ended
+
     def _wait_for_return(self, other: Run) -> Run:
         """A run as it is once its controller has had the time to come back after its link broke."""
         grace = self._timeouts.returning_grace
@@ -151,6 +160,9 @@ class RunFolder:
                 f"{run.device}: another controller is at work here (process {other.pid}, {other.device}, port {other.port}, {other.state} for "
                 f"{idle:.0f} seconds): wait until it is done, or end that run first."
             )
+        return self._end(other)
+
+    def _end(self, other: Run) -> str:
         end_process(other, self._timeouts)
         self.remove(other.run_id)
         return f"ended process {other.pid}, left over from a run whose controller is gone ({other.device}, port {other.port})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import Any, Callable
 
@@ -69,11 +70,15 @@ class Session:
         """The newest link to the controller; a conversation may use several."""
         self._last_heard: float | None = None
         self.links_made = 0
+        self.last_use: Callable[[], float] = lambda: float("-inf")
+        """Returns when another laptop last took anything from here (time.monotonic). Until the link timeout after that, no controller is needed."""
+        self._publishing = threading.Lock()
 
     def publish(self, state: str) -> None:
         """Publish whether the controller is there."""
-        self._run.state, self._run.since = state, clock()
-        self._folder.write(self._run)
+        with self._publishing:
+            self._run.state, self._run.since = state, clock()
+            self._folder.write(self._run)
 
     def converse(self, conversation: Callable[[Link], None]) -> None:
         """Run a conversation to its end, over as many links as necessary.
@@ -121,12 +126,21 @@ class Session:
     def next_link(self) -> Link:
         """Return the controller's newest link; raises ControllerGone when none is made within the link timeout since the last sign of life."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
-        link = self._listener.next_link(max(self.timeouts.min_return, self.patience - silent))
+        link = self._wait_for_link(max(self.timeouts.min_return, self.patience - silent))
         link.handlers = self.handlers
         self.link = link
         self.links_made += 1
         self.publish(CONNECTED)
         return link
+
+    def _wait_for_link(self, patience: float) -> Link:
+        while True:
+            try:
+                return self._listener.next_link(patience)
+            except ControllerGone:
+                patience = self.patience - (time.monotonic() - self.last_use())
+                if patience <= 0:
+                    raise
 
     @property
     def link_waits(self) -> bool:

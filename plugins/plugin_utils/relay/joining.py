@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ansible import constants
 
 from .board import MAX_NAME, Board
-from .participant import Participant
+from .participant import Address, Participant
 
 
 def shared_ip(address: str) -> str | None:
@@ -26,8 +26,10 @@ def shared_ip(address: str) -> str | None:
     return None if ip.is_loopback or ip.is_link_local or ip.is_unspecified else str(ip)
 
 
-def make_participant(host: str, root_digest: str, warn: Callable[[str], object]) -> Participant | None:
-    """Return what takes part for a laptop; None, after a warning, when it can't take part.
+def make_participant(
+    host: str, root_digest: str, warn: Callable[[str], object], origin: Address | None = None
+) -> Participant | None:
+    """Return what takes part for a laptop; None, after a warning, when it can't take part. ``origin`` is as of Participant.
 
     All workers of a run have the same folder for temporary files, which Ansible makes at its start and removes at its end.
     """
@@ -39,4 +41,4 @@ def make_participant(host: str, root_digest: str, warn: Callable[[str], object])
     except OSError as error:
         warn(f"This laptop does not take part in the relay: {error}.")
         return None
-    return Participant(board, warn)
+    return Participant(board, warn, origin=origin)

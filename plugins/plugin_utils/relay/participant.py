@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +37,17 @@ class Participant:
     """Takes part for one laptop. No transfer fails because of it: when it can't go on, its laptop takes everything from the controller."""
 
     def __init__(
-        self, board: Board, warn: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+        self,
+        board: Board,
+        warn: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+        origin: Address | None = None,
     ) -> None:
-        """``warn`` is called when this laptop can't take chunks from others, and when it was sent damage by another one."""
+        """``warn`` is called when this laptop can't take chunks from others, and when it was sent damage by another one.
+
+        ``origin`` is where all chunks come from at last, if that is another laptop and not an image of the controller.
+        """
+        self._origin = origin
         self._board = board
         self._warn = warn
         self._clock = clock
@@ -78,6 +87,10 @@ class Participant:
             self._tell(link)
 
     def _join(self, page: Page, members: list[Member], address: Address, missing: int, now: float) -> None:
+        if self._origin is not None and not members:
+            origin = self._origin
+            members.append(Member(0, origin.host, origin.ip, origin.port, heard=math.inf, proven=True))
+            page.write(members)
         guide = Guide(len(members))
         row = Member(
             number=len(members),

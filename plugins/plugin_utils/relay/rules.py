@@ -83,6 +83,11 @@ class Member:
     proven: bool = False
     """A trial has shown that this head is not slow."""
 
+    @property
+    def is_origin(self) -> bool:
+        """Whether this is the laptop that all others become equal to. The controller itself takes from there, so nothing is above it."""
+        return self.heard == math.inf
+
 
 class Fleet:
     """All laptops of a run at one time."""
@@ -218,7 +223,7 @@ class Guide:
         for head in fleet.heads():
             if head.number == me.number or self._avoids(head, fleet.now):
                 continue
-            if me.slow or (len(fleet.with_all_below(head.number)), -head.number) > mine:
+            if me.slow or head.is_origin or (len(fleet.with_all_below(head.number)), -head.number) > mine:
                 return [replace(me, upstream=self._choose(fleet, me))]
         return []
 
@@ -274,6 +279,8 @@ class Guide:
 
     def _begin_trial(self, fleet: Fleet, me: Member, upstream: Member, rate: float) -> list[Member]:
         above = upstream.upstream
+        if upstream.is_origin:
+            return []
         if above != CONTROLLER and (
             not fleet.serves(fleet.members[above]) or self._avoids(fleet.members[above], fleet.now)
         ):

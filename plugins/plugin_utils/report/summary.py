@@ -67,6 +67,7 @@ STATES = {
     outcome.FAILED: State(BAD, "failed"),
     outcome.CAPTURED: State(GOOD, "captured"),
     outcome.UNCHANGED: State(GOOD, "unchanged since the last capture"),
+    outcome.SHARED: State(GOOD, "shared its disk"),
     outcome.CAPTURABLE: State(OPEN, "can be captured"),
     outcome.RESTORED: State(GOOD, "restored and verified", True),
     outcome.NOT_VERIFIED: State(OPEN, "restored, not verified", True),
@@ -83,11 +84,14 @@ def summary(run: Run) -> dict[str, Any]:
     order = {BAD: 0, OPEN: 1, GOOD: 2}
     entries.sort(key=lambda entry: order[entry["level"]])
     images = _distinct(entry["image"] for entry in entries)
-    level, verdict = _verdict(_purpose(run), entries, run)
+    purpose = _purpose(run)
+    # The reference of a clone counts if something is wrong with it.
+    counted = [entry for entry in entries if not (entry["gives"] and purpose == "restore" and entry["level"] == GOOD)]
+    level, verdict = _verdict(purpose, counted, run)
     return {
         "format": FORMAT,
         "playbook": run.playbook,
-        "purpose": _purpose(run),
+        "purpose": purpose,
         "check_mode": run.check_mode,
         "image": ", ".join(images) or None,
         "level": level,
@@ -108,10 +112,10 @@ def summary(run: Run) -> dict[str, Any]:
 def _purpose(run: Run) -> str:
     """Return the purpose of a run: capture, restore, check (a restore in check mode) or verify."""
     kinds = {transfer.kind for laptop in run.laptops.values() for transfer in laptop.transfers}
-    if CAPTURE in kinds or (not kinds and run.playbook == "capture"):
-        return "capture"
     if RESTORE in kinds:
         return "restore"
+    if CAPTURE in kinds or (not kinds and run.playbook == "capture"):
+        return "capture"
     if run.playbook == "verify":
         return "verify"
     return "check" if run.check_mode else "verify" if kinds else "restore"
@@ -126,6 +130,7 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
         "state": state.words,
         "state_tells_verification": state.tells_verification,
         "unreachable": laptop.unreachable,
+        "gives": laptop.gives,
         "verified": laptop.verified,
         "changed": bool(transfer and transfer.result and transfer.result.get("changed") is True),
         "failures": [_failure(failure) for failure in laptop.failures],

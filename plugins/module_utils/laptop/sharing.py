@@ -1,0 +1,430 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shares the disk of the reference: describes its content to the controller, then makes the records that laptops ask for.
+
+The description is the header and the index of an image that has no file. The disk is read once for it, and only hashed. A record is made when a
+laptop asks for it: its chunk is read again, compared with the index, and compressed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Iterator
+
+from ..disk.command import RunCommand
+from ..engine.capture import Capture, UnreadableSectors
+from ..engine.level import FIRST
+from ..engine.partition_names import NamedRange, merge, name_ranges
+from ..engine.pipeline import processors
+from ..engine.resize import image_facts
+from ..engine.status import CHECKING, HASHING, Reporter, Status
+from ..engine.stopwatch import Stopwatches
+from ..errors import ImagingError
+from ..image.header import ImageHeader
+from ..image.index import Index, Row
+from ..image.record import IMAGE_ID_SIZE, USED, RecordHeader, pack_ranges
+from ..run_file import CONNECTED, WAITING
+from ..stream.conversation import describe, raise_end, send_progress, unpack_want
+from ..stream.credentials import Credentials
+from ..stream.link import Kind, Link, LinkError
+from ..stream.listener import ControllerGone
+from ..stream.relaying import lack
+from ..ticket import Ticket
+from ..zstd import Zstd
+from .capture import CaptureRequest, SourceDisk, unreadable, zeroed
+from .session import Session
+
+POLL = 0.2
+"""Seconds after which a waiting thread looks at what else has happened."""
+
+
+class Described:
+    """The description of a held disk, which a thread makes."""
+
+    def __init__(self, disk: SourceDisk, request: CaptureRequest, ticket: Ticket, zstd: Zstd) -> None:
+        self._disk = disk
+        self._request = request
+        self._ticket = ticket
+        self._zstd = zstd
+        self._watches = Stopwatches()
+        self._checking = self._stopped = False
+        self._capture: Capture | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.header: ImageHeader
+        self.index: Index
+        self.bad_ranges: list[NamedRange] = []
+        """The unreadable ranges, which count as zeros."""
+        self.bytes_read = 0
+
+    def start(self) -> None:
+        """Begin to make it, the first time that this is called."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="describe", daemon=True)
+            self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether it is made, after so many seconds at the most; raises what has failed."""
+        made = self._ended.wait(seconds)
+        if made and self._error is not None:
+            raise self._error
+        return made
+
+    def stop(self) -> None:
+        """Wait until the disk is not read any more."""
+        self._stopped = True
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def made(self) -> bool:
+        """Whether it is made."""
+        return self._ended.is_set() and self._error is None
+
+    def _run(self) -> None:
+        try:
+            mapping = self._watches.new()
+            self._disk.map_used()
+            mapping.busy("map")
+            while not self._read():
+                pass
+        except UnreadableSectors as error:
+            self._error = unreadable(self._disk, error)
+        except BaseException as error:  # the thread that waits raises it
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def _read(self) -> bool:
+        """Hash all used chunks; returns False when more of the disk turned out to be used than was thought."""
+        disk, image_id = self._disk, os.urandom(IMAGE_ID_SIZE)
+        capture = self._capture = self.capture(image_id, self._watches, hash_only=True)
+        index = Index(disk.geometry)
+        self._checking = False
+        with contextlib.closing(capture.records_of(iter(range(disk.geometry.chunk_count)))) as records:
+            for record, _frame in records:
+                if self._stopped or disk.take_doubts():
+                    return self._stopped
+                # There is no frame yet. An index that is sent has a size for each.
+                index.append(replace(Row.of(record), frame_size=record.content_size))
+        self._checking = True
+        while not disk.checked(POLL):
+            if self._stopped or disk.take_doubts():
+                return self._stopped
+        self.bytes_read += capture.bytes_read
+        if disk.take_doubts():
+            return False
+        self.bad_ranges = name_ranges(merge(sorted(capture.bad_ranges)), disk.used.partitions_json())
+        self.header = replace(disk.header(image_id, self._ticket), bad_ranges=self.bad_ranges)
+        self.index = index
+        return True
+
+    def capture(self, image_id: bytes, watches: Stopwatches, hash_only: bool = False) -> Capture:
+        """Return a maker of records of the disk."""
+        readable, used = self._disk.content()
+        return Capture(
+            readable,
+            self._disk.geometry,
+            used,
+            self._zstd,
+            FIRST if hash_only else self._request.level,
+            image_id,
+            watches,
+            self._request.zero_bad_sectors,
+            hash_only,
+        )
+
+    def status(self) -> Status | None:
+        """Return the current progress; None while the used space is not known."""
+        capture = self._capture
+        if capture is None:
+            return None
+        done, total = capture.bytes_done, self._disk.used.ranges.total()
+        return Status(
+            phase=CHECKING if self._checking else HASHING,
+            done=done,
+            total=total,
+            data_done=done,
+            data_total=total,
+            seconds=self._watches.seconds(),
+            stages=self._watches.stages(),
+            workers=capture.workers,
+            processors=processors(),
+            cpu=time.process_time(),
+        )
+
+
+class DiskShare:
+    """The described disk, for all laptops that take from it. Each has threads of its own, so none makes another one wait."""
+
+    def __init__(self, session: Session, described: Described) -> None:
+        self._session = session
+        self._described = described
+        self._takers: dict[_Taker, threading.Thread] = {}
+        self._left = float("-inf")
+        """When a laptop last left."""
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._accepting: threading.Thread | None = None
+        self.failure: ImagingError | None = None
+        """Why no record can be made any more."""
+        self.sent = 0
+        """Bytes of frames."""
+
+    def converse(self, link: Link) -> None:
+        """Answer the controller: describe the disk and, at the end, let go of it; raises LinkError, PeerEnded, ImagingError."""
+        while True:
+            message = link.receive()
+            if message.kind == Kind.DESCRIBE:
+                self._describe(link)
+            elif message.kind == Kind.DONE and self.failure is not None:
+                raise self.failure
+            elif message.kind == Kind.DONE:
+                link.send(Kind.DONE)
+                return
+            else:
+                raise_end(message)
+
+    def _describe(self, link: Link) -> None:
+        described, reporter = self._described, Reporter()
+        described.start()
+        while not described.wait(POLL):
+            message = link.poll()
+            if message is not None:
+                raise_end(message)
+            status = described.status() if reporter.due() else None
+            if status is not None:
+                send_progress(link, status.pack())
+        if self._accepting is None:
+            self._session.last_use = self._last_use
+            self._accepting = threading.Thread(target=self._accept, name="accept-laptops", daemon=True)
+            self._accepting.start()
+        packed = described.header.pack()
+        describe(link, packed, described.index.pack(packed))
+
+    def _accept(self) -> None:
+        """Serve each laptop that connects, and publish whether there are any."""
+        used = False
+        while not self._closed.is_set():
+            with contextlib.suppress(ControllerGone):
+                self._serve(self._session.next_peer(POLL))
+            if bool(self._takers) != used:
+                used = not used
+                self._session.publish(CONNECTED if used else WAITING)
+
+    def _serve(self, link: Link) -> None:
+        if self.failure is not None:
+            link.end(str(self.failure))
+            return
+        taker = _Taker(self, link, self._described)
+        try:
+            thread = threading.Thread(target=self._run, args=(taker,), name="share", daemon=True)
+            with self._lock:
+                self._takers[taker] = thread
+            threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has no more threads at the moment; the laptop comes again
+            self._leave(taker)
+
+    def _run(self, taker: _Taker) -> None:
+        try:
+            taker.send_all()
+        except LinkError:
+            pass
+        except ImagingError as error:
+            self._fail(error)
+        finally:
+            self._leave(taker)
+
+    def _leave(self, taker: _Taker) -> None:
+        taker.stop()
+        with self._lock:
+            self._takers.pop(taker, None)
+            self._left = time.monotonic()
+
+    def _last_use(self) -> float:
+        return time.monotonic() if self._takers else self._left
+
+    def _fail(self, error: ImagingError) -> None:
+        """Tell all laptops that nothing more will come, and why."""
+        with self._lock:
+            self.failure = self.failure or error
+            takers = list(self._takers)
+        for taker in takers:
+            taker.stop(str(error))
+
+    def close(self) -> None:
+        """End all links, and wait until the disk is not read any more."""
+        self._closed.set()
+        if self._accepting is not None:
+            self._accepting.join()
+        with self._lock:
+            takers = dict(self._takers)
+        for taker in takers:
+            taker.stop()
+        for thread in takers.values():
+            thread.join()
+        self._described.stop()
+
+
+class _Taker:
+    """A laptop that takes chunks."""
+
+    def __init__(self, share: DiskShare, link: Link, described: Described) -> None:
+        self.link = link
+        self._share = share
+        self._described = described
+        self._wanted: deque[int] = deque()
+        self._waiting = bytearray(described.index.geometry.chunk_count)
+        """For each chunk, whether it is wanted. So a chunk waits once, however often it is requested."""
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def listen(self) -> None:
+        """Receive requests until the link breaks."""
+        try:
+            while True:
+                message = self.link.receive()
+                if message.kind != Kind.WANT:
+                    raise_end(message)
+                for start, end in unpack_want(message.payload, len(self._waiting)):
+                    self._want(start, end)
+        except ImagingError:
+            pass
+        finally:
+            self.stop()
+
+    def _want(self, start: int, end: int) -> None:
+        index = self._described.index
+        used = {row.chunk for row in index.rows_between(start, end)}
+        lack(self.link, [chunk for chunk in range(start, end) if chunk not in used])
+        with self._changed:
+            new = [chunk for chunk in sorted(used) if not self._waiting[chunk]]
+            for chunk in new:
+                self._waiting[chunk] = True
+            self._wanted.extend(new)
+            self._changed.notify_all()
+
+    def _next(self) -> Iterator[int]:
+        """Yield the wanted chunks, and wait for them, until the link is closed."""
+        while True:
+            with self._changed:
+                while not self._wanted and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                chunk = self._wanted.popleft()
+                self._waiting[chunk] = False
+            yield chunk
+
+    def send_all(self) -> None:
+        """Send records until the link is closed; raises LinkError, DiskError, and ImagingError when the disk has changed."""
+        described = self._described
+        capture = described.capture(described.header.image_id, Stopwatches())
+        try:
+            with contextlib.closing(capture.records_of(self._next(), self.stop)) as records:
+                for header, frame in records:
+                    self._check(header)
+                    assert frame is not None  # no image is known that the laptop could have
+                    self.link.send(Kind.RECORD, header.pack(), frame)
+                    self._share.sent += len(frame)
+        finally:
+            described.bytes_read += capture.bytes_read
+
+    def _check(self, header: RecordHeader) -> None:
+        row = self._described.index.find(header.chunk)
+        if row is None or not row.describes(header):
+            raise ImagingError(
+                f"Chunk {header.chunk} of the reference's disk is not what it was when the disk was described: expected no change during the run. "
+                "Something writes to the disk, or it is failing. Restart the reference from its live medium and run again."
+            )
+
+    def stop(self, reason: str = "") -> None:
+        """End the link, with a reason if there is one, and all that waits for it."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if reason:
+            self.link.end(reason)
+        self.link.close()
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What can be said of a disk before it is read: ``image`` has what decides whether another disk can hold the same. Sizes in bytes."""
+
+    image: dict[str, Any]
+    device: str
+    disk_size: int
+    used_bytes: int
+
+
+def look(run: RunCommand, request: CaptureRequest) -> Looked:
+    """Return what can be said of a disk before it is read. Reads only what the used maps need."""
+    nobody = Ticket("0", Credentials("", "", ""), host="", created="", collection_version="")
+    with SourceDisk(run, request) as disk:
+        disk.map_used()
+        index = Index(disk.geometry)
+        for chunk in range(disk.geometry.chunk_count):
+            start, length = disk.geometry.offset(chunk), disk.geometry.length(chunk)
+            ranges = [(low - start, high - start) for low, high in disk.used.ranges.within(start, start + length)]
+            if ranges:
+                index.append(Row(chunk=chunk, flags=USED, ranges=pack_ranges(ranges, length), content_hash=bytes(32)))
+        return Looked(
+            image=asdict(image_facts(disk.header(bytes(IMAGE_ID_SIZE), nobody), index)),
+            device=disk.raw.path,
+            disk_size=disk.geometry.disk_size,
+            used_bytes=disk.used.ranges.total(),
+        )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The result of sharing a disk. ``passed_on`` counts bytes of frames."""
+
+    device: str
+    model: str
+    serial: str
+    wwn: str
+    disk_size: int
+    used_bytes: int
+    used_chunks: int
+    root_digest: str
+    bytes_read: int
+    passed_on: int
+    links_made: int
+
+
+def run_share(
+    run: RunCommand, request: CaptureRequest, ticket: Ticket, zstd: Zstd, session: Session
+) -> tuple[Shared, list[str]]:
+    """Share a disk until the controller says that all are done; returns the module's result and its warnings."""
+    with SourceDisk(run, request) as disk:
+        described = Described(disk, request, ticket, zstd)
+        share = DiskShare(session, described)
+        try:
+            session.converse(share.converse)
+        finally:
+            share.close()
+        if not described.made:
+            raise ImagingError("The controller ended the run before the disk was described.")
+        index = described.index
+        shared = Shared(
+            device=disk.raw.path,
+            **disk.identity(),
+            disk_size=disk.geometry.disk_size,
+            used_bytes=index.used_bytes(),
+            used_chunks=len(index),
+            root_digest=index.root_digest().hex(),
+            bytes_read=described.bytes_read,
+            passed_on=share.sent,
+            links_made=session.links_made,
+        )
+        return shared, [*disk.used.warnings, *zeroed(disk.raw.path, described.bad_ranges)]

@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The disk that a laptop shares in this run: its description, and how workers take chunks of it where their laptops can't."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from urllib.parse import quote
+
+from ansible import constants
+
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import max_frame_size
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
+
+from .run_authority import run_authority
+from .transports.tcp import Tcp
+
+PAUSE = 0.5
+"""Seconds between a failure of the link to the reference and the next attempt to make it."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The module that shares the disk: where it listens, and what is needed to end it. ``ip`` is empty when other laptops can't reach it."""
+
+    host: str
+    address: str
+    ip: str
+    port: int
+    run_id: str
+    folders: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SharedDisk:
+    """The description of a shared disk, which has what an opened image has, but for the records."""
+
+    sharing: Sharing
+    packed_header: bytes
+    packed_index: bytes
+    header: ImageHeader
+    index: Index
+
+    @classmethod
+    def of(cls, sharing: Sharing, packed_header: bytes, packed_index: bytes) -> SharedDisk:
+        """Check a description that has arrived; raises ImagingError."""
+        header = ImageHeader.unpack(packed_header)
+        index = Index.unpack(packed_index, packed_header, header.geometry)
+        return cls(sharing, packed_header, packed_index, header, index)
+
+    @property
+    def root_digest(self) -> bytes:
+        """The root digest of the disk's content."""
+        return self.index.root_digest()
+
+    def save(self) -> None:
+        """Keep this for the later tasks of the run; raises OSError."""
+        rows = (json.dumps(asdict(self.sharing)).encode(), self.packed_header, self.packed_index)
+        sizes = " ".join(str(len(row)) for row in rows).encode()
+        with open(_path(self.sharing.host), "wb") as file:
+            file.write(b"\n".join((sizes, b"".join(rows))))
+
+    @classmethod
+    def load(cls, host: str) -> SharedDisk:
+        """Return what an earlier task of the run has kept of a host's disk; raises ImagingError when there is nothing."""
+        try:
+            with open(_path(host), "rb") as file:
+                sizes = [int(size) for size in file.readline().split()]
+                sharing, header, index = (file.read(size) for size in sizes)
+        except OSError as error:
+            raise ImagingError(
+                f"The disk of {host} is not shared in this run ({error.strerror}): expected a task of image_share on that host before. Run clone.yml."
+            ) from error
+        values = json.loads(sharing)
+        return cls.of(Sharing(**dict(values, folders=tuple(values["folders"]))), header, index)
+
+
+def _path(host: str) -> str:
+    """All workers of a run have the same folder for temporary files, which only this user can enter, and which Ansible removes at its end."""
+    return os.path.join(constants.DEFAULT_LOCAL_TMP, f"shared-{quote(host, safe='')}")
+
+
+def forget(host: str) -> None:
+    """Remove what was kept of a host's disk."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_path(host))
+
+
+class SharedSource:
+    """A shared disk as a source (``serving.server.Source``) for one laptop, which takes most of it from other laptops.
+
+    The worker keeps a link to the reference as long as its laptop is restored: while there are such links, the reference goes on.
+    """
+
+    def __init__(self, disk: SharedDisk, host: str, timeouts: Timeouts) -> None:
+        """``host`` is the laptop that is restored."""
+        self._disk = disk
+        self._timeouts = timeouts
+        self._name = Name(LAPTOP, f"worker of {host}")
+        self._room = memoryview(bytearray(max_frame_size(disk.index.geometry.chunk_size)))
+        self._loss: Loss | None = None
+        """Why the link to the reference broke."""
+        sharing = disk.sharing
+        self._upstream = Upstream(sharing.host, sharing.address, sharing.port)
+        self._peer = PeerSource(self._connect, disk.header, self._lost, timeouts)
+        self._peer.assign(self._upstream)
+        self.watches = Stopwatches()
+        self._watch = self.watches.new()
+        self.frames_sent = 0
+        self.described = False
+
+    def _connect(self, upstream: Upstream) -> Link:
+        channel = Tcp(upstream.address).open(upstream.port, self._timeouts.connect)
+        try:
+            context = run_authority().issue(self._name).context(server_side=False)
+            reference = Name(LAPTOP, upstream.host)
+            return Link(connect_tls(channel, context, reference, self._timeouts.handshake), reference, self._timeouts)
+        except BaseException:
+            channel.close()
+            raise
+
+    def _lost(self, loss: Loss) -> None:
+        if self._loss is None or loss.reached:
+            self._loss = loss
+
+    @property
+    def chunk_count(self) -> int:
+        """Of the whole disk."""
+        return self._disk.header.geometry.chunk_count
+
+    def header(self) -> bytes:
+        """Return the packed header."""
+        return self._disk.packed_header
+
+    def index(self) -> bytes:
+        """Return the packed index."""
+        self.described = True
+        return self._disk.packed_index
+
+    def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
+        """Yield the records of the used chunks in [start, end) as they come from the reference; raises ImagingError when it sends no more."""
+        missing = {row.chunk for row in self._disk.index.rows_between(start, end)}
+        deadline = time.monotonic() + self._timeouts.link_timeout
+        self._watch.restart()
+        if missing:
+            self._peer.request(sorted(missing))
+        while missing:
+            try:
+                header = self._peer.receive(self._room)
+            except NotSent as error:
+                if error.chunks or time.monotonic() > deadline:
+                    raise self._failed() from None
+                if self._loss is not None:
+                    time.sleep(PAUSE)
+                    self._peer.assign(self._upstream)
+                continue
+            if header is None:
+                continue
+            self._loss = None
+            deadline = time.monotonic() + self._timeouts.link_timeout
+            missing.discard(header.chunk)
+            self._watch.busy("read store")
+            yield header.pack(), self._room[: header.frame_size]
+            self.frames_sent += header.frame_size
+            self._watch.busy("send")
+
+    def _failed(self) -> ImagingError:
+        reason = self._loss.reason if self._loss else "it says nothing"
+        return ImagingError(
+            f"The reference {self._disk.sharing.host} sends no more of its disk: {reason} Look at the reference, and run again for all laptops that "
+            "are not finished: what they have is not sent again."
+        )
+
+    def on_damaged(self, chunk: int) -> None:
+        """Do nothing: the reference makes each record anew from its disk, and checks it."""
+
+    def close(self) -> None:
+        """Close the link to the reference."""
+        self._peer.stop()

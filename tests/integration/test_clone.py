@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Laptops take the reference's disk from it and from one another, without an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.tests.integration.faults import (
+    SHORT,
+    TIMEOUT,
+    assert_holds,
+    assert_nothing_remains,
+    make_foreign,
+    result_of,
+    wait_for_share,
+    where,
+    written,
+)
+from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+
+pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")
+
+QUICK = ("-e", f"imaging_link_timeout={TIMEOUT}", "-e", "ansible_timeout=5")
+
+
+@pytest.fixture(scope="module", name="lab")
+def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
+    with running_lab(survival_plan, laptops=3) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module", name="image")
+def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of the reference, to compare disks with."""
+    image = tmp_path_factory.mktemp("store") / "reference.img.zst"
+    outcome = playbook(lab, "capture", *where(image))
+    assert outcome.status == 0, outcome.stdout
+    return image
+
+
+@pytest.fixture(name="store")
+def fixture_store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def clone(lab: Lab, store: Path, *more: str) -> Outcome:
+    return playbook(lab, "clone", "-e", f"imaging_store={store}", *QUICK, *YES, *more, environment=SHORT)
+
+
+def results(lab: Lab, outcome: Outcome) -> list[dict[str, Any]]:
+    assert outcome.status == 0, outcome.stdout
+    return [result_of(outcome, laptop.name) for laptop in lab.targets]
+
+
+def digest(path: str) -> str:
+    with open(path, "rb") as disk:
+        return hashlib.file_digest(disk, "sha256").hexdigest()
+
+
+def test_all_become_equal_and_the_controller_sends_nothing_of_the_disk(lab: Lab, image: Path, store: Path) -> None:
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    before, had = digest(lab.reference.disk), written(lab.reference.disk)
+    outcome = clone(lab, store)
+    found = results(lab, outcome)
+    assert [each["verified"] for each in found] == [True] * 3
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))
+    assert [each["frame_bytes"]["controller"] for each in found] == [0] * 3
+    taken = [[each["host"] for each in result["taken_from"]] for result in found]
+    assert sorted(map(len, taken)) == [1, 1, 1] and sum(["reference-01" in each[0] for each in taken]) == 1, taken
+    (shared,) = [each.result for each in outcome.of("image_share") if "passed_on" in each.result]
+    size = max(sum(each["frame_bytes"].values()) for each in found)
+    assert size <= shared["passed_on"] < 1.2 * size
+    assert (digest(lab.reference.disk), written(lab.reference.disk)) == (before, had)
+    assert not [path for path in store.glob("*") if path.name != "reports"]
+    assert_nothing_remains(lab)
