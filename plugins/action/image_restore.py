@@ -60,18 +60,18 @@ class ActionModule(TransferAction):
         self,
         arguments: dict[str, Any],
         task_vars: dict[str, Any],
-        image: ImageReader | SharedDisk,
+        root_digest: str,
         warn: Callable[[str], object],
+        origin: Address | None = None,
     ) -> Iterator[Participant | None]:
-        """Take part in the relay of this run, if laptops pass the image on to one another."""
+        """Take part in the relay of this run, if laptops pass the image on to one another. ``origin`` is as of Participant."""
         possible = arguments["relay"] == RELAY_AUTO and arguments["transport"] == TCP and not self._task.check_mode
         ip = shared_ip(self.address()) if possible else None
         if ip is None:
             yield None
             return
         self._ip = ip
-        host, root_digest = str(task_vars["inventory_hostname"]), image.root_digest.hex()
-        participant = make_participant(host, root_digest, warn, _origin(image))
+        participant = make_participant(str(task_vars["inventory_hostname"]), root_digest, warn, origin)
         try:
             yield participant
         finally:
@@ -117,7 +117,7 @@ class ActionModule(TransferAction):
         warnings: list[str] = []
         with (
             self._sourced(image, arguments, task_vars) as source,
-            self._relay(arguments, task_vars, image, warnings.append) as relay,
+            self._relay(arguments, task_vars, found, warnings.append, _origin(image)) as relay,
         ):
             meter = Meter(source.watches, lambda: source.frames_sent, frames=_largest(image))
             ticket = self.ticket(arguments, task_vars, found, relay is not None)

@@ -12,17 +12,20 @@ from typing import Any, ClassVar
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENDED, SHARE_ARGUMENTS, SSH
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import max_index_size
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import finish, join_index, raise_end
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, Message
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import finish
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.detached_module import DetachedModule
 from ansible_collections.fleet.imaging.plugins.plugin_utils.image_facts import describe
 from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import interruptible
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import documented_fields
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import shared_ip
-from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, Sharing, forget
+from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import (
+    SharedDisk,
+    Sharing,
+    ask_description,
+    forget,
+)
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 
@@ -54,7 +57,7 @@ class ActionModule(TransferAction):
         described: list[bytes] = []
 
         def conversation(link: Link) -> None:
-            described[:] = _ask(link, meter)
+            described[:] = ask_description(link, meter.update)
 
         with interruptible(), self.telling(host, transfer, meter):
             begun = False
@@ -101,21 +104,6 @@ class ActionModule(TransferAction):
 def _named(image: dict[str, Any], host: str) -> dict[str, Any]:
     """Add what the laptop does not know: its name in the inventory."""
     return dict(image, name=host, source_host=host)
-
-
-def _ask(link: Link, meter: Meter) -> tuple[bytes, bytes]:
-    """Return the packed header and index of the disk, once the laptop has made them; raises LinkError, PeerEnded, ImagingError."""
-
-    def receive() -> Message:
-        while (message := link.receive()).kind == Kind.PROGRESS:
-            meter.update(message.payload)
-        return message
-
-    link.send(Kind.DESCRIBE)
-    message = receive()
-    if message.kind != Kind.HEADER:
-        raise_end(message)
-    return message.payload, join_index(receive, max_index_size(ImageHeader.unpack(message.payload).geometry))
 
 
 def _begun(disk: SharedDisk, seconds: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from urllib.parse import quote
 
@@ -18,12 +18,13 @@ from ansible import constants
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import max_frame_size
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import join_index, raise_end
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, Message
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
@@ -62,7 +63,7 @@ class SharedDisk:
         """Check a description that has arrived; raises ImagingError."""
         header = ImageHeader.unpack(packed_header)
         index = Index.unpack(packed_index, packed_header, header.geometry)
-        return cls(sharing, packed_header, packed_index, header, index)
+        return cls(sharing=sharing, packed_header=packed_header, packed_index=packed_index, header=header, index=index)
 
     @property
     def root_digest(self) -> bytes:
@@ -102,6 +103,21 @@ def forget(host: str) -> None:
         os.unlink(_path(host))
 
 
+def ask_description(link: Link, on_progress: Callable[[bytes], object]) -> tuple[bytes, bytes]:
+    """Return the packed header and index of a shared disk, once the laptop has made them; raises LinkError, PeerEnded, ImagingError."""
+
+    def receive() -> Message:
+        while (message := link.receive()).kind == Kind.PROGRESS:
+            on_progress(message.payload)
+        return message
+
+    link.send(Kind.DESCRIBE)
+    message = receive()
+    if message.kind != Kind.HEADER:
+        raise_end(message)
+    return message.payload, join_index(receive, max_index_size(ImageHeader.unpack(message.payload).geometry))
+
+
 class SharedSource:
     """A shared disk as a source (``serving.server.Source``) for one laptop, which takes most of it from other laptops.
 
@@ -116,6 +132,8 @@ class SharedSource:
         self._room = memoryview(bytearray(max_frame_size(disk.index.geometry.chunk_size)))
         self._loss: Loss | None = None
         """Why the link to the reference broke."""
+        self._ended = ""
+        """Why the reference has given up."""
         sharing = disk.sharing
         self._upstream = Upstream(sharing.host, sharing.address, sharing.port)
         self._peer = PeerSource(self._connect, disk.header, self._lost, timeouts)
@@ -130,10 +148,15 @@ class SharedSource:
         try:
             context = run_authority().issue(self._name).context(server_side=False)
             reference = Name(LAPTOP, upstream.host)
-            return Link(connect_tls(channel, context, reference, self._timeouts.handshake), reference, self._timeouts)
+            link = Link(connect_tls(channel, context, reference, self._timeouts.handshake), reference, self._timeouts)
+            link.handlers[Kind.END] = self._end
+            return link
         except BaseException:
             channel.close()
             raise
+
+    def _end(self, reason: bytes) -> None:
+        self._ended = reason.decode(errors="replace")
 
     def _lost(self, loss: Loss) -> None:
         if self._loss is None or loss.reached:
@@ -164,7 +187,7 @@ class SharedSource:
             try:
                 header = self._peer.receive(self._room)
             except NotSent as error:
-                if error.chunks or time.monotonic() > deadline:
+                if error.chunks or self._ended or time.monotonic() > deadline:
                     raise self._failed() from None
                 if self._loss is not None:
                     time.sleep(PAUSE)
@@ -181,7 +204,7 @@ class SharedSource:
             self._watch.busy("send")
 
     def _failed(self) -> ImagingError:
-        reason = self._loss.reason if self._loss else "it says nothing"
+        reason = self._ended or (self._loss.reason if self._loss else "it says nothing.")
         return ImagingError(
             f"The reference {self._disk.sharing.host} sends no more of its disk: {reason} Look at the reference, and run again for all laptops that "
             "are not finished: what they have is not sent again."

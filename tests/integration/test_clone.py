@@ -19,12 +19,11 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     assert_nothing_remains,
     make_foreign,
     result_of,
-    wait_for_share,
     where,
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")

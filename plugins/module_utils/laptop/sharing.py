@@ -368,7 +368,7 @@ class Looked:
 
 def look(run: RunCommand, request: CaptureRequest) -> Looked:
     """Return what can be said of a disk before it is read. Reads only what the used maps need."""
-    nobody = Ticket("0", Credentials("", "", ""), host="", created="", collection_version="")
+    nobody = Ticket(run_id="0", credentials=Credentials("", "", ""), host="", created="", collection_version="")
     with SourceDisk(run, request) as disk:
         disk.map_used()
         index = Index(disk.geometry)
@@ -408,23 +408,27 @@ def run_share(
     """Share a disk until the controller says that all are done; returns the module's result and its warnings."""
     with SourceDisk(run, request) as disk:
         described = Described(disk, request, ticket, zstd)
-        share = DiskShare(session, described)
-        try:
-            session.converse(share.converse)
-        finally:
-            share.close()
-        if not described.made:
-            raise ImagingError("The controller ended the run before the disk was described.")
-        index = described.index
-        shared = Shared(
-            device=disk.raw.path,
-            **disk.identity(),
-            disk_size=disk.geometry.disk_size,
-            used_bytes=index.used_bytes(),
-            used_chunks=len(index),
-            root_digest=index.root_digest().hex(),
-            bytes_read=described.bytes_read,
-            passed_on=share.sent,
-            links_made=session.links_made,
-        )
+        shared = share_disk(disk, described, session)
         return shared, [*disk.used.warnings, *zeroed(disk.raw.path, described.bad_ranges)]
+
+
+def share_disk(disk: SourceDisk, described: Described, session: Session) -> Shared:
+    """Share a held disk until the controller says that all are done."""
+    share = DiskShare(session, described)
+    try:
+        session.converse(share.converse)
+    finally:
+        share.close()
+    if not described.made:
+        raise ImagingError("The controller ended the run before the disk was described.")
+    return Shared(
+        device=disk.raw.path,
+        **disk.identity(),
+        disk_size=disk.geometry.disk_size,
+        used_bytes=described.index.used_bytes(),
+        used_chunks=len(described.index),
+        root_digest=described.index.root_digest().hex(),
+        bytes_read=described.bytes_read,
+        passed_on=share.sent,
+        links_made=session.links_made,
+    )

@@ -89,7 +89,9 @@ class Participant:
     def _join(self, page: Page, members: list[Member], address: Address, missing: int, now: float) -> None:
         if self._origin is not None and not members:
             origin = self._origin
-            members.append(Member(0, origin.host, origin.ip, origin.port, heard=math.inf, proven=True))
+            members.append(
+                Member(number=0, name=origin.host, address=origin.ip, port=origin.port, heard=math.inf, proven=True)
+            )
             page.write(members)
         guide = Guide(len(members))
         row = Member(

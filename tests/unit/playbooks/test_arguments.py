@@ -21,8 +21,16 @@ from .test_hand_over import MODULES, ROOT, documented, tasks
 
 GROUPS: dict[str, list[str]] = yaml_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
 PREFIX = "fleet.imaging."
-WITH_ACTION = ["image_capture", "image_export", "image_import", "image_info", "image_probe", "image_restore"]
-OF_TRANSFERS = ["image_capture", "image_probe", "image_restore"]
+WITH_ACTION = [
+    "image_capture",
+    "image_export",
+    "image_import",
+    "image_info",
+    "image_probe",
+    "image_restore",
+    "image_share",
+]
+OF_TRANSFERS = ["image_capture", "image_probe", "image_restore", "image_share"]
 
 
 def plugin(kind: str, name: str) -> Any:
@@ -115,17 +123,25 @@ def calls(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield from calls(ROOT / "roles" / role / "tasks" / f"{given.get('tasks_from', 'main')}.yml")
 
 
+IMAGE_OF_A_CLONE = "combine({'shared': checked.imaging_image == '', 'mirror': ''})"
+"""Where clone.yml says that the image is the reference's disk."""
+
+
 @pytest.mark.parametrize("playbook", sorted(path.name for path in ROOT.glob("playbooks/*.yml")))
 def test_a_playbook_sets_the_arguments_of_every_module_that_it_runs_once(playbook: str) -> None:
     path = ROOT / "playbooks" / playbook
-    play = yaml_load(path.read_text())[-1]
+    plays = [play for play in yaml_load(path.read_text()) if play["name"] != "Check the settings"]
     called = list(calls(path))
     needed = {taker for module, _given in called for taker in takers_of(module)}
-    assert play["module_defaults"] == {
-        PREFIX + taker if taker in MODULES else f"group/{PREFIX}{taker}": f"{{{{ arguments.{taker} }}}}"
-        for taker in needed
-    }
-    assert play["vars"]["arguments"] == "{{ checked_settings.arguments[inventory_hostname] }}"
+    for play in plays[-1:] if playbook != "clone.yml" else plays:
+        given = {
+            name: str(value).replace(f" | {IMAGE_OF_A_CLONE}", "") for name, value in play["module_defaults"].items()
+        }
+        assert given == {
+            PREFIX + taker if taker in MODULES else f"group/{PREFIX}{taker}": f"{{{{ arguments.{taker} }}}}"
+            for taker in needed
+        }
+        assert play["vars"]["arguments"] == "{{ checked_settings.arguments[inventory_hostname] }}"
     for module, given in called:
         by_hand = {name for taker in takers_of(module) for name in SETTABLE[taker]} & given.keys()
         assert by_hand <= {"mirror"}, f"{module}: {by_hand}"

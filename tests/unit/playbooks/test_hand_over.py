@@ -82,8 +82,9 @@ def test_every_role_is_told_what_its_disk_is_recognised_by(role: str) -> None:
 def test_all_laptops_of_a_run_are_held_against_one_image() -> None:
     assert all("root_digest" in arguments for _file, arguments in calls("image_restore"))
     restoring = [each for each in roles("stream_image") if each[1]["stream_image_action"] == "restore"]
-    assert [file for file, _variables in restoring] == ["restore.yml"]
-    assert sorted(file for file, _variables in roles("verify_target")) == ["restore.yml", "verify.yml"]
+    assert [file for file, _variables in restoring] == ["clone.yml", "restore.yml"]
+    verifying = ["clone.yml", "restore.yml", "verify.yml"]
+    assert sorted(file for file, _variables in roles("verify_target")) == verifying
     for role, found in (("stream_image", restoring), ("verify_target", list(roles("verify_target")))):
         assert all(
             variables[f"{role}_root_digest"] == "{{ store.images[0].root_digest }}" for _file, variables in found

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ansible_collections.fleet.imaging.plugins.action.settings import (
     combinations,
     given_variables,
     matching_hosts,
+    reference,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import read_settings
@@ -84,3 +86,41 @@ def test_facts_are_no_settings() -> None:
 def test_former_variables_of_roles_are_not_ignored() -> None:
     variables = {"stream_image_port": 1, "stream_image_name": "a", "imaging_port": 2, "other": 3}
     assert given_variables(variables, "one") == {"stream_image_port": 1, "imaging_port": 2}
+
+
+def hosts(reference: list[str], laptops: list[str], limit: str | None = None) -> dict[str, Any]:
+    """What a run sees of an inventory with these hosts in its groups."""
+    found: dict[str, Any] = {
+        "groups": {"reference": reference, "lab_laptops": laptops},
+        "ansible_play_hosts_all": [*dict.fromkeys(reference + laptops)],
+    }
+    return {**found, **({"ansible_limit": limit} if limit else {})}
+
+
+def test_a_clone_is_of_the_one_reference() -> None:
+    assert reference(hosts(["ref"], ["one", "two"])) == "ref"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (hosts([], ["one"], "lab_laptops"), "in -l lab_laptops, found none. Run with -l REFERENCE,lab_laptops"),
+        (hosts(["ref", "other"], ["one"]), "one host of the group reference in the inventory, found ref, other"),
+        (hosts(["ref"], [], "ref"), "none is in -l ref. Run with -l ref,lab_laptops"),
+        (hosts(["ref"], ["one", "ref"]), "ref is in the groups reference and lab_laptops"),
+    ],
+)
+def test_a_clone_without_one_reference_and_others_is_refused(found: dict[str, Any], said: str) -> None:
+    with pytest.raises(ImagingError, match=re.escape(said)) as error:
+        reference(found)
+    assert str(error.value).endswith("No host was contacted.")
+
+
+def test_a_clone_that_can_not_be_is_refused(tmp_path: Path) -> None:
+    assert combinations(settings(ref={}, one={}), "clone") == []
+    (said,) = combinations(settings(ref={}, one={"transport": "ssh"}), "clone")
+    assert "imaging_transport is ssh for one" in said
+    (tmp_path / "a.img.zst").write_bytes(b"x")
+    kept = {"image": "a", "store": str(tmp_path), "transport": "ssh"}
+    (said,) = combinations(settings(ref=kept, one=kept), "clone")
+    assert "imaging_update: true" in said

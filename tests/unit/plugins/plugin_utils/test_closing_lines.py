@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines, command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, RESTORE, SHARE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
 NOW = datetime(2026, 11, 26, 4, 36, 16, tzinfo=UTC)
@@ -97,6 +97,20 @@ def test_only_the_laptops_of_the_last_play_are_named() -> None:
     end(run, "lab-01", RESTORE, failed=True)
     run.expect(["lab-02"])
     assert closing_lines(run, False, CALL) == []
+
+
+def test_to_go_on_with_a_clone_needs_the_reference() -> None:
+    run = Run("clone", "ada", "imaging-01", NOW)
+    run.expect(["reference-01"])
+    end(run, "reference-01", SHARE, passed_on=1)
+    run.expect(["lab-01", "lab-02"])
+    end(run, "lab-01", RESTORE, failed=True, disk_state="incomplete")
+    end(run, "lab-02", RESTORE, disk_state="verified")
+    run.expect(["lab-02"])
+    assert closing_lines(run, False, ["ansible-playbook", "clone.yml"]) == [
+        "These disks do not boot now: lab-01.",
+        "To go on with it: ansible-playbook clone.yml -l reference-01,lab-01",
+    ]
 
 
 def test_before_anything_was_begun_there_is_nothing_to_say() -> None:

@@ -91,6 +91,18 @@ def test_a_run_whose_controller_is_gone_is_ended_and_replaced(
     assert [run.run_id for run in folder.alive()] == ["new"]
 
 
+def test_of_a_disk_that_is_to_be_released_only_a_run_without_its_controller_is_ended(
+    folder: RunFolder, process: subprocess.Popen[bytes]
+) -> None:
+    folder.write(run_of(process, CONNECTED, age=9999.0))
+    assert folder.end_abandoned("/dev/sdx") == []
+    folder.write(run_of(process, WAITING, age=DEFAULTS.returning_grace))
+    assert folder.end_abandoned("/dev/sdy") == [] and process.poll() is None
+    (ended,) = folder.end_abandoned("/dev/sdx")
+    assert str(process.pid) in ended and process.wait(1) == -signal.SIGTERM
+    assert list(folder.alive()) == []
+
+
 @pytest.mark.parametrize(("state", "age"), [(CONNECTED, 9999.0), (LISTENING, 1.0)])
 def test_a_run_with_its_controller_is_left_in_peace(
     folder: RunFolder, process: subprocess.Popen[bytes], state: str, age: float

@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
@@ -30,6 +31,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
+from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
@@ -105,9 +107,9 @@ class Laptop:
 
     def _transfer(self) -> dict[str, Any]:
         run = self._run
-        image = run.store.open("image")
-        source = run.source(image)
-        meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+        image = run.image()
+        source = run.source_for(image, self.name)
+        meter = Meter(source.watches, lambda: source.frames_sent)
         credentials = run.authority.issue(Name(LAPTOP, self.name))
         folder = RunFolder(str(self.disk.parent / f"run-{self.name}"), run.timeouts)
         session = self.session = Session(
@@ -122,7 +124,7 @@ class Laptop:
             run.timeouts,
             lambda: meter.mark,
         )
-        participant = Participant(Board(str(run.board)), self.warnings.append)
+        participant = Participant(Board(str(run.board)), self.warnings.append, origin=run.origin)
 
         def conversation(link: Link) -> None:
             self.link = link
@@ -140,6 +142,8 @@ class Laptop:
         try:
             return dict(ends.converse(conversation), sent=source.frames_sent)
         finally:
+            if isinstance(source, SharedSource):
+                source.close()
             participant.leave()
             module.collect(3 * run.timeouts.link_timeout)
 
@@ -170,6 +174,8 @@ class Run:
         self.authority = Authority()
         self.board = folder / "board"
         self.source: Callable[[Any], StoredSource] = SlowSource
+        self.image: Callable[[], ImageReader | SharedDisk] = lambda: self.store.open("image")
+        self.origin: Address | None = None
         self.port_of: Callable[[Laptop, int], int] = lambda laptop, port: port
         """The port at which others reach a laptop."""
         self.rotational = False
@@ -185,6 +191,10 @@ class Run:
         self.laptops.append(Laptop(self, number, disk))
         self.laptops[-1].start()
         return self.laptops[-1]
+
+    def source_for(self, image: ImageReader | SharedDisk, host: str) -> StoredSource | SharedSource:
+        """What a worker serves to its laptop."""
+        return self.source(image) if isinstance(image, ImageReader) else SharedSource(image, host, self.timeouts)
 
     def join(self, seconds: float = 60) -> None:
         """Wait for all laptops."""

@@ -8,6 +8,7 @@ The bounds are for a simulation with few laptops and a short image, on which the
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import (
+    AVOIDED,
     CONTROLLER,
     STARVED,
     TRIAL,
@@ -221,3 +223,28 @@ def test_a_trial_of_a_laptop_that_died_keeps_no_other_from_one(dead: dict[str, A
     for now in (0.0, STARVED):
         decide(members, second, now)
     assert members[1].trial and members[1].upstream == CONTROLLER
+
+
+def with_reference(*missing: int) -> list[Member]:
+    """A chain whose first laptop takes from the reference of a clone."""
+    reference, *laptops = chain(0, *missing)
+    return [replace(reference, heard=math.inf, proven=True), *laptops]
+
+
+def test_the_reference_of_a_clone_is_never_found_slow() -> None:
+    members, first = with_reference(9), Guide(1)
+    for now in range(int(3 * STARVED)):
+        members[1] = replace(members[1], heard=float(now))
+        decide(members, first, float(now))
+        assert members[1].upstream == 0 and not members[1].trial
+    assert not members[0].slow
+
+
+def test_a_laptop_that_lost_the_reference_takes_from_there_again_also_if_others_take_from_it() -> None:
+    members, first = with_reference(9, 10, 11), Guide(1)
+    first.lost(0, 0.0)
+    decide(members, first, 0.0)
+    assert members[1].upstream == CONTROLLER
+    members[1:] = [replace(each, heard=AVOIDED) for each in members[1:]]
+    decide(members, first, AVOIDED)
+    assert members[1].upstream == 0

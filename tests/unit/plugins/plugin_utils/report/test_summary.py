@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, COMPARE, SHARE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import limits, summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run, failure_message
 
@@ -117,6 +117,16 @@ def test_captures() -> None:
     assert summary(closed(run))["verdict"] == "reference: unchanged since the last capture."
     run.check_mode = True
     assert summary(run)["verdict"] == "reference: can be captured; nothing was written (check mode)."
+
+
+def test_the_reference_of_a_clone_counts_only_if_something_is_wrong_with_it() -> None:
+    run = fleet(2)
+    end(run, "reference", {"passed_on": 1}, SHARE)
+    report = summary(closed(run))
+    assert (report["purpose"], report["verdict"]) == ("restore", "All 2 laptops restored and verified.")
+    assert states(report)["reference"] == "shared its disk"
+    run.fail("reference", Failure("Let go of the reference's disk", "it has changed"))
+    assert summary(run)["verdict"] == "2 of 3 laptops restored and verified; 1 shared its disk, then failed."
 
 
 def test_what_ended_the_run_for_all() -> None:

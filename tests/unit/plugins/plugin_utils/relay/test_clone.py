@@ -1,0 +1,270 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Laptops become equal to a reference that shares its disk, over real sockets."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.sharing import Described, share_disk
+from ansible_collections.fleet.imaging.plugins.module_utils.run_file import CONNECTED, WAITING
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import finish
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import run_authority
+from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, Sharing, ask_description
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
+
+from ...module_utils.samples import CHUNK, Used, geometry, noise
+from ..halves import NO_IDENTITY, StartedModule
+from .fleet import TIMEOUTS, Laptop, Run
+
+CHUNKS = 200
+SIZE = CHUNKS * CHUNK
+USED = Used((0, 150 * CHUNK), (170 * CHUNK, SIZE))
+DISK = noise(SIZE, 5)
+BLANK = bytes(SIZE)
+HOST = "reference-01"
+NUMBERS = itertools.count()
+SHORT = pytest.mark.parametrize("run", [Timeouts(link_timeout=2.0, first_link=2.0)], indirect=True)
+
+
+class Reference:
+    """A reference, its module in a thread, and the controller's work with it."""
+
+    def __init__(self, run: Run, disk: Path) -> None:
+        self._run = run
+        self.disk = disk
+        self.folder = RunFolder(str(disk.parent / f"run-{next(NUMBERS)}"), run.timeouts)
+        self.doubts: Callable[[], bool] = lambda: False
+        self.read: Callable[[int], object] = id
+        """Called with each offset before it is read."""
+        credentials = run.authority.issue(Name(LAPTOP, HOST))
+        self.session = Session("reference", str(disk), credentials, ("", 0), run.timeouts, self.folder, relay=True)
+        self.module = StartedModule(self._work, lambda: self.session._listener.port)
+
+    def _work(self) -> dict[str, Any]:
+        with self.session, RawDisk(str(self.disk)) as raw:
+            read = raw.read_into
+
+            def read_into(offset: int, view: memoryview) -> None:
+                self.read(offset)
+                read(offset, view)
+
+            raw.read_into = read_into  # type: ignore[method-assign]
+            measures = geometry(raw.size)
+            disk: Any = SimpleNamespace(
+                raw=raw,
+                geometry=measures,
+                used=SimpleNamespace(ranges=USED, partitions_json=list),
+                map_used=lambda: None,
+                checked=lambda seconds: True,
+                take_doubts=lambda: self.doubts(),
+                content=lambda: (raw, USED),
+                header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
+                identity=lambda: NO_IDENTITY,
+            )
+            request = CaptureRequest(str(self.disk), "all", 1, CHUNK, False, None)
+            return asdict(share_disk(disk, Described(disk, request, None, find_zstd()), self.session))  # type: ignore[arg-type]
+
+    def converse(self, conversation: Callable[[Link], None], then_leave: bool = False) -> dict[str, Any]:
+        run = self._run
+        laptop = Name(LAPTOP, HOST)
+        ends = Transfer(
+            self.module,  # type: ignore[arg-type]
+            Tcp("127.0.0.1"),
+            run.authority.controller,
+            laptop,
+            run.timeouts,
+            lambda: 0,
+        )
+        return ends.converse(conversation, then_leave)
+
+    def share(self) -> dict[str, Any]:
+        """Have the disk described, and all laptops of the run take it from here; returns what the module says if it fails."""
+        described: list[bytes] = []
+
+        def ask(link: Link) -> None:
+            described[:] = ask_description(link, id)
+
+        failed = self.converse(ask, then_leave=True)
+        if not failed:
+            port = self.module.wait_for_port()
+            sharing = Sharing(HOST, "127.0.0.1", "127.0.0.1", port, "reference", ("", ""))
+            self._run.image = lambda: SharedDisk.of(sharing, *described)
+            self._run.origin = Address(HOST, "127.0.0.1", port)
+        return failed
+
+    def end(self) -> dict[str, Any]:
+        return self.converse(finish)
+
+    @property
+    def state(self) -> str:
+        (run,) = self.folder.alive()
+        return run.state
+
+
+@pytest.fixture(name="run")
+def fixture_run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+    run = Run(tmp_path, ImageStore(str(tmp_path / "store")), getattr(request, "param", TIMEOUTS))
+    run.authority = run_authority()  # by which workers connect to the reference
+    return run
+
+
+@pytest.fixture(name="reference")
+def fixture_reference(run: Run, tmp_path: Path) -> Iterator[Reference]:
+    disk = tmp_path / "reference"
+    disk.write_bytes(DISK)
+    reference = Reference(run, disk)
+    yield reference
+    reference.module.collect(3 * run.timeouts.link_timeout)
+
+
+def is_equal(laptop: Laptop) -> bool:
+    found = laptop.disk.read_bytes()
+    return all(found[start:end] == DISK[start:end] for start, end in USED.ranges)
+
+
+def failure(laptop: Laptop) -> str:
+    return f"{laptop.error or ''} {laptop.result.get('msg', '')}"
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_all_become_equal_and_the_reference_sends_its_disk_once(run: Run, reference: Reference) -> None:
+    assert reference.share() == {}
+    for _number in range(6):
+        run.add(BLANK)
+    run.join()
+    assert [failure(laptop).strip() for laptop in run.laptops] == [""] * 6
+    assert all(map(is_equal, run.laptops))
+    assert sorted(str(*laptop.received_from) for laptop in run.laptops) == [
+        *(f"lab-0{number}" for number in range(5)),
+        HOST,
+    ]
+    assert [laptop.result["sent"] for laptop in run.laptops] == [0] * 6
+    shared = reference.end()
+    (first,) = [laptop for laptop in run.laptops if HOST in laptop.received_from]
+    assert shared["passed_on"] == first.received_from[HOST]
+    assert shared["bytes_read"] == 2 * shared["used_bytes"] == 2 * 180 * CHUNK
+    assert reference.disk.read_bytes() == DISK
+
+
+def test_nothing_travels_to_equal_laptops(run: Run, reference: Reference) -> None:
+    reference.share()
+    for _number in range(2):
+        run.add(DISK)
+    run.join()
+    assert [(laptop.result["changed"], laptop.received_from) for laptop in run.laptops] == [(False, {})] * 2
+    assert reference.end()["passed_on"] == 0
+
+
+def test_where_the_laptops_cannot_reach_the_reference_the_controller_stands_between(
+    run: Run, reference: Reference
+) -> None:
+    reference.share()
+    run.origin = Address(HOST, "127.0.0.1", 1)
+    laptop = run.add(BLANK)
+    run.join()
+    assert is_equal(laptop) and laptop.received_from == {}, failure(laptop)
+    assert laptop.result["sent"] == reference.end()["passed_on"] > 0
+
+
+def test_a_reference_that_changes_is_refused_and_no_disk_boots(run: Run, reference: Reference) -> None:
+    reference.share()
+    with open(reference.disk, "r+b") as disk:
+        disk.seek(149 * CHUNK)
+        disk.write(b"changed")
+    laptops = [run.add(BLANK), run.add(BLANK)]
+    run.join()
+    for laptop in laptops:
+        assert "Chunk 149 of the reference's disk is not what it was" in failure(laptop)
+        assert laptop.disk.read_bytes()[:512] == bytes(512)
+    assert "Chunk 149" in reference.end()["msg"]
+
+
+@SHORT
+def test_when_the_reference_dies_the_laptops_say_so_and_the_next_run_goes_on(run: Run, reference: Reference) -> None:
+    reference.share()
+    died, reads = threading.Event(), itertools.count()
+    reference.read = lambda _offset: died.wait(30) if next(reads) >= 100 else None
+    laptops = [run.add(BLANK), run.add(BLANK)]
+    wait_until(lambda: all(laptop.sink and laptop.sink._job.plan for laptop in laptops))
+    wait_until(lambda: min(plan_of(laptop).delta.done for laptop in laptops) >= 90 * CHUNK)
+    listener = reference.session._listener
+    listener.close()  # nobody can connect any more
+    for link in list(listener._taken.values()):
+        link.close()
+    run.join()
+    died.set()
+    for laptop in laptops:
+        assert "The reference reference-01 sends no more of its disk" in failure(laptop), failure(laptop)
+        assert laptop.disk.read_bytes()[:512] == bytes(512)
+    assert reference.module.collect(30)["failed"]
+    again = Reference(run, reference.disk)
+    again.share()
+    laptop = run.add(laptops[0].disk.read_bytes())
+    run.laptops[-1].join(30)
+    assert is_equal(laptop) and laptop.result["equal_chunks"] >= 80, failure(laptop)
+    again.end()
+
+
+def plan_of(laptop: Laptop) -> Any:
+    assert laptop.sink is not None and laptop.sink._job.plan is not None
+    return laptop.sink._job.plan
+
+
+def test_more_used_space_than_was_thought_has_the_disk_read_again(run: Run, reference: Reference) -> None:
+    doubts = iter([False] * 50 + [True])
+    reference.doubts = lambda: next(doubts, False)
+    reference.share()
+    laptop = run.add(BLANK)
+    run.join()
+    assert is_equal(laptop), failure(laptop)
+    assert reference.end()["used_chunks"] == 180
+
+
+@SHORT
+def test_a_reference_that_nobody_takes_from_ends_by_itself(run: Run, reference: Reference) -> None:
+    reference.share()
+    wait_until(lambda: reference.state == WAITING)
+    began = time.monotonic()
+    said = reference.module.collect(3 * run.timeouts.link_timeout)
+    assert said["failed"] and time.monotonic() - began < run.timeouts.link_timeout + 2
+
+
+@SHORT
+def test_a_reference_in_use_needs_no_controller(run: Run, reference: Reference) -> None:
+    reference.share()
+    source = run.source_for(run.image(), "lab-00")
+    wait_until(lambda: reference.state == CONNECTED)
+    time.sleep(run.timeouts.link_timeout + 1)
+    assert reference.state == CONNECTED
+    source.close()  # type: ignore[union-attr]
+    wait_until(lambda: reference.state == WAITING)
+    assert reference.end()["passed_on"] == 0
