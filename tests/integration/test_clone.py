@@ -12,18 +12,22 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     SHORT,
     TIMEOUT,
     assert_holds,
     assert_nothing_remains,
+    kill_on_laptop,
+    looks_bootable,
     make_foreign,
     result_of,
+    wait_for_share,
     where,
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")
@@ -52,7 +56,11 @@ def fixture_store(tmp_path: Path) -> Path:
 
 
 def clone(lab: Lab, store: Path, *more: str) -> Outcome:
-    return playbook(lab, "clone", "-e", f"imaging_store={store}", *QUICK, *YES, *more, environment=SHORT)
+    return playbook(lab, "clone", *arguments(store), *more, environment=SHORT)
+
+
+def arguments(store: Path) -> tuple[str, ...]:
+    return ("-e", f"imaging_store={store}", *QUICK, *YES)
 
 
 def results(lab: Lab, outcome: Outcome) -> list[dict[str, Any]]:
@@ -83,3 +91,50 @@ def test_all_become_equal_and_the_controller_sends_nothing_of_the_disk(lab: Lab,
     assert (digest(lab.reference.disk), written(lab.reference.disk)) == (before, had)
     assert not [path for path in store.glob("*") if path.name != "reports"]
     assert_nothing_remains(lab)
+
+
+def test_an_image_is_kept_where_one_is_wanted_and_equal_laptops_get_nothing(lab: Lab, image: Path, store: Path) -> None:
+    found = results(lab, clone(lab, store, "-e", "imaging_image=kept"))
+    assert [each["changed"] for each in found] == [False] * 3
+    assert [sum(each["frame_bytes"].values()) for each in found] == [0] * 3
+    kept = ImageReader(FileSource(str(store / "kept.img.zst")))
+    assert kept.root_digest == ImageReader(FileSource(str(image))).root_digest
+
+
+def test_when_the_reference_is_killed_the_laptops_say_so_and_the_next_run_goes_on(
+    lab: Lab, image: Path, store: Path
+) -> None:
+    first = lab.targets[0]
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    before = written(first.disk)
+    running = start_playbook(lab, "clone", *arguments(store), environment=SHORT)
+    wait_for_share(first.disk, image, 0.4, before, running)
+    kill_on_laptop(lab.reference, "AnsiballZ_image_share")
+    outcome = running.wait()
+    failures = outcome.failures()
+    for laptop in lab.targets:
+        assert "The reference reference-01 sends no more of its disk" in failures[laptop.name], failures
+        assert not looks_bootable(laptop.disk)
+    assert "-l reference-01,lab-01,lab-02,lab-03" in outcome.stdout
+    found = results(lab, clone(lab, store))
+    assert [each["verified"] for each in found] == [True] * 3
+    assert min(each["equal_chunks"] for each in found) > 0
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))
+    assert_nothing_remains(lab)
+
+
+def test_a_laptop_that_is_switched_off_hurts_no_other(lab: Lab, image: Path, store: Path) -> None:
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    laptop = lab.targets[0]
+    before = written(laptop.disk)
+    running = start_playbook(lab, "clone", *arguments(store), environment=SHORT)
+    wait_for_share(laptop.disk, image, 0.4, before, running)
+    laptop.power_off()
+    outcome = running.wait()
+    assert list(outcome.failures()) == [laptop.name], outcome.failures()
+    for other in lab.targets[1:]:
+        assert result_of(outcome, other.name)["verified"]
+        assert_holds(image, Path(other.disk))

@@ -208,7 +208,7 @@ def test_a_reference_that_changes_is_refused_and_no_disk_boots(run: Run, referen
     assert "Chunk 149" in reference.end()["msg"]
 
 
-@SHORT
+@pytest.mark.parametrize("run", [Timeouts(link_timeout=4.0, first_link=4.0)], indirect=True)
 def test_when_the_reference_dies_the_laptops_say_so_and_the_next_run_goes_on(run: Run, reference: Reference) -> None:
     reference.share()
     died, reads = threading.Event(), itertools.count()
