@@ -105,7 +105,7 @@ class Timeouts:
     peer_idle: float = 30.0
     """A laptop leaves another one that has sent no chunk that it asked for for so long. The controller, which knows of all, usually has named
     a better one long before."""
-    peer_farewell: float = 3.0
+    peer_farewell: float = 2.0
     """A laptop that is done passes on for so long what others have asked it for. Their worker need not wait longer for it than that."""
 
     @property

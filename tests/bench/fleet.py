@@ -98,7 +98,7 @@ def make_image(folder: Path) -> Path:
     store.mkdir(mode=0o700)
     size = int(SECONDS * MBIT * 1e6 / 8) // CHUNK * CHUNK
     content = random.Random(5).randbytes(size)
-    samples.make_image(str(store / "fleet.img.zst"), content, samples.Used((0, size)))
+    samples.make_image(str(store / "fleet.img.zst"), content, samples.Used((0, size)), CHUNK)
     return store
 
 
