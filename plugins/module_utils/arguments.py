@@ -93,6 +93,7 @@ PROBE_ARGUMENTS: dict[str, Any] = {
     **ENCODING,
     "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
     "image": {"type": "str"},
+    "relay": RESTORING["relay"],
     "laptops": {"type": "int", "default": 1},
     "forks": {"type": "int", "default": 64},
 }
