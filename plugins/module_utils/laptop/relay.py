@@ -112,7 +112,9 @@ class Relay:
         """Pass on for a moment what other laptops have asked for, so that they need not get it from the controller; ``poll`` is called meanwhile."""
         timeouts = self._session.timeouts
         deadline = time.monotonic() + timeouts.peer_farewell
-        while self._share is not None and time.monotonic() < deadline and not self._share.wait_for_takers(timeouts.poll):
+        while (
+            self._share is not None and time.monotonic() < deadline and not self._share.wait_for_takers(timeouts.poll)
+        ):
             poll()
 
     @property
