@@ -22,6 +22,10 @@ PARAMIKO = "paramiko"
 OPENSSH = "openssh"
 SSH_CLIENTS = (PARAMIKO, OPENSSH)
 
+RELAY_AUTO = "auto"
+RELAY_OFF = "off"
+RELAY = (RELAY_AUTO, RELAY_OFF)
+
 CAPTURE = "capture"
 RESTORE = "restore"
 
@@ -50,6 +54,7 @@ RESTORING: dict[str, Any] = {
     "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
     "rewrite": {"type": "bool", "default": False},
     "mirror": {"type": "str", "default": ""},
+    "relay": {"type": "str", "choices": list(RELAY), "default": RELAY_AUTO},
 }
 
 SETTABLE: dict[str, dict[str, Any]] = {
@@ -88,6 +93,7 @@ PROBE_ARGUMENTS: dict[str, Any] = {
     **ENCODING,
     "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
     "image": {"type": "str"},
+    "relay": RESTORING["relay"],
     "laptops": {"type": "int", "default": 1},
     "forks": {"type": "int", "default": 64},
 }

@@ -23,7 +23,9 @@ def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     remove_killed(params["ticket"], ticket.timeouts.settled)
     address = TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
-    return Session(ticket.run_id, device, ticket.credentials, (address, params["port"]), ticket.timeouts)
+    return Session(
+        ticket.run_id, device, ticket.credentials, (address, params["port"]), ticket.timeouts, relay=ticket.relay
+    )
 
 
 def end_children() -> None:
