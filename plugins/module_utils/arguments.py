@@ -15,7 +15,8 @@ from .timeouts import DEFAULTS
 
 TCP = "tcp"
 SSH = "ssh"
-TRANSPORTS = {TCP: "", SSH: LOOPBACK}
+ANY_ADDRESS = ""
+TRANSPORTS = {TCP: ANY_ADDRESS, SSH: LOOPBACK}
 """How the controller reaches the laptop's port, and the address on which the laptop then listens (empty: all of its addresses)."""
 
 PARAMIKO = "paramiko"

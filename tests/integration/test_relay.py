@@ -51,10 +51,14 @@ def sent(found: list[dict[str, Any]]) -> int:
     return sum(each["sent_bytes"] for each in found)
 
 
-def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: Lab, image: Path) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "ssh"])
+def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(
+    lab: Lab, image: Path, transport: str
+) -> None:
+    arguments = (*where(image), *YES, "-e", f"imaging_transport={transport}")
     for laptop in lab.targets:
         make_foreign(laptop)
-    found = results(lab, playbook(lab, "restore", *where(image), *YES))
+    found = results(lab, playbook(lab, "restore", *arguments))
     assert [each["verified"] for each in found] == [True] * 3
     for laptop in lab.targets:
         assert_holds(image, Path(laptop.disk))
@@ -64,7 +68,7 @@ def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: 
     assert sum(each["passed_on"] for each in found) >= sum(each["frame_bytes"]["peers"] for each in found)
     assert sorted(len(each["taken_from"]) for each in found)[1:] != [0, 0]
     assert_nothing_remains(lab)
-    found = results(lab, playbook(lab, "restore", *where(image), *YES))
+    found = results(lab, playbook(lab, "restore", *arguments))
     assert [each["changed"] for each in found] == [False] * 3
     assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
 

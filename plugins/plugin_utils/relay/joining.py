@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible import constants
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RELAY_AUTO, TCP
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RELAY_AUTO
 
 from .board import MAX_NAME, Board
 from .participant import Participant
@@ -21,7 +21,7 @@ from .participant import Participant
 
 def passes_on(arguments: Mapping[str, Any]) -> bool:
     """Return whether the laptops of a restore with these arguments pass the image on."""
-    return bool(arguments["relay"] == RELAY_AUTO and arguments["transport"] == TCP)
+    return bool(arguments["relay"] == RELAY_AUTO)
 
 
 def shared_ip(address: str) -> str | None:
