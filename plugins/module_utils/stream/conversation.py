@@ -111,8 +111,8 @@ def receive_record(
     """Receive the next record: return its header, as ``unpack`` reads it, and put its frame at the start of ``buffer``; None after SERVED.
 
     The frame is not hashed yet. ``kept`` is called with the header of each record that comes without a frame, which happens only after the sink
-    described an older image. ``on_progress`` is called with each progress report, if the source is a laptop. ``begun`` is the first message, if it was received already. Raises PeerEnded, LinkError, Changed,
-    and what ``unpack``, ``kept`` and ``on_progress`` raise.
+    described an older image. ``on_progress`` is called with each progress report, if the source is a laptop. ``begun`` is the first message, if it
+    was received already. Raises PeerEnded, LinkError, Changed, and what ``unpack``, ``kept`` and ``on_progress`` raise.
     """
     also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, on_progress)) if call is not None}
     message = begun or link.receive()
