@@ -9,11 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import (
-    RELAY_AUTO,
-    RESTORE_ARGUMENTS,
-    TCP,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RESTORE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -22,7 +18,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.server impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, shared_ip
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
@@ -65,7 +61,7 @@ class ActionModule(TransferAction):
         origin: Address | None = None,
     ) -> Iterator[Participant | None]:
         """Take part in the relay of this run, if laptops pass the image on to one another. ``origin`` is as of Participant."""
-        possible = arguments["relay"] == RELAY_AUTO and arguments["transport"] == TCP and not self._task.check_mode
+        possible = passes_on(arguments) and not self._task.check_mode
         ip = shared_ip(self.address()) if possible else None
         if ip is None:
             yield None

@@ -15,7 +15,8 @@ from .timeouts import DEFAULTS
 
 TCP = "tcp"
 SSH = "ssh"
-TRANSPORTS = {TCP: "", SSH: LOOPBACK}
+ANY_ADDRESS = ""
+TRANSPORTS = {TCP: ANY_ADDRESS, SSH: LOOPBACK}
 """How the controller reaches the laptop's port, and the address on which the laptop then listens (empty: all of its addresses)."""
 
 PARAMIKO = "paramiko"
@@ -107,6 +108,7 @@ PROBE_ARGUMENTS: dict[str, Any] = {
     **ENCODING,
     "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
     "image": {"type": "str"},
+    "relay": RESTORING["relay"],
     "laptops": {"type": "int", "default": 1},
     "forks": {"type": "int", "default": 64},
 }

@@ -51,10 +51,14 @@ def sent(found: list[dict[str, Any]]) -> int:
     return sum(each["sent_bytes"] for each in found)
 
 
-def test_the_controller_sends_about_one_image(lab: Lab, image: Path) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "ssh"])
+def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(
+    lab: Lab, image: Path, transport: str
+) -> None:
+    arguments = (*where(image), *YES, "-e", f"imaging_transport={transport}")
     for laptop in lab.targets:
         make_foreign(laptop)
-    found = results(lab, playbook(lab, "restore", *where(image), *YES))
+    found = results(lab, playbook(lab, "restore", *arguments))
     assert [each["verified"] for each in found] == [True] * 3
     for laptop in lab.targets:
         assert_holds(image, Path(laptop.disk))
@@ -64,6 +68,9 @@ def test_the_controller_sends_about_one_image(lab: Lab, image: Path) -> None:
     assert sum(each["passed_on"] for each in found) >= sum(each["frame_bytes"]["peers"] for each in found)
     assert sorted(len(each["taken_from"]) for each in found)[1:] != [0, 0]
     assert_nothing_remains(lab)
+    found = results(lab, playbook(lab, "restore", *arguments))
+    assert [each["changed"] for each in found] == [False] * 3
+    assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
 
 
 def test_off_has_each_laptop_take_all_from_the_controller(lab: Lab, image: Path) -> None:
@@ -72,12 +79,6 @@ def test_off_has_each_laptop_take_all_from_the_controller(lab: Lab, image: Path)
     found = results(lab, playbook(lab, "restore", *where(image), *YES, "-e", "imaging_relay=off"))
     assert all(each["verified"] and each["frame_bytes"]["peers"] == 0 for each in found)
     assert sent(found) > 2.8 * found[0]["stored_bytes"]
-
-
-def test_equal_laptops_get_nothing(lab: Lab, image: Path) -> None:
-    found = results(lab, playbook(lab, "restore", *where(image), *YES))
-    assert [each["changed"] for each in found] == [False] * 3
-    assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
 
 
 def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:

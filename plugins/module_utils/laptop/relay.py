@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from typing import Callable, Iterator
 
 from ..engine.delta_scan import EQUAL, REQUESTED, UNKNOWN, WANTED, WRITTEN
@@ -106,6 +107,15 @@ class Relay:
                     f"This laptop passes the image on to no other one any more, because that has failed: {error!r}."
                 )
             share.end()
+
+    def take_leave(self, poll: Callable[[], object]) -> None:
+        """Pass on for a moment what other laptops have asked for, so that they need not get it from the controller; ``poll`` is called meanwhile."""
+        timeouts = self._session.timeouts
+        deadline = time.monotonic() + timeouts.peer_farewell
+        while (
+            self._share is not None and time.monotonic() < deadline and not self._share.wait_for_takers(timeouts.poll)
+        ):
+            poll()
 
     @property
     def sent(self) -> int:

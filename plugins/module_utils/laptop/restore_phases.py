@@ -5,8 +5,8 @@
 
 Each phase is an object. Its fields are all the state that it may use, and its ``run`` returns the next phase.
 
-    Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack    restore
-                                  -> Compare                          comparison (check mode)
+    Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack [-> PassOn]    restore, in a relay
+                                  -> Compare                                      comparison (check mode)
 
 Describe, Prepare and Write request data from the controller. When the link breaks, they raise LinkError and run again over the next link. The
 other phases only listen to the controller, over as many links as it makes. All phases raise PeerEnded, ControllerGone, DiskError and
@@ -35,15 +35,16 @@ from ..sources.link import LinkSource
 from ..sources.mirror import HttpImage
 from ..sources.router import Router
 from ..stream.conversation import MAX_WANTS, ask_header, receive_index
+from .relay import Relay
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import DescribedImage, RestorePlan, make_plan
 from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
 
-REVOCABLE_REQUESTS = 4
+REVOCABLE_REQUESTS = 2
 """How many chunks a laptop requests from the controller at a time, one in each request, while another laptop may be named to take chunks from.
-What was requested is sent in any case. Four chunks of 4 MiB fill a gigabit a second for a twentieth of a second or more."""
+What was requested is sent in any case. Two chunks of 4 MiB fill a gigabit a second for 60 milliseconds."""
 
 CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
@@ -311,7 +312,7 @@ class ReadBack(Phase):
 
     plan: RestorePlan
 
-    def run(self, job: RestoreJob) -> None:
+    def run(self, job: RestoreJob) -> PassOn | None:
         with _views(
             job, self.plan
         ) as wait:  # at the same time as the read-back, because each mostly waits for the disk
@@ -321,6 +322,7 @@ class ReadBack(Phase):
                 _take_views(job, wait(job.poll))
         self._conclude(job)
         _warn_of_unreadable(job, self.plan)
+        return PassOn(job.relay) if job.relay is not None else None
 
     def _compare_written(self, job: RestoreJob) -> None:
         plan, outcome = self.plan, job.outcome
@@ -344,6 +346,16 @@ class ReadBack(Phase):
         outcome.stale = view.stale
         if view.warning:
             outcome.warn(view.warning)
+
+
+@dataclass
+class PassOn(Phase):
+    """Pass on what other laptops still take."""
+
+    relay: Relay
+
+    def run(self, job: RestoreJob) -> None:
+        self.relay.take_leave(job.poll)
 
 
 def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:

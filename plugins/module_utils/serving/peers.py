@@ -195,6 +195,7 @@ class Share:
             taker.link.close()
             with self._changed:
                 self._takers.pop(taker, None)
+                self._changed.notify_all()
 
     def find(self, chunk: int, disk: DiskRecords) -> tuple[bytes, bytes] | None:
         """Return the record of a chunk, from memory or from the disk."""
@@ -208,6 +209,11 @@ class Share:
     def has(self, chunk: int) -> bool:
         """Return whether a chunk is in the window; with the lock held."""
         return self._window.get(chunk) is not None
+
+    def wait_for_takers(self, seconds: float) -> bool:
+        """Wait until no laptop takes chunks any more; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._takers, seconds)
 
     def end(self) -> dict[_Taker, threading.Thread]:
         """End all links, keep nothing more, and return the threads that may still read the disk."""

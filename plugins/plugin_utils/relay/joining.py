@@ -8,12 +8,20 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ansible import constants
 
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RELAY_AUTO
+
 from .board import MAX_NAME, Board
 from .participant import Address, Participant
+
+
+def passes_on(arguments: Mapping[str, Any]) -> bool:
+    """Return whether the laptops of a restore with these arguments pass the image on."""
+    return bool(arguments["relay"] == RELAY_AUTO)
 
 
 def shared_ip(address: str) -> str | None:

@@ -57,8 +57,8 @@ TRIAL = 2.0
 FASTER = 1.5
 """By this factor a laptop must get faster in a trial, or else it goes back to where it was."""
 
-WORTH_A_TRIAL = 15.0
-"""Seconds that a head must still need; a shorter rest is not worth a trial of it."""
+WORTH_A_TRIAL = 60.0
+"""Seconds that a head must still need. A trial of it costs two or three seconds, because both laptops share the controller's network."""
 
 
 @dataclass(frozen=True)

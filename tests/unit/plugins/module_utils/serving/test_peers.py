@@ -130,6 +130,18 @@ def test_without_a_thread_for_it_a_laptop_is_turned_away(
         share.close()
 
 
+def test_a_share_waits_for_those_who_take_from_it(reader: ImageReader) -> None:
+    share = Share(reader.index, Window(0), lambda chunk: Place.COMING, lambda: None)  # type: ignore[arg-type, return-value]
+    assert share.wait_for_takers(0)
+    near, far = socket.socketpair()
+    with near, far:
+        share.serve(Link(SocketChannel(near), Name(LAPTOP, "lab-01")))
+        assert not share.wait_for_takers(0.01)
+        far.close()
+        assert share.wait_for_takers(30)
+    share.close()
+
+
 def test_at_its_end_a_share_keeps_nothing_and_takes_nobody(reader: ImageReader) -> None:
     window = Window(1000, pinned=[7])
     share = Share(reader.index, window, lambda chunk: Place.NOWHERE, lambda: None, keep=True)  # type: ignore[arg-type, return-value]
