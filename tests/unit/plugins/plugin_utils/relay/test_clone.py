@@ -267,4 +267,5 @@ def test_a_reference_in_use_needs_no_controller(run: Run, reference: Reference) 
     assert reference.state == CONNECTED
     source.close()  # type: ignore[union-attr]
     wait_until(lambda: reference.state == WAITING)
-    assert reference.end()["passed_on"] == 0
+    # The controller's word may come late.
+    assert reference.module.collect(3 * run.timeouts.link_timeout)["passed_on"] == 0
