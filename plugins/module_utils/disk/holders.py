@@ -236,15 +236,10 @@ class BlockDevices:
             if not os.path.isdir(os.path.join(self._sys, name, "loop")):
                 continue
             try:
-                descriptor = os.open(node(name), os.O_RDONLY | os.O_CLOEXEC)
+                with open(node(name), "rb", buffering=0) as device:
+                    status = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
             except OSError:
                 continue
-            try:
-                status = fcntl.ioctl(descriptor, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
-            except OSError:
-                continue
-            finally:
-                os.close(descriptor)
             file_device, inode, block_device = struct.unpack_from("=QQQ", status)
             yield Loop(name, _numbers(block_device) if block_device else "", _numbers(file_device), inode)
 

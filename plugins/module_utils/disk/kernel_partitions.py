@@ -99,7 +99,7 @@ def _agree(here: KernelPartition | None, there: Partition | None, table: Partiti
     # The kernel uses only as much of an extended partition as a boot loader needs, and seven bits of each character of a name.
     return (
         (here.size == there.size or table.is_extended(there))
-        and here.uuid in ("", _uuid(table, there))
+        and here.uuid in ("", table.id_of(there))
         and (not here.name or not there.name.isascii() or here.name.strip() == there.name.strip())
     )
 
@@ -110,12 +110,6 @@ def _is_nested(known: KernelPartition, table: PartitionTable) -> bool:
         each.type.lower().lstrip("0") in NESTED_TYPES and each.start <= known.start and known.end <= each.end
         for each in table.partitions
     )
-
-
-def _uuid(table: PartitionTable, partition: Partition) -> str:
-    """Return the kernel's id of a partition: its GUID or, in a DOS table, the disk's signature and the number."""
-    signature = str(table.raw.get("id", "")).lower()
-    return partition.uuid.lower() or f"{signature[2:]:0>8}-{partition.number:02x}"
 
 
 def _words(partition: Partition | None) -> str:

@@ -64,28 +64,22 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bo
     node = result.out.strip()
     if result.rc or not node.startswith("/dev/"):
         raise NoNode(f"no loop device can be made ({result.complaint()})")
-    descriptor = -1
     try:
-        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        device = open(node, "rb", buffering=0)
     except OSError as error:
         raise NoNode(f"no loop device can be opened ({error.strerror})") from error
     finally:
         # A loop device that is detached while open disappears when it is closed, even if this process is killed.
         run(["losetup", "--detach", node])
-    try:
+    with device:
         yield node
-    finally:
-        os.close(descriptor)
 
 
 def drop_cache(node: str) -> None:
     """Drop the kernel's cache of a block device; each partition and the whole disk have separate caches."""
     try:
-        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(descriptor, BLKFLSBUF)
-        finally:
-            os.close(descriptor)
+        with open(node, "rb", buffering=0) as device:
+            fcntl.ioctl(device, BLKFLSBUF)
     except OSError:
         pass  # a regular file has no such cache, and an ordinary user may not drop it
 
@@ -95,8 +89,5 @@ def flush(path: str) -> None:
 
     It is opened for reading only, which is enough for fsync(2): after a writable descriptor is closed, udev examines the disk again.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(path, "rb", buffering=0) as device:
+        os.fsync(device)

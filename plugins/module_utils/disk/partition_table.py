@@ -90,6 +90,14 @@ class PartitionTable:
         """Return whether a partition lies in an extended one."""
         return self.label == "dos" and partition.number > 4
 
+    def id_of(self, partition: Partition) -> str:
+        """Return the kernel's PARTUUID of a partition; empty when the table has none."""
+        if self.label == "dos":
+            signature = str(self.raw.get("id") or "")
+            known = re.fullmatch("0x[0-9a-f]{1,8}", signature)
+            return f"{int(signature, 16):08x}-{partition.number:02x}" if known else ""
+        return partition.uuid.lower()
+
 
 def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
     """Return the table of the disk at ``path``; None when sfdisk knows none, or it is a volume that only looks like one.

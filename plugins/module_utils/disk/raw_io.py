@@ -20,9 +20,9 @@ from typing import Callable, Iterable, Protocol, Sequence, TypeVar
 
 from ..errors import ImagingError
 from ..reasons import LOCKED
+from ..timeouts import DEFAULTS
 from .deallocate import discard_range, zero_range
 from .processes import lockers_of, openers_of, summarize
-from .udev import PATIENCE
 
 T = TypeVar("T")
 
@@ -94,7 +94,9 @@ class Readable(Protocol):
 class RawDisk:
     """An opened disk. Raises DiskError that names the disk, the operation and the offset."""
 
-    def __init__(self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, path: str, writable: bool = False, shared: bool = False, patience: float = DEFAULTS.held_disk
+    ) -> None:
         """Open and hold ``path``; raises DiskError when another program holds it for longer than ``patience`` seconds.
 
         A ``shared`` disk is not held.
