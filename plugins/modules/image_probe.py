@@ -172,8 +172,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import try_capture, try_restore
@@ -184,14 +182,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 def probe(module: AnsibleModule) -> dict[str, object]:
     """Try what is to be forecast; returns the module's result."""
     ticket, zstd, run = take_ticket(module.params["ticket"]), find_zstd(), module_runner(module)
-    request = CaptureRequest(
-        device=module.params["device"],
-        used_map=module.params["used_map"],
-        level=parse_level(module.params["compression_level"]),
-        chunk_size=DEFAULT_CHUNK_SIZE,
-        zero_bad_sectors=True,
-        expect=module.params["expect"],
-    )
+    request = CaptureRequest.of(module.params)
     with open_session(module.params, ticket) as session:
         if module.params["purpose"] == CAPTURE:
             result, warnings = try_capture(run, request, ticket, zstd, session)

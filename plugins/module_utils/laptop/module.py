@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from ..arguments import TRANSPORTS
 from ..disk.processes import processes
-from ..ending import Module, run_module
+from ..ending import run_module
 from ..errors import ImagingError
 from ..ticket import Ticket
 from .job import remove_killed
@@ -38,7 +38,7 @@ def end_children() -> None:
             continue  # it has ended
 
 
-def run_transfer(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
+def run_transfer(module: Any, work: Callable[[], dict[str, Any]]) -> None:
     """Run ``work`` and end the module with its result, or with the message of what went wrong, also when it is terminated."""
     arm_termination()
 
