@@ -13,7 +13,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.errors import Imagin
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import (
     FORMATS,
-    check_tools,
     export_image,
     format_of,
 )
@@ -34,7 +33,7 @@ class ActionModule(ControllerAction):
         """Export; raises ImagingError."""
         path = os.path.abspath(os.path.expanduser(arguments["dest"]))
         kind = arguments["format"] or format_of(path)
-        check_tools(kind)
+        FORMATS[kind].check()
         image = ImageStore(arguments["store"]).open(arguments["image"])
         if os.path.lexists(path):
             raise ImagingError(

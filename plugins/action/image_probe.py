@@ -31,7 +31,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, writing_to
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 MAX_LATE = 64 << 20
@@ -43,10 +43,8 @@ class UnnamedStagedFile(StagedFile):
 
     def __init__(self, store: str) -> None:
         self.path = self.partial = self.leftover = ""
-        try:
+        with writing_to(store):
             self.file = cast(BinaryIO, tempfile.TemporaryFile(dir=nearest_folder(store), buffering=BUFFER))
-        except OSError as error:
-            raise store_error(store, error) from error
 
     def release(self, keep: bool) -> int:
         """Let go, and keep nothing."""

@@ -33,7 +33,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.seeds import Seeds
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_free_space, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_free_space, writing_to
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
@@ -95,7 +95,7 @@ class CaptureSink:
             describe(link, *image.seeds.describe())
         want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
-        try:
+        with writing_to(self._store.path):
             while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.update)) is not None:
                 frame = self._room[: record.frame_size]
                 watch.busy("receive")
@@ -105,8 +105,6 @@ class CaptureSink:
                 self._received += record.frame_size
                 image.append(record, frame)
                 watch.busy("store")
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
         finish(link)
 
     def _restart(self) -> None:
@@ -119,10 +117,8 @@ class CaptureSink:
             )
         self.close()
         if self._image is not None and self._image.writer is not None:
-            try:
+            with writing_to(self._store.path):
                 self._staged.restart()
-            except OSError as error:
-                raise store_error(self._store.path, error) from error
         self._image = None
 
     def _learn(self, link: Link) -> CapturedImage:
@@ -137,11 +133,9 @@ class CaptureSink:
             # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
-        try:
+        with writing_to(self._store.path):
             seeds = Seeds(files, header.geometry)
             return CapturedImage(self._staged, header, len(packed), self._old, seeds, self._damaged)
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def _check_room(self, header: ImageHeader, left: int) -> None:
         """Compare the free space of the store with the used space of the disk; raises ImagingError."""
@@ -193,22 +187,18 @@ class CaptureSink:
             self.changed = False
             self._staged.remove()
             return
-        try:
+        with writing_to(self._store.path):
             watch = self.watches.new()
             image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
             self._staged.commit(self._old_identity)
             watch.busy("finish")
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def flush(self) -> None:
         """Flush everything that arrived to the medium."""
         self.close()
-        try:
+        with writing_to(self._store.path):
             self._staged.file.flush()
             os.fsync(self._staged.file.fileno())
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def close(self) -> None:
         """End the background thread before the file is closed."""

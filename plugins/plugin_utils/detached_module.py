@@ -336,17 +336,14 @@ def _path(path: str) -> str:
     return home + slash + (shlex.quote(rest) if rest else "")
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    """A module's result or what it publishes, decoded as Ansible does it; raises ValueError when it is none."""
+def _state(text: str) -> str | dict[str, Any]:
+    """What STATE printed, a module's result decoded as Ansible does it; raises ValueError for anything else."""
+    if text in (ALIVE, GONE):
+        return text
     value = json.loads(text, cls=get_module_decoder("legacy", Direction.MODULE_TO_CONTROLLER))
     if not isinstance(value, dict):
         raise ValueError("no mapping")
     return value
-
-
-def _state(text: str) -> str | dict[str, Any]:
-    """What STATE printed; raises ValueError for anything else."""
-    return text if text in (ALIVE, GONE) else _mapping(text)
 
 
 def _shown(text: str) -> str:

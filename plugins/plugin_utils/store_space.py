@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
@@ -46,6 +47,15 @@ def store_error(path: str, error: OSError) -> ImagingError:
     )
 
 
+@contextlib.contextmanager
+def writing_to(path: str) -> Iterator[None]:
+    """Work on the store; raises ImagingError, with what a failure to do so means, instead of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(path, error) from error
+
+
 def nearest_folder(path: str) -> str:
     """The folder, or the nearest existing one above it, in which the store will be made."""
     path = os.path.abspath(path)
@@ -63,12 +73,10 @@ def free_bytes(path: str) -> int:
 def check_writable(path: str) -> None:
     """Raise ImagingError when the store can't take anything; nothing is left of the attempt."""
     folder = nearest_folder(path)
-    try:
+    with writing_to(path):
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))
         free = free_bytes(path)
-    except OSError as error:
-        raise store_error(path, error) from error
     if free < MIN_FREE_SPACE:
         raise ImagingError(
             f"The image store {path} has {size(free)} free, which is too little for any image. "
@@ -96,10 +104,8 @@ def check_free_space(path: str, source: Mapping[str, Any], ratio: float | None, 
     bytes the store has already that may be shared with the new image. Raises ImagingError when it can't fit.
     """
     mapped, whole = mapped_bytes(source)
-    try:
+    with writing_to(path):
         free = free_bytes(path)
-    except OSError as error:
-        raise store_error(path, error) from error
     if free + there < mapped / max(MAX_RATIO, 2 * (ratio or 0)):
         raise ImagingError(
             f"The image store {path} has {size(free)} free, and {size(mapped)} of the disk's file systems are used: "

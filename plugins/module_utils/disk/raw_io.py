@@ -88,7 +88,7 @@ class Readable(Protocol):
     alignment: int
 
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill ``view`` from ``offset``."""
+        """Fill ``view`` from ``offset``; raises DiskError, ReadError."""
 
 
 class RawDisk:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Iterator
 
 from ..errors import ImagingError
@@ -72,16 +73,14 @@ class RunFolder:
     def write(self, run: Run) -> None:
         """Publish a run, whole or not at all."""
         path = self._file(run.run_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + ".new")
+        Path(path + ".new").unlink(missing_ok=True)
         with open(open_new(path + ".new"), "w", encoding="utf-8") as file:
             file.write(run.pack())
         os.replace(path + ".new", path)
 
     def remove(self, run_id: str) -> None:
         """Take a run's file away."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._file(run_id))
+        Path(self._file(run_id)).unlink(missing_ok=True)
 
     def _read(self, name: str) -> Run | None:
         run = self._load(name)
@@ -102,8 +101,7 @@ class RunFolder:
             if re.fullmatch(PAYLOAD, run.payload):
                 remove_own_folder(os.path.join(tempfile.gettempdir(), run.payload))
             remove_other_job(run.run_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.path, name))
+        Path(os.path.join(self.path, name)).unlink(missing_ok=True)
 
     def alive(self) -> Iterator[Run]:
         """The runs whose process lives; files of dead ones are removed."""

@@ -48,14 +48,11 @@ def decompress_file(source: DiskImageFile, target: BinaryIO) -> str:
     command = ON_ALL_CORES.get(source.format, [""])
     program = shutil.which(command[0])
     _check_end(source)
-    pieces = _by_program([program, *command[1:]], source) if program else _in_process(source)
-    _write_sparse(pieces, target)
-    return command[0] if program else "python"
-
-
-def _in_process(source: DiskImageFile) -> Iterator[bytes]:
     with open(source.path, "rb") as file:
-        yield from decompressed(file, source)
+        _write_sparse(
+            _by_program([program, *command[1:]], source, file) if program else decompressed(file, source), target
+        )
+    return command[0] if program else "python"
 
 
 def decompressed(file: BinaryIO, source: DiskImageFile) -> Iterator[bytes]:
@@ -88,13 +85,10 @@ def _damaged(source: DiskImageFile, streams: int, error: BaseException) -> Damag
 AGAIN = "Nothing of it was imported. Copy it from its source again, and compare check sums."
 
 
-def _by_program(command: list[str], source: DiskImageFile) -> Iterator[bytes]:
-    with (
-        open(source.path, "rb") as file,
-        subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        ) as process,
-    ):
+def _by_program(command: list[str], source: DiskImageFile, file: BinaryIO) -> Iterator[bytes]:
+    with subprocess.Popen(
+        command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         words: list[bytes] = []
         listener = threading.Thread(target=lambda: words.append(_last(process.stderr)), daemon=True)
         listener.start()

@@ -11,6 +11,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
@@ -33,7 +34,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.private_files import
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import writing_to
 from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
@@ -93,10 +94,9 @@ def import_file(
     staged = store.stage(name)
     work = _Import(run, request, source, staged)
     try:
-        work.fill()
-        staged.commit(replaced)
-    except OSError as error:
-        raise store_error(store.path, error) from error
+        with writing_to(store.path):
+            work.fill()
+            staged.commit(replaced)
     finally:
         staged.remove()
     return Imported(
@@ -166,8 +166,7 @@ class _Import:
         unpacked = self._staged.partial + UNPACKED
         try:
             if self._source.format != RAW:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(unpacked)  # of an import that was killed
+                Path(unpacked).unlink(missing_ok=True)  # of an import that was killed
                 with open(open_new(unpacked), "wb") as file:
                     self.unpacked_by = decompress_file(self._source, file)
                 path = unpacked
@@ -180,8 +179,7 @@ class _Import:
                 self._check_end(disk, disk.gpt_end, "its partition table")
                 yield disk
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(unpacked)
+            Path(unpacked).unlink(missing_ok=True)
 
     def _check_end(self, disk: FileDisk, end: int, what: str) -> None:
         """Raise ImagingError when something that is said of the disk lies behind the end of the file."""

@@ -39,10 +39,7 @@ def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
     finally:
         for suffix, opened in open_files.items():
             os.close(opened)
-            try:
-                os.unlink(_partial(folder, stem, suffix))
-            except FileNotFoundError:
-                pass  # it has its name
+            Path(_partial(folder, stem, suffix)).unlink(missing_ok=True)  # unless it has its name
     return os.path.join(folder, f"{stem}.html")
 
 

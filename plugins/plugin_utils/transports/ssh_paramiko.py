@@ -53,6 +53,12 @@ class Paramiko:
     """Connects with paramiko, by OpenSSH's configuration and the options of Ansible's connection."""
 
     def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
+        """Raise ImagingError when paramiko is not installed."""
+        if MISSING:
+            raise ImagingError(
+                f"imaging_transport: ssh needs the Python package paramiko for the Python that runs ansible-playbook ({MISSING}): install it (pip "
+                "install paramiko), or set imaging_ssh_client: openssh."
+            ) from MISSING
         self._settings = settings
         self._timeouts = timeouts
         self._config = settings.config

@@ -17,7 +17,7 @@ from array import array
 from typing import Iterator
 
 from ..gpt import Read
-from .allocation_check import Damaged, report
+from .allocation_check import Damaged
 
 ENTRY = struct.Struct("<11sB8xH4xH4x")
 """Of a directory entry: name, attributes, upper and lower half of the first cluster."""
@@ -113,7 +113,3 @@ class Allocation:
     def _content(self, chain: list[int]) -> Iterator[bytes]:
         for cluster in chain:
             yield self._read(self._data + (cluster - FIRST) * self._cluster_size, self._cluster_size)
-
-
-def main() -> int:
-    return report(lambda read, size: Allocation(read, size).lacking())

@@ -15,7 +15,7 @@ import struct
 from typing import Iterator, List, Tuple
 
 from ..gpt import Read
-from .allocation_check import Clusters, Damaged, report
+from .allocation_check import Clusters, Damaged
 
 MFT, BITMAP = 0, 6
 """Numbers of records."""
@@ -171,7 +171,3 @@ class Allocation:
                 runs.append((cluster, count))
             position = stop
         return runs
-
-
-def main() -> int:
-    return report(lambda read, size: Allocation(read, size).lacking())
