@@ -145,7 +145,6 @@ def _is_terminal() -> bool:
 
 
 def _measure() -> tuple[int, int]:
-    """Return the current columns and lines of the terminal."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):

@@ -159,7 +159,6 @@ class CaptureSink:
                 )
 
     def _left(self) -> list[PartialImage]:
-        """Return the images of interrupted captures."""
         try:
             return [PartialImage(FileSource(self._staged.leftover))]
         except (FileNotFoundError, ImagingError):
@@ -175,7 +174,6 @@ class CaptureSink:
         return RecordHeader.unpack(payload, header.geometry, header.image_id)
 
     def _keep(self, payload: bytes) -> None:
-        """Copy a chunk from the store, by its record's header."""
         image = self._described()
         image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.image_id, framed=False))
 

@@ -234,7 +234,6 @@ def _kind(row: Row, devices: BlockDevices, name: str) -> str:
 
 
 def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[Refusal]:
-    """Yield the reasons why a device is no disk at all."""
     if kind == "part":
         disk = node(devices.parent(name))
         yield Refusal(PARTITION, f"It is a partition of {disk}: expected a whole disk. Use {disk}.")

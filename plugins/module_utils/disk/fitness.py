@@ -115,7 +115,6 @@ def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
 
 
 def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
-    """Return the partition table, the partitions, and warnings about them."""
     table = read_partition_table(run, path)
     if table is None:
         with open(path, "rb", buffering=0) as disk:
@@ -206,7 +205,6 @@ class _Examination:
         return None
 
     def _examine_files(self, facts: PartitionFacts, node: str, files: Files) -> PartitionFacts:
-        """Look for systems in a file system."""
         if files.only_clean and not facts.clean:
             self._unseen.append(f"{where_is(facts.number)} ({facts.content}, not clean)")
             return facts

@@ -89,7 +89,6 @@ def differences(known: Mapping[int, KernelPartition], table: PartitionTable | No
 
 
 def _agree(here: KernelPartition | None, there: Partition | None, table: PartitionTable | None) -> bool:
-    """Return whether the kernel's partition equals that of the table."""
     if table is None or there is None:
         return bool(table and here and _is_nested(here, table))
     if there.end > table.disk_size:

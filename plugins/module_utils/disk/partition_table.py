@@ -26,7 +26,6 @@ BOOT_RECORD = 512
 EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""
 
-
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 """Types of the EFI system partition, in a GPT and in a DOS table (UEFI 2.10, sections 5.2.2 and 5.3.3)."""
 
@@ -276,7 +275,6 @@ def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tup
 
 
 def _faults(table: PartitionTable) -> Iterator[str]:
-    """Yield the reasons why a table can't be a true description of its disk."""
     numbers = set()
     extended = [partition for partition in table.partitions if table.is_extended(partition)]
     for partition in table.partitions:

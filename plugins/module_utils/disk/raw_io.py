@@ -35,7 +35,6 @@ FILE_ALIGNMENT = 4096
 WORTH_SKIPPING = 128 << 10
 """Bytes. Transferring a smaller gap is cheaper than another request."""
 
-
 MAX_STEP_SIZE = 1 << 30
 """Maximum bytes that the kernel zeros or discards at a time, so that interruptions are noticed in between."""
 

@@ -106,7 +106,6 @@ def _is_meant(disk: Disk, wanted: Wanted) -> bool:
 
 
 def _reasons_against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
-    """Return all reasons against selecting a disk."""
     mismatch = wanted.mismatch(disk)
     if mismatch:
         return [mismatch]

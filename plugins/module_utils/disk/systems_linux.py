@@ -77,7 +77,6 @@ IDENTITIES = (
     _Identity("state of cloud-init", "/var/lib/cloud", "instance", "cloud-init clean"),
 )
 
-
 DEPLOYMENTS = "/ostree/deploy"
 """The folder of ostree's systems: OS/deploy/CHECKSUM.SERIAL, with OS/var for their /var (ostree: "Deployments")."""
 
@@ -232,7 +231,6 @@ def find_hibernation(tree: FileTree) -> str:
 
 
 def _is_hibernated(head: bytes) -> bool:
-    """Return whether a swap area that begins like this holds a hibernated system."""
     return head.startswith(TUX_ON_ICE) or any(head[page - 10 : page].rstrip(b"\0") in SUSPENDED for page in PAGES)
 
 

@@ -156,7 +156,6 @@ def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> 
 
 
 def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the used ranges outside of partitions."""
     yield 0, min(table.partitions[0].start, size)
     yield from table.metadata_ranges
     known = {(partition.start, partition.end) for partition in table.partitions}
@@ -250,7 +249,6 @@ class _Mapper:
         return use, ranges
 
     def _reader(self, partition: Partition) -> Read:
-        """Return a function that reads at offsets of a partition."""
 
         def read(offset: int, length: int) -> bytes:
             try:

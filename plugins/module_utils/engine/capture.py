@@ -168,7 +168,6 @@ class Capture:
             self._salvage(slot, offset, length, error)
 
     def _salvage(self, slot: _Slot, offset: int, length: int, error: ReadError) -> None:
-        """Read as much of a chunk as possible."""
         bad: list[tuple[int, int]] = []
         for start, end in spans(slot.ranges, self._disk.alignment, length):
             bad += self._disk.salvage_into(offset + start, slot.buffer[start:end])

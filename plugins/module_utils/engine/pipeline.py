@@ -25,7 +25,6 @@ R = TypeVar("R")
 BUDGET = 96 << 20
 """Bytes that the buffers of one engine may take on a laptop; the rest of 256 MiB is for Python and the decoder's own."""
 
-
 SPARE_SLOTS = 3
 
 

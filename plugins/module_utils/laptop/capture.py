@@ -39,7 +39,6 @@ from .session import Session
 BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header reserves for the list of unreadable ranges, when a capture may go on despite them."""
 
-
 SHOWN_RANGES = 5
 """How many unreadable ranges a warning names; the result has all of them."""
 

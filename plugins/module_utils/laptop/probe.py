@@ -230,7 +230,6 @@ class TrialSink:
         )
 
     def _measure(self, scan: Scan, sample: Iterable[Row]) -> None:
-        """Measure the read rate of the disk, and derive the assumed write rate."""
         began = time.monotonic()
         with contextlib.closing(scan.compare(sample)) as results:
             for _result in results:

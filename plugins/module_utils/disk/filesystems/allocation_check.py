@@ -19,7 +19,6 @@ from ..gpt import Read
 PROVEN, LACKING, UNREADABLE = 0, 4, 8
 """Exit statuses, as in fsck(8): no cluster in use is free, some are free, or it can't be determined."""
 
-
 COMPARED = 1 << 20
 """Bytes of bitmaps that are compared at a time."""
 

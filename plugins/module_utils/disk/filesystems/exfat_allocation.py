@@ -42,7 +42,6 @@ READ_SIZE = 1 << 20
 MAX_CLUSTER_SIZE = 25
 """Binary logarithm of the maximum cluster size, 32 MiB."""
 
-
 Extent = Tuple[int, int]
 """Contiguous clusters: the place of the first one (0 for cluster 2), and their number."""
 

@@ -33,7 +33,6 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Check the boot sector and the first entries of the table."""
     boot = probe.read(0, 512)
     (sector_size,) = struct.unpack_from("<H", boot, 11)
     cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(

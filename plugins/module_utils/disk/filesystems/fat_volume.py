@@ -161,7 +161,6 @@ class Fat:
         return int(struct.unpack_from("<I", self._table, cluster * 4)[0] & 0x0FFFFFFF)
 
     def _chain(self, cluster: int) -> list[int]:
-        """Return the chain of clusters that begins with this one."""
         mark = (1 << min(self._bits, 28)) - 8
         clusters: list[int] = []
         while cluster < mark:
@@ -254,7 +253,6 @@ class WritableFat(Fat):
             place, content = place + written, content[written:]
 
     def _folder_place(self, folder: int, offset: int) -> int:
-        """Return the byte of the file system at an offset in a folder."""
         clusters = self._folder_clusters(folder)
         if not clusters:
             return int(self._root_start + offset)
@@ -275,7 +273,6 @@ class WritableFat(Fat):
         return free
 
     def _link(self, clusters: list[int]) -> None:
-        """Link clusters to a chain."""
         last = (1 << min(self._bits, 28)) - 1
         for cluster, following in zip(clusters, [*clusters[1:], last]):
             self._set(cluster, following)

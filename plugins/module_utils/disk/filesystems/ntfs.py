@@ -147,7 +147,6 @@ class NtfsTree(FileTree):
 
 
 def _failure(result: CommandResult) -> bool:
-    """Return whether ntfsls or ntfscat reports a failure."""
     return any(line.strip() and not line.strip().startswith(FORCED) for line in result.err.splitlines())
 
 

@@ -137,7 +137,6 @@ class Allocation:
         return len(records) // size
 
     def _claim(self, records: bytearray, position: int, end: int, owner: int) -> None:
-        """Claim the clusters of all attributes of a record."""
         while True:
             kind, length = ATTRIBUTE.unpack_from(records, position)
             if kind == END:
