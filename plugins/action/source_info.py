@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction
+from ..plugin_utils.laptop_action import LaptopAction
 
 
 class ActionModule(LaptopAction):

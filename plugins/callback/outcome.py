@@ -24,9 +24,9 @@ requirements:
 
 import sys
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
+from ..plugin_utils.closing_lines import closing_lines
+from ..plugin_utils.run import Run
+from ..plugin_utils.run_callback import RunCallback
 
 
 class CallbackModule(RunCallback):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration, rate, size
+from ..module_utils.printable import printable
+from ..module_utils.quantities import duration, rate, size
 
 
 class FilterModule:

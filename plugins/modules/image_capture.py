@@ -283,10 +283,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture impor
     examine,
     run_capture,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    open_session,
-    run_transfer,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 

@@ -321,10 +321,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import ZERO_UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    open_session,
-    run_transfer,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored

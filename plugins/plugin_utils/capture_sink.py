@@ -10,15 +10,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, max_frame_size
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+from ..module_utils.engine.stopwatch import Stopwatches
+from ..module_utils.errors import ImagingError
+from ..module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
+from ..module_utils.image.header import ImageHeader
+from ..module_utils.image.partial import PartialImage
+from ..module_utils.image.reader import FileSource, ImageReader
+from ..module_utils.image.record import RecordHeader, max_frame_size
+from ..module_utils.image.staged_file import StagedFile
+from ..module_utils.stream.conversation import (
     Changed,
     ask_header,
     damaged,
@@ -28,12 +28,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
     receive_record,
     want,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image import CapturedImage
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.seeds import Seeds
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_free_space, writing_to
+from ..module_utils.stream.link import Link, LinkError
+from .captured_image import CapturedImage
+from .progress.meter import Meter
+from .seeds import Seeds
+from .store import ImageStore
+from .store_space import check_free_space, writing_to
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.errors import ImagingError
 from .interruption import Interrupted, interruptible
 from .task_failure import fail_task
 

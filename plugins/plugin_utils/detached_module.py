@@ -22,20 +22,11 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
-    CONNECTED,
-    FOLDER_SCRIPT,
-    LISTENING,
-    SUFFIX,
-    WAITING,
-    Run,
-    unpack_run,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ..module_utils.errors import ImagingError
+from ..module_utils.printable import printable
+from ..module_utils.run_file import CONNECTED, FOLDER_SCRIPT, LISTENING, SUFFIX, WAITING, Run, unpack_run
+from ..module_utils.ticket import TICKET, Ticket
+from ..module_utils.timeouts import Timeouts
 from .connection_errors import NO_LOGIN, UNKNOWN_HOST_KEY, known_error
 
 MAX_RUNTIME = 7 * 24 * 3600

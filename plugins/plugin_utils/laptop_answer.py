@@ -17,8 +17,8 @@ from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all, printable_lines
+from ..module_utils.errors import ImagingError
+from ..module_utils.printable import printable, printable_all, printable_lines
 
 ALWAYS = "success"
 """``returned`` of a value that is always there. One with another ``returned`` may be missing, or null."""

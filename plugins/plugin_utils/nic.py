@@ -10,8 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.errors import ImagingError
 from .run_command import run_command
 
 

@@ -10,14 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
-    DISK_STATES,
-    UNKNOWN,
-    UNTOUCHED,
-    UNVERIFIED,
-    VERIFIED,
-)
-
+from ..module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from .times import parse_time
 
 CAPTURE = "capture"

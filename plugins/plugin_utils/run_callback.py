@@ -15,8 +15,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
-
+from ..module_utils.printable import printable_all
 from .outcome import Failure, transfer_kind
 from .run import Run, failure_message
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Record, StoredRecords
+from ..module_utils.image.geometry import Geometry
+from ..module_utils.image.index import Index, Row
+from ..module_utils.image.reader import Record, StoredRecords
 
 
 class Seeds:

@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SETTABLE
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.arguments import BOUNDS, SETTABLE
+from ..module_utils.disk.findings import CONTENT_CHECKS
+from ..module_utils.disk.select import Wanted
+from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
+from ..module_utils.errors import ImagingError
 from .formats.exporting import FORMATS
 
 PREFIX = "imaging_"

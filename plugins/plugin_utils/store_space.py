@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
-from ansible_collections.fleet.imaging.plugins.module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
+from ..module_utils.errors import ImagingError
+from ..module_utils.quantities import size
+from ..module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
 
 MIN_FREE_SPACE = 16 << 20
 """Bytes that must be free before a laptop is bothered: no image of a disk with a system on it is smaller."""

@@ -12,9 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, Record, check_record
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, find_zstd
+from ..module_utils.image.reader import ImageReader, Record, check_record
+from ..module_utils.image.record import USED
+from ..module_utils.zstd import Codec, find_zstd
 
 MAX_WORKERS = 16
 """More than that a disk does not feed, and each takes three chunks of memory."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ...module_utils.errors import ImagingError
 
 MAX_OUTPUT = 4 << 20
 """Bytes that a decompressor may give at a time, whatever a few bytes of its input promise."""

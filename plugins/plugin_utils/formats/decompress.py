@@ -19,8 +19,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ...module_utils.errors import ImagingError
 from .compressions import COMPRESSIONS
 from .detect import HEAD, DiskImageFile
 from .holes import write_with_holes

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import rename_noreplace, sync_folder
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
-
+from ...module_utils.disk.command import MissingTool
+from ...module_utils.errors import ImagingError
+from ...module_utils.image.reader import ImageReader
+from ...module_utils.image.record import USED
+from ...module_utils.image.staged_file import rename_noreplace, sync_folder
+from ...module_utils.private_files import open_new
+from ..run_command import run_command
+from ..verify_images import RecordChecks, in_order
 from .holes import write_with_holes
 
 PARTIAL = ".partial"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import GPT_SIGNATURE, GptHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, ReadError, is_hole
+from ...module_utils.disk.gpt import GPT_SIGNATURE, GptHeader
+from ...module_utils.disk.raw_io import DiskError, ReadError, is_hole
 
 
 class FileDisk:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING
-
+from ...module_utils.engine.status import STREAMING
 from .limits import Usage
 
 NOW = 5.0

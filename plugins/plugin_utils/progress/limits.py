@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Stages
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import rate
+from ...module_utils.engine.level import COSTS
+from ...module_utils.engine.status import Stages
+from ...module_utils.engine.stopwatch import BUSY, CPU
+from ...module_utils.quantities import rate
 
 SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"

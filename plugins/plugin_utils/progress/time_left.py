@@ -5,15 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
-    COMPARING,
-    STREAMING,
-    VERIFYING,
-    Stages,
-    Status,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY
-
+from ...module_utils.engine.status import COMPARING, STREAMING, VERIFYING, Stages, Status
+from ...module_utils.engine.stopwatch import BUSY
 from .history import History, Point
 from .limits import CONTROLLER_CPU, NETWORK, STORE, TARGET_CPU, TARGET_READ, Shares
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import parse_time
-
+from ...module_utils.printable import printable_lines
+from ..times import parse_time
 from .rates import Span, samples, shifted, spans, summed
 from .svg import highest, style_of, throughput_plot
 from .text import NOTHING, SPACE, duration, laptops, percent, rate, size

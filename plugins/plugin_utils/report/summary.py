@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
-from ansible_collections.fleet.imaging.plugins.plugin_utils import outcome
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, RESTORE, Failure, Laptop
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
-
+from ...module_utils.quantities import number
+from ...plugin_utils import outcome
+from ..outcome import CAPTURE, RESTORE, Failure, Laptop
+from ..progress.bottlenecks import Bottlenecks
+from ..run import Run
+from ..times import rfc3339
 from .rates import samples
 from .text import laptops
 

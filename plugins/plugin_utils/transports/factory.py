@@ -10,9 +10,8 @@ from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
+from ...module_utils.timeouts import Timeouts
 from .ssh_openssh import OpenSsh
 from .ssh_paramiko import Paramiko
 from .ssh_settings import SshSettings, settings_of

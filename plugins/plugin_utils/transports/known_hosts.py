@@ -13,8 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ...module_utils.errors import ImagingError
 from .ssh_settings import run_local
 
 DEFAULT_PORT = 22

@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ...module_utils.errors import ImagingError
 
 
 class PipedProgram:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ...module_utils.errors import ImagingError
 
 
 def forbidden(address: str) -> ImagingError:

@@ -11,12 +11,11 @@ import os
 import threading
 from collections.abc import Iterator
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import scratch_folder
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, SocketChannel
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.errors import ImagingError
+from ...module_utils.private_files import scratch_folder
+from ...module_utils.stream.link import Channel, LinkError, SocketChannel
+from ...module_utils.stream.listener import LOOPBACK
+from ...module_utils.timeouts import Timeouts
 from .piped_program import PipedProgram
 from .ssh_errors import denied, forbidden, host_key_refused
 from .ssh_settings import SshSettings

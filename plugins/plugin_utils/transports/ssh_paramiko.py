@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.errors import ImagingError
+from ...module_utils.stream.link import Channel
+from ...module_utils.stream.listener import LOOPBACK
+from ...module_utils.timeouts import Timeouts
 from .known_hosts import KnownHosts
 from .piped_program import PipedProgram
 from .ssh_errors import denied, forbidden

@@ -20,8 +20,8 @@ from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
+from ...module_utils.errors import ImagingError
+from ...module_utils.timeouts import DEFAULTS
 
 SHORT_OPTIONS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"
 """The options of ssh(1), in the form of getopt(3)."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, TcpChannel
-
+from ...module_utils.stream.link import Channel, TcpChannel
 from .transport import Refused, Unreachable
 
 NAME_FIRST = "Set ansible_host to the laptop's address."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError
+from ...module_utils.stream.link import Channel, LinkError
 
 
 class Unreachable(LinkError):
