@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asks the user to confirm what will be lost. No host is contacted."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive

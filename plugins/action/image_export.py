@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the disk of a fleet image into a file on the controller. The task's host is not contacted."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, ClassVar
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's end of a probe: runs a trial transfer, and forecasts from it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows the progress of every transfer, while Ansible's own output scrolls above."""
 
-from __future__ import annotations
-
 DOCUMENTATION = """
 name: progress
 type: notification

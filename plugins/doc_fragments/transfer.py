@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of all modules that transfer data between controller and laptop."""
 
-from __future__ import annotations
-
 
 class ModuleDocFragment:
     """Documentation of the link between controller and laptop."""

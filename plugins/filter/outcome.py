@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The filter that gives templates the outcome of a restore. It is documented in the YAML file of its name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime

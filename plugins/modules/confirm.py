@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module confirm: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: confirm
 short_description: Ask the user to confirm what will be lost

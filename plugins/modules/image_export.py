@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module image_export: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: image_export
 short_description: Write the disk that an image holds into a file for other programs

@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module image_import: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: image_import
 short_description: Make an image of a file that holds a whole disk

@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module package_install: documentation only, its action plugin runs M(ansible.builtin.package)."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: package_install
 short_description: Install packages, and drop everything else from the result

@@ -7,8 +7,6 @@ Left alone, a kernel takes gigabytes into memory before it lets the writer wait:
 then stand at its end for minutes.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 

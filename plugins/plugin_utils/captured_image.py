@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Assembles the image of a disk, for one description of it, from received records and from the store."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..module_utils.errors import ImagingError

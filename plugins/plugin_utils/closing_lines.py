@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The last lines of a run that failed or was interrupted: the state of each disk, and the command to continue."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Sequence

@@ -6,8 +6,6 @@
 This is the one file that depends on how ActionBase starts and polls asynchronous modules.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import posixpath

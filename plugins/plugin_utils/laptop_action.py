@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Action plugins that run the module of their name on a laptop and believe only the documented part of its answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ansible.errors import AnsibleAction, AnsibleError

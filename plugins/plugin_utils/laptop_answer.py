@@ -8,8 +8,6 @@ Ansible acts on many keys of a module's result: ``ansible_facts`` become variabl
 a laptop can add them to any answer. So a result is built anew here, and what is not documented is dropped.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Collection, Mapping

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network connection of this machine by which a laptop is reached, and how fast the system says that it is."""
 
-from __future__ import annotations
-
 import json
 import socket
 from dataclasses import dataclass

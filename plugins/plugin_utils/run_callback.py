@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Common code of the callbacks that gather the facts of a run and do something with them at its end."""
 
-from __future__ import annotations
-
 import atexit
 import getpass
 import os

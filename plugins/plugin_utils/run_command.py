@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs programs of the controller."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the store has already of a disk that is captured: its old image, and what a capture that broke off has left."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..module_utils.image.geometry import Geometry

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether the image store takes an image: what a failure to write there means, and whether there is room."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

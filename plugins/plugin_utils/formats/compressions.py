@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The compressed formats that can be imported: how each is recognised, and what unpacks it."""
 
-from __future__ import annotations
-
 import bz2
 import lzma
 import re

@@ -6,8 +6,6 @@
 Every stream of a file must end as its format says, with the right check sum, and be followed by another one or by nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import lzma
 import os

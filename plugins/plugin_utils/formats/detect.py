@@ -6,8 +6,6 @@
 The compressed formats are in ``compressions.py``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

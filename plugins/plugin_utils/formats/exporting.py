@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the disk that a fleet image holds into a file that other programs read."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import lzma

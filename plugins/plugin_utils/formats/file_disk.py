@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A regular file that holds a disk, read by the controller's own means, whatever system that is."""
 
-from __future__ import annotations
-
 import os
 
 from ...module_utils.disk.gpt import GPT_SIGNATURE, GptHeader

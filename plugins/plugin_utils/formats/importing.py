@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a fleet image of a file that holds a disk."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -7,8 +7,6 @@ All stages run at the same time, so the stage that is always busy is the limit, 
 is also busy while the other end takes or gives nothing. So the network is only the limit when both ends wait for it without using a processor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Evaluates one transfer's reports: its rate, the time left, and the limit, now and over the whole run."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping

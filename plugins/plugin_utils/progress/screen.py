@@ -8,8 +8,6 @@ manual of the VT510 (DECSC, DECRC, DECSTBM, DECAWM), which every terminal emulat
 output comes in between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 SAVE, RESTORE = "\x1b7", "\x1b8"

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The progress table of all laptops: the slowest first, as many as fit, and a line for the whole fleet."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

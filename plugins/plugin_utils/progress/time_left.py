@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Estimates the time left of a transfer from its history."""
 
-from __future__ import annotations
-
 from ...module_utils.engine.status import COMPARING, STREAMING, VERIFYING, Stages, Status
 from ...module_utils.engine.stopwatch import BUSY
 from .history import History, Point

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plots of a report, as SVG. Texts keep their size at every width: only the curves are stretched, in an inner SVG."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Text forms of numbers for the report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes reports into the folder reports/ of an image store."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the transport that a task requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@
 ``ssh-keygen -F`` finds the lines of a host: it supports hashed names, patterns and markers.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs that carry a connection on their standard input and output: ``ssh -W``, or a user's ProxyCommand."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import subprocess

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The SSH errors that both clients have in common."""
 
-from __future__ import annotations
-
 from ...module_utils.errors import ImagingError
 
 

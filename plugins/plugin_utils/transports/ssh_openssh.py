@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transport ``ssh`` with OpenSSH's client: ``ssh -W``, for hardware keys, GSSAPI and everything else that only OpenSSH supports."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import os

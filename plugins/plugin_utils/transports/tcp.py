@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transport ``tcp``: connects directly to the port on which the laptop listens."""
 
-from __future__ import annotations
-
 import socket
 
 from ...module_utils.stream.link import Channel, TcpChannel

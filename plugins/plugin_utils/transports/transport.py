@@ -6,8 +6,6 @@
 To add one, write its class beside the others here, add its maker to ``factory.py``, and its name to ``arguments.TRANSPORTS``.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from ...module_utils.stream.link import Channel, LinkError
