@@ -10,8 +10,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   port:
-    description:
-      - The port on which the laptop listens, for every transport; V(0) lets its kernel choose one.
+    description: The port on which the laptop listens, for every transport; V(0) lets its kernel choose one.
     type: int
     default: 19000
   transport:

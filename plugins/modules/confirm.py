@@ -14,18 +14,15 @@ description:
   - Run it with C(run_once). No host is contacted.
 options:
   about:
-    description:
-      - What will be lost.
+    description: What will be lost.
     type: str
     required: true
   word:
-    description:
-      - The word to type.
+    description: The word to type.
     type: str
     required: true
   unconfirmed:
-    description:
-      - The hosts that were not confirmed in advance. The question is asked unless this list is empty.
+    description: The hosts that were not confirmed in advance. The question is asked unless this list is empty.
     type: list
     elements: str
     required: true

@@ -17,13 +17,11 @@ attributes:
     description: Checks that the image can be opened and the file does not exist.
 options:
   image:
-    description:
-      - Name of the image, without folder and ending.
+    description: Name of the image, without folder and ending.
     type: str
     required: true
   dest:
-    description:
-      - The file, on the controller.
+    description: The file, on the controller.
     type: path
     required: true
   format:

@@ -19,14 +19,12 @@ description:
   - For a restore nothing of the image is expected to be on the disk already.
 options:
   purpose:
-    description:
-      - What is to be forecast.
+    description: What is to be forecast.
     type: str
     choices: [capture, restore]
     required: true
   image:
-    description:
-      - Name of the image that is to be restored, without folder and ending. Needed with O(purpose=restore).
+    description: Name of the image that is to be restored, without folder and ending. Needed with O(purpose=restore).
     type: str
   laptops:
     description:
@@ -35,8 +33,7 @@ options:
     type: int
     default: 1
   forks:
-    description:
-      - How many of them are worked on at the same time, at the most.
+    description: How many of them are worked on at the same time, at the most.
     type: int
     default: 64
   compression_level:
@@ -46,8 +43,7 @@ options:
     type: str
     default: auto
   used_map:
-    description:
-      - What of a disk a capture reads, see M(fleet.imaging.image_capture).
+    description: What of a disk a capture reads, see M(fleet.imaging.image_capture).
     type: str
     choices: [auto, all]
     default: auto

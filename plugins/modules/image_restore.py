@@ -33,8 +33,7 @@ attributes:
     description: Shows how many chunks and bytes differ or differed, and where they lie.
 options:
   image:
-    description:
-      - Name of the image, without folder and ending.
+    description: Name of the image, without folder and ending.
     type: str
     required: true
   read_back:
@@ -58,8 +57,7 @@ options:
     type: str
     default: ""
   rewrite:
-    description:
-      - Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
+    description: Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
     type: bool
     default: false
   mirror:

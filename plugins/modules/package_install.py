@@ -17,8 +17,7 @@ attributes:
     description: Installs nothing, and returns whether it would.
 options:
   name:
-    description:
-      - Names of the packages.
+    description: Names of the packages.
     type: list
     elements: str
     required: true
