@@ -16,7 +16,7 @@ from ..reasons import CANNOT_RELEASE
 from ..timeouts import DEFAULTS
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
-from .processes import processes, summarize, users_of
+from .processes import processes, said_of, summarize, users_of
 from .raw_io import RawDisk
 from .udev import settle
 
@@ -188,11 +188,9 @@ def mounts_elsewhere(path: str) -> Iterator[str]:
             if namespace in seen:
                 continue
             seen.add(namespace)
-            with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="replace") as file:
-                lines = file.read().splitlines()
         except OSError:
             continue
-        if any(line.split()[2] in numbers for line in lines):
+        if any(line.split()[2] in numbers for line in said_of(pid, "mountinfo").decode(errors="replace").splitlines()):
             yield f"process {pid} ({command})"
 
 

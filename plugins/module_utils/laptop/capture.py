@@ -172,9 +172,6 @@ class SourceDisk(HeldDisk):
         choices = boot_order(self._run, self.table) if self.table else None
         return None if choices is None else [choice.to_json() for choice in choices]
 
-    def __enter__(self) -> SourceDisk:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         if self.checks is not None:
             self.checks.close()

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Any, Callable
 
 from ..arguments import TRANSPORTS
-from ..disk.processes import processes
+from ..disk.processes import processes, stat_fields
 from ..ending import run_module
 from ..errors import ImagingError
 from ..ticket import Ticket
@@ -29,13 +30,9 @@ def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
 def end_children() -> None:
     """End the programs that this process has started (for example partclone), which would otherwise go on without it."""
     for pid, _name in processes():
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-            if parent == os.getpid():
+        if stat_fields(pid)[1:2] == [str(os.getpid())]:
+            with contextlib.suppress(OSError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended
 
 
 def run_transfer(module: Any, work: Callable[[], dict[str, Any]]) -> None:

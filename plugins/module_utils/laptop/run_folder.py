@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Iterator
 
+from ..disk.processes import stat_fields
 from ..errors import ImagingError
 from ..private_files import open_new, open_own, remove_own_folder
 from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING, Run, folder_path, unpack_run
@@ -45,12 +46,8 @@ def clock() -> float:
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
 
 
 class RunFolder:

@@ -6,15 +6,15 @@
 Every stream of a file must end as its format says, with the right check sum, and be followed by another one or by nothing.
 """
 
-import contextlib
 import lzma
 import os
-import queue
 import shutil
 import subprocess
 import threading
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from ...module_utils.errors import ImagingError
@@ -122,31 +122,15 @@ def _check_end(source: DiskImageFile) -> None:
 
 
 def _write_sparse(pieces: Iterator[bytes], target: BinaryIO) -> None:
-    """Write pieces one after the other, in a thread of its own so that the next is made meanwhile."""
-    waiting: queue.Queue[bytes | None] = queue.Queue(PIECES)
-    failures: list[OSError] = []
-
-    def write() -> None:
-        position = 0
-        while (piece := waiting.get()) is not None:
-            if not failures:
-                try:
-                    write_with_holes(target.fileno(), piece, position)
-                except OSError as error:
-                    failures.append(error)
-            position += len(piece)
-        with contextlib.suppress(OSError):
-            target.truncate(position)
-
-    writer = threading.Thread(target=write, name="write", daemon=True)
-    writer.start()
-    try:
+    """Write pieces one after the other, in a thread of its own so that the next is made meanwhile; raises OSError."""
+    writing: deque[Future[None]] = deque()
+    position = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
         for piece in pieces:
-            if failures:
-                break
-            waiting.put(piece)
-    finally:
-        waiting.put(None)
-        writer.join()
-    if failures:
-        raise failures[0]
+            writing.append(pool.submit(write_with_holes, target.fileno(), piece, position))
+            position += len(piece)
+            if len(writing) > PIECES:
+                writing.popleft().result()
+        for each in writing:
+            each.result()
+    target.truncate(position)

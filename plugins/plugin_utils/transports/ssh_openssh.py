@@ -15,9 +15,8 @@ from ...module_utils.stream.link import Channel, LinkError, SocketChannel
 from ...module_utils.stream.listener import LOOPBACK
 from ...module_utils.timeouts import Timeouts
 from .piped_program import PipedProgram
-from .ssh_errors import denied, forbidden, host_key_refused
 from .ssh_settings import SshSettings
-from .transport import Refused, Unreachable
+from .transport import Refused, Unreachable, denied, forbidden
 
 AUTHENTICATED = "Authenticated to "
 """The beginning of ssh's message at LogLevel VERBOSE after the login."""
@@ -150,7 +149,11 @@ class ProgramChannel(SocketChannel):
         if "open failed" in words or "stdio forwarding failed" in words:
             return Refused(f"The laptop's sshd could not connect to its own port {self._port}: {words}")
         if "Host key verification failed" in words or "IDENTIFICATION HAS CHANGED" in words:
-            return host_key_refused(self._address, words)
+            return ImagingError(
+                f"The host key of {self._address} is not the one that is known, or none is known: {words} Either something else answers at that "
+                "address, or the laptop was booted anew (live media make new keys at every boot). If you know that it was, remove the old key with "
+                "ssh-keygen -R, connect once by ssh to accept the new one, and run again."
+            )
         if "Permission denied" in words or "Too many authentication failures" in words:
             return denied(self._address, words)
         if self._authenticated:

@@ -19,10 +19,9 @@ from ...module_utils.stream.listener import LOOPBACK
 from ...module_utils.timeouts import Timeouts
 from .known_hosts import KnownHosts
 from .piped_program import PipedProgram
-from .ssh_errors import denied, forbidden
 from .ssh_settings import SshConfig, SshSettings
 from .tcp import connect
-from .transport import Refused, Unreachable
+from .transport import Refused, Unreachable, denied, forbidden
 
 try:
     import paramiko
