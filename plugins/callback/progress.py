@@ -60,7 +60,8 @@ class CallbackModule(CallbackBase):
         self._table = Table()
         self._throttles: dict[str, Throttle] = {}
         self._drawing = threading.Lock()
-        self._screen = Screen(_write, _measure) if _is_terminal() else None
+        is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._screen = Screen(_write, _measure) if is_terminal else None
         self._colour = not (C.ANSIBLE_NOCOLOR or os.environ.get("NO_COLOR"))
 
     def v2_playbook_on_start(self, playbook: object) -> None:
@@ -132,10 +133,6 @@ class CallbackModule(CallbackBase):
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _measure() -> tuple[int, int]:

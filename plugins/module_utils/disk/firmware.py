@@ -53,7 +53,9 @@ class BootList:
     def starting(self, choice: BootChoice) -> list[Entry]:
         """Return the entries that start a loader; the one that is tried first comes first."""
         tried = self.in_order()
-        ours = [entry for entry in self.entries if entry.choice and _same(entry.choice, choice)]
+        place = (choice.partition, choice.loader.lower())
+        there = [(entry, entry.choice) for entry in self.entries if entry.choice]
+        ours = [entry for entry, starts in there if (starts.partition, starts.loader.lower()) == place]
         return sorted(ours, key=lambda entry: (not entry.active, tried.index(entry) if entry in tried else len(tried)))
 
     def is_first(self, entry: Entry) -> bool:
@@ -98,10 +100,6 @@ def _choice(place: str) -> BootChoice | None:
     except ValueError:
         return None
     return BootChoice(partition, path.replace("\\", "/"))
-
-
-def _same(one: BootChoice, other: BootChoice) -> bool:
-    return (one.partition, one.loader.lower()) == (other.partition, other.loader.lower())
 
 
 def read_boot_list(run: RunCommand) -> BootList:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Iterator
+from typing import Any
 
 from ..errors import ImagingError
 from .blkid import Content, detect
@@ -124,14 +124,10 @@ def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list
     except ImagingError:  # reported with each partition
         beside = ""
     also = [f"{path} has partitions, and the disk as a whole also looks like {beside}, which was not examined."]
-    return table, list(_on_the_disk(table)), also if beside else []
-
-
-def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
-    """Yield the part of each partition that lies on the disk: a table may describe a larger one."""
-    for partition in table.partitions:
-        if partition.start < table.disk_size:
-            yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
+    # Only the part of a partition that lies on the disk: a table may describe a larger one.
+    there = [partition for partition in table.partitions if partition.start < table.disk_size]
+    sizes = (min(partition.size, table.disk_size - partition.start) for partition in there)
+    return table, [replace(partition, size=size) for partition, size in zip(there, sizes)], also if beside else []
 
 
 class _Examination:

@@ -13,7 +13,7 @@ from typing import Iterator
 
 from ..errors import ImagingError
 from .command import RunCommand
-from .kernel_partitions import KernelPartition, kernel_partitions
+from .kernel_partitions import kernel_partitions
 from .partition_table import Partition
 
 BLKFLSBUF = 0x1261
@@ -43,16 +43,13 @@ def kernel_node(disk: str, partition: Partition) -> str | None:
     """Return the kernel's block device of a partition, or None unless it has the same start and size."""
     try:
         known = kernel_partitions(disk).get(partition.number)
-        if known and (known.start, known.size) == (partition.start, partition.size) and _is_device(known):
-            return known.node
+        if known and (known.start, known.size) == (partition.start, partition.size):
+            found = os.stat(known.node)
+            device = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+            return known.node if stat.S_ISBLK(found.st_mode) and device == known.device else None
     except OSError:
         pass
     return None
-
-
-def _is_device(known: KernelPartition) -> bool:
-    found = os.stat(known.node)
-    return stat.S_ISBLK(found.st_mode) and f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" == known.device
 
 
 @contextlib.contextmanager

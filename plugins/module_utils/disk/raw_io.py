@@ -9,6 +9,7 @@ mounted or held), and ioctls of linux/fs.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -116,7 +117,9 @@ class RawDisk:
             self.size = os.lseek(self._buffered, 0, os.SEEK_END)
             self.logical_sector_size = logical_sector_size(self._buffered)
             self.alignment = self.logical_sector_size if self.is_device else FILE_ALIGNMENT
-            self._direct = self._open_direct(flags)
+            # Through the descriptor, because the path may lead to another disk by now. tmpfs and some FUSE file systems have no O_DIRECT.
+            with contextlib.suppress(OSError):
+                self._direct = os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
         except BaseException:
             self.close()
             raise
@@ -135,13 +138,6 @@ class RawDisk:
                 f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again.",
                 [LOCKED],
             ) from error
-
-    def _open_direct(self, flags: int) -> int:
-        try:
-            # Through the descriptor, because the path may lead to another disk by now.
-            return os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
-        except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
-            return -1
 
     def fileno(self) -> int:
         return self._buffered

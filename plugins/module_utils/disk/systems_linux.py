@@ -142,6 +142,7 @@ def _look(tree: FileTree) -> System | None:
 def _system(tree: FileTree, release: bytes) -> System:
     host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
     evidence = [] if release else ["its os-release can't be read"]
+    mounts = [words[1].rstrip("/") for words in _rows(tree)]
     return System(
         kind=LINUX,
         name=_name(release),
@@ -151,7 +152,7 @@ def _system(tree: FileTree, release: bytes) -> System:
         architecture=_architecture(tree),
         computer_name=host,
         shared=list(_shared(tree)),
-        apart=[each for each in _mount_points(tree) if each in (USR, VAR) and not tree.names(f"{each}/lib")],
+        apart=[each for each in mounts if each in (USR, VAR) and not tree.names(f"{each}/lib")],
     )
 
 
@@ -207,10 +208,6 @@ def _rows(tree: FileTree) -> Iterator[list[str]]:
         words = line.split()
         if len(words) > 2 and not words[0].startswith("#"):
             yield words
-
-
-def _mount_points(tree: FileTree) -> list[str]:
-    return [words[1].rstrip("/") for words in _rows(tree)]
 
 
 def find_hibernation(tree: FileTree) -> str:

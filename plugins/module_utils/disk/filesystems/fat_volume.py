@@ -238,14 +238,13 @@ class WritableFat(Fat):
             self._add(folder, name, 0, first, len(content))
             return
         old = self._chain(there[0].cluster) if there[0].cluster else []
-        self._sync()
+        os.fsync(self._descriptor)
         place = self._folder_place(folder, there[0].place)
         self._write(place + WHERE_OFFSET, WHERE.pack(first >> 16, 0, DATE, first & 0xFFFF, len(content)))
-        self._sync()
-        self._release(old)
-
-    def _sync(self) -> None:
         os.fsync(self._descriptor)
+        for cluster in old:
+            self._set(cluster, 0)
+        self._count()
 
     def _write(self, place: int, content: bytes) -> None:
         while content:
@@ -278,11 +277,6 @@ class WritableFat(Fat):
             self._set(cluster, following)
         self._count()
 
-    def _release(self, clusters: list[int]) -> None:
-        for cluster in clusters:
-            self._set(cluster, 0)
-        self._count()
-
     def _set(self, cluster: int, value: int) -> None:
         if self._bits == 12:
             place = cluster * 3 // 2
@@ -309,7 +303,7 @@ class WritableFat(Fat):
 
     def _add(self, folder: int, name: str, attributes: int, cluster: int, size: int) -> None:
         """Write an entry, after its content."""
-        self._sync()
+        os.fsync(self._descriptor)
         short, parts = _names(name, {entry.short for entry in self.entries(folder)})
         entry = ENTRY.pack(short, attributes, 0, cluster >> 16, 0, DATE, cluster & 0xFFFF, size)
         place = self._free_place(folder, len(parts) + 1)
