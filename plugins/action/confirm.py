@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive
 
-from ..module_utils.errors import ImagingError
-from ..module_utils.reasons import NOT_CONFIRMED
-from ..plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import NOT_CONFIRMED
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 
 NO_TERMINAL = "Where there is no terminal, set imaging_confirm_erase: true for every laptop"
 

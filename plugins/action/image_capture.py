@@ -6,14 +6,14 @@
 import time
 from typing import Any, ClassVar
 
-from ..module_utils.arguments import CAPTURE_ARGUMENTS
-from ..module_utils.errors import ImagingError
-from ..module_utils.image.writer import SUFFIX
-from ..module_utils.quantities import size
-from ..plugin_utils.capture_sink import CaptureSink
-from ..plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
-from ..plugin_utils.store import ImageStore
-from ..plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 
 class ActionModule(TransferAction):

@@ -6,11 +6,11 @@
 import os
 from typing import Any, ClassVar
 
-from ..module_utils.arguments import STORE
-from ..module_utils.errors import ImagingError
-from ..plugin_utils.controller_action import ControllerAction
-from ..plugin_utils.formats.exporting import FORMATS, export_image, format_of
-from ..plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import FORMATS, export_image, format_of
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 
 
 class ActionModule(ControllerAction):

@@ -5,14 +5,18 @@
 
 from typing import Any, ClassVar
 
-from ..module_utils.arguments import ENCODING, STORE, UPDATE
-from ..module_utils.engine.level import FIRST, parse_level
-from ..module_utils.printable import printable_all
-from ..plugin_utils.controller_action import ControllerAction
-from ..plugin_utils.formats.importing import Imported, ImportRequest, import_file
-from ..plugin_utils.run_command import run_command
-from ..plugin_utils.store import ImageStore
-from ..plugin_utils.transfer_action import check_bounds, collection_version
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENCODING, STORE, UPDATE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST, parse_level
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import (
+    Imported,
+    ImportRequest,
+    import_file,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import check_bounds, collection_version
 
 
 class ActionModule(ControllerAction):

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from ..module_utils.arguments import STORE
-from ..module_utils.disk.loaders import boot_choices
-from ..module_utils.engine.resize import image_facts
-from ..module_utils.errors import ImagingError
-from ..module_utils.image.reader import ImageReader
-from ..module_utils.printable import printable_all
-from ..module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
-from ..plugin_utils.controller_action import ControllerAction
-from ..plugin_utils.store import ImageStore
-from ..plugin_utils.verify_images import verify_image
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import boot_choices
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.resize import image_facts
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
 
 def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:

@@ -8,24 +8,29 @@ import tempfile
 import time
 from typing import Any, BinaryIO, ClassVar, cast
 
-from ..module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
-from ..module_utils.engine.trial import TRIAL_SECONDS, WRITE_SHARE
-from ..module_utils.errors import ImagingError
-from ..module_utils.image.geometry import DEFAULT_CHUNK_SIZE
-from ..module_utils.image.reader import ImageReader
-from ..module_utils.image.record import RecordHeader
-from ..module_utils.image.staged_file import BUFFER, StagedFile
-from ..module_utils.quantities import size
-from ..module_utils.serving.server import serve
-from ..module_utils.serving.stored import StoredSource
-from ..plugin_utils.capture_sink import CaptureSink
-from ..plugin_utils.forecast import ETHERNET_SHARE, Forecast, forecast, measured_rates
-from ..plugin_utils.nic import Nic, nic_towards
-from ..plugin_utils.progress.limits import NETWORK
-from ..plugin_utils.progress.meter import Meter
-from ..plugin_utils.store import ImageStore
-from ..plugin_utils.store_space import nearest_folder, writing_to
-from ..plugin_utils.transfer_action import TransferAction
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS, RESTORE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS, WRITE_SHARE
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import BUFFER, StagedFile
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
+from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
+    ETHERNET_SHARE,
+    Forecast,
+    forecast,
+    measured_rates,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_towards
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, writing_to
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 MAX_LATE = 64 << 20
 """Bytes that may come after the end of a trial: the chunks that it has in any case, and what was on its way."""

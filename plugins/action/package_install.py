@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from ..plugin_utils.laptop_action import LaptopAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction
 
 
 class ActionModule(LaptopAction):

@@ -9,11 +9,16 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.arguments import CAPTURE, RESTORE
-from ..module_utils.errors import ImagingError
-from ..plugin_utils.controller_action import ControllerAction
-from ..plugin_utils.settings import PREFIX, module_arguments, read_settings, replacement_of
-from ..plugin_utils.store import ImageStore, check_name
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
+    PREFIX,
+    module_arguments,
+    read_settings,
+    replacement_of,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
 
 REQUIRED = {
     "import": (

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the module on the laptop, and returns only the part of its result that is documented."""
 
-from ..plugin_utils.laptop_action import LaptopAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction
 
 
 class ActionModule(LaptopAction):

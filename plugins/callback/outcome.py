@@ -22,9 +22,9 @@ requirements:
 
 import sys
 
-from ..plugin_utils.closing_lines import closing_lines
-from ..plugin_utils.run import Run
-from ..plugin_utils.run_callback import RunCallback
+from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
 
 
 class CallbackModule(RunCallback):

@@ -31,11 +31,15 @@ import time
 from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
 
-from ..module_utils.private_files import Scratch
-from ..plugin_utils.progress.line import MAX_EVENT_SIZE, ProgressEvent, plain_line
-from ..plugin_utils.progress.publisher import EVERY, SOCKET, Throttle
-from ..plugin_utils.progress.screen import Screen
-from ..plugin_utils.progress.table import Table
+from ansible_collections.fleet.imaging.plugins.module_utils.private_files import Scratch
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.line import (
+    MAX_EVENT_SIZE,
+    ProgressEvent,
+    plain_line,
+)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.publisher import EVERY, SOCKET, Throttle
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.screen import Screen
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.table import Table
 
 MIN_LINES = 8
 """Minimum lines of a terminal for the table; a smaller one gets plain lines."""

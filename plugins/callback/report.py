@@ -33,15 +33,15 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.template import Templar
 
-from ..module_utils.errors import ImagingError
-from ..module_utils.zstd import find_zstd
-from ..plugin_utils.report.summary import summary
-from ..plugin_utils.report.write import write_report
-from ..plugin_utils.run import Run
-from ..plugin_utils.run_callback import RunCallback
-from ..plugin_utils.settings import SETTINGS as VARIABLES
-from ..plugin_utils.store import ImageStore
-from ..plugin_utils.transfer_action import collection_version
+from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
+from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import write_report
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
+from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS as VARIABLES
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import collection_version
 
 DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging_report")}
 

@@ -6,8 +6,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..module_utils.printable import printable
-from ..module_utils.quantities import duration, rate, size
+from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
+from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration, rate, size
 
 
 class FilterModule:

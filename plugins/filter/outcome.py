@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from ..plugin_utils.outcome import COMPARE, RESTORE, Failure, Laptop, Transfer
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import COMPARE, RESTORE, Failure, Laptop, Transfer
 
 
 def restore_outcome(
