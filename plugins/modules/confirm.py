@@ -38,7 +38,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Confirm erasing a disk
   fleet.imaging.confirm:
     about: Everything on /dev/nvme0n1 of lab-01 will be lost.

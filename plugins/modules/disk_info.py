@@ -73,7 +73,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Look at all disks
   fleet.imaging.disk_info:
   become: true

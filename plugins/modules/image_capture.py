@@ -73,7 +73,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Capture the reference
   fleet.imaging.image_capture:
     device: /dev/nvme0n1

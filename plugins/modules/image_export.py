@@ -39,7 +39,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Make a virtual disk of an image
   fleet.imaging.image_export:
     image: win11-lab

@@ -51,7 +51,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Make an image of what dd and gzip have made
   fleet.imaging.image_import:
     source: /backup/win11-lab.img.gz

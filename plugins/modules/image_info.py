@@ -33,7 +33,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: List the images
   fleet.imaging.image_info:
   register: store

@@ -58,7 +58,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: How long would it take to restore thirty laptops like this one
   fleet.imaging.image_probe:
     device: /dev/nvme0n1

@@ -80,7 +80,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Restore a laptop
   fleet.imaging.image_restore:
     device: /dev/nvme0n1

@@ -28,7 +28,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Install partclone
   fleet.imaging.package_install:
     name: [partclone]

@@ -34,7 +34,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Use all of the larger disk
   fleet.imaging.partition_grow:
     device: /dev/nvme0n1

@@ -32,7 +32,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Check all variables before a laptop is contacted
   fleet.imaging.settings:
     pattern: lab_laptops:!reference

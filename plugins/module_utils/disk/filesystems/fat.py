@@ -17,7 +17,7 @@ from ..command import RunCommand
 from ..file_tree import MAX_FILE_SIZE, FileTree, NoFile, Unreadable, steps
 from . import fat_allocation
 from .base import DIRTY, UNMAPPABLE, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_checker
-from .fat_volume import CERTAIN_FAT16, BadFat, Entry, Fat, WritableFat
+from .fat_volume import BOOT, CERTAIN_FAT16, SECTOR_SIZES, BadFat, Entry, Fat, WritableFat
 
 AnyFat = TypeVar("AnyFat", bound=Fat)
 
@@ -34,13 +34,21 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 def _distrust(probe: Probe) -> Distrust | None:
     boot = probe.read(0, 512)
-    (sector_size,) = struct.unpack_from("<H", boot, 11)
-    cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(
-        "<BHBHHBH", boot, 13
-    )
-    large_total, large_fat, flags = struct.unpack_from("<IIH", boot, 32)
+    (
+        sector_size,
+        cluster_sectors,
+        reserved,
+        fats,
+        root_entries,
+        small_total,
+        _medium,
+        small_fat,
+        large_total,
+        large_fat,
+    ) = BOOT.unpack_from(boot)
+    (flags,) = struct.unpack_from("<H", boot, 40)
     fat_sectors = small_fat or large_fat
-    if sector_size not in (512, 1024, 2048, 4096) or not cluster_sectors or not fats or not fat_sectors:
+    if sector_size not in SECTOR_SIZES or not cluster_sectors or not fats or not fat_sectors:
         return Distrust(DIRTY, "its boot sector is damaged")
     overhead = reserved + fats * fat_sectors + -(-root_entries * 32 // sector_size)
     clusters = ((small_total or large_total) - overhead) // cluster_sectors

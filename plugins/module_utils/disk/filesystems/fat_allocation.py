@@ -18,22 +18,16 @@ from typing import Iterator
 
 from ..gpt import Read
 from .allocation_check import Damaged
+from .fat_volume import BOOT, DELETED, END, ENTRY_SIZE, FOLDER, LABEL, SECTOR_SIZES
 
 ENTRY = struct.Struct("<11sB8xH4xH4x")
 """Of a directory entry: name, attributes, upper and lower half of the first cluster."""
 
-ENTRY_SIZE = 32
-LABEL, FOLDER = 0x08, 0x10
-"""Attributes. The parts of a long name have that of a label, too."""
+DOT = 0x2E
+"""First byte of the names "." and ".."."""
 
-LAST, DELETED, DOT = 0x00, 0xE5, 0x2E
-"""First bytes of a name: behind the last entry, of a deleted entry, and of "." and ".."."""
-
-SECTOR_SIZES = (512, 1024, 2048, 4096)
 FIRST = 2
 """The number of the first cluster."""
-
-READ_SIZE = 1 << 20
 
 
 class Allocation:
@@ -43,11 +37,19 @@ class Allocation:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
         self._read = read
         boot = read(0, 512)
-        sector_size, per_cluster, reserved, tables, root_entries, small_total, small_table = struct.unpack_from(
-            "<HBHBHHxH", boot, 11
-        )
-        large_total, large_table = struct.unpack_from("<I I", boot, 32)
-        table_size = (small_table or large_table) * sector_size
+        (
+            sector_size,
+            per_cluster,
+            reserved,
+            tables,
+            root_entries,
+            small_total,
+            _medium,
+            small_table,
+            large_total,
+            large,
+        ) = BOOT.unpack_from(boot)
+        table_size = (small_table or large) * sector_size
         total = small_total or large_total
         if sector_size not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
             raise Damaged("its boot sector is damaged")
@@ -82,8 +84,9 @@ class Allocation:
         """Claim the clusters of a directory's entries, and add those of its subdirectories to ``folders``."""
         for piece in content:
             for name, attributes, high, low in ENTRY.iter_unpack(piece):
-                if name[0] == LAST:
+                if name[0] == END:
                     return
+                # The parts of a long name have the attribute of a label, too.
                 if name[0] in (DELETED, DOT) or attributes & LABEL:
                     continue
                 first = low | high << 16 if self._large else low

@@ -31,6 +31,7 @@ WHERE_OFFSET, WHERE = 20, struct.Struct("<HHHHI")
 """Short name, attributes, case of letters; and the place: high half of the first cluster, time, date, low half of the cluster, size."""
 
 ENTRY_SIZE = 32
+SECTOR_SIZES = (512, 1024, 2048, 4096)
 LABEL, FOLDER, LONG_NAME = 0x08, 0x10, 0x0F
 """Attributes; a part of a long name has a unique combination."""
 
@@ -93,7 +94,7 @@ class Fat:
         )
         table = table_16 or table_32
         total = small or large
-        if self._sector not in (512, 1024, 2048, 4096) or not (per_cluster and reserved and self._tables and table):
+        if self._sector not in SECTOR_SIZES or not (per_cluster and reserved and self._tables and table):
             raise BadFat("its boot sector is damaged")
         self._cluster_size = self._sector * per_cluster
         self._table_start = reserved * self._sector
