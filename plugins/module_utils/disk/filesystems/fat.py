@@ -34,26 +34,15 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 def _distrust(probe: Probe) -> Distrust | None:
     boot = probe.read(0, 512)
-    (
-        sector_size,
-        cluster_sectors,
-        reserved,
-        fats,
-        root_entries,
-        small_total,
-        _medium,
-        small_fat,
-        large_total,
-        large_fat,
-    ) = BOOT.unpack_from(boot)
+    sector, per_cluster, reserved, fats, roots, small, _medium, small_fat, large, large_fat = BOOT.unpack_from(boot)
     (flags,) = struct.unpack_from("<H", boot, 40)
     fat_sectors = small_fat or large_fat
-    if sector_size not in SECTOR_SIZES or not cluster_sectors or not fats or not fat_sectors:
+    if sector not in SECTOR_SIZES or not per_cluster or not fats or not fat_sectors:
         return Distrust(DIRTY, "its boot sector is damaged")
-    overhead = reserved + fats * fat_sectors + -(-root_entries * 32 // sector_size)
-    clusters = ((small_total or large_total) - overhead) // cluster_sectors
+    overhead = reserved + fats * fat_sectors + -(-roots * 32 // sector)
+    clusters = ((small or large) - overhead) // per_cluster
     state = boot[37] if small_fat else boot[65]
-    fat = probe.read(reserved * sector_size, 8)
+    fat = probe.read(reserved * sector, 8)
     dirty = dirty_bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
     if dirty:
         return dirty

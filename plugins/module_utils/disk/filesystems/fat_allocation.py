@@ -37,35 +37,26 @@ class Allocation:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
         self._read = read
         boot = read(0, 512)
-        (
-            sector_size,
-            per_cluster,
-            reserved,
-            tables,
-            root_entries,
-            small_total,
-            _medium,
-            small_table,
-            large_total,
-            large,
-        ) = BOOT.unpack_from(boot)
-        table_size = (small_table or large) * sector_size
-        total = small_total or large_total
-        if sector_size not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
+        sector, per_cluster, reserved, tables, roots, small, _medium, small_table, large, large_table = (
+            BOOT.unpack_from(boot)
+        )
+        table_size = (small_table or large_table) * sector
+        total = small or large
+        if sector not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
             raise Damaged("its boot sector is damaged")
-        if total * sector_size > size:
+        if total * sector > size:
             raise Damaged("it is larger than its partition")
-        self._root_start = reserved * sector_size + tables * table_size
-        self._root_size = root_entries * ENTRY_SIZE
-        self._data = self._root_start + -(-self._root_size // sector_size) * sector_size
-        self._cluster_size = per_cluster * sector_size
-        clusters = max(0, (total * sector_size - self._data) // self._cluster_size)
+        self._root_start = reserved * sector + tables * table_size
+        self._root_size = roots * ENTRY_SIZE
+        self._data = self._root_start + -(-self._root_size // sector) * sector
+        self._cluster_size = per_cluster * sector
+        clusters = max(0, (total * sector - self._data) // self._cluster_size)
         self._large = not small_table
         (self._root,) = struct.unpack_from("<I", boot, 44)
         self._mask, self._chain_end = (0x0FFFFFFF, 0x0FFFFFF8) if self._large else (0xFFFF, 0xFFF8)
         self._table = array("I" if self._large else "H")
         entries = min(clusters + FIRST, table_size // self._table.itemsize)
-        self._table.frombytes(read(reserved * sector_size, entries * self._table.itemsize))
+        self._table.frombytes(read(reserved * sector, entries * self._table.itemsize))
         if sys.byteorder != "little":
             self._table.byteswap()
         self._claimed = bytearray(entries)
