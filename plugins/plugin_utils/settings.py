@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..module_utils.arguments import BOUNDS, SETTABLE
+from ..module_utils.arguments import BOUNDS, RELAY, RELAY_OFF, SETTABLE
 from ..module_utils.disk.findings import CONTENT_CHECKS
 from ..module_utils.disk.select import Wanted
 from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
@@ -123,6 +123,11 @@ def read_release(value: Any) -> str | bool:
         raise BadValue(_alternatives(choices), _closest(value, choices)) from None
 
 
+def read_relay(value: Any) -> str:
+    """Whether laptops pass images on. YAML takes ``off`` for a truth value."""
+    return str(one_of(*RELAY)(RELAY_OFF if value is False else value))
+
+
 def read_level(value: Any) -> str:
     """A level of zstd."""
     try:
@@ -173,7 +178,12 @@ def list_of(choices: tuple[str, ...] = ()) -> Read:
     return read
 
 
-READERS: dict[str, Read] = {"store": read_folder, "mirror": read_url, "compression_level": read_level}
+READERS: dict[str, Read] = {
+    "store": read_folder,
+    "mirror": read_url,
+    "relay": read_relay,
+    "compression_level": read_level,
+}
 """How the values of some arguments of modules are read; the others by their choices, bounds or type."""
 
 
