@@ -228,10 +228,8 @@ def _transport(row: Row, devices: BlockDevices, name: str) -> str:
 def _kind(row: Row, devices: BlockDevices, name: str) -> str:
     if devices.parent(name):
         return "part"
-    for kind in ("zram", "ram"):
-        if name.startswith(kind):
-            return kind
-    return _text(row, "type") or "disk"
+    memory = next((kind for kind in ("zram", "ram") if name.startswith(kind)), "")
+    return memory or _text(row, "type") or "disk"
 
 
 def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[Refusal]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Mapping
 
 from ..errors import ImagingError
@@ -71,8 +72,7 @@ def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition
 
 
 def _read(folder: str, name: str) -> str:
-    with open(os.path.join(folder, name), encoding="latin-1") as file:
-        return file.read().strip()
+    return Path(folder, name).read_text(encoding="latin-1").strip()
 
 
 def differences(known: Mapping[int, KernelPartition], table: PartitionTable | None) -> list[str]:
