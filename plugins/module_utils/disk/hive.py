@@ -89,12 +89,8 @@ class Hive:
             return self._root
         if path not in self._keys:
             parent = self._find(path[:-1])
-            found = None
-            for place in self._children(parent) if parent is not None else ():
-                if self._key(place).name == path[-1]:
-                    found = place
-                    break
-            self._keys[path] = found
+            children = self._children(parent) if parent is not None else ()
+            self._keys[path] = next((place for place in children if self._key(place).name == path[-1]), None)
         return self._keys[path]
 
     def _children(self, place: int) -> Iterator[int]:

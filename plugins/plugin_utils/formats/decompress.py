@@ -64,19 +64,12 @@ def decompressed(file: BinaryIO, source: DiskImageFile) -> Iterator[bytes]:
             try:
                 yield from decompressor.feed(data)
             except ERRORS as error:
-                raise _damaged(source, done, error) from error
+                follows = f", or something other than {source.format} follows its first {done} streams" if done else ""
+                raise Damaged(f"{source.path} is damaged{follows}: {error}. {AGAIN}") from error
             if not decompressor.eof:
                 data = file.read(READ_SIZE)
         done += 1
         data = decompressor.unused_data or file.read(READ_SIZE)
-
-
-def _damaged(source: DiskImageFile, streams: int, error: BaseException) -> Damaged:
-    if streams:
-        return Damaged(
-            f"{source.path} is damaged, or something other than {source.format} follows its first {streams} streams: {error}. {AGAIN}"
-        )
-    return Damaged(f"{source.path} is damaged: {error}. {AGAIN}")
 
 
 AGAIN = "Nothing of it was imported. Copy it from its source again, and compare check sums."

@@ -80,16 +80,12 @@ class FatTree(FileTree):
         self._node = node
 
     @contextlib.contextmanager
-    def _open(self, kind: type[AnyFat], flags: int = os.O_RDONLY) -> Iterator[AnyFat]:
-        descriptor = -1
+    def _open(self, kind: type[AnyFat], mode: str = "rb") -> Iterator[AnyFat]:
         try:
-            descriptor = os.open(self._node, flags | os.O_CLOEXEC)
-            yield kind(descriptor)
+            with open(self._node, mode, buffering=0) as device:
+                yield kind(device.fileno())
         except (BadFat, OSError) as error:
             raise Unreadable(f"its files can't be read: {getattr(error, 'strerror', None) or error}") from error
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
     @staticmethod
     def _entry(fat: Fat, path: str) -> Entry | None:
@@ -140,7 +136,7 @@ class FatTree(FileTree):
             content = file.read()
         *folders, name = steps(path)
         try:
-            with self._open(WritableFat, os.O_RDWR) as fat:
+            with self._open(WritableFat, "r+b") as fat:
                 folder = Fat.ROOT
                 for step in folders:
                     there = [entry for entry in fat.entries(folder) if entry.name.lower() == step.lower()]

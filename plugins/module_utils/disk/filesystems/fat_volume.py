@@ -11,6 +11,7 @@ Source: Microsoft, "FAT32 File System Specification" 1.03; for long names also L
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
@@ -260,12 +261,8 @@ class WritableFat(Fat):
 
     def _allocate(self, count: int) -> list[int]:
         """Return the first free clusters, as many as needed; nothing is written yet."""
-        free: list[int] = []
-        for cluster in range(2, self._end):
-            if len(free) == count:
-                break
-            if not self._next(cluster):
-                free.append(cluster)
+        every = (cluster for cluster in range(2, self._end) if not self._next(cluster))
+        free = list(itertools.islice(every, count))
         if len(free) < count:
             raise BadFat(
                 f"it has no room: {count} clusters of {self._cluster_size} bytes are needed, {len(free)} are free"
