@@ -38,7 +38,7 @@ def value(**given: Any) -> Any:
 
 def test_the_inventory_names_every_variable_with_its_default_in_the_same_order() -> None:
     inventory = yaml.safe_load((ROOT / "inventory/group_vars/all.yml").read_text())
-    assert list(inventory.items()) == [(name, setting.default) for name, setting in SETTINGS.items()]
+    assert inventory == {name: setting.default for name, setting in SETTINGS.items()}
 
 
 def test_the_readme_names_every_variable() -> None:
