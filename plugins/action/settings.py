@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads and checks all variables of a run on the controller. No host is contacted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -56,7 +54,11 @@ class ActionModule(ControllerAction):
         variables = self.task_vars
         check_tags(variables)
         found_reference = {"reference": reference(variables)} if arguments["purpose"] == CLONE else {}
-        hosts = matching_hosts(arguments["pattern"], variables) if arguments["pattern"] else [self._host(variables)]
+        hosts = (
+            matching_hosts(arguments["pattern"], variables)
+            if arguments["pattern"]
+            else [variables["inventory_hostname"]]
+        )
         if not hosts:
             limit = variables.get("ansible_limit")
             raise ImagingError(
@@ -80,9 +82,6 @@ class ActionModule(ControllerAction):
             raise ImagingError(f"{' '.join(said[:SHOWN])}{more} No host was contacted.")
         arguments = {host: module_arguments(values) for host, values in settings.items()}
         return {"changed": False, "hosts": settings, "arguments": arguments, **found_reference}
-
-    def _host(self, variables: Mapping[str, Any]) -> str:
-        return str(variables["inventory_hostname"])
 
 
 def check_tags(variables: Mapping[str, Any]) -> None:

@@ -177,8 +177,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import SHARE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.sharing import look, run_share
@@ -189,16 +187,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 def share(module: AnsibleModule) -> dict[str, object]:
     """Look at the disk or, unless in check mode, share it until the controller says that all are done; returns the module's result."""
     ticket = None if module.check_mode else take_ticket(module.params["ticket"])
-    request = CaptureRequest(
-        device=module.params["device"],
-        used_map=module.params["used_map"],
-        level=parse_level(module.params["compression_level"]),
-        chunk_size=DEFAULT_CHUNK_SIZE,
-        zero_bad_sectors=module.params["bad_sectors"] == "zero",
-        expect=module.params["expect"],
-        facts=module.params["facts"],
-    )
-    run = module_runner(module)
+    run, request = module_runner(module), CaptureRequest.of(module.params)
     if ticket is None:
         return dict(asdict(look(run, request)), changed=False)
     with open_session(module.params, ticket) as session:

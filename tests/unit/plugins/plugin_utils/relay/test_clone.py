@@ -84,7 +84,7 @@ class Reference:
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
                 identity=lambda: NO_IDENTITY,
             )
-            request = CaptureRequest(str(self.disk), "all", 1, CHUNK, False, None)
+            request = CaptureRequest(str(self.disk), "all", 1, False, None, chunk_size=CHUNK)
             return asdict(share_disk(disk, Described(disk, request, None, find_zstd()), self.session))  # type: ignore[arg-type]
 
     def converse(self, conversation: Callable[[Link], None], then_leave: bool = False) -> dict[str, Any]:
