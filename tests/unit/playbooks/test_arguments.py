@@ -21,7 +21,10 @@ from .test_hand_over import MODULES, ROOT, documented, tasks
 
 GROUPS: dict[str, list[str]] = yaml_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
 PREFIX = "fleet.imaging."
-WITH_ACTION = ["image_capture", "image_export", "image_import", "image_info", "image_probe", "image_restore"]
+WITH_ACTION = [
+    *("image_capture", "image_export", "image_import", "image_info"),
+    *("image_probe", "image_recompress", "image_restore"),
+]
 OF_TRANSFERS = ["image_capture", "image_probe", "image_restore"]
 
 
