@@ -30,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import (
 from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import passes_on
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, store_error
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
@@ -80,7 +81,7 @@ class ActionModule(TransferAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = PROBE_ARGUMENTS
     ADDED: ClassVar[frozenset[str]] = frozenset(
-        ("purpose", "image", "sent_bytes", "rates", "alone", "together", "all_seconds", "notes")
+        ("purpose", "image", "sent_bytes", "rates", "alone", "together", "all_seconds", "all_sent_bytes", "notes")
     )
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"write_rate": {"type": "float"}}
 
@@ -143,7 +144,13 @@ def _capture_forecast(found: dict[str, Any], meter: Meter, elapsed: float) -> di
     notes = [f"Assumed: the rest of {found['device']} is like the {size(done)} of it that were tried."]
     if found["used_bytes"] == found["disk_size"]:
         notes.append(f"Assumed: all of {found['device']} is captured.")
-    return dict(result, together=result["alone"], all_seconds=result["alone"]["seconds"], notes=notes)
+    return dict(
+        result,
+        together=result["alone"],
+        all_seconds=result["alone"]["seconds"],
+        all_sent_bytes=result["sent_bytes"],
+        notes=notes,
+    )
 
 
 def _restore_forecast(
@@ -155,13 +162,17 @@ def _restore_forecast(
     result["rates"]["write"] = round(found["write_rate"])
     capacity = own.mbit * 1e6 / 8 * ETHERNET_SHARE if own else 0.0
     link_share = (result["rates"]["link"] or 0) / capacity if own else alone.parts[0][0][NETWORK]
-    together = alone.shared(at_once, link_share, os.cpu_count() or 1)
+    relay = passes_on(arguments)
+    together = alone if relay else alone.shared(at_once, link_share, os.cpu_count() or 1)
     how = "which rotates, is written as fast as it is read"
     if not found["rotational"]:
         how = f"which does not rotate, is written at {WRITE_SHARE:.0%} of the rate at which it is read"
     notes = [f"Nothing was written. Assumed: the disk, {how}.", "Assumed: nothing of the image is on the disk already."]
     if at_once > 1:
         notes.append(f"Assumed: all {at_once} laptops are like this one.")
+    if at_once > 1 and relay:
+        notes.append("Assumed: they reach each other, and pass the image on, so that the controller sends it once.")
+    elif at_once > 1:
         notes.append(
             f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s according to the system."
             if own
@@ -169,7 +180,12 @@ def _restore_forecast(
             "together than the link to this one does."
         )
         notes.append("Assumed: what one of them has read from the image store, the others have from memory.")
-    everything = together.seconds * -(-laptops // at_once)
+    rounds = -(-laptops // at_once)
     return dict(
-        result, image=arguments["image"], together=together.to_json(), all_seconds=round(everything, 3), notes=notes
+        result,
+        image=arguments["image"],
+        together=together.to_json(),
+        all_seconds=round(together.seconds * rounds, 3),
+        all_sent_bytes=image.stored_bytes * (rounds if relay else laptops),
+        notes=notes,
     )

@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RESTORE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -36,11 +41,44 @@ class ActionModule(TransferAction):
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": STATUS, "diff": DIFF}
 
     _source: StoredSource | None = None
+    _ip = ""
+    """Where other laptops reach this one, if it takes part in a relay: found once, because a link may be made again while no name is resolved."""
 
     def facts_of_failure(self) -> dict[str, Any]:
         """Return the state of the disk, as far as the controller knows it."""
         may_be_written = self._source is not None and self._source.described and not self._task.check_mode
         return {"disk_state": UNKNOWN if may_be_written else UNTOUCHED}
+
+    @contextlib.contextmanager
+    def _relay(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str, warn: Callable[[str], object]
+    ) -> Iterator[Participant | None]:
+        """Take part in the relay of this run, if laptops pass the image on to one another."""
+        possible = passes_on(arguments) and not self._task.check_mode
+        ip = shared_ip(self.address()) if possible else None
+        if ip is None:
+            yield None
+            return
+        self._ip = ip
+        participant = make_participant(str(task_vars["inventory_hostname"]), root_digest, warn)
+        try:
+            yield participant
+        finally:
+            if participant is not None:
+                participant.leave()
+
+    def _on_progress(self, link: Link, meter: Meter, host: str, relay: Participant | None) -> Callable[[bytes], object]:
+        """Return what hears of the laptop's progress."""
+        if relay is None or self.running is None:
+            return meter.update
+        place = Address(host=host, ip=self._ip, port=self.running.port)
+        relay.attach(link)
+
+        def on_progress(report: bytes) -> None:
+            meter.update(report)
+            relay.progress(link, Status.unpack(report), place)
+
+        return on_progress
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
@@ -53,12 +91,16 @@ class ActionModule(TransferAction):
             )
         source = self._source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
-        ticket = self.ticket(arguments, task_vars, found)
+        warnings: list[str] = []
+        with self._relay(arguments, task_vars, found, warnings.append) as relay:
+            ticket = self.ticket(arguments, task_vars, found, relay is not None)
 
-        def conversation(link: Link) -> None:
-            serve(link, source, meter.update)
+            def conversation(link: Link) -> None:
+                serve(link, source, self._on_progress(link, meter, ticket.host, relay))
 
-        result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
+            result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
+        if warnings:
+            result["warnings"] = [*result.get("warnings", ()), *warnings]
         if result.get("failed"):
             said = result.pop("disk_state", None)
             return dict(result, disk_state=said) if said in DISK_STATES else result

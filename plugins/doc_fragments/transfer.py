@@ -18,8 +18,8 @@ options:
     default: 19000
   transport:
     description:
-      - How the controller reaches the port. V(tcp) connects to it directly; V(ssh) goes through the laptop's sshd, and the laptop then listens on its
-        own address V(127.0.0.1) only.
+      - How the controller reaches the port. V(tcp) connects to it directly; V(ssh) goes through the laptop's sshd. The laptop then listens on its
+        own address V(127.0.0.1) only, unless other laptops take chunks from it (O(fleet.imaging.image_restore#module:relay)).
       - The data is encrypted and authenticated by TLS with both. V(ssh) encrypts it once more.
     type: str
     choices: [tcp, ssh]

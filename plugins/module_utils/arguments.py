@@ -15,12 +15,17 @@ from .timeouts import DEFAULTS
 
 TCP = "tcp"
 SSH = "ssh"
-TRANSPORTS = {TCP: "", SSH: LOOPBACK}
+ANY_ADDRESS = ""
+TRANSPORTS = {TCP: ANY_ADDRESS, SSH: LOOPBACK}
 """How the controller reaches the laptop's port, and the address on which the laptop then listens (empty: all of its addresses)."""
 
 PARAMIKO = "paramiko"
 OPENSSH = "openssh"
 SSH_CLIENTS = (PARAMIKO, OPENSSH)
+
+RELAY_AUTO = "auto"
+RELAY_OFF = "off"
+RELAY = (RELAY_AUTO, RELAY_OFF)
 
 CAPTURE = "capture"
 RESTORE = "restore"
@@ -50,6 +55,7 @@ RESTORING: dict[str, Any] = {
     "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
     "rewrite": {"type": "bool", "default": False},
     "mirror": {"type": "str", "default": ""},
+    "relay": {"type": "str", "choices": list(RELAY), "default": RELAY_AUTO},
 }
 
 SETTABLE: dict[str, dict[str, Any]] = {
@@ -88,6 +94,7 @@ PROBE_ARGUMENTS: dict[str, Any] = {
     **ENCODING,
     "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
     "image": {"type": "str"},
+    "relay": RESTORING["relay"],
     "laptops": {"type": "int", "default": 1},
     "forks": {"type": "int", "default": 64},
 }

@@ -30,7 +30,8 @@ RUN_AGAIN = "Run again."
 class Ticket:
     """One transfer: its name, the laptop's credentials, and for the image's header host, time (RFC 3339, UTC) and version.
 
-    ``root_digest`` (hexadecimal) says which image is to be restored. ``timeouts`` are those by which both ends go.
+    ``root_digest`` (hexadecimal) says which image is to be restored, ``relay`` whether laptops pass it on to one another. ``timeouts`` are those
+    by which both ends go.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Ticket:
     created: str
     collection_version: str
     root_digest: str = ""
+    relay: bool = False
     timeouts: Timeouts = DEFAULTS
 
     def pack(self) -> str:
@@ -51,7 +53,8 @@ class Ticket:
         values = json.loads(text)
         credentials, timeouts = Credentials(**values["credentials"]), Timeouts.from_values(values["timeouts"])
         ticket = cls(**dict(values, credentials=credentials, timeouts=timeouts))
-        if not ticket.run_id.isalnum() or not all(isinstance(text, str) for text in asdict(credentials).values()):
+        texts = all(isinstance(text, str) for text in asdict(credentials).values())
+        if not ticket.run_id.isalnum() or not texts or not isinstance(ticket.relay, bool):
             raise ValueError("no run")
         return ticket
 

@@ -10,7 +10,7 @@ always go by the same figures. :data:`ORDER` says which wait must outlast which.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Mapping
 
 HEARTBEATS = 6
@@ -95,6 +95,18 @@ class Timeouts:
     """A disk that another program holds, and udev, are waited for so long: udev takes a second on a slow machine."""
     mirror_silence: float = 10.0
     """A mirror that has sent nothing for so long is asked no more."""
+    peer_silence: float = 2.5
+    """A laptop that takes chunks from another one leaves it after so long without a byte: all laptops below wait meanwhile."""
+    peer_connect: float = 2.5
+    """A laptop may take so long to connect to another one, and so long again for the handshake."""
+    peer_named: float = 10.0
+    """A laptop that has lost the one it takes chunks from takes them from the controller when it was told of no other one for so long. The
+    controller answers at once, but its link to the laptop may have broken, too."""
+    peer_idle: float = 30.0
+    """A laptop leaves another one that has sent no chunk that it asked for for so long. The controller, which knows of all, usually has named
+    a better one long before."""
+    peer_farewell: float = 2.0
+    """A laptop that is done passes on for so long what others have asked it for. Their worker need not wait longer for it than that."""
 
     @property
     def silence(self) -> float:
@@ -105,6 +117,16 @@ class Timeouts:
     def heartbeat(self) -> float:
         """An end that has nothing to say says so after so long."""
         return self.silence / HEARTBEATS
+
+    @property
+    def peer_heartbeat(self) -> float:
+        """A laptop that has nothing to say to another one says so after so long."""
+        return self.peer_silence / HEARTBEATS
+
+    @property
+    def between_laptops(self) -> Timeouts:
+        """Those of a laptop that is connected to another one."""
+        return replace(self, min_silence=self.peer_silence, max_silence=self.peer_silence, handshake=self.peer_connect)
 
     @property
     def healthy(self) -> float:
@@ -184,6 +206,7 @@ ORDER = (
     ("farewell", "stop", "a module takes leave of its controller before it ends"),
     ("farewell", "terminate", "a module takes leave of its controller before it is killed"),
     ("gone", "result", "that a module is gone must be noticed before its result is given up"),
+    ("peer_silence", "peer_idle", "a laptop that waits for others itself is not a dead one"),
     ("held_disk", "result", "a module may wait for its disk once more after its last word"),
 )
 """Shorter, longer, and why: both are names of fields or properties of :class:`Timeouts`."""

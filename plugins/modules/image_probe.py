@@ -30,8 +30,8 @@ options:
     type: str
   laptops:
     description:
-      - How many laptops are to be restored. All of them are assumed to be like this one. They share the controller's processors, its network
-        connection and its store.
+      - How many laptops are to be restored. All of them are assumed to be like this one. Without O(relay), they share the controller's processors,
+        its network connection and its store.
     type: int
     default: 1
   forks:
@@ -39,6 +39,12 @@ options:
       - How many of them are worked on at the same time, at the most.
     type: int
     default: 64
+  relay:
+    description:
+      - Whether the laptops will pass the image on to one another, see M(fleet.imaging.image_restore).
+    type: str
+    choices: [auto, "off"]
+    default: auto
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
@@ -159,6 +165,10 @@ all_seconds:
   description: What is expected for all laptops.
   returned: success
   type: float
+all_sent_bytes:
+  description: Bytes that the controller is expected to send to all laptops.
+  returned: success
+  type: int
 notes:
   description: What was assumed.
   returned: success

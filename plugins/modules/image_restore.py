@@ -69,9 +69,20 @@ options:
         requests.
       - The server can't change what is written, because each chunk is checked against the controller's index. But everybody who can read from the
         server can read the image.
-      - Redirects are followed; no proxy is used. If empty, only the controller is used.
+      - Redirects are followed; no proxy is used. If empty, no mirror is used.
     type: str
     default: ""
+  relay:
+    description:
+      - V(auto) has the laptops of a run pass the image on to one another, so that it leaves the controller about once. Each laptop takes chunks from
+        one other laptop, checks them, and passes them on while it writes them. A laptop that is slow, or fails, or can't be reached by the others,
+        is left out.
+      - The laptops must reach each other at O(port), by the addresses that the controller uses; otherwise all take chunks from the controller, after a
+        warning. This holds for O(transport=ssh), too, with which only the controller goes through SSH. In check mode nothing is passed on.
+      - V(off) has each laptop take chunks from the controller or O(mirror) only.
+    type: str
+    choices: [auto, "off"]
+    default: auto
 extends_documentation_fragment:
   - fleet.imaging.common
   - fleet.imaging.disk
@@ -154,6 +165,25 @@ frame_bytes:
     mirror:
       description: From O(mirror).
       type: int
+    peers:
+      description: From other laptops.
+      type: int
+taken_from:
+  description: The laptops from which it took chunks, in the order in which it used them.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: Its name in the inventory.
+      type: str
+    bytes:
+      description: Bytes of compressed chunks that were taken from there.
+      type: int
+passed_on:
+  description: Bytes of compressed chunks that other laptops took from this one.
+  returned: success
+  type: int
 stored_bytes:
   description: Size of the image file in bytes.
   returned: success
@@ -364,6 +394,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
         mirror=image_url(module.params["mirror"], module.params["image"]),
+        relay=ticket.relay and not module.check_mode,
     )
     run = module_runner(module)
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, SETTABLE
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, RELAY, RELAY_OFF, SETTABLE
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
@@ -127,6 +127,11 @@ def read_release(value: Any) -> str | bool:
         raise BadValue(_alternatives(choices), _closest(value, choices)) from None
 
 
+def read_relay(value: Any) -> str:
+    """Whether laptops pass images on. YAML takes ``off`` for a truth value."""
+    return str(one_of(*RELAY)(RELAY_OFF if value is False else value))
+
+
 def read_level(value: Any) -> str:
     """A level of zstd."""
     try:
@@ -207,6 +212,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_transport": argument("transport"),
     "imaging_ssh_client": argument("ssh_client"),
     "imaging_mirror": argument("mirror", read_url),
+    "imaging_relay": argument("relay", read_relay),
     "imaging_port": argument("port"),
     "imaging_link_timeout": argument("link_timeout"),
     "imaging_compression_level": argument("compression_level", read_level),

@@ -51,6 +51,8 @@ class Transfer:
         self._laptop = laptop
         self._failing_since: float | None = None
         self._listening = False
+        self.port = 0
+        """The port on which the laptop listens; 0 before that is known."""
         self.over = False
         """Whether all was said, and only the result is waited for."""
         self._failed = False
@@ -68,6 +70,7 @@ class Transfer:
         port = self._module.wait_for_port()
         if port is None:
             return self._module.collect(self._timeouts.result)
+        self.port = port
         self._listening = True
         before, pause = -1, self._timeouts.first_pause
         while True:

@@ -128,11 +128,16 @@ class TransferAction(ActionBase):
             fields = required_outside_check_mode(fields)
         return checked_answer(answer, fields, name, self.ADDED)
 
+    running: Transfer | None = None
+    """The transfer since its beginning."""
+
     @abstractmethod
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do it; raises ImagingError."""
 
-    def ticket(self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str = "") -> Ticket:
+    def ticket(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str = "", relay: bool = False
+    ) -> Ticket:
         """Make the ticket of a new transfer, with a new key and certificate for the laptop."""
         host = str(task_vars["inventory_hostname"])
         return Ticket(
@@ -142,6 +147,7 @@ class TransferAction(ActionBase):
             created=rfc3339(),
             collection_version=collection_version(),
             root_digest=root_digest,
+            relay=relay,
             timeouts=self._timeouts(float(arguments["link_timeout"])),
         )
 
@@ -183,6 +189,7 @@ class TransferAction(ActionBase):
         transport = make_transport(arguments, self._connection, self.address(), timeouts)
         host = ticket.host
         transfer = Transfer(module, transport, run_authority().controller, Name(LAPTOP, host), timeouts, progress)
+        self.running = transfer
         telling = (
             Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
             if meter

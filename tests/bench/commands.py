@@ -22,6 +22,7 @@ from ..integration.labs import running_lab
 from ..lab.lab import Plan, can_isolate
 from ..lab.tools import LabError
 from .big_disk import measure_big_disk
+from .fleet import measure_fleet
 from .forecast import measure_forecast
 from .levels import measure_levels
 from .ours import PlaybookFailed
@@ -36,8 +37,8 @@ ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
 STATE, SSH, LEVELS, FORECAST = "state", "ssh", "levels", "forecast"
-DISK_OF_2_TIB, WAYS = "disk-of-2-tib", "ways"
-NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS]
+DISK_OF_2_TIB, WAYS, FLEET = "disk-of-2-tib", "ways", "fleet"
+NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS, FLEET]
 
 
 def main() -> int:
@@ -91,6 +92,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             report.bars += measure_levels(size, folder, arguments.runs, say)
         if FORECAST in chosen:
             report.bars += measure_forecast(folder, arguments.runs, say)
+        if FLEET in chosen:
+            report.bars += measure_fleet(folder, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:

@@ -59,7 +59,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import 
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import ExpectedView
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import HttpImage
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
     expect,
@@ -74,6 +76,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
     MAX_PAYLOAD_SIZE,
     Kind,
     Link,
+)
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import (
+    Loss,
+    Upstream,
+    unpack_lack,
+    unpack_loss,
+    unpack_upstream,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import accept_tls, connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
@@ -431,6 +440,61 @@ def source_seeds() -> list[bytes]:
     ]
 
 
+def run_upstream(data: bytes) -> None:
+    """A laptop learns a name, an IP address and a port, or nothing; packed and read again they are the same."""
+    found = unpack_upstream(data)
+    if found is not None:
+        assert unpack_upstream(found.pack()) == found
+
+
+def run_lost(data: bytes) -> None:
+    """The controller learns of a loss; packed and read again it is the same."""
+    found = unpack_loss(data)
+    assert unpack_loss(found.pack()) == found
+
+
+def run_lack(data: bytes) -> None:
+    """Each four bytes are the number of a chunk."""
+    assert b"".join(struct.pack("<I", chunk) for chunk in unpack_lack(data)) == data
+
+
+ASKED = (0, 3, 4)
+
+
+def run_peer(data: bytes) -> None:
+    """Whatever another laptop says, only chunks that were asked for come from there, each once, or will not come; then the laptop is left."""
+    losses: list[Loss] = []
+    source = PeerSource(lambda upstream: linked(messages(data)), header(), losses.append)
+    source.start()
+    source.request(ASKED)
+    source.assign(LAPTOP_ABOVE)
+    left = set(ASKED)
+    while left and not losses:
+        try:
+            found = source.receive(ROOM)
+            assert found is not None
+            left.remove(found.chunk)
+        except NotSent as error:
+            left.difference_update(error.chunks)
+    assert source._lacking <= set(ASKED)
+    source.stop()
+
+
+LAPTOP_ABOVE = Upstream("lab-00", "198.18.0.10", 19000)
+LOSS = Loss("lab-00", "The link broke.", reached=True, damage=False)
+
+
+def peer_seeds() -> list[bytes]:
+    """A record that was asked for, one that was not, and what the laptop lacks."""
+    lacking = said((Kind.PING, b""), (Kind.LACK, struct.pack("<3I", 0, 4, 1 << 31)))
+
+    def record(packed: bytes, frame_size: int) -> bytes:
+        return struct.pack("<BHB", Kind.RECORD, len(packed) - 1, frame_size) + packed[1:] + bytes(frame_size)
+
+    asked, other = record(records()[0], 100), record(records()[1], 30)
+    return [lacking + other + asked + asked, asked + said((Kind.END, b"enough"))]
+
+
 class Canned:
     """A socket of an HTTP client, on which given answers come whatever is asked."""
 
@@ -679,6 +743,10 @@ TARGETS = {
     "source": Target(run_source, source_seeds),
     "live-source": Target(run_live_source, source_seeds),
     "sink": Target(run_sink, sink_seeds),
+    "upstream": Target(run_upstream, lambda: [LAPTOP_ABOVE.pack(), b""]),
+    "lost": Target(run_lost, lambda: [LOSS.pack()]),
+    "lack": Target(run_lack, lambda: [struct.pack("<3I", 0, 4, 1 << 31)]),
+    "peer": Target(run_peer, peer_seeds),
     "mirror": Target(run_mirror, mirror_seeds),
     "partclone-map": Target(run_map, map_seeds),
     "lsblk": Target(run_lsblk, lsblk_seeds),

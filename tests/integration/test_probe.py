@@ -85,6 +85,9 @@ def test_a_forecast(lab: Lab, store: Path) -> None:
             pytest.approx(result["rates"]["read"] / 2, rel=0.01),
         )
         assert "A network twice as fast would help most" in result["alone"]["advice"]
+        # The laptops pass the image on.
+        assert result["together"] == result["alone"]
+        assert result["all_sent_bytes"] == result["sent_bytes"]
         assert any(line.startswith(f"restore of {laptop.name}: A network twice") for line in lines)
         assert any(f"{laptop.disk}" in line and "MB/s" in line for line in lines)
         assert any(laptop.name in line and line.endswith("network") for line in lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from functools import partial
 from typing import Callable, Iterable, Union
 
 from ..disk.raw_io import RawDisk, aligned_buffer, spans, write_spans
@@ -24,6 +25,9 @@ from .stopwatch import Stopwatch, Stopwatches
 Receive = Callable[[memoryview], Union[RecordHeader, None]]
 """Fills the start of a buffer with the next frame and returns its record header; None when there is none left."""
 
+
+Checked = Callable[[RecordHeader, memoryview], None]
+"""Called with a record whose frame was checked; the frame is only valid during the call. It runs in a thread of the pipeline."""
 
 Reject = Callable[[int, ImagingError], None]
 
@@ -43,6 +47,10 @@ class DamagedFrame(ImagingError):
 
 def _raise(_chunk: int, error: ImagingError) -> None:
     raise error
+
+
+def ignore(_header: RecordHeader, _frame: memoryview) -> None:
+    """Ignore a record."""
 
 
 class _Slot:
@@ -113,11 +121,13 @@ class Restore:
         written: Callable[[int], None],
         reject: Reject = _raise,
         stage: Callable[[], str] = lambda: "receive",
+        checked: Checked = ignore,
     ) -> None:
         """Write what ``receive`` yields, except for the guards; ``written`` is called with each written chunk, which may not be flushed yet.
 
         ``interrupt`` must make a blocked ``receive`` raise. ``reject`` is called with a chunk whose record is wrong, and with the error; unless
-        it raises, writing goes on. ``stage`` returns the stage that the latest ``receive`` belongs to. Raises DiskError, and what ``receive`` and
+        it raises, writing goes on. ``stage`` returns the stage that the latest ``receive`` belongs to. ``checked``
+        is called with each record that is right, before it is written. Raises DiskError, and what ``receive`` and
         ``reject`` raise; without a ``reject``, DamagedFrame and ImagingError.
         """
         receiving = self._watches.new()
@@ -134,7 +144,7 @@ class Restore:
 
         if not self._slots:
             self._slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
-        pipeline = OrderedPipeline(self._slots, feed, self._work, self.workers, interrupt)
+        pipeline = OrderedPipeline(self._slots, feed, partial(self._work, checked), self.workers, interrupt)
         with contextlib.closing(pipeline.results()) as results:
             for slot, content in results:
                 writing.wait("write")
@@ -152,15 +162,17 @@ class Restore:
         self._guards.hold_back(offset, content)
         self.bytes_written += write_spans(self._disk, offset, content, self._goal.ranges(row))
 
-    def _work(self, slot: _Slot) -> memoryview | ImagingError:
+    def _work(self, checked: Checked, slot: _Slot) -> memoryview | ImagingError:
         """Return the content of a slot's frame, or the error that it has none."""
         own = self._own
         own.watch.wait("decompress")
         content = slot.content[: slot.header.content_size]
+        frame = slot.frame[: slot.header.frame_size]
         try:
-            decode(self._index, slot.header, slot.frame[: slot.header.frame_size], own.codec, content, own.watch)
+            decode(self._index, slot.header, frame, own.codec, content, own.watch)
         except ImagingError as error:
             return error
+        checked(slot.header, frame)
         return content
 
 

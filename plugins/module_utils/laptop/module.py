@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any, Callable, NoReturn
 
-from ..arguments import TRANSPORTS
+from ..arguments import ANY_ADDRESS, TRANSPORTS
 from ..disk.processes import processes
 from ..ending import Module, run_module
 from ..errors import ImagingError
@@ -21,9 +21,11 @@ from .session import Session, Terminated, arm_termination
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
     """Return the session of a module with these arguments."""
     remove_killed(params["ticket"], ticket.timeouts.settled)
-    address = TRANSPORTS[params["transport"]]
+    address = ANY_ADDRESS if ticket.relay else TRANSPORTS[params["transport"]]
     device = os.path.realpath(params["device"])
-    return Session(ticket.run_id, device, ticket.credentials, (address, params["port"]), ticket.timeouts)
+    return Session(
+        ticket.run_id, device, ticket.credentials, (address, params["port"]), ticket.timeouts, relay=ticket.relay
+    )
 
 
 def end_children() -> None:

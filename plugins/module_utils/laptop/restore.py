@@ -37,6 +37,8 @@ class RestoreSink:
         """End background work before the disk is closed."""
         if self._phase is not None:
             self._phase.close()
+        if self._job.relay is not None:
+            self._job.relay.close()
         if self._job.plan is not None:
             self._job.plan.change.finish_trim(0.0)
 

@@ -13,11 +13,14 @@ from ..disk_state import UNTOUCHED
 from ..engine.pipeline import processors
 from ..engine.status import COMPARING, STREAMING, VERIFYING, ZEROING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
+from ..image.header import ImageHeader
 from ..image.index import Row
+from ..sources.base import ChunkSource
 from ..stream.conversation import send_progress
 from ..stream.link import Link, LinkError
 from ..timeouts import Timeouts
 from ..zstd import Zstd
+from .relay import Relay
 from .restore_plan import RestorePlan
 from .session import LinkMonitor, Session
 from .target_disk import RestoreRequest, TargetDisk
@@ -61,11 +64,20 @@ class RestoreJob:
         self.outcome = Outcome()
         self.plan: RestorePlan | None = None
         """The plan, once the image was described."""
+        self.relay: Relay | None = None
+        """The part in a relay, if laptops pass the image on, once it was described."""
         self._session = session
         self._monitor: LinkMonitor
         self._reporter = Reporter()
         self._doing = STREAMING if request.write else COMPARING
         self._done = self._total = 0
+
+    def join_relay(self, header: ImageHeader) -> list[ChunkSource]:
+        """Take part in a relay, if laptops pass the image on; returns the other laptops as sources."""
+        if not self.request.relay:
+            return []
+        self.relay = self.relay or Relay(self._session, header, self.outcome.warn)
+        return [self.relay.source]
 
     @property
     def links_made(self) -> int:

@@ -5,8 +5,8 @@
 
 Each phase is an object. Its fields are all the state that it may use, and its ``run`` returns the next phase.
 
-    Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack    restore
-                                  -> Compare                          comparison (check mode)
+    Describe -> Prepare -> Survey -> Write -> Complete -> ReadBack [-> PassOn]    restore, in a relay
+                                  -> Compare                                      comparison (check mode)
 
 Describe, Prepare and Write request data from the controller. When the link breaks, they raise LinkError and run again over the next link. The
 other phases only listen to the controller, over as many links as it makes. All phases raise PeerEnded, ControllerGone, DiskError and
@@ -24,6 +24,7 @@ from typing import Callable, ContextManager
 from ..disk.kernel_partitions import compare_with_kernel, reread_table
 from ..engine.delta_scan import EQUAL, KNOWN, REQUESTED, WANTED, WRITTEN
 from ..engine.resize import patched_chunks
+from ..engine.restore import ignore
 from ..engine.status import FLUSHING, VERIFYING, ZEROING
 from ..errors import ImagingError
 from ..image.header import ImageHeader
@@ -33,12 +34,17 @@ from ..sources.content import ImageContent
 from ..sources.link import LinkSource
 from ..sources.mirror import HttpImage
 from ..sources.router import Router
-from ..stream.conversation import ask_header, receive_index
+from ..stream.conversation import MAX_WANTS, ask_header, receive_index
+from .relay import Relay
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import DescribedImage, RestorePlan, make_plan
 from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
+
+REVOCABLE_REQUESTS = 4
+"""How many chunks a laptop requests from the controller at a time, one in each request, while another laptop may be named to take chunks from.
+What was requested is sent in any case. Four chunks of 4 MiB fill a gigabit a second for a twentieth of a second or more."""
 
 CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""
@@ -78,11 +84,12 @@ class Describe(Phase):
                 f"{job.request.root_digest.hex()}. Nothing was written."
             )
         job.disk.check_fits(header, index)
-        controller = LinkSource(lambda: job.link, header, job.consequence)
-        mirrors = []
+        requests = REVOCABLE_REQUESTS if job.request.relay else MAX_WANTS
+        controller = LinkSource(lambda: job.link, header, job.consequence, requests)
+        preferred = job.join_relay(header)
         if job.request.mirror:
-            mirrors = [HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence)]
-        router = Router(mirrors, controller, header.geometry.chunk_count, job.outcome.warn)
+            preferred.append(HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence))
+        router = Router(preferred, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 
 
@@ -171,6 +178,8 @@ class Write(Phase):
         self.plan.image.router.restart()
         delta.ask_again()
         job.poll()
+        if job.relay is not None:
+            job.relay.start(self.plan, job.disk, job.zstd)
         if job.disk.disk.rotational:
             self._fetch(job)
             while not delta.finished:
@@ -180,6 +189,8 @@ class Write(Phase):
             self._scan_in_background()
             self._fetch(job)
             self.close()
+        if job.relay is not None:
+            job.relay.source.stop()
         return Complete(self.plan)
 
     def close(self) -> None:
@@ -214,8 +225,11 @@ class Write(Phase):
         def receive(buffer: memoryview) -> RecordHeader | None:
             return self._receive(job, buffer)
 
+        checked = job.relay.checked if job.relay is not None else ignore
         while True:
-            self.plan.engine.write(receive, router.interrupt, delta.written, router.reject, lambda: router.stage)
+            self.plan.engine.write(
+                receive, router.interrupt, delta.written, router.reject, lambda: router.stage, checked
+            )
             delta.want_again(router.take_lost())
             if not delta.count(WANTED):
                 break
@@ -230,7 +244,7 @@ class Write(Phase):
             last = delta.finished or self._scan_thread is None
             delta.want_again(router.take_lost())
             if router.has_room:
-                self._ask()
+                self._ask(job)
             if router.last_in_flight:
                 job.report_progress()
             else:
@@ -246,9 +260,10 @@ class Write(Phase):
                 delta.wait(IDLE_PAUSE)
         return None
 
-    def _ask(self) -> None:
+    def _ask(self, job: RestoreJob) -> None:
         """Request the chunks that are known to differ."""
-        chunks = self.plan.delta.take(CHUNKS_PER_REQUEST)
+        revocable = job.relay is not None and job.relay.source.unused
+        chunks = self.plan.delta.take(1 if revocable else CHUNKS_PER_REQUEST)
         if chunks:
             self.plan.change.begin()
             self.plan.image.router.request(chunks)
@@ -297,7 +312,7 @@ class ReadBack(Phase):
 
     plan: RestorePlan
 
-    def run(self, job: RestoreJob) -> None:
+    def run(self, job: RestoreJob) -> PassOn | None:
         with _views(
             job, self.plan
         ) as wait:  # at the same time as the read-back, because each mostly waits for the disk
@@ -307,6 +322,7 @@ class ReadBack(Phase):
                 _take_views(job, wait(job.poll))
         self._conclude(job)
         _warn_of_unreadable(job, self.plan)
+        return PassOn(job.relay) if job.relay is not None else None
 
     def _compare_written(self, job: RestoreJob) -> None:
         plan, outcome = self.plan, job.outcome
@@ -330,6 +346,16 @@ class ReadBack(Phase):
         outcome.stale = view.stale
         if view.warning:
             outcome.warn(view.warning)
+
+
+@dataclass
+class PassOn(Phase):
+    """Pass on what other laptops still take."""
+
+    relay: Relay
+
+    def run(self, job: RestoreJob) -> None:
+        self.relay.take_leave(job.poll)
 
 
 def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:

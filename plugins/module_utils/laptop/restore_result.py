@@ -12,6 +12,7 @@ from ..disk_state import VERIFIED
 from ..engine.delta_scan import EQUAL, WANTED, WRITTEN
 from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..sources.mirror import MIRROR
+from ..sources.peers import PEERS
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
 
@@ -23,11 +24,19 @@ class Diff(TypedDict):
     after: str
 
 
+class Taken(TypedDict):
+    """Another laptop, and the bytes of frames that were taken from there."""
+
+    host: str
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Restored:
     """The result of a restore or a comparison. Sizes in bytes; ``status`` is a packed ``engine.status.Status``.
 
-    ``frame_bytes`` are the bytes of frames from each source, by its name; with no mirror, 0 are from there.
+    ``frame_bytes`` are the bytes of frames from each source, by its name; with no mirror, 0 are from there. ``taken_from`` are the other
+    laptops among them, in the order in which they were used, and ``passed_on`` the bytes of frames that other laptops took from this one.
     """
 
     changed: bool
@@ -47,6 +56,8 @@ class Restored:
     bytes_written: int
     bytes_discarded: int
     frame_bytes: dict[str, int]
+    taken_from: list[Taken]
+    passed_on: int
     differing_chunks: int
     differing_bytes: int
     seen_differences: list[str]
@@ -66,6 +77,7 @@ class Restored:
 def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
     """Return the module's result after the last phase."""
     delta, outcome, image, raw = plan.delta, job.outcome, plan.image, job.disk.raw
+    relay = job.relay
     begun, seconds = plan.change.begun, job.watches.seconds()
     writing = outcome.write_seconds if begun and outcome.write_seconds else 0.0
     chunks = [row.chunk for row in delta.rows(WRITTEN if job.request.write else WANTED)]
@@ -88,7 +100,9 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         written_chunks=delta.count(WRITTEN),
         bytes_written=plan.engine.bytes_written,
         bytes_discarded=plan.change.bytes_discarded,
-        frame_bytes={MIRROR: 0, **image.router.frame_bytes()},
+        frame_bytes={MIRROR: 0, PEERS: 0, **image.router.frame_bytes()},
+        taken_from=[Taken(host=host, bytes=size) for host, size in (relay.source.received.items() if relay else ())],
+        passed_on=relay.sent if relay else 0,
         differing_chunks=len(outcome.differing),
         differing_bytes=bytes_of(plan, map(plan.goal.row, outcome.differing)),
         seen_differences=outcome.unlike,

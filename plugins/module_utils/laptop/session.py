@@ -12,8 +12,8 @@ from typing import Any, Callable
 
 from ..run_file import CONNECTED, LISTENING, STARTING, WAITING, Run
 from ..stream.conversation import PeerEnded, raise_end
-from ..stream.credentials import Credentials
-from ..stream.link import Link, LinkError
+from ..stream.credentials import LAPTOP, THE_CONTROLLER, Credentials, Name
+from ..stream.link import Kind, Link, LinkError
 from ..stream.listener import ControllerGone, Listener
 from ..timeouts import Timeouts
 from .job import remove_job, remove_uncollected
@@ -40,8 +40,9 @@ class Session:
         listen_on: tuple[str, int],
         timeouts: Timeouts,
         folder: RunFolder | None = None,
+        relay: bool = False,
     ) -> None:
-        """``listen_on``: address (empty: all) and port (0: the kernel chooses)."""
+        """``listen_on``: address (empty: all) and port (0: the kernel chooses). ``relay``: other laptops of the run may connect, too."""
         self._address, port = listen_on
         self.timeouts = timeouts
         self._folder = folder or RunFolder(timeouts=timeouts)
@@ -59,10 +60,13 @@ class Session:
         remove_uncollected(run_id, timeouts.link_timeout)
         self.notes = self._folder.enter(self._run)
         """Notes about earlier runs that were ended because they were in the way."""
-        self._credentials = credentials
+        self.credentials = credentials
+        self._relay = relay
+        self.handlers: dict[Kind, Callable[[bytes], object]] = {}
+        """The handlers (``Link.handlers``) of all links to the controller."""
         self._listener: Listener
-        self._link: Link
-        """The newest link; a conversation may use several."""
+        self.link: Link
+        """The newest link to the controller; a conversation may use several."""
         self._last_heard: float | None = None
         self.links_made = 0
 
@@ -77,7 +81,7 @@ class Session:
         Raises ControllerGone, PeerEnded, ImagingError when the port is taken, and the conversation's own errors, which the
         controller is told before.
         """
-        self._listener = Listener(self._address, self._run.port, self._credentials, self.timeouts)
+        self._listener = Listener(self._address, self._run.port, self.credentials, self.timeouts, self._expects)
         try:
             self._run.port = self._listener.port
             self.publish(LISTENING)
@@ -86,20 +90,27 @@ class Session:
         finally:
             self._listener.close()
 
+    def _expects(self, name: Name) -> bool:
+        return name == THE_CONTROLLER or (self._relay and name.role == LAPTOP)
+
+    def next_peer(self, timeout: float) -> Link:
+        """Return a new link that another laptop has made; raises ControllerGone after ``timeout`` seconds without one."""
+        return self._listener.next_link(timeout, LAPTOP)
+
     def _converse_once(self, conversation: Callable[[Link], None]) -> bool:
         """Run the conversation over the next link; returns whether it came to its end."""
         link = self.next_link()
         try:
             conversation(link)
         except LinkError:
-            self._last_heard = self._link.last_heard
-            self._link.close()
+            self._last_heard = self.link.last_heard
+            self.link.close()
             return False
         except PeerEnded:
-            self._link.close()
+            self.link.close()
             raise
         except BaseException as error:
-            self._link.end(str(error) or type(error).__name__)
+            self.link.end(str(error) or type(error).__name__)
             raise
         return True
 
@@ -111,7 +122,8 @@ class Session:
         """Return the controller's newest link; raises ControllerGone when none is made within the link timeout since the last sign of life."""
         silent = time.monotonic() - self._last_heard if self._last_heard is not None else 0.0
         link = self._listener.next_link(max(self.timeouts.min_return, self.patience - silent))
-        self._link = link
+        link.handlers = self.handlers
+        self.link = link
         self.links_made += 1
         self.publish(CONNECTED)
         return link

@@ -23,7 +23,7 @@ class RestoreRequest:
     """The request for a restore. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
 
     ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite``, everything is written, even equal chunks.
-    ``mirror`` is the URL of a copy of the image, empty for none.
+    ``mirror`` is the URL of a copy of the image, empty for none. With ``relay``, laptops pass the image on to one another.
     """
 
     device: str
@@ -35,6 +35,7 @@ class RestoreRequest:
     unused: str = DISCARD
     rewrite: bool = False
     mirror: str = ""
+    relay: bool = False
 
 
 class TargetDisk(HeldDisk):

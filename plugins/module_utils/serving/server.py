@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from typing import Callable, Generator, Iterator, Protocol
 
-from ..errors import ImagingError
 from ..stream.conversation import (
     Changed,
     describe,
@@ -81,9 +80,9 @@ class _Inbox:
     def __init__(self, link: Link, on_progress: Callable[[bytes], object]) -> None:
         self._link = link
         self._on_progress = on_progress
-        self._error: ImagingError | None = None
+        self._error: Exception | None = None
         self._end: Message | None = None
-        self._messages: deque[Message | ImagingError] = deque()
+        self._messages: deque[Message | Exception] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
@@ -103,12 +102,12 @@ class _Inbox:
                     return
         except LinkError as error:
             self._put(error)
-        except ImagingError as error:
+        except Exception as error:  # whatever happens, nobody must wait here for ever
             self._error = error
             self._link.close()
             self._put(error)
 
-    def _put(self, message: Message | ImagingError, size: int = 0) -> None:
+    def _put(self, message: Message | Exception, size: int = 0) -> None:
         with self._changed:
             while size and self._waiting and self._waiting + size > MAX_WAITING and not self._link.closed:
                 self._changed.wait(1.0)
@@ -121,7 +120,7 @@ class _Inbox:
             while not self._messages:
                 self._changed.wait()
             message = self._messages.popleft()
-            if isinstance(message, ImagingError):
+            if isinstance(message, Exception):
                 raise message
             self._waiting -= len(message.payload) + MESSAGE_OVERHEAD
             self._changed.notify_all()

@@ -8,7 +8,7 @@ A source need not be trusted. The restoring end checks all content against the i
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol, Sequence
+from typing import Iterable, NoReturn, Protocol, Sequence
 
 from ..errors import ImagingError
 from ..image.record import RecordHeader
@@ -16,6 +16,14 @@ from ..image.record import RecordHeader
 
 class SourceFailed(ImagingError):
     """A source can't be used any more; the router asks the next one."""
+
+
+class NotSent(ImagingError):
+    """Nothing has arrived now, and some requested chunks, if any, will not arrive from this source."""
+
+    def __init__(self, chunks: Iterable[int] = ()) -> None:
+        super().__init__("The source has nothing to send now.")
+        self.chunks = list(chunks)
 
 
 class ChunkSource(Protocol):
@@ -42,8 +50,12 @@ class ChunkSource(Protocol):
     def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Receive the next record: return its header, and put its frame at the start of ``buffer``. None when the oldest request is answered.
 
-        The frame is not hashed yet, and the header is not compared with the index.
+        The frame is not hashed yet, and the header is not compared with the index. A source that may have to wait for others raises NotSent
+        after a moment, and need not answer in order.
         """
+
+    def leave_sender(self, chunk: int, error: ImagingError) -> bool:
+        """Leave the machine that sent a record that can't be used because of ``error``; return False when there is no other one to take from."""
 
     def close(self) -> None:
         """Drop all requests, and make a blocked call of another thread raise. The source can be used again later, beginning with :meth:`has`."""

@@ -27,8 +27,15 @@ class LinkSource:
     stage = "receive"
     max_requests = MAX_WANTS
 
-    def __init__(self, newest: Callable[[], Link], header: ImageHeader, consequence: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        newest: Callable[[], Link],
+        header: ImageHeader,
+        consequence: Callable[[], str],
+        max_requests: int = MAX_WANTS,
+    ) -> None:
         """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now."""
+        self.max_requests = max_requests
         self._newest = newest
         self._header = header
         self._consequence = consequence
@@ -55,6 +62,10 @@ class LinkSource:
 
     def _unpack(self, payload: bytes) -> RecordHeader:
         return RecordHeader.unpack(payload, self._header.geometry, self._header.image_id)
+
+    def leave_sender(self, chunk: int, error: ImagingError) -> bool:
+        """Return False: there is one controller, and :meth:`reject` is called instead."""
+        return False
 
     def close(self) -> None:
         """Close the link of the latest request, on which answers would still arrive."""

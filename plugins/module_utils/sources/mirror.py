@@ -16,6 +16,7 @@ from collections import deque
 from typing import Callable, Sequence
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
+from ..errors import ImagingError
 from ..image.index import Index, Row
 from ..image.reader import BadImage, ImageReader
 from ..image.record import RecordHeader
@@ -291,6 +292,10 @@ class HttpImage:
                 break
             end = after.frame_offset + after.frame_size
         return end
+
+    def leave_sender(self, chunk: int, error: ImagingError) -> bool:
+        """Return False: there is one server."""
+        return False
 
     def close(self) -> None:
         """Make a read of another thread fail."""

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Sequence
+from typing import Callable, Iterable, Sequence
 
 from ..errors import ImagingError
 from ..image.record import RecordHeader
-from .base import ChunkSource, LastSource, SourceFailed
+from .base import ChunkSource, LastSource, NotSent, SourceFailed
 
 BAD_LIMIT = 3
 """How many wrong records disqualify a source. The last source has rules of its own."""
@@ -27,6 +27,15 @@ class _Lane:
         self.failure: str | None = None
         """Why the source is not used any more."""
         self.frame_bytes = 0
+
+    def forget(self, chunks: Iterable[int]) -> None:
+        """Note that chunks have arrived, or will not."""
+        for request in self.requests:
+            request.difference_update(chunks)
+
+    def answered(self) -> None:
+        """Note that a request was answered: the oldest one, or one of which nothing is missing."""
+        self.requests.remove(next((request for request in self.requests if not request), self.requests[0]))
 
 
 class Router:
@@ -108,6 +117,10 @@ class Router:
         lane = self._lanes[number]
         try:
             header = lane.source.receive(buffer) if lane.failure is None else None
+        except NotSent as error:
+            self._lost.extend(error.chunks)
+            lane.forget(error.chunks)
+            return None
         except SourceFailed as error:
             if self.interrupted:
                 raise
@@ -120,9 +133,9 @@ class Router:
             lane.source.close()
             return None
         if header is None:
-            lane.requests.popleft()
+            lane.answered()
             return None
-        lane.requests[0].discard(header.chunk)
+        lane.forget([header.chunk])
         self._sender[header.chunk] = number
         lane.frame_bytes += header.frame_size
         self.stage = lane.source.stage
@@ -139,9 +152,11 @@ class Router:
         lane = self._lanes[number]
         if number == len(self._lanes) - 1:
             self._last.reject(chunk, error)
-        lane.bad += 1
         self._first[chunk] = number + 1
         self._lost.append(chunk)
+        if lane.source.leave_sender(chunk, error):
+            return
+        lane.bad += 1
         if lane.bad == BAD_LIMIT and lane.failure is None:
             self._fail(
                 lane,

@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Callable, Protocol
 
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN
@@ -65,6 +65,12 @@ class Kind(IntEnum):
     """Laptop to controller: how it gets on."""
     CHANGED = 13
     """Source to sink, in place of SERVED: what it said of itself no longer holds. The sink asks anew, beginning with DESCRIBE."""
+    UPSTREAM = 14
+    """Controller to laptop: the laptop to take chunks from (``stream.relaying``)."""
+    LOST = 15
+    """Laptop to controller: chunks can't be taken from there."""
+    LACK = 16
+    """Source to sink, between laptops: it will not have these chunks."""
 
 
 INDEX_PIECE = 1 << 20
@@ -169,12 +175,18 @@ def receive_exactly(channel: Channel, view: memoryview) -> None:
 class Link:
     """One link. Any thread may send; one thread receives."""
 
-    def __init__(self, channel: Channel, peer: Name, timeouts: Timeouts = DEFAULTS) -> None:
+    def __init__(
+        self, channel: Channel, peer: Name, timeouts: Timeouts = DEFAULTS, heartbeat: float | None = None
+    ) -> None:
+        """An end that has sent nothing for ``heartbeat`` seconds, by default those of ``timeouts``, sends a PING."""
         self._channel = channel
         self.peer = peer
         """The name of the other end, which it has proven."""
         self._timeouts = timeouts
+        self._heartbeat = heartbeat or timeouts.heartbeat
         channel.settimeout(timeouts.silence)
+        self.handlers: dict[Kind, Callable[[bytes], object]] = {}
+        """What is called with the payloads of messages that may come at any time. They are not returned by :meth:`receive` and :meth:`poll`."""
         self._within_message = False
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
@@ -205,7 +217,7 @@ class Link:
         try:
             while True:
                 message = self._receive()
-                if message.kind != Kind.PING:
+                if not self._handled(message):
                     return message
         except LinkError:
             self.close()
@@ -216,7 +228,7 @@ class Link:
         try:
             while self._channel.readable():
                 message = self._receive()
-                if message.kind != Kind.PING:
+                if not self._handled(message):
                     return message
             if time.monotonic() - self.last_heard > self._timeouts.silence:
                 raise LinkError("The link broke: the other end is silent.")
@@ -224,6 +236,12 @@ class Link:
             self.close()
             raise
         return None
+
+    def _handled(self, message: Message) -> bool:
+        handler = self.handlers.get(message.kind)
+        if handler is not None:
+            handler(message.payload)
+        return handler is not None or message.kind == Kind.PING
 
     def _receive(self) -> Message:
         head = bytearray(HEAD.size)
@@ -252,9 +270,8 @@ class Link:
         self.last_heard = time.monotonic()
 
     def _send_heartbeats(self) -> None:
-        heartbeat = self._timeouts.heartbeat
-        while not self._closed.wait(heartbeat):
-            if time.monotonic() - self._last_sent >= heartbeat:
+        while not self._closed.wait(self._heartbeat):
+            if time.monotonic() - self._last_sent >= self._heartbeat:
                 try:
                     self.send(Kind.PING)
                 except LinkError:

@@ -15,7 +15,7 @@ from typing import Callable
 from ..errors import ImagingError
 from ..reasons import LINK_BROKEN, PORT_IN_USE
 from ..timeouts import DEFAULTS, Timeouts
-from .credentials import CONTROLLER, THE_CONTROLLER, Credentials, Name
+from .credentials import CONTROLLER, LAPTOP, THE_CONTROLLER, Credentials, Name
 from .link import Link, LinkError, TcpChannel
 from .tls import accept_tls
 
@@ -116,7 +116,8 @@ class Listener:
                 return
             self._newest[name] = number
             superseded = [links[name] for links in (self._taken, self._waiting) if name in links]
-            self._waiting[name] = Link(tls, name, self._timeouts)
+            heartbeat = self._timeouts.peer_heartbeat if name.role == LAPTOP else None
+            self._waiting[name] = Link(tls, name, self._timeouts, heartbeat)
             self._changed.notify_all()
         for link in superseded:
             link.close()

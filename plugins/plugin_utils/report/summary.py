@@ -31,6 +31,7 @@ NUMBERS = (
     "used_bytes",
     "sent_bytes",
     "stored_bytes",
+    "passed_on",
     "bytes_written",
     "seconds",
     "write_seconds",
@@ -140,6 +141,7 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
         entry[name] = _number(result.get(name))
     if entry["throughput"] is None and entry["used_bytes"] is not None and entry["seconds"]:
         entry["throughput"] = int(entry["used_bytes"] / entry["seconds"])
+    entry["taken_from"] = _taken_from(result.get("taken_from"))
     entry["limits"] = limits(result.get("limits"))
     entry["limited_by"] = _limited_by(result.get("limited_by"))
     entry["timeline"] = [list(sample) for sample in samples(result.get("timeline"))]
@@ -215,6 +217,12 @@ def _limited_by(value: Any) -> dict[str, Any] | None:
         texts = {name: _text(value.get(name)) for name in ("code", "advice", "explanation")}
         return {"limit": str(value["limit"]), "share": number(value.get("share")), **texts}
     return None
+
+
+def _taken_from(value: Any) -> list[dict[str, Any]]:
+    """Return the laptops from which one took chunks, and the bytes from each."""
+    found = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    return [{"host": str(each.get("host")), "bytes": _number(each.get("bytes"))} for each in found]
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

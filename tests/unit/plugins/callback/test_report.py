@@ -199,6 +199,8 @@ FIELDS = (
         "used_bytes",
         "bytes_written",
         "sent_bytes",
+        "taken_from",
+        "passed_on",
     ),
     *(
         "seconds",

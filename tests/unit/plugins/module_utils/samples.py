@@ -50,9 +50,9 @@ def noise(size: int, seed: int = 1) -> bytes:
     ]
 
 
-def geometry(size: int) -> Geometry:
-    """A disk of ``size`` bytes in chunks of 64 KiB."""
-    return Geometry(size, 512, 512, CHUNK)
+def geometry(size: int, chunk_size: int = CHUNK) -> Geometry:
+    """A disk of ``size`` bytes."""
+    return Geometry(size, 512, 512, chunk_size)
 
 
 def make_file(path: object, content: bytes) -> str:
@@ -62,9 +62,9 @@ def make_file(path: object, content: bytes) -> str:
     return str(path)
 
 
-def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
+def make_image(path: str, disk: bytes, used: Used, chunk_size: int = CHUNK) -> tuple[bytes, bytes]:
     """Write the image of ``disk``; returns its root digest, and the disk with every unused byte set to zero."""
-    measures = geometry(len(disk))
+    measures = geometry(len(disk), chunk_size)
     codec = zstd.find_zstd().codec()
     staged = StagedFile(path)
     writer = ImageWriter(staged, ImageHeader(measures, STREAM, "2026-01-02T03:04:05Z", None, {"serial": "S1"}), codec)
@@ -74,7 +74,7 @@ def make_image(path: str, disk: bytes, used: Used) -> tuple[bytes, bytes]:
         ranges = [(low - offset, high - offset) for low, high in used.within(offset, offset + length)]
         if ranges:
             content = bytearray(disk[offset : offset + length])
-            mask(memoryview(content), ranges, bytes(CHUNK))
+            mask(memoryview(content), ranges, bytes(chunk_size))
             masked[offset : offset + length] = content
             flags = USED if any(content) else USED | ZERO
             frame = codec.compress(memoryview(content), 3)

@@ -60,7 +60,7 @@ def test_the_playbooks_use_checked_values_alone_and_all_of_them() -> None:
 def test_what_is_for_modules_is_handed_over_by_who_takes_it() -> None:
     arguments = module_arguments(read_settings({"imaging_port": "0", "imaging_rewrite": "yes"})[0])
     assert arguments["transfer"] == {"port": 0, "transport": "tcp", "ssh_client": "paramiko", "link_timeout": 120}
-    assert arguments["image_restore"] == {"unused": "discard", "rewrite": True, "mirror": ""}
+    assert arguments["image_restore"] == {"unused": "discard", "rewrite": True, "mirror": "", "relay": "auto"}
     assert arguments["image_import"] == {"update": False}
 
 
@@ -145,6 +145,16 @@ def test_a_problem_is_never_an_exception_of_another_kind() -> None:
                 read_settings({name: odd})
             except ImagingError:  # pragma: no cover
                 pytest.fail(name)
+
+
+@pytest.mark.parametrize(("given", "read"), [("auto", "auto"), ("off", "off"), (False, "off")])
+def test_the_relay_can_be_off_as_yaml_reads_it(given: Any, read: str) -> None:
+    assert value(relay=given) == read
+
+
+@pytest.mark.parametrize("given", ["on", True, "", ["off"]])
+def test_the_relay_is_nothing_else(given: Any) -> None:
+    assert "auto or off" in problem(relay=given)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ GOOD: dict[str, Any] = {
         "alone": {"seconds": 5.5, "limit": "network", "advice": "Use a faster one."},
         "together": {"seconds": 5.5, "limit": "network", "advice": "Use a faster one."},
         "all_seconds": 10.0,
+        "all_sent_bytes": 3 << 20,
         "notes": ["measured"],
     },
 }

@@ -56,6 +56,9 @@ class Shelf:
         buffer[: len(record.frame)] = record.frame
         return record.header
 
+    def leave_sender(self, chunk: int, error: ImagingError) -> bool:
+        return False
+
     def close(self) -> None:
         self.closed += 1
         self._pending.clear()

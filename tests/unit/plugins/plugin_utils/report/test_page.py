@@ -200,6 +200,7 @@ def test_nothing_that_comes_from_a_machine_is_more_than_text() -> None:
         limits={HOSTILE: 0.9, "b": 0.1},
         limited_by={"limit": HOSTILE, "share": 0.9, "advice": HOSTILE, "explanation": HOSTILE},
         timeline=[[1, 5, HOSTILE], [2, 9, "verifying"]],
+        taken_from=[{"host": HOSTILE, "bytes": 1}],
         warnings=[HOSTILE],
     )
     end(run, HOSTILE, result)
@@ -211,7 +212,7 @@ def test_nothing_that_comes_from_a_machine_is_more_than_text() -> None:
     seen = (
         "\"><script>alert(1)</script><!--\\u202e\\u2066evil\\x1b[2J\\x00\\ud800\\u2028{{ 7 * 7 }}{% raw %}]]>' onload=x"
     )
-    assert page.text.count(seen) >= 15
+    assert page.text.count(seen) >= 16
 
 
 def test_messages_are_whole() -> None:
@@ -255,6 +256,14 @@ def test_a_capture_is_not_said_to_be_unverified() -> None:
     end(run, "reference", restored(verified=None), CAPTURE)
     page = checked(closed(run))
     assert "Capture of win11-lab" in page.text and "verified" not in page.text
+
+
+def test_a_laptop_that_took_from_others_names_them() -> None:
+    run = new_run()
+    taken = [{"host": "b", "bytes": 3 << 30}, {"host": "c", "bytes": 1 << 20}]
+    end(run, "a", restored(taken_from=taken))
+    text = checked(closed(run)).text
+    assert "3.0\N{NO-BREAK SPACE}GiB from b" in text and "1.0\N{NO-BREAK SPACE}MiB from c" in text
 
 
 def test_what_is_limiting_is_said_once_and_how_busy_it_was() -> None:

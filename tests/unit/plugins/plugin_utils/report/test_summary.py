@@ -79,6 +79,15 @@ def test_what_was_not_read_back_is_not_called_verified() -> None:
     assert report["laptops"][0]["sent_bytes"] == restored()["sent_bytes"]
 
 
+def test_who_passed_the_image_on() -> None:
+    run = new_run()
+    end(run, "a", restored(passed_on=7, taken_from=[]))
+    end(run, "b", restored(passed_on=0, taken_from=[{"host": "a", "bytes": 7}]))
+    found = {entry["host"]: entry for entry in summary(closed(run))["laptops"]}
+    assert found["a"]["taken_from"] == [] and found["a"]["passed_on"] == 7
+    assert found["b"]["taken_from"] == [{"host": "a", "bytes": 7}]
+
+
 def test_a_comparison() -> None:
     run = new_run("verify")
     end(run, "a", restored(changed=False), COMPARE)
@@ -153,6 +162,7 @@ def strange_results(run: Run) -> None:
         "seconds",
         "used_bytes",
         "sent_bytes",
+        "taken_from",
         "throughput",
         "limits",
         "limited_by",

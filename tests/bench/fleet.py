@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long many laptops take that pass an image on, against one laptop alone, and what the controller sends.
+
+Each laptop is a process in a network namespace of its own, with the laptop's half of a restore. All workers are threads of one process in one more
+namespace. Ansible is left out, which is what allows for so many. All links, also the controller's, have the same rate, which is so low that they are
+the limit and not the processors of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..lab.network import Network
+from .speed import Say
+from .state import Bar
+
+CHUNK = 256 << 10
+MBIT = 8
+COUNTS = (8, 16, 32)
+SECONDS = 60.0
+"""About how long one laptop alone takes, so that seconds weigh as little as on a real image."""
+
+LIMIT = 400.0
+FAULTY = 8
+"""The number of laptops in the cases with a fault."""
+
+RUN = "ansible_collections.fleet.imaging.tests.bench.fleet_run"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the laptop at a place in the order of arrival, when it has a share of the image."""
+
+    kind: str
+    """``kill``, ``stop`` (SIGSTOP), ``cut`` (its link goes down) or ``slow`` (its link has a tenth of the rate from the beginning)."""
+    place: int
+    share: float = 0.5
+
+    def __str__(self) -> str:
+        return f"{self.kind} of laptop {self.place + 1} at {self.share:.0%}"
+
+
+FAULTS = [Fault(kind, place) for kind in ("kill", "cut", "stop", "slow") for place in (0, 3, FAULTY - 1)]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One run: seconds of each laptop from its own start, in the order of arrival (None: it failed), and images that the controller sent."""
+
+    seconds: list[float | None]
+    images: float
+    taken_from: list[list[str]] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
+    """When a laptop was told to take chunks from where, and why it left another one."""
+    cpu: list[float] = field(default_factory=list)
+    """Processor seconds of each laptop."""
+
+
+def measure_fleet(folder: Path, say: Say) -> list[Bar]:
+    """Measure all counts and faults."""
+    image = make_image(folder)
+    alone = run_fleet(folder, image, 1)
+    one = alone.seconds[0]
+    assert one is not None
+    say(f"fleet: one laptop takes {one:.1f} s")
+    bars = []
+    for count in COUNTS:
+        found = run_fleet(folder, image, count)
+        slowest = max((each for each in found.seconds if each is not None), default=LIMIT)
+        details = asdict(found) | {"alone": one}
+        bars.append(Bar(f"fleet-{count}", f"{count} laptops against one", slowest / one, 1.1, details=details))
+        bars.append(Bar(f"fleet-{count}", f"images sent to {count} laptops", found.images, 1.2, "images"))
+        say(f"fleet: {count} laptops take {slowest / one:.2f} x, {found.images:.2f} images")
+    for fault in FAULTS:
+        found = run_fleet(folder, image, FAULTY, fault)
+        others = [each for place, each in enumerate(found.seconds) if place != fault.place]
+        slowest = max(each or LIMIT for each in others)
+        details = asdict(found) | {"alone": one}
+        allowed = 1.2 + (3 / one if fault.kind != "slow" else 0)
+        bars.append(Bar(f"fleet-{fault.kind}", f"the others, {fault}", slowest / one, allowed, details=details))
+        say(f"fleet: {fault}: the others take {slowest / one:.2f} x, {found.images:.2f} images")
+    return bars
+
+
+def make_image(folder: Path) -> Path:
+    """Make an image that takes about ``SECONDS`` to send at ``MBIT``; return its store."""
+    from ..unit.plugins.module_utils import samples
+
+    store = folder / "fleet-store"
+    store.mkdir(mode=0o700)
+    size = int(SECONDS * MBIT * 1e6 / 8) // CHUNK * CHUNK
+    content = random.Random(5).randbytes(size)
+    samples.make_image(str(store / "fleet.img.zst"), content, samples.Used((0, size)), CHUNK)
+    return store
+
+
+def run_fleet(folder: Path, store: Path, count: int, fault: Fault | None = None) -> Fleet:
+    """Run a fleet in namespaces, which are removed afterwards."""
+    network = Network(folder / "fleet-network")
+    subnet = network.up()
+    try:
+        addresses = [network.attach(number, subnet, MBIT) for number in range(count + 1)]
+        if fault is not None and fault.kind == "slow":
+            network.limit(fault.place + 1, max(1, MBIT // 10))
+        plan = {
+            "store": str(store),
+            "folder": str(folder),
+            "namespaces": [network.namespace(number) for number in range(1, count + 1)],
+            "addresses": addresses[1:],
+            "fault": None if fault is None else asdict(fault),
+            "limit": LIMIT * (10 if fault is not None and fault.kind == "slow" else 1),
+        }
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            network.namespace(0),
+            sys.executable,
+            "-m",
+            RUN,
+            "controller",
+            json.dumps(plan),
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=Path(__file__).parents[5])
+        values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return Fleet(**values)
+    finally:
+        network.down()

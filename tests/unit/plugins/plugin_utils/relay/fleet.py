@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several laptops and their workers over real sockets. Only Ansible is left out: each laptop and each worker is a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
+from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import Board
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
+
+from ..halves import NO_IDENTITY, StartedModule, no_programs
+
+TIMEOUTS = Timeouts(link_timeout=6.0, first_link=4.0)
+
+
+class SlowSource(StoredSource):
+    """An image that the controller sends no faster than so many records a second."""
+
+    rate = 100.0
+
+    def records(self, start: int, end: int) -> Any:
+        for record in super().records(start, end):
+            time.sleep(1 / self.rate)
+            yield record
+
+
+def restore_disk(
+    session: Session,
+    path: Path,
+    root: bytes,
+    hold: Callable[[RestoreSink], object] = id,
+    rotational: bool = False,
+) -> dict[str, Any]:
+    """Run the laptop's half of a restore with a relay; ``hold`` is called with its sink."""
+    request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True)
+    with session, RawDisk(str(path), writable=True) as raw:
+        target = SimpleNamespace(
+            raw=raw,
+            disk=SimpleNamespace(rotational=rotational),
+            run=no_programs,
+            check_fits=lambda header, index: None,
+            identity=lambda: NO_IDENTITY,
+            table_id=str,
+        )
+        with contextlib.closing(RestoreSink(target, request, find_zstd(), session)) as sink:  # type: ignore[arg-type]
+            hold(sink)
+            session.converse(sink.converse)
+            return dict(asdict(sink.result()), warnings=sink.outcome.warnings)
+
+
+class Laptop:
+    """One laptop and its worker."""
+
+    def __init__(self, run: Run, number: int, disk: Path) -> None:
+        self.name = f"lab-{number:02}"
+        self.disk = disk
+        self.result: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self.error: BaseException | None = None
+        self.session: Session
+        self.sink: RestoreSink | None = None
+        self.link: Link | None = None
+        """The worker's link to the laptop."""
+        self._run = run
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"{self.name} does not end"
+
+    def _work(self) -> None:
+        try:
+            self.result = self._transfer()
+        except BaseException as error:
+            self.error = error
+
+    def _transfer(self) -> dict[str, Any]:
+        run = self._run
+        image = run.store.open("image")
+        source = run.source(image)
+        meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+        credentials = run.authority.issue(Name(LAPTOP, self.name))
+        folder = RunFolder(str(self.disk.parent / f"run-{self.name}"), run.timeouts)
+        session = self.session = Session(
+            self.name, str(self.disk), credentials, ("", 0), run.timeouts, folder, relay=True
+        )
+        laptop = Name(LAPTOP, self.name)
+        ends = Transfer(
+            None,  # type: ignore[arg-type]
+            Tcp("127.0.0.1"),
+            run.authority.controller,
+            laptop,
+            run.timeouts,
+            lambda: meter.mark,
+        )
+        participant = Participant(Board(str(run.board)), self.warnings.append)
+
+        def conversation(link: Link) -> None:
+            self.link = link
+            participant.attach(link)
+            address = Address(self.name, "127.0.0.1", run.port_of(self, session._listener.port))
+
+            def progress(payload: bytes) -> None:
+                meter.update(payload)
+                participant.progress(link, Status.unpack(payload), address)
+
+            serve(link, source, progress)
+
+        module = StartedModule(lambda: self._module(session, image.root_digest), lambda: session._listener.port)
+        ends._module = module  # type: ignore[assignment]
+        try:
+            return dict(ends.converse(conversation), sent=source.frames_sent)
+        finally:
+            participant.leave()
+            module.collect(3 * run.timeouts.link_timeout)
+
+    def _module(self, session: Session, root: bytes) -> dict[str, Any]:
+        def hold(sink: RestoreSink) -> None:
+            self.sink = sink
+
+        return restore_disk(session, self.disk, root, hold, self._run.rotational)
+
+    @property
+    def relay(self) -> Any:
+        assert self.sink is not None and self.sink._job.relay is not None
+        return self.sink._job.relay
+
+    @property
+    def received_from(self) -> dict[str, int]:
+        """Bytes from each other laptop."""
+        received: dict[str, int] = self.relay.source.received
+        return received
+
+
+class Run:
+    """One run with an image in a store, and laptops."""
+
+    def __init__(self, folder: Path, store: ImageStore, timeouts: Timeouts = TIMEOUTS) -> None:
+        self.store = store
+        self.timeouts = timeouts
+        self.authority = Authority()
+        self.board = folder / "board"
+        self.source: Callable[[Any], StoredSource] = SlowSource
+        self.port_of: Callable[[Laptop, int], int] = lambda laptop, port: port
+        """The port at which others reach a laptop."""
+        self.rotational = False
+        """Whether the laptops' disks rotate."""
+        self.laptops: list[Laptop] = []
+        self._folder = folder
+
+    def add(self, content: bytes) -> Laptop:
+        """Start one more laptop with this content of its disk."""
+        number = len(self.laptops)
+        disk = self._folder / f"disk-{number:02}"
+        disk.write_bytes(content)
+        self.laptops.append(Laptop(self, number, disk))
+        self.laptops[-1].start()
+        return self.laptops[-1]
+
+    def join(self, seconds: float = 60) -> None:
+        """Wait for all laptops."""
+        for laptop in self.laptops:
+            laptop.join(seconds)
+
+    def images(self) -> float:
+        """How many images the controller has sent."""
+        return float(sum(laptop.result.get("sent", 0) for laptop in self.laptops)) / self.image_size()
+
+    def image_size(self) -> int:
+        """Bytes of all frames that a foreign laptop needs."""
+        return sum(row.frame_size for row in self.store.open("image").index if not row.flags & 2)

@@ -1,0 +1,302 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Laptops pass an image on over real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, TcpChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+
+from ...module_utils.samples import CHUNK, Used, make_image, noise
+from ..halves import Proxy, Spoil
+from .fleet import Laptop, Run, SlowSource
+
+CHUNKS = 300
+SIZE = CHUNKS * CHUNK
+USED = Used((0, SIZE))
+DISK = noise(SIZE, 5)
+BLANK = bytes(SIZE)
+
+
+@pytest.fixture(name="run")
+def fixture_run(tmp_path: Path) -> Run:
+    store = ImageStore(str(tmp_path / "store"))
+    os.mkdir(store.path)
+    make_image(store.image_path("image"), DISK, USED)
+    return Run(tmp_path, store)
+
+
+def is_restored(laptop: Laptop) -> bool:
+    return laptop.error is None and not laptop.result.get("failed") and laptop.disk.read_bytes() == DISK
+
+
+def wait_for_share(laptop: Laptop, share: float) -> None:
+    """Wait until a laptop has so much of the image."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        plan = laptop.sink._job.plan if laptop.sink is not None else None
+        if plan is not None and plan.delta.done >= share * SIZE:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{laptop.name} does not get on: {laptop.error}")
+
+
+def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
+    for _number in range(8):
+        run.add(BLANK)
+    run.join()
+    assert [(laptop.error, laptop.result.get("msg")) for laptop in run.laptops] == [(None, None)] * 8
+    assert all(map(is_restored, run.laptops))
+    assert run.images() < 1.2
+    # Each laptop but the first takes all from one other laptop.
+    assert sorted(len(laptop.received_from) for laptop in run.laptops) == [0] + [1] * 7
+
+
+def restored(run: Run) -> list[bool]:
+    return [is_restored(laptop) for laptop in run.laptops]
+
+
+def warnings(run: Run) -> list[str]:
+    return [warning for laptop in run.laptops for warning in laptop.warnings]
+
+
+def test_a_laptop_alone_takes_all_from_the_controller(run: Run) -> None:
+    laptop = run.add(BLANK)
+    run.join()
+    assert is_restored(laptop) and run.images() == 1.0
+    assert laptop.received_from == {} and laptop.result["passed_on"] == 0
+
+
+def test_a_late_laptop_takes_all_from_one_that_has_nearly_all(run: Run) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.7)
+    late = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    assert late.received_from["lab-00"] > 0
+    assert run.images() < 1.8
+
+
+def test_a_rotating_disk_is_not_read_for_others_and_what_came_is_kept_from_the_beginning(run: Run) -> None:
+    run.rotational = True
+    first = run.add(BLANK)
+    wait_for_share(first, 0.4)
+    second = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    assert second.received_from["lab-00"] > 0.7 * run.image_size()
+    assert run.images() < 1.3
+
+
+def test_what_is_equal_is_served_from_the_disk(run: Run) -> None:
+    # The first half of one disk is equal already. It is not in memory, and the other laptop lacks it.
+    half = SIZE // 2
+    first = run.add(DISK[:half] + bytes(SIZE - half))
+    wait_for_share(first, 0.6)
+    second = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    assert second.received_from["lab-00"] > 0.9 * run.image_size()
+    assert run.images() < 0.7
+
+
+def test_all_equal_need_nothing(run: Run) -> None:
+    for _number in range(3):
+        run.add(DISK)
+    run.join()
+    assert restored(run) == [True] * 3
+    assert run.images() == 0
+
+
+class Proxies:
+    """Between laptops: what is sent to one can be held up, or its connections cut."""
+
+    def __init__(self, run: Run) -> None:
+        self.frozen: set[str] = set()
+        self.closed: set[str] = set()
+        self.proxies: dict[str, Proxy] = {}
+        run.port_of = self.port_of
+
+    def port_of(self, laptop: Laptop, port: int) -> int:
+        name = laptop.name
+
+        def spoil() -> Spoil:
+            def hold_up(_position: int, data: bytes) -> bytes:
+                while name in self.frozen:
+                    time.sleep(0.05)
+                return b"" if name in self.closed else data
+
+            return hold_up
+
+        self.proxies[name] = Proxy(port, spoil, spoil)
+        return self.proxies[name].port
+
+    def close(self) -> None:
+        self.frozen.clear()
+        for proxy in self.proxies.values():
+            proxy.close()
+
+
+@pytest.fixture(name="proxies")
+def fixture_proxies(run: Run) -> Iterator[Proxies]:
+    proxies = Proxies(run)
+    yield proxies
+    proxies.close()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_laptop_whose_connections_break_is_left(run: Run, proxies: Proxies, place: int) -> None:
+    laptops = [run.add(BLANK) for _number in range(5)]
+    wait_for_share(laptops[-1], 0.3)
+    proxies.closed.add(laptops[place].name)
+    run.join()
+    assert restored(run) == [True] * 5
+    # There can be two heads for a second, in which the controller sends a third of this image.
+    assert run.images() < 1.5
+
+
+class SlowerSource(SlowSource):
+    """With this one, the other laptops are still there when the silence is noticed."""
+
+    rate = 40.0
+
+
+def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Proxies) -> None:
+    run.source = SlowerSource
+    laptops = [run.add(BLANK) for _number in range(4)]
+    wait_for_share(laptops[-1], 0.3)
+    silent = laptops[1]
+    below = next(laptop for laptop in laptops if silent.name in laptop.received_from)
+    begin = time.monotonic()
+    proxies.frozen.add(silent.name)
+    below.join(30)
+    assert time.monotonic() - begin < 0.7 * CHUNKS / SlowerSource.rate + run.timeouts.peer_silence + 3.0
+    proxies.frozen.clear()
+    run.join()
+    assert restored(run) == [True] * 4
+    assert run.images() < 1.3
+
+
+def test_laptops_that_can_not_reach_each_other_take_all_from_the_controller_and_say_so(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    run.port_of = lambda laptop, port: closed
+    for _number in range(5):
+        run.add(BLANK)
+    run.join()
+    assert restored(run) == [True] * 5
+    assert run.images() == 5.0
+    # The words are the same for all, because Ansible shows the same words once.
+    assert len(set(warnings(run))) == 1 and "can't connect to one another" in warnings(run)[0]
+    assert all(len(laptop.warnings) <= 1 for laptop in run.laptops)
+
+
+@pytest.mark.parametrize(
+    "frame", [lambda frame: bytes(len(frame)), lambda frame: frame[:-1] + b"\0"], ids=["zeros", "tail"]
+)
+def test_a_laptop_that_sends_damage_is_named_and_left(run: Run, frame: Callable[[bytes], bytes]) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.05)
+    share = first.relay._share
+    honest = share.find
+
+    def find(chunk: int, disk: Any) -> Any:
+        record = honest(chunk, disk)
+        return record and (record[0], frame(record[1]))
+
+    share.find = find
+    second, third = run.add(BLANK), run.add(BLANK)
+    run.join()
+    assert restored(run) == [True] * 3
+    assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()
+    assert any("lab-00 sent damaged data" in warning for warning in warnings(run))
+    assert third.received_from.get("lab-00", 0) < 0.2 * run.image_size()
+
+
+def test_a_record_of_another_chunk_is_refused(run: Run) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.3)
+    share = first.relay._share
+    honest = share.find
+    share.find = lambda chunk, disk: honest(max(0, chunk - 1), disk)
+    run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+
+
+def test_a_laptop_that_promises_and_never_sends_is_left(run: Run) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.05)
+    first.relay._share.find = lambda chunk, disk: time.sleep(1000)
+    second = run.add(BLANK)
+    second.join(40)
+    assert is_restored(second)
+
+
+def test_two_runs_at_once_do_not_meet(run: Run, tmp_path: Path) -> None:
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
+    other = Run(other_folder, run.store)
+    for _number in range(2):
+        run.add(BLANK)
+        other.add(BLANK)
+    run.join()
+    other.join()
+    assert restored(run) == restored(other) == [True, True]
+    assert run.images() < 1.2 and other.images() < 1.2
+
+
+def test_a_laptop_of_another_run_is_not_served(run: Run, tmp_path: Path) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.1)
+    stranger = Authority().issue(Name(LAPTOP, "lab-01"))
+    with socket.create_connection(("127.0.0.1", first.session._listener.port), 5) as raw:
+        channel = TcpChannel(raw)
+        with pytest.raises(LinkError):
+            link = Link(
+                connect_tls(channel, stranger.context(server_side=False), Name(LAPTOP, "lab-00"), 5),
+                Name(LAPTOP, "lab-00"),
+            )
+            link.receive()
+    run.join()
+    assert is_restored(first)
+
+
+def test_a_worker_that_is_gone_leaves_its_laptop_to_the_others(run: Run) -> None:
+    laptops = [run.add(BLANK) for _number in range(4)]
+    wait_for_share(laptops[-1], 0.2)
+    head = next(laptop for laptop in laptops if not laptop.received_from)
+    assert head.link is not None
+    head.link.close()  # it connects again, and the laptops below go on meanwhile
+    run.join()
+    assert restored(run) == [True] * 4
+    assert run.images() < 1.3
+
+
+def test_a_laptop_whose_relay_fails_restores_its_own_disk_and_says_so_once(run: Run) -> None:
+    first = run.add(BLANK)
+    wait_for_share(first, 0.05)
+
+    def add(_header: object, _frame: object) -> None:
+        raise MemoryError
+
+    first.relay._share.add = add
+    second = run.add(BLANK)
+    run.join()
+    assert restored(run) == [True, True]
+    (warning,) = first.result["warnings"]
+    assert "passes the image on to no other one any more" in warning
+    assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()
