@@ -61,9 +61,7 @@ def _fill(staged: StagedFile, old: ImageReader, level: int) -> None:
         record = old.record(row)
         frame = checks.use(record, lambda content: own.codec.compress(content, level))
         frame_hash = hashlib.sha256(frame).digest()
-        return replace(
-            record.header, frame_size=len(frame), frame_hash=frame_hash, image_id=header.image_id
-        ), frame
+        return replace(record.header, frame_size=len(frame), frame_hash=frame_hash, image_id=header.image_id), frame
 
     for record, frame in in_order((row.chunk for row in old.index), compress):
         writer.append(record, frame)

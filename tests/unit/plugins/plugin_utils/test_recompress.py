@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import recompress as module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
@@ -115,7 +116,7 @@ def test_what_an_interrupted_capture_has_left_survives_a_failure(
 
 
 def test_a_file_that_does_not_hold_the_same_is_not_kept(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forgetful(module.ImageWriter):
+    class Forgetful(ImageWriter):
         def append(self, header: Any, frame: Any, stored: Any = None) -> None:
             if header.chunk != 2:
                 super().append(header, frame, stored)

@@ -92,7 +92,9 @@ def target(tmp_path: object, content: bytes) -> str:
     return make_file(scratch_name(tmp_path, "target"), content)
 
 
-def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoil: tuple[int, int] = (-1, 0)) -> Restore:
+def restore_from(
+    reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoil: tuple[int, int] = (-1, 0)
+) -> Restore:
     """Restore from the records of chunks. ``spoil`` is a chunk, and the byte of its frame that arrives wrong."""
     goal = Goal(reader.index, disk.size, LEAVE)
     guards = Guards(disk, reader.header.geometry)
