@@ -105,7 +105,7 @@ class Timeouts:
     peer_idle: float = 30.0
     """A laptop leaves another one that has sent no chunk that it asked for for so long. The controller, which knows of all, usually has named
     a better one long before."""
-    peer_farewell: float = 2.0
+    peer_farewell: float = 3.5
     """A laptop that is done passes on for so long what others have asked it for. Their worker need not wait longer for it than that."""
 
     @property
@@ -206,6 +206,11 @@ ORDER = (
     ("farewell", "stop", "a module takes leave of its controller before it ends"),
     ("farewell", "terminate", "a module takes leave of its controller before it is killed"),
     ("gone", "result", "that a module is gone must be noticed before its result is given up"),
+    (
+        "peer_silence",
+        "peer_farewell",
+        "behind a silent laptop, the one before it must be found while it still passes on",
+    ),
     ("peer_silence", "peer_idle", "a laptop that waits for others itself is not a dead one"),
     ("held_disk", "result", "a module may wait for its disk once more after its last word"),
 )

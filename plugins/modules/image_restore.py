@@ -77,8 +77,8 @@ options:
       - V(auto) has the laptops of a run pass the image on to one another, so that it leaves the controller about once. Each laptop takes chunks from
         one other laptop, checks them, and passes them on while it writes them. A laptop that is slow, or fails, or can't be reached by the others,
         is left out.
-      - The laptops must reach each other at O(port), by the addresses that the controller uses; otherwise all take chunks from the controller, after a
-        warning. This holds for O(transport=ssh), too, with which only the controller goes through SSH. In check mode nothing is passed on.
+      - The laptops must reach each other at O(port), by the addresses that the controller uses; otherwise all take chunks from the controller, after
+        a warning. This holds for O(transport=ssh), too, with which only the controller goes through SSH. In check mode nothing is passed on.
       - V(off) has each laptop take chunks from the controller or O(mirror) only.
     type: str
     choices: [auto, "off"]

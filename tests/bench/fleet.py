@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..lab.network import Network
+from .fleet_peers import seconds_of_multicast, seconds_of_unicast
 from .speed import Say
 from .state import Bar
 
@@ -27,6 +28,9 @@ MBIT = 8
 COUNTS = (8, 16, 32)
 SECONDS = 60.0
 """About how long one laptop alone takes, so that seconds weigh as little as on a real image."""
+
+SECONDS_BESIDE_PEERS = 30.0
+"""The same beside peers, of which unicast takes as long for each laptop."""
 
 LIMIT = 400.0
 FAULTY = 8
@@ -40,9 +44,11 @@ class Fault:
     """What happens to the laptop at a place in the order of arrival, when it has a share of the image."""
 
     kind: str
-    """``kill``, ``stop`` (SIGSTOP), ``cut`` (its link goes down) or ``slow`` (its link has a tenth of the rate from the beginning)."""
+    """``kill``, ``stop`` (SIGSTOP), ``cut`` (its link goes down) or ``slow`` (its link is slow from the beginning)."""
     place: int
     share: float = 0.5
+    mbit: int = max(1, MBIT // 10)
+    """The rate of a slow link."""
 
     def __str__(self) -> str:
         return f"{self.kind} of laptop {self.place + 1} at {self.share:.0%}"
@@ -87,16 +93,41 @@ def measure_fleet(folder: Path, say: Say) -> list[Bar]:
         allowed = 1.2 + (3 / one if fault.kind != "slow" else 0)
         bars.append(Bar(f"fleet-{fault.kind}", f"the others, {fault}", slowest / one, allowed, details=details))
         say(f"fleet: {fault}: the others take {slowest / one:.2f} x, {found.images:.2f} images")
+    return bars + _compare(folder, say)
+
+
+def _compare(folder: Path, say: Say) -> list[Bar]:
+    """Measure the same beside multicast and unicast, without and with a laptop whose link has a quarter of the rate."""
+    slow = Fault("slow", FAULTY // 2, mbit=MBIT // 4)
+    store = make_image(folder, SECONDS_BESIDE_PEERS)
+    file = next(store.iterdir())
+    bars = []
+    for fault in (None, slow):
+        mbits = [MBIT] * (FAULTY + 1)
+        if fault is not None:
+            mbits[fault.place + 1] = fault.mbit
+        places = [place for place in range(FAULTY) if fault is None or place != fault.place]
+        ours = run_fleet(folder, store, FAULTY, fault).seconds
+        peers = {"multicast": seconds_of_multicast(folder, file, mbits)}
+        if fault is None:
+            peers["unicast"] = seconds_of_unicast(folder, file, mbits)
+        slowest = max(ours[place] or LIMIT for place in places)
+        for name, seconds in peers.items():
+            theirs = max(seconds[place] for place in places)
+            what = f"{FAULTY} laptops, of {name}" + (", one link slow, the others" if fault else "")
+            details = {"ours": ours, name: seconds}
+            bars.append(Bar("fleet-peers", what, slowest / theirs, 1.1, details=details))
+            say(f"fleet: {what}: {slowest:.1f} s, {name} {theirs:.1f} s")
     return bars
 
 
-def make_image(folder: Path) -> Path:
-    """Make an image that takes about ``SECONDS`` to send at ``MBIT``; return its store."""
+def make_image(folder: Path, seconds: float = SECONDS) -> Path:
+    """Make an image that takes about so many seconds to send at ``MBIT``; return its store."""
     from ..unit.plugins.module_utils import samples
 
-    store = folder / "fleet-store"
+    store = folder / f"fleet-store-{seconds:.0f}"
     store.mkdir(mode=0o700)
-    size = int(SECONDS * MBIT * 1e6 / 8) // CHUNK * CHUNK
+    size = int(seconds * MBIT * 1e6 / 8) // CHUNK * CHUNK
     content = random.Random(5).randbytes(size)
     samples.make_image(str(store / "fleet.img.zst"), content, samples.Used((0, size)), CHUNK)
     return store
@@ -109,7 +140,7 @@ def run_fleet(folder: Path, store: Path, count: int, fault: Fault | None = None)
     try:
         addresses = [network.attach(number, subnet, MBIT) for number in range(count + 1)]
         if fault is not None and fault.kind == "slow":
-            network.limit(fault.place + 1, max(1, MBIT // 10))
+            network.limit(fault.place + 1, fault.mbit)
         plan = {
             "store": str(store),
             "folder": str(folder),

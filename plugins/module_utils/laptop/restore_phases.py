@@ -42,9 +42,9 @@ from .view import Comparison, ExpectedView, comparing, summarize
 
 CHUNKS_PER_REQUEST = 4096
 
-REVOCABLE_REQUESTS = 4
+REVOCABLE_REQUESTS = 2
 """How many chunks a laptop requests from the controller at a time, one in each request, while another laptop may be named to take chunks from.
-What was requested is sent in any case. Four chunks of 4 MiB fill a gigabit a second for a twentieth of a second or more."""
+What was requested is sent in any case. Two chunks of 4 MiB fill a gigabit a second for 60 milliseconds."""
 
 CHUNKS_PER_TURN = 64
 """How many chunks of a rotating disk are compared before the different ones are written: doing both at once would cost seeks."""

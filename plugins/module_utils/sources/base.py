@@ -64,5 +64,8 @@ class ChunkSource(Protocol):
 class LastSource(ChunkSource, Protocol):
     """The source that is used when all others have failed."""
 
+    def ready(self) -> bool:
+        """Return whether :meth:`receive` need not wait for the next record to begin."""
+
     def reject(self, chunk: int, error: ImagingError) -> NoReturn:
         """Handle a record of this source that can't be used because of ``error``; may raise to end the link or the transfer."""

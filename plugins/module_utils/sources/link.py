@@ -14,7 +14,7 @@ from ..image.header import ImageHeader
 from ..image.record import RecordHeader
 from ..stream.conversation import MAX_WANTS, damaged, receive_record, want
 from ..stream.credentials import CONTROLLER
-from ..stream.link import Link, LinkError
+from ..stream.link import Link, LinkError, Message
 
 DAMAGED_LIMIT = 3
 """How often one chunk may arrive damaged. More often is not an accident of a single link, and ends the transfer."""
@@ -41,6 +41,8 @@ class LinkSource:
         self._consequence = consequence
         self._link: Link | None = None
         """The link of the latest request."""
+        self._begun: Message | None = None
+        """The first message of the next record, if it has arrived."""
         self._damaged: dict[int, int] = {}
 
     def has(self, chunk: int) -> bool:
@@ -53,12 +55,19 @@ class LinkSource:
         if link is not self._link:
             for chunk in self._damaged:
                 damaged(link, chunk)
-            self._link = link
+            self._link, self._begun = link, None
         want(link, merge((chunk, chunk + 1) for chunk in chunks))
 
     def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Receive the next record."""
-        return receive_record(self._link or self._newest(), self._unpack, buffer)
+        begun, self._begun = self._begun, None
+        return receive_record(self._link or self._newest(), self._unpack, buffer, begun=begun)
+
+    def ready(self) -> bool:
+        """Return whether the next record has begun to arrive."""
+        if self._begun is None:
+            self._begun = (self._link or self._newest()).poll()
+        return self._begun is not None
 
     def _unpack(self, payload: bytes) -> RecordHeader:
         return RecordHeader.unpack(payload, self._header.geometry, self._header.image_id)

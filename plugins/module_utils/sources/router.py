@@ -109,9 +109,9 @@ class Router:
     def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Receive the next record: return its header, and put its frame at the start of ``buffer``. After None, another request may be possible.
 
-        The last source is read first, because its link breaks when nobody reads from it. Raises what that source raises.
+        Raises what the last source raises.
         """
-        number = next((number for number in reversed(range(len(self._lanes))) if self._lanes[number].requests), None)
+        number = self._next_lane()
         if number is None:
             return None
         lane = self._lanes[number]
@@ -140,6 +140,17 @@ class Router:
         lane.frame_bytes += header.frame_size
         self.stage = lane.source.stage
         return header
+
+    def _next_lane(self) -> int | None:
+        """Return from where to receive now.
+
+        The last source is looked at first, because its link breaks when nobody reads from it. But no other source waits for what it has not sent:
+        many machines may share its network.
+        """
+        waiting = [number for number, lane in enumerate(self._lanes) if lane.requests]
+        if len(waiting) > 1 and waiting[-1] == len(self._lanes) - 1 and not self._last.ready():
+            waiting.pop()
+        return waiting[-1] if waiting else None
 
     def _fail(self, lane: _Lane, reason: str) -> None:
         lane.failure = reason

@@ -106,15 +106,16 @@ def receive_record(
     buffer: memoryview,
     kept: Callable[[bytes], None] | None = None,
     on_progress: Callable[[bytes], object] | None = None,
+    begun: Message | None = None,
 ) -> H | None:
     """Receive the next record: return its header, as ``unpack`` reads it, and put its frame at the start of ``buffer``; None after SERVED.
 
     The frame is not hashed yet. ``kept`` is called with the header of each record that comes without a frame, which happens only after the sink
-    described an older image. ``on_progress`` is called with each progress report, if the source is a laptop. Raises PeerEnded, LinkError, Changed,
-    and what ``unpack``, ``kept`` and ``on_progress`` raise.
+    described an older image. ``on_progress`` is called with each progress report, if the source is a laptop. ``begun`` is the first message, if it
+    was received already. Raises PeerEnded, LinkError, Changed, and what ``unpack``, ``kept`` and ``on_progress`` raise.
     """
     also = {kind: call for kind, call in ((Kind.KEPT, kept), (Kind.PROGRESS, on_progress)) if call is not None}
-    message = link.receive()
+    message = begun or link.receive()
     while message.kind in also:
         also[message.kind](message.payload)
         message = link.receive()

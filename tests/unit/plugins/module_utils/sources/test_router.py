@@ -26,6 +26,8 @@ class Shelf:
     """A source that has some chunks of an image, and fails when it has given so many."""
 
     max_requests = 3
+    idle = False
+    """Whether nothing arrives from it."""
 
     def __init__(self, name: str, reader: ImageReader, chunks: Sequence[int] = range(CHUNKS), most: int = 1000) -> None:
         self.name = self.stage = name
@@ -62,6 +64,9 @@ class Shelf:
     def close(self) -> None:
         self.closed += 1
         self._pending.clear()
+
+    def ready(self) -> bool:
+        return not self.idle
 
     def reject(self, chunk: int, error: ImagingError) -> NoReturn:
         raise ImagingError(f"{self.name} lied: {error}")
@@ -105,6 +110,17 @@ def test_what_waits_on_the_last_source_is_taken_first(reader: ImageReader) -> No
     router.request([0, 1, 2, 8, 9])
     assert take(router) == [8, 9, 0, 1, 2]
     assert router.stage == "first"
+
+
+def test_no_source_waits_for_what_the_last_one_has_not_sent(reader: ImageReader) -> None:
+    last = Shelf("last", reader)
+    router, _warnings = routed(Shelf("first", reader, (0, 1, 2)), last)
+    router.request([0, 1, 2, 8, 9])
+    last.idle = True
+    headers = [router.receive(ROOM) for _time in range(3)]
+    assert [header and header.chunk for header in headers] == [0, 1, 2]
+    last.idle = False
+    assert take(router) == [8, 9]
 
 
 def test_what_a_source_fails_to_send_is_lost_and_it_is_not_asked_again(reader: ImageReader) -> None:

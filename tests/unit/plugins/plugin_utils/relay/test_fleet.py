@@ -184,10 +184,11 @@ def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Pr
     proxies.frozen.add(silent.name)
     below.join(30)
     assert time.monotonic() - begin < 0.7 * CHUNKS / SlowerSource.rate + run.timeouts.peer_silence + 3.0
+    # The silent one may need the rest from the controller later, when the others have ended.
+    assert run.images() < 1.2
     proxies.frozen.clear()
     run.join()
     assert restored(run) == [True] * 4
-    assert run.images() < 1.3
 
 
 def test_laptops_that_can_not_reach_each_other_take_all_from_the_controller_and_say_so(run: Run) -> None:
