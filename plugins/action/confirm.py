@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asks the user to confirm what will be lost. No host is contacted."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive
@@ -40,19 +38,13 @@ class ActionModule(ControllerAction):
         try:
             typed = self._display.prompt_until(f"{about}\n\n{whom}Type '{word}' to go on, anything else to stop:")
         except AnsiblePromptNoninteractive:
-            raise ImagingError(
-                f"Nothing was touched: expected '{word}' to be typed, and there is no terminal. {NO_TERMINAL}"
-                f" (it is not set for {', '.join(hosts)}).",
-                [NOT_CONFIRMED],
-            ) from None
+            way_out = f"{NO_TERMINAL} (it is not set for {', '.join(hosts)})."
+            problem = f"expected '{word}' to be typed, and there is no terminal. {way_out}"
         except AnsiblePromptInterrupt:
-            raise ImagingError(
-                f"Nothing was touched: the question was interrupted before '{word}' was typed.",
-                [NOT_CONFIRMED],
-            ) from None
-        answer = typed.decode(errors="replace").strip()
-        if answer != word:
-            raise ImagingError(
-                f"Nothing was touched: expected '{word}', and {answer!r} was typed. Run the same command to be asked again.",
-                [NOT_CONFIRMED],
-            )
+            problem = f"the question was interrupted before '{word}' was typed."
+        else:
+            answer = typed.decode(errors="replace").strip()
+            if answer == word:
+                return
+            problem = f"expected '{word}', and {answer!r} was typed. Run the same command to be asked again."
+        raise ImagingError(f"Nothing was touched: {problem}", [NOT_CONFIRMED])

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the module on the laptop, and returns only the part of its result that is documented."""
 
-from __future__ import annotations
-
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction
 
 

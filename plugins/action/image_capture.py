@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's end of a capture: asks the laptop for its disk and writes the image."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, ClassVar
 

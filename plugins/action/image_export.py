@@ -3,20 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the disk of a fleet image into a file on the controller. The task's host is not contacted."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import (
-    FORMATS,
-    check_tools,
-    export_image,
-    format_of,
-)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import FORMATS, export_image, format_of
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 
 
@@ -34,7 +27,7 @@ class ActionModule(ControllerAction):
         """Export; raises ImagingError."""
         path = os.path.abspath(os.path.expanduser(arguments["dest"]))
         kind = arguments["format"] or format_of(path)
-        check_tools(kind)
+        FORMATS[kind].check()
         image = ImageStore(arguments["store"]).open(arguments["image"])
         if os.path.lexists(path):
             raise ImagingError(

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a fleet image of a file on the controller. The task's host is not contacted."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENCODING, STORE, UPDATE

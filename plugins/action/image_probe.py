@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's end of a probe: runs a trial transfer, and forecasts from it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time
@@ -32,7 +30,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import passes_on
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, store_error
+from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, writing_to
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 MAX_LATE = 64 << 20
@@ -44,10 +42,8 @@ class UnnamedStagedFile(StagedFile):
 
     def __init__(self, store: str) -> None:
         self.path = self.partial = self.leftover = ""
-        try:
+        with writing_to(store):
             self.file = cast(BinaryIO, tempfile.TemporaryFile(dir=nearest_folder(store), buffering=BUFFER))
-        except OSError as error:
-            raise store_error(store, error) from error
 
     def release(self, keep: bool) -> int:
         """Let go, and keep nothing."""

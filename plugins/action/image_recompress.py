@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compresses images in the image store on the controller anew. The task's host is not contacted."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE

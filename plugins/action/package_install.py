@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Installs packages on the laptop with M(ansible.builtin.package), and returns only whether that succeeded and changed anything."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_action import LaptopAction

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads and checks all variables of a run on the controller. No host is contacted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -50,7 +48,11 @@ class ActionModule(ControllerAction):
         """Read the settings of every host; raises ImagingError with what is wrong."""
         variables = self.task_vars
         check_tags(variables)
-        hosts = matching_hosts(arguments["pattern"], variables) if arguments["pattern"] else [self._host(variables)]
+        hosts = (
+            matching_hosts(arguments["pattern"], variables)
+            if arguments["pattern"]
+            else [variables["inventory_hostname"]]
+        )
         if not hosts:
             limit = variables.get("ansible_limit")
             raise ImagingError(
@@ -74,9 +76,6 @@ class ActionModule(ControllerAction):
             raise ImagingError(f"{' '.join(said[:SHOWN])}{more} No host was contacted.")
         arguments = {host: module_arguments(values) for host, values in settings.items()}
         return {"changed": False, "hosts": settings, "arguments": arguments}
-
-    def _host(self, variables: Mapping[str, Any]) -> str:
-        return str(variables["inventory_hostname"])
 
 
 def check_tags(variables: Mapping[str, Any]) -> None:

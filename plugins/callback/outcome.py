@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows at the end of a failed or interrupted run which disks do not boot, and how to continue."""
 
-from __future__ import annotations
-
 DOCUMENTATION = """
 name: outcome
 type: notification

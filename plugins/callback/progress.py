@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows the progress of every transfer, while Ansible's own output scrolls above."""
 
-from __future__ import annotations
-
 DOCUMENTATION = """
 name: progress
 type: notification
@@ -66,7 +64,8 @@ class CallbackModule(CallbackBase):
         self._table = Table()
         self._throttles: dict[str, Throttle] = {}
         self._drawing = threading.Lock()
-        self._screen = Screen(_write, _measure) if _is_terminal() else None
+        is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._screen = Screen(_write, _measure) if is_terminal else None
         self._colour = not (C.ANSIBLE_NOCOLOR or os.environ.get("NO_COLOR"))
 
     def v2_playbook_on_start(self, playbook: object) -> None:
@@ -140,12 +139,7 @@ class CallbackModule(CallbackBase):
             self._folder = None
 
 
-def _is_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
 def _measure() -> tuple[int, int]:
-    """Return the current columns and lines of the terminal."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):

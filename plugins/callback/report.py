@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Leaves a report of each capture, restore and comparison in the image store."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 name: report
 type: notification

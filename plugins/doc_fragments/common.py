@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What all modules of this collection have in common; a module with another behaviour in check mode or diff mode describes it itself."""
 
-from __future__ import annotations
-
 
 class ModuleDocFragment:
     """Documentation of the authors, check mode, diff mode and the codes of failures."""

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of every module that works on one disk of a laptop."""
 
-from __future__ import annotations
-
 
 class ModuleDocFragment:
     """Documentation of the options that select the disk."""

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of every module that works with the image store."""
 
-from __future__ import annotations
-
 
 class ModuleDocFragment:
     """Documentation of the option that selects the store."""

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of all modules that transfer data between controller and laptop."""
 
-from __future__ import annotations
-
 
 class ModuleDocFragment:
     """Documentation of the link between controller and laptop."""
@@ -12,8 +10,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   port:
-    description:
-      - The port on which the laptop listens, for every transport; V(0) lets its kernel choose one.
+    description: The port on which the laptop listens, for every transport; V(0) lets its kernel choose one.
     type: int
     default: 19000
   transport:

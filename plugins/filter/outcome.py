@@ -3,20 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The filter that gives templates the outcome of a restore. It is documented in the YAML file of its name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import (
-    COMPARE,
-    RESTORE,
-    Failure,
-    Laptop,
-    Transfer,
-)
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import COMPARE, RESTORE, Failure, Laptop, Transfer
 
 
 def restore_outcome(

@@ -51,17 +51,21 @@ CAPTURING: dict[str, Any] = {
     "bad_sectors": {"type": "str", "choices": ["fail", "zero"], "default": "fail"},
 }
 
+PASSING_ON: dict[str, Any] = {
+    "relay": {"type": "str", "choices": list(RELAY), "default": RELAY_AUTO},
+}
+
 RESTORING: dict[str, Any] = {
     "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
     "rewrite": {"type": "bool", "default": False},
     "mirror": {"type": "str", "default": ""},
-    "relay": {"type": "str", "choices": list(RELAY), "default": RELAY_AUTO},
 }
 
 SETTABLE: dict[str, dict[str, Any]] = {
     "store": STORE,
     "transfer": TRANSFER,
     "encoding": ENCODING,
+    "relay": PASSING_ON,
     "image_capture": CAPTURING,
     "image_import": UPDATE,
     "image_restore": RESTORING,
@@ -83,6 +87,7 @@ CAPTURE_ARGUMENTS: dict[str, Any] = {
 
 RESTORE_ARGUMENTS: dict[str, Any] = {
     **BOTH_ENDS,
+    **PASSING_ON,
     **RESTORING,
     "image": {"type": "str", "required": True},
     "read_back": {"type": "bool", "default": True},
@@ -94,7 +99,7 @@ PROBE_ARGUMENTS: dict[str, Any] = {
     **ENCODING,
     "purpose": {"type": "str", "choices": [CAPTURE, RESTORE], "required": True},
     "image": {"type": "str"},
-    "relay": RESTORING["relay"],
+    **PASSING_ON,
     "laptops": {"type": "int", "default": 1},
     "forks": {"type": "int", "default": 64},
 }

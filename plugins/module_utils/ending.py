@@ -7,25 +7,13 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Any, Callable, NoReturn, Protocol
+from typing import Any, Callable
 
 from .errors import ImagingError
 
 
-class Module(Protocol):
-    """What is used of AnsibleModule."""
-
-    params: dict[str, Any]
-
-    def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
-        """End the module with a failure."""
-
-    def exit_json(self, **kwargs: Any) -> NoReturn:
-        """End the module with a result."""
-
-
-def run_module(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Run ``work`` and end the module with its result, or with the message of what went wrong."""
+def run_module(module: Any, work: Callable[[], dict[str, Any]]) -> None:
+    """Run ``work`` and end an AnsibleModule with its result, or with the message of what went wrong."""
     try:
         result = work()
     except ImagingError as error:

@@ -25,9 +25,6 @@ PREFIX = "fleet.imaging.scratch-"
 SCRATCH = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
 """The names that tempfile.mkdtemp makes of the prefix."""
 
-SETTLED = DEFAULTS.settled
-"""Seconds after which a folder that is not locked is nobody's: its owner locks it right after making it."""
-
 
 def open_new(path: str) -> int:
     """Make a file of mode 0600 and return its descriptor, for writing; raises FileExistsError, also for a link, and OSError."""
@@ -84,9 +81,8 @@ class Scratch:
         clear_scratch()
         self.path = tempfile.mkdtemp(prefix=PREFIX)
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: then it is never taken for somebody's leftovers either
+        # On a file system without locks, nothing is taken for somebody's leftovers either.
+        with contextlib.suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def remove(self) -> None:
@@ -126,7 +122,7 @@ def _clear(path: str) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
-            if found.st_uid == os.geteuid() and settled(found.st_ctime, SETTLED):
+            if found.st_uid == os.geteuid() and settled(found.st_ctime, DEFAULTS.settled):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
         finally:

@@ -89,10 +89,12 @@ class Timeouts:
     kill: float = 5.0
     """A killed process may take so long to be gone: a write to its disk may have to fail first."""
     settled: float = 20.0
-    """A module's folder in which nothing was started for so long is nobody's: the owner does that right after making it."""
+    """A folder in which nothing was started, or that was not locked, for so long is nobody's: the owner does that right after making it."""
 
     held_disk: float = 10.0
     """A disk that another program holds, and udev, are waited for so long: udev takes a second on a slow machine."""
+    release_pause: float = 0.1
+    """Before a step that releases a disk is repeated. A loop device that was detached stays while another program has it open (losetup(8), -d)."""
     mirror_silence: float = 10.0
     """A mirror that has sent nothing for so long is asked no more."""
     peer_silence: float = 2.5

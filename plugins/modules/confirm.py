@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module confirm: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: confirm
 short_description: Ask the user to confirm what will be lost
@@ -16,18 +14,15 @@ description:
   - Run it with C(run_once). No host is contacted.
 options:
   about:
-    description:
-      - What will be lost.
+    description: What will be lost.
     type: str
     required: true
   word:
-    description:
-      - The word to type.
+    description: The word to type.
     type: str
     required: true
   unconfirmed:
-    description:
-      - The hosts that were not confirmed in advance. The question is asked unless this list is empty.
+    description: The hosts that were not confirmed in advance. The question is asked unless this list is empty.
     type: list
     elements: str
     required: true
@@ -43,7 +38,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Confirm erasing a disk
   fleet.imaging.confirm:
     about: Everything on /dev/nvme0n1 of lab-01 will be lost.

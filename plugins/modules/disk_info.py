@@ -23,8 +23,7 @@ options:
       - List only this disk. The path of a whole disk, a link to it such as one below V(/dev/disk/by-id), or a regular file that stands for a disk.
     type: path
   purpose:
-    description:
-      - Select a disk to be captured (V(source)) or to be restored (V(target)).
+    description: Select a disk to be captured (V(source)) or to be restored (V(target)).
     type: str
     choices: [source, target]
   match:
@@ -52,8 +51,7 @@ options:
         description: The maximum size, such as V(1TB).
         type: str
   release:
-    description:
-      - Whether a disk may be selected that is in use, but that M(fleet.imaging.disk_release) can release.
+    description: Whether a disk may be selected that is in use, but that M(fleet.imaging.disk_release) can release.
     type: bool
     default: false
   image:
@@ -75,7 +73,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Look at all disks
   fleet.imaging.disk_info:
   become: true
@@ -105,10 +102,10 @@ disks:
       description: The block device or file.
       type: str
       sample: /dev/nvme0n1
-    size:
+    size: &size
       description: Size in bytes.
       type: int
-    logical_sector_size:
+    logical_sector_size: &logical_sector_size
       description: The smallest unit that can be written, in bytes.
       type: int
     physical_sector_size:
@@ -117,10 +114,10 @@ disks:
     model:
       description: Model, empty when it is not known.
       type: str
-    serial:
+    serial: &serial
       description: Serial number, empty when it is not known.
       type: str
-    wwn:
+    wwn: &wwn
       description: World wide name, empty when it is not known.
       type: str
     transport:
@@ -223,18 +220,10 @@ expect:
   returned: success, with O(purpose)
   type: dict
   contains:
-    size:
-      description: Size in bytes.
-      type: int
-    serial:
-      description: Serial number, empty when it is not known.
-      type: str
-    wwn:
-      description: World wide name, empty when it is not known.
-      type: str
-    logical_sector_size:
-      description: Size of a logical sector in bytes.
-      type: int
+    size: *size
+    serial: *serial
+    wwn: *wwn
+    logical_sector_size: *logical_sector_size
     diskseq:
       description:
         - The kernel's sequence number of the disk, which no other disk gets until the next boot; 0 before Linux 5.15.

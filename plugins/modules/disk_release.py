@@ -28,7 +28,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Unmount what a desktop has mounted
   fleet.imaging.disk_release:
     device: /dev/nvme0n1

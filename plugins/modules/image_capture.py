@@ -73,7 +73,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Capture the reference
   fleet.imaging.image_capture:
     device: /dev/nvme0n1
@@ -277,18 +276,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import (
     CaptureRequest,
     Examined,
     examine,
     run_capture,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    open_session,
-    run_transfer,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
@@ -296,26 +290,15 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 def capture(module: AnsibleModule) -> dict[str, object]:
     """Examine the disk and, unless in check mode, serve it to the controller; returns the module's result."""
     ticket = None if module.check_mode else take_ticket(module.params["ticket"])
-    zstd = find_zstd()
-    request = CaptureRequest(
-        device=module.params["device"],
-        used_map=module.params["used_map"],
-        level=parse_level(module.params["compression_level"]),
-        chunk_size=DEFAULT_CHUNK_SIZE,
-        zero_bad_sectors=module.params["bad_sectors"] == "zero",
-        expect=module.params["expect"],
-        facts=module.params["facts"],
-    )
-    run = module_runner(module)
-    notes: list[str] = []
+    zstd, run, request = find_zstd(), module_runner(module), CaptureRequest.of(module.params)
     result: Examined
     if ticket is None:
         result, warnings = examine(run, request)
     else:
         with open_session(module.params, ticket) as session:
             result, warnings = run_capture(run, request, ticket, zstd, session)
-            notes = session.notes
-    for warning in (*notes, *warnings):
+            warnings = [*session.notes, *warnings]
+    for warning in warnings:
         module.warn(warning)
     return dict(asdict(result), changed=True)
 

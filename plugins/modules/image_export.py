@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module image_export: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: image_export
 short_description: Write the disk that an image holds into a file for other programs
@@ -19,13 +17,11 @@ attributes:
     description: Checks that the image can be opened and the file does not exist.
 options:
   image:
-    description:
-      - Name of the image, without folder and ending.
+    description: Name of the image, without folder and ending.
     type: str
     required: true
   dest:
-    description:
-      - The file, on the controller.
+    description: The file, on the controller.
     type: path
     required: true
   format:
@@ -43,7 +39,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Make a virtual disk of an image
   fleet.imaging.image_export:
     image: win11-lab

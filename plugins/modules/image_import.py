@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module image_import: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: image_import
 short_description: Make an image of a file that holds a whole disk
@@ -22,13 +20,11 @@ attributes:
     description: Returns whether the file would be imported.
 options:
   source:
-    description:
-      - The file, on the controller.
+    description: The file, on the controller.
     type: path
     required: true
   image:
-    description:
-      - Name of the image, without folder and ending. Without it, the name of the file without its endings.
+    description: Name of the image, without folder and ending. Without it, the name of the file without its endings.
     type: str
   used_map:
     description:
@@ -39,13 +35,11 @@ options:
     choices: [auto, all]
     default: auto
   compression_level:
-    description:
-      - Level of zstd, from V(-7) (fastest) to V(19) (smallest). V(auto) is 3, because an import has no link.
+    description: Level of zstd, from V(-7) (fastest) to V(19) (smallest). V(auto) is 3, because an import has no link.
     type: str
     default: auto
   update:
-    description:
-      - Whether to replace an existing image of that name that was made from another source.
+    description: Whether to replace an existing image of that name that was made from another source.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -57,7 +51,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Make an image of what dd and gzip have made
   fleet.imaging.image_import:
     source: /backup/win11-lab.img.gz

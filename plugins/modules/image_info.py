@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module image_info: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: image_info
 short_description: List, and on request check, the images in the image store
@@ -35,7 +33,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: List the images
   fleet.imaging.image_info:
   register: store

@@ -19,14 +19,12 @@ description:
   - For a restore nothing of the image is expected to be on the disk already.
 options:
   purpose:
-    description:
-      - What is to be forecast.
+    description: What is to be forecast.
     type: str
     choices: [capture, restore]
     required: true
   image:
-    description:
-      - Name of the image that is to be restored, without folder and ending. Needed with O(purpose=restore).
+    description: Name of the image that is to be restored, without folder and ending. Needed with O(purpose=restore).
     type: str
   laptops:
     description:
@@ -35,8 +33,7 @@ options:
     type: int
     default: 1
   forks:
-    description:
-      - How many of them are worked on at the same time, at the most.
+    description: How many of them are worked on at the same time, at the most.
     type: int
     default: 64
   relay:
@@ -52,8 +49,7 @@ options:
     type: str
     default: auto
   used_map:
-    description:
-      - What of a disk a capture reads, see M(fleet.imaging.image_capture).
+    description: What of a disk a capture reads, see M(fleet.imaging.image_capture).
     type: str
     choices: [auto, all]
     default: auto
@@ -68,7 +64,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: How long would it take to restore thirty laptops like this one
   fleet.imaging.image_probe:
     device: /dev/nvme0n1
@@ -182,8 +177,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, PROBE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import module_runner
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.probe import try_capture, try_restore
@@ -194,14 +187,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 def probe(module: AnsibleModule) -> dict[str, object]:
     """Try what is to be forecast; returns the module's result."""
     ticket, zstd, run = take_ticket(module.params["ticket"]), find_zstd(), module_runner(module)
-    request = CaptureRequest(
-        device=module.params["device"],
-        used_map=module.params["used_map"],
-        level=parse_level(module.params["compression_level"]),
-        chunk_size=DEFAULT_CHUNK_SIZE,
-        zero_bad_sectors=True,
-        expect=module.params["expect"],
-    )
+    request = CaptureRequest.of(module.params)
     with open_session(module.params, ticket) as session:
         if module.params["purpose"] == CAPTURE:
             result, warnings = try_capture(run, request, ticket, zstd, session)

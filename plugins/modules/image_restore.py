@@ -33,8 +33,7 @@ attributes:
     description: Shows how many chunks and bytes differ or differed, and where they lie.
 options:
   image:
-    description:
-      - Name of the image, without folder and ending.
+    description: Name of the image, without folder and ending.
     type: str
     required: true
   read_back:
@@ -58,8 +57,7 @@ options:
     type: str
     default: ""
   rewrite:
-    description:
-      - Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
+    description: Whether to write equal chunks, too. By default, equal chunks are neither sent nor written.
     type: bool
     default: false
   mirror:
@@ -93,7 +91,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Restore a laptop
   fleet.imaging.image_restore:
     device: /dev/nvme0n1
@@ -351,10 +348,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import ZERO_UNUSED
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import (
-    open_session,
-    run_transfer,
-)
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop.module import open_session, run_transfer
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_phases import RESTART
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore_result import Restored

@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module package_install: documentation only, its action plugin runs M(ansible.builtin.package)."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: package_install
 short_description: Install packages, and drop everything else from the result
@@ -19,8 +17,7 @@ attributes:
     description: Installs nothing, and returns whether it would.
 options:
   name:
-    description:
-      - Names of the packages.
+    description: Names of the packages.
     type: list
     elements: str
     required: true
@@ -31,7 +28,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Install partclone
   fleet.imaging.package_install:
     name: [partclone]

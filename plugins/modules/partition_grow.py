@@ -23,8 +23,7 @@ attributes:
     description: Returns what would be grown.
 options:
   partition:
-    description:
-      - V(last) for the last partition on the disk, or its name in a GPT, or its number.
+    description: V(last) for the last partition on the disk, or its name in a GPT, or its number.
     type: str
     default: last
 extends_documentation_fragment:
@@ -35,7 +34,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Use all of the larger disk
   fleet.imaging.partition_grow:
     device: /dev/nvme0n1

@@ -4,8 +4,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module settings: documentation only, its action plugin does the work on the controller."""
 
-from __future__ import annotations
-
 DOCUMENTATION = r"""
 module: settings
 short_description: Check the variables of all hosts before any host is contacted
@@ -34,7 +32,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Check all variables before a laptop is contacted
   fleet.imaging.settings:
     pattern: lab_laptops:!reference

@@ -31,7 +31,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Is the reference fit to be captured?
   fleet.imaging.source_info:
     device: /dev/nvme0n1

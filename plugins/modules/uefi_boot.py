@@ -49,7 +49,6 @@ seealso:
 """
 
 EXAMPLES = r"""
----
 - name: Have the restored disk start
   fleet.imaging.uefi_boot:
     device: /dev/nvme0n1

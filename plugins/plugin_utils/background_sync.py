@@ -7,10 +7,8 @@ Left alone, a kernel takes gigabytes into memory before it lets the writer wait:
 then stand at its end for minutes.
 """
 
-from __future__ import annotations
-
 import os
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 STEP = 16 << 20
 """Bytes after which it is worth to begin."""
@@ -22,50 +20,24 @@ _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class BackgroundSync:
-    """A thread that syncs a growing file. Not for several writers."""
+    """Syncs a growing file in a thread of its own. Not for several writers."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._changed = threading.Condition()
-        self._written = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._synced = 0
-        self._error: OSError | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
-        self._thread.start()
+        self._running: tuple[int, Future[None]] | None = None
+        """How long the file was when the running sync began."""
 
     def wrote(self, position: int) -> None:
         """Note how long the file is, and wait while too much of it is not on the medium; raises OSError, also of what was written before."""
-        with self._changed:
-            self._written = position
-            self._changed.notify_all()
-            while self._written - self._synced > MAX_UNSYNCED and self._error is None:
-                self._changed.wait()
-            if self._error is not None:
-                raise self._error
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while self._written - self._synced < STEP and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                written = self._written
-            try:
-                _sync(self._descriptor)
-            except OSError as error:
-                with self._changed:
-                    self._error = error
-                    self._changed.notify_all()
+        while position - self._synced >= STEP:
+            length, running = self._running = self._running or (position, self._pool.submit(_sync, self._descriptor))
+            if position - self._synced <= MAX_UNSYNCED and not running.done():
                 return
-            with self._changed:
-                self._synced = written
-                self._changed.notify_all()
+            running.result()
+            self._synced, self._running = length, None
 
     def close(self) -> None:
         """End; before the file is closed."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join()
+        self._pool.shutdown()

@@ -3,22 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The requesting end of a capture: stores a laptop's disk as an image."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.partial import PartialImage
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader, max_frame_size
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+from ..module_utils.engine.stopwatch import Stopwatches
+from ..module_utils.errors import ImagingError
+from ..module_utils.image.geometry import DEFAULT_CHUNK_SIZE, Geometry
+from ..module_utils.image.header import ImageHeader
+from ..module_utils.image.partial import PartialImage
+from ..module_utils.image.reader import FileSource, ImageReader
+from ..module_utils.image.record import RecordHeader, max_frame_size
+from ..module_utils.image.staged_file import StagedFile
+from ..module_utils.stream.conversation import (
     Changed,
     ask_header,
     damaged,
@@ -28,12 +26,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
     receive_record,
     want,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.captured_image import CapturedImage
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.seeds import Seeds
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import check_free_space, store_error
+from ..module_utils.stream.link import Link, LinkError
+from .captured_image import CapturedImage
+from .progress.meter import Meter
+from .seeds import Seeds
+from .store import ImageStore
+from .store_space import check_free_space, writing_to
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
@@ -95,7 +93,7 @@ class CaptureSink:
             describe(link, *image.seeds.describe())
         want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
-        try:
+        with writing_to(self._store.path):
             while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.update)) is not None:
                 frame = self._room[: record.frame_size]
                 watch.busy("receive")
@@ -105,8 +103,6 @@ class CaptureSink:
                 self._received += record.frame_size
                 image.append(record, frame)
                 watch.busy("store")
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
         finish(link)
 
     def _restart(self) -> None:
@@ -119,10 +115,8 @@ class CaptureSink:
             )
         self.close()
         if self._image is not None and self._image.writer is not None:
-            try:
+            with writing_to(self._store.path):
                 self._staged.restart()
-            except OSError as error:
-                raise store_error(self._store.path, error) from error
         self._image = None
 
     def _learn(self, link: Link) -> CapturedImage:
@@ -137,11 +131,9 @@ class CaptureSink:
             # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
-        try:
+        with writing_to(self._store.path):
             seeds = Seeds(files, header.geometry)
             return CapturedImage(self._staged, header, len(packed), self._old, seeds, self._damaged)
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def _check_room(self, header: ImageHeader, left: int) -> None:
         """Compare the free space of the store with the used space of the disk; raises ImagingError."""
@@ -165,7 +157,6 @@ class CaptureSink:
                 )
 
     def _left(self) -> list[PartialImage]:
-        """Return the images of interrupted captures."""
         try:
             return [PartialImage(FileSource(self._staged.leftover))]
         except (FileNotFoundError, ImagingError):
@@ -181,7 +172,6 @@ class CaptureSink:
         return RecordHeader.unpack(payload, header.geometry, header.image_id)
 
     def _keep(self, payload: bytes) -> None:
-        """Copy a chunk from the store, by its record's header."""
         image = self._described()
         image.keep(RecordHeader.unpack(payload, image.header.geometry, image.header.image_id, framed=False))
 
@@ -193,22 +183,18 @@ class CaptureSink:
             self.changed = False
             self._staged.remove()
             return
-        try:
+        with writing_to(self._store.path):
             watch = self.watches.new()
             image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
             self._staged.commit(self._old_identity)
             watch.busy("finish")
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def flush(self) -> None:
         """Flush everything that arrived to the medium."""
         self.close()
-        try:
+        with writing_to(self._store.path):
             self._staged.file.flush()
             os.fsync(self._staged.file.fileno())
-        except OSError as error:
-            raise store_error(self._store.path, error) from error
 
     def close(self) -> None:
         """End the background thread before the file is closed."""

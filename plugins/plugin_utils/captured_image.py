@@ -3,20 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Assembles the image of a disk, for one description of it, from received records and from the store."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Row
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import LinkError
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-
+from ..module_utils.errors import ImagingError
+from ..module_utils.image.header import ImageHeader
+from ..module_utils.image.index import Row
+from ..module_utils.image.reader import BadImage, ImageReader
+from ..module_utils.image.record import RecordHeader
+from ..module_utils.image.staged_file import StagedFile
+from ..module_utils.image.writer import ImageWriter
+from ..module_utils.stream.link import LinkError
+from ..module_utils.zstd import find_zstd
 from .background_sync import BackgroundSync
 from .seeds import Seeds, checked_record
 

@@ -3,21 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The last lines of a run that failed or was interrupted: the state of each disk, and the command to continue."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
-    INCOMPLETE,
-    UNKNOWN,
-    UNTOUCHED,
-    UNVERIFIED,
-    VERIFIED,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-
+from ..module_utils.disk_state import INCOMPLETE, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
+from ..module_utils.printable import printable
 from .connection_errors import KNOWN_ERRORS, known_error
 from .outcome import CAPTURE, RESTORE, Laptop
 from .run import Run

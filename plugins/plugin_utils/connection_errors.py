@@ -7,8 +7,6 @@ Ansible has no codes for that, and but one exception for all of it, so that only
 plugins/connection, plugins/become and plugins/action; ssh(1); sudo 1.9, su of util-linux and opendoas 6.8.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@
 This is the one file that depends on how ActionBase starts and polls asynchronous modules.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import posixpath
@@ -22,20 +20,11 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.json import Direction, get_module_decoder
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.module_utils.run_file import (
-    CONNECTED,
-    FOLDER_SCRIPT,
-    LISTENING,
-    SUFFIX,
-    WAITING,
-    Run,
-    unpack_run,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.ticket import TICKET, Ticket
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ..module_utils.errors import ImagingError
+from ..module_utils.printable import printable
+from ..module_utils.run_file import CONNECTED, FOLDER_SCRIPT, LISTENING, SUFFIX, WAITING, Run, unpack_run
+from ..module_utils.ticket import TICKET, Ticket
+from ..module_utils.timeouts import Timeouts
 from .connection_errors import NO_LOGIN, UNKNOWN_HOST_KEY, known_error
 
 MAX_RUNTIME = 7 * 24 * 3600
@@ -336,17 +325,14 @@ def _path(path: str) -> str:
     return home + slash + (shlex.quote(rest) if rest else "")
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    """A module's result or what it publishes, decoded as Ansible does it; raises ValueError when it is none."""
+def _state(text: str) -> str | dict[str, Any]:
+    """What STATE printed, a module's result decoded as Ansible does it; raises ValueError for anything else."""
+    if text in (ALIVE, GONE):
+        return text
     value = json.loads(text, cls=get_module_decoder("legacy", Direction.MODULE_TO_CONTROLLER))
     if not isinstance(value, dict):
         raise ValueError("no mapping")
     return value
-
-
-def _state(text: str) -> str | dict[str, Any]:
-    """What STATE printed; raises ValueError for anything else."""
-    return text if text in (ALIVE, GONE) else _mapping(text)
 
 
 def _shown(text: str) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.trial import TRIAL_SECONDS
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import duration
-
+from ..module_utils.engine.stopwatch import BUSY, CPU
+from ..module_utils.engine.trial import TRIAL_SECONDS
+from ..module_utils.errors import ImagingError
+from ..module_utils.quantities import duration
 from .progress.bottlenecks import Bottlenecks
 from .progress.limits import (
     CONTROLLER_CPU,

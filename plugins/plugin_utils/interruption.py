@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ends the work of a controller's process in an orderly way, at Ctrl-C or when ansible-playbook itself is killed."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -3,15 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Action plugins that run the module of their name on a laptop and believe only the documented part of its answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ansible.errors import AnsibleAction, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.errors import ImagingError
 from .connection_errors import known_error
 from .laptop_answer import checked_answer, documented_fields
 from .task_failure import NoAccess, fail_task

@@ -8,8 +8,6 @@ Ansible acts on many keys of a module's result: ``ansible_facts`` become variabl
 a laptop can add them to any answer. So a result is built anew here, and what is not documented is dropped.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Collection, Mapping
@@ -17,8 +15,8 @@ from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all, printable_lines
+from ..module_utils.errors import ImagingError
+from ..module_utils.printable import printable, printable_all, printable_lines
 
 ALWAYS = "success"
 """``returned`` of a value that is always there. One with another ``returned`` may be missing, or null."""

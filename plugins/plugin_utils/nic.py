@@ -3,15 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network connection of this machine by which a laptop is reached, and how fast the system says that it is."""
 
-from __future__ import annotations
-
 import json
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.errors import ImagingError
 from .run_command import run_command
 
 

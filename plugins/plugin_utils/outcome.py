@@ -3,21 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What became of a laptop in a run: decided here, from its transfers and failures, and shown by the report, the tables and the last lines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import (
-    DISK_STATES,
-    UNKNOWN,
-    UNTOUCHED,
-    UNVERIFIED,
-    VERIFIED,
-)
-
+from ..module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED, UNVERIFIED, VERIFIED
 from .times import parse_time
 
 CAPTURE = "capture"

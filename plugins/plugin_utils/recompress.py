@@ -3,21 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compresses an image of the store anew, in its place and on all cores. What it says of its disk stays the same."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import replace
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.pipeline import Worker
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import IMAGE_ID_SIZE, RecordHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-
+from ..module_utils.engine.pipeline import Worker
+from ..module_utils.engine.stopwatch import Stopwatches
+from ..module_utils.errors import ImagingError
+from ..module_utils.image.reader import FileSource, ImageReader
+from ..module_utils.image.record import IMAGE_ID_SIZE, RecordHeader
+from ..module_utils.image.staged_file import StagedFile
+from ..module_utils.image.writer import ImageWriter
+from ..module_utils.zstd import find_zstd
 from .store import ImageStore
 from .store_space import check_writable, store_error
 from .verify_images import RecordChecks, in_order, verify_image

@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import THE_CONTROLLER, Credentials, Name
+from ..module_utils.errors import ImagingError
+from ..module_utils.stream.credentials import THE_CONTROLLER, Credentials, Name
 
 try:
     from cryptography import x509

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Common code of the callbacks that gather the facts of a run and do something with them at its end."""
 
-from __future__ import annotations
-
 import atexit
 import getpass
 import os
@@ -15,8 +13,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
-
+from ..module_utils.printable import printable_all
 from .outcome import Failure, transfer_kind
 from .run import Run, failure_message
 

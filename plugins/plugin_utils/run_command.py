@@ -3,18 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs programs of the controller."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import (
-    CommandResult,
-    MissingTool,
-    ending_with_parent,
-    english,
-    find_program,
-)
+from ..module_utils.disk.command import CommandResult, MissingTool, ending_with_parent, english, find_program
 
 
 def run_command(command: Sequence[str]) -> CommandResult:

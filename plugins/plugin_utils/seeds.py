@@ -3,13 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the store has already of a disk that is captured: its old image, and what a capture that broke off has left."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Record, StoredRecords
+from ..module_utils.image.geometry import Geometry
+from ..module_utils.image.index import Index, Row
+from ..module_utils.image.reader import Record, StoredRecords
 
 
 class Seeds:

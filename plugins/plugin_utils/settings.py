@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The variables of the playbooks: the one list of their names, defaults and valid values."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +13,11 @@ from urllib.parse import urlsplit
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import BOUNDS, RELAY, RELAY_OFF, SETTABLE
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.findings import CONTENT_CHECKS
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.select import Wanted
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ..module_utils.arguments import BOUNDS, RELAY, RELAY_OFF, SETTABLE
+from ..module_utils.disk.findings import CONTENT_CHECKS
+from ..module_utils.disk.select import Wanted
+from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
+from ..module_utils.errors import ImagingError
 from .formats.exporting import FORMATS
 from .recompress import LEVELS
 
@@ -187,38 +184,33 @@ def list_of(choices: tuple[str, ...] = ()) -> Read:
     return read
 
 
-def argument(name: str, read: Read | None = None) -> Setting:
-    """The setting of an argument that the playbooks set by module_defaults, with its default, and with its choices, bounds or type."""
-    (spec, *_others) = [table[name] for table in SETTABLE.values() if name in table]
-    if read is None and "choices" in spec:
-        read = one_of(*spec["choices"])
-    elif read is None:
-        read = number_in(*BOUNDS[name]) if name in BOUNDS else {"bool": read_boolean, "str": read_text}[spec["type"]]
-    return Setting(spec["default"], read)
+READERS: dict[str, Read] = {
+    "store": read_folder,
+    "mirror": read_url,
+    "relay": read_relay,
+    "compression_level": read_level,
+}
+"""How the values of some arguments of modules are read; the others by their choices, bounds or type."""
+
+
+def argument(name: str, spec: Mapping[str, Any]) -> Setting:
+    """The setting of an argument that the playbooks set by module_defaults."""
+    if name in READERS or name in BOUNDS:
+        return Setting(spec["default"], READERS[name] if name in READERS else number_in(*BOUNDS[name]))
+    by_type = {"bool": read_boolean, "str": read_text}
+    return Setting(spec["default"], one_of(*spec["choices"]) if "choices" in spec else by_type[spec["type"]])
 
 
 SETTINGS: dict[str, Setting] = {
-    "imaging_store": argument("store", read_folder),
+    **{PREFIX + name: argument(name, spec) for table in SETTABLE.values() for name, spec in table.items()},
     "imaging_image": Setting("", read_text),
     "imaging_disk": Setting("", read_disk),
     "imaging_release": Setting("capture", read_release),
     "imaging_allow": Setting([], list_of(tuple(check.name for check in CONTENT_CHECKS))),
-    "imaging_unused": argument("unused"),
     "imaging_grow": Setting("none", read_text),
     "imaging_finish": Setting("none", one_of("none", "reboot", "poweroff")),
-    "imaging_rewrite": argument("rewrite"),
     "imaging_report": Setting(True, read_boolean),
     "imaging_confirm_erase": Setting(False, read_boolean),
-    "imaging_transport": argument("transport"),
-    "imaging_ssh_client": argument("ssh_client"),
-    "imaging_mirror": argument("mirror", read_url),
-    "imaging_relay": argument("relay", read_relay),
-    "imaging_port": argument("port"),
-    "imaging_link_timeout": argument("link_timeout"),
-    "imaging_compression_level": argument("compression_level", read_level),
-    "imaging_update": argument("update"),
-    "imaging_bad_sectors": argument("bad_sectors"),
-    "imaging_used_map": argument("used_map"),
     "imaging_install": Setting(False, read_boolean),
     "imaging_become": Setting(True, read_boolean),
     "imaging_source": Setting("", read_text),
@@ -228,7 +220,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_recompress": Setting("", read_recompress),
     "imaging_remove_images": Setting([], list_of()),
 }
-"""By name, in the order of inventory/group_vars/all.yml, which explains each."""
+"""By name. inventory/group_vars/all.yml explains each."""
 
 
 def replacement_of(variable: str) -> str:

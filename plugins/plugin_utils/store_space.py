@@ -3,17 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether the image store takes an image: what a failure to write there means, and whether there is room."""
 
-from __future__ import annotations
-
+import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
-from ansible_collections.fleet.imaging.plugins.module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
+from ..module_utils.errors import ImagingError
+from ..module_utils.quantities import size
+from ..module_utils.reasons import STORE_FULL, STORE_NOT_WRITABLE
 
 MIN_FREE_SPACE = 16 << 20
 """Bytes that must be free before a laptop is bothered: no image of a disk with a system on it is smaller."""
@@ -46,6 +45,15 @@ def store_error(path: str, error: OSError) -> ImagingError:
     )
 
 
+@contextlib.contextmanager
+def writing_to(path: str) -> Iterator[None]:
+    """Work on the store; raises ImagingError, with what a failure to do so means, instead of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(path, error) from error
+
+
 def nearest_folder(path: str) -> str:
     """The folder, or the nearest existing one above it, in which the store will be made."""
     path = os.path.abspath(path)
@@ -63,12 +71,10 @@ def free_bytes(path: str) -> int:
 def check_writable(path: str) -> None:
     """Raise ImagingError when the store can't take anything; nothing is left of the attempt."""
     folder = nearest_folder(path)
-    try:
+    with writing_to(path):
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))
         free = free_bytes(path)
-    except OSError as error:
-        raise store_error(path, error) from error
     if free < MIN_FREE_SPACE:
         raise ImagingError(
             f"The image store {path} has {size(free)} free, which is too little for any image. "
@@ -96,10 +102,8 @@ def check_free_space(path: str, source: Mapping[str, Any], ratio: float | None, 
     bytes the store has already that may be shared with the new image. Raises ImagingError when it can't fit.
     """
     mapped, whole = mapped_bytes(source)
-    try:
+    with writing_to(path):
         free = free_bytes(path)
-    except OSError as error:
-        raise store_error(path, error) from error
     if free + there < mapped / max(MAX_RATIO, 2 * (ratio or 0)):
         raise ImagingError(
             f"The image store {path} has {size(free)} free, and {size(mapped)} of the disk's file systems are used: "

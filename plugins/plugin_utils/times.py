@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Timestamps in the format of RFC 3339."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Checks every record of an image on all cores of the controller."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, Record, check_record
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import Codec, find_zstd
+from ..module_utils.image.reader import ImageReader, Record, check_record
+from ..module_utils.image.record import USED
+from ..module_utils.zstd import Codec, find_zstd
 
 MAX_WORKERS = 16
 """More than that a disk does not feed, and each takes three chunks of memory."""

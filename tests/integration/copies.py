@@ -13,7 +13,6 @@ from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, run_capture
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.restore import RestoreSink
@@ -40,7 +39,7 @@ def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageRead
     store = ImageStore(str(folder / "store"))
     os.makedirs(store.path, exist_ok=True)
     sink = CaptureSink(store, store.stage("image"))
-    request = CaptureRequest(str(disk), "auto", 3, DEFAULT_CHUNK_SIZE, False, {})
+    request = CaptureRequest(str(disk), "auto", 3, False, {})
     ticket = Ticket("run", CREDENTIALS[LAB_01], "reference", "2026-01-02T03:04:05Z", "")
 
     def work(session: Session) -> dict[str, Any]:

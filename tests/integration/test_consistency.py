@@ -414,7 +414,7 @@ def test_a_checker_that_is_missing_costs_space_and_is_said_once(ext4: Path) -> N
 
 
 def request_for(disk: Path) -> CaptureRequest:
-    return CaptureRequest(str(disk), "auto", 3, 4 << 20, False, {})
+    return CaptureRequest(str(disk), "auto", 3, False, {})
 
 
 def test_a_capture_that_ends_takes_its_checker_along(ext4: Path, stand_in: Callable[[str], None]) -> None:

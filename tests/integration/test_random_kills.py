@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import SETTLED
 from ansible_collections.fleet.imaging.plugins.module_utils.run_file import CONNECTED
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     SHORT,
@@ -196,7 +196,7 @@ def test_whatever_is_killed_no_verdict_is_wrong_and_nothing_is_left(lab: Lab, tm
         came[kind(lab, tmp_path, chance, victim)] += 1
     print(dict(came))
     if any(remains(lab)):
-        time.sleep(SETTLED + 1)  # what was made a moment ago may still be somebody's
+        time.sleep(DEFAULTS.settled + 1)  # what was made a moment ago may still be somebody's
     for laptop, restores, name in ((lab.targets[0], True, "sound"), (lab.reference, False, "killed")):
         outcome = start(lab, laptop, tmp_path, restores, name).wait()
         assert outcome.status == 0, outcome.stdout

@@ -18,7 +18,6 @@ NOTHING_FOUND = 2
 AMBIVALENT = 8
 """Exit statuses of blkid(8) with --probe."""
 
-
 LOOKED_AT = 1 << 20
 """Bytes at the start and at the end of a device in which blkid looks for signatures."""
 
@@ -44,7 +43,6 @@ LUKS = "crypto_LUKS"
 LUKS_MAGIC = b"LUKS\xba\xbe"
 """The name that blkid has for LUKS, and the first bytes of a LUKS header. blkid also finds the second header of a LUKS2, up to 4 MiB behind the first
 (LUKS2 On-Disk Format Specification, section 2.1). If that header lies in a file, it says nothing about the partition."""
-
 
 HIDING_AN_MBR = ("vfat", "ntfs", "exfat")
 """File systems in whose boot sector some versions of blkid look for no MBR (libblkid, partitions/dos.c), although the kernel does."""

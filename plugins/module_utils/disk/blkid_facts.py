@@ -36,18 +36,8 @@ class BlkidFacts(TypedDict):
 
 def facts_of(content: Content) -> BlkidFacts:
     """Return the facts to record about a content."""
-    return BlkidFacts(
-        type=_text(content.type),
-        uuid=_text(content.uuid),
-        label=_text(content.label),
-        partition_table=_text(content.partition_table),
-        stray=_text(content.stray),
-        ambivalent=content.ambivalent,
-    )
-
-
-def _text(said: str) -> str:
-    return printable(said)[:MAX_TEXT_LENGTH]
+    texts = {name: printable(getattr(content, name))[:MAX_TEXT_LENGTH] for name in TEXTS}
+    return BlkidFacts(**texts, ambivalent=content.ambivalent)  # type: ignore[typeddict-item, no-any-return]
 
 
 def parse_facts(value: Any) -> Content:

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable, Sequence
 
 from ..errors import ImagingError
 from ..quantities import size
 from .command import CommandResult, MissingTool, ending_with_parent, english, find_program
+from .processes import said_of
 
 TICK = 0.2
 """Seconds between two checks of the limits."""
@@ -110,16 +113,10 @@ class BoundedRun:
 
 def _first_to_be_ended(pid: int) -> None:
     """Let the kernel end this process first when memory runs out."""
-    try:
-        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("1000")
-    except OSError:
-        pass  # it has ended already, or this is no Linux
+    with contextlib.suppress(OSError):  # it has ended already, or this is no Linux
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _resident(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * PAGE
-    except (OSError, ValueError, IndexError):
-        return 0
+    fields = said_of(pid, "statm").split()
+    return int(fields[1]) * PAGE if fields else 0

@@ -97,7 +97,6 @@ class ConsistencyChecks:
 
 
 def _checker(partition: PartitionUse) -> Checker:
-    """Return the checker of a mapped partition."""
     free_space = file_system(partition.content).free_space
     if free_space is None:
         raise ImagingError(f"Nothing can check a file system of the kind {partition.content}.")

@@ -186,6 +186,7 @@ def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]
     size = _number(row, "size") or 512 * int(devices.attribute(name, "size") or 0)
     read_only = _flag(row, "ro") or devices.attribute(name, "ro") == "1"
     kind = _kind(row, devices, name)
+    forbidden = f"It is read-only: look for a switch on it, or try blockdev --setrw {path}."
     refusals = (*_not_a_disk(devices, name, kind, size), *in_the_way(use, _releasable(devices, path, use)))
     return Disk(
         path=path,
@@ -207,7 +208,7 @@ def _block_device(devices: BlockDevices, row: Row, links: Mapping[str, list[str]
         swap=use.swaps,
         live_medium=use.live_medium,
         source_refusals=refusals,
-        target_refusals=(*refusals, *_read_only(path, read_only)),
+        target_refusals=(*refusals, *([Refusal(READ_ONLY, forbidden)] if read_only else [])),
         not_default=tuple(reasons_against_default(name, devices.folder(name), transport, removable, hotplug)),
     )
 
@@ -227,14 +228,11 @@ def _transport(row: Row, devices: BlockDevices, name: str) -> str:
 def _kind(row: Row, devices: BlockDevices, name: str) -> str:
     if devices.parent(name):
         return "part"
-    for kind in ("zram", "ram"):
-        if name.startswith(kind):
-            return kind
-    return _text(row, "type") or "disk"
+    memory = next((kind for kind in ("zram", "ram") if name.startswith(kind)), "")
+    return memory or _text(row, "type") or "disk"
 
 
 def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Iterator[Refusal]:
-    """Yield the reasons why a device is no disk at all."""
     if kind == "part":
         disk = node(devices.parent(name))
         yield Refusal(PARTITION, f"It is a partition of {disk}: expected a whole disk. Use {disk}.")
@@ -242,11 +240,6 @@ def _not_a_disk(devices: BlockDevices, name: str, kind: str, size: int) -> Itera
         yield Refusal(NOT_A_DISK, f"It is of the type {kind}: expected a whole disk.")
     if not size:
         yield Refusal(NO_CAPACITY, "It has no capacity: there is no medium in it, or it is not set up.")
-
-
-def _read_only(path: str, read_only: bool) -> Iterator[Refusal]:
-    if read_only:
-        yield Refusal(READ_ONLY, f"It is read-only: look for a switch on it, or try blockdev --setrw {path}.")
 
 
 def _partitions(run: RunCommand, devices: BlockDevices, row: Row, path: str) -> Iterator[DiskPartition]:

@@ -16,7 +16,7 @@ from typing import Sequence
 from ..errors import ImagingError
 from .command import MissingTool, RunCommand
 from .loaders import MAX_CHOICES, BootChoice, boot_choices
-from .partition_table import Partition, PartitionTable
+from .partition_table import PartitionTable
 
 FIRMWARE = "/sys/firmware/efi"
 """A folder that exists when this system was started by UEFI."""
@@ -53,7 +53,9 @@ class BootList:
     def starting(self, choice: BootChoice) -> list[Entry]:
         """Return the entries that start a loader; the one that is tried first comes first."""
         tried = self.in_order()
-        ours = [entry for entry in self.entries if entry.choice and _same(entry.choice, choice)]
+        place = (choice.partition, choice.loader.lower())
+        there = [(entry, entry.choice) for entry in self.entries if entry.choice]
+        ours = [entry for entry, starts in there if (starts.partition, starts.loader.lower()) == place]
         return sorted(ours, key=lambda entry: (not entry.active, tried.index(entry) if entry in tried else len(tried)))
 
     def is_first(self, entry: Entry) -> bool:
@@ -66,17 +68,9 @@ class Change:
     """The change, done or planned: the entry's number, whether it was made, whether it was activated or put first, and the removed entries."""
 
     entry: str = ""
-    made: bool = False
-    put_first: bool = False
+    entry_made: bool = False
+    entry_put_first: bool = False
     removed: list[str] = field(default_factory=list)
-
-
-def partition_id(table: PartitionTable, partition: Partition) -> str:
-    """Return the kernel's PARTUUID of a partition; empty when the table has none."""
-    if table.label == "dos":
-        signature = str(table.raw.get("id") or "")
-        return f"{int(signature, 16):08x}-{partition.number:02x}" if re.fullmatch("0x[0-9a-f]{1,8}", signature) else ""
-    return partition.uuid.lower()
 
 
 def obstacle(firmware: str = FIRMWARE, write: bool = True) -> str:
@@ -108,10 +102,6 @@ def _choice(place: str) -> BootChoice | None:
     return BootChoice(partition, path.replace("\\", "/"))
 
 
-def _same(one: BootChoice, other: BootChoice) -> bool:
-    return (one.partition, one.loader.lower()) == (other.partition, other.loader.lower())
-
-
 def read_boot_list(run: RunCommand) -> BootList:
     """Return the firmware's entries; raises MissingTool, ImagingError."""
     result = run(["efibootmgr", "-v"])
@@ -128,22 +118,21 @@ def boot_order(run: RunCommand, table: PartitionTable, firmware: str = FIRMWARE)
         tried = read_boot_list(run).in_order()
     except (MissingTool, ImagingError):
         return None
-    partitions = {partition_id(table, partition) for partition in table.partitions} - {""}
+    partitions = {table.id_of(partition) for partition in table.partitions} - {""}
     ours = [entry.choice for entry in tried if entry.active and entry.choice and entry.choice.partition in partitions]
     return list(boot_choices([choice.to_json() for choice in ours[:MAX_CHOICES]]))
 
 
-def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice, write: bool) -> Change:
+def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice, write: bool, change: Change) -> None:
     """Make the firmware start ``choice`` from a partition of ``disk`` first, by one entry; raises MissingTool, ImagingError.
 
-    All other entries and their order are kept. The change is read back.
+    All other entries and their order are kept. ``change`` notes what is changed, which is read back.
     """
-    change = Change()
     there = read_boot_list(run)
     if not there.starting(choice):
-        change.made = True
+        change.entry_made = True
         if not write:
-            return change
+            return
         label = _label(choice.loader)
         path = choice.loader.replace("/", "\\")
         _change(run, f"make an entry for {disk}", "-c", "-d", disk, "-p", str(partition), "-L", label, "-l", path)
@@ -152,10 +141,10 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
     if ours:
         change.entry = ours[0].number
         change.removed = [entry.number for entry in ours[1:]]
-        change.put_first = not change.made and not there.is_first(ours[0])
+        change.entry_put_first = not change.entry_made and not there.is_first(ours[0])
         if write:
             _repair_entry(run, there, ours)
-    if write and (change.made or change.put_first or change.removed):
+    if write and (change.entry_made or change.entry_put_first or change.removed):
         after = read_boot_list(run)
         ours = after.starting(choice)
         if len(ours) != 1 or not after.is_first(ours[0]):
@@ -165,7 +154,6 @@ def ensure_entry(run: RunCommand, disk: str, partition: int, choice: BootChoice,
                 f"partition {partition} of {disk}, and has {len(ours)} entries{state}. Some firmware does not keep entries. Choose the disk in the "
                 "firmware's menu to start it."
             )
-    return change
 
 
 def _repair_entry(run: RunCommand, there: BootList, ours: Sequence[Entry]) -> None:

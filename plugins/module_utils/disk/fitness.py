@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Iterator
+from typing import Any
 
 from ..errors import ImagingError
 from .blkid import Content, detect
@@ -115,7 +115,6 @@ def _has_loader(run: RunCommand, path: str, esp: Partition) -> bool:
 
 
 def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list[Partition], list[str]]:
-    """Return the partition table, the partitions, and warnings about them."""
     table = read_partition_table(run, path)
     if table is None:
         with open(path, "rb", buffering=0) as disk:
@@ -125,14 +124,10 @@ def _to_examine(run: RunCommand, path: str) -> tuple[PartitionTable | None, list
     except ImagingError:  # reported with each partition
         beside = ""
     also = [f"{path} has partitions, and the disk as a whole also looks like {beside}, which was not examined."]
-    return table, list(_on_the_disk(table)), also if beside else []
-
-
-def _on_the_disk(table: PartitionTable) -> Iterator[Partition]:
-    """Yield the part of each partition that lies on the disk: a table may describe a larger one."""
-    for partition in table.partitions:
-        if partition.start < table.disk_size:
-            yield replace(partition, size=min(partition.size, table.disk_size - partition.start))
+    # Only the part of a partition that lies on the disk: a table may describe a larger one.
+    there = [partition for partition in table.partitions if partition.start < table.disk_size]
+    sizes = (min(partition.size, table.disk_size - partition.start) for partition in there)
+    return table, [replace(partition, size=size) for partition, size in zip(there, sizes)], also if beside else []
 
 
 class _Examination:
@@ -206,7 +201,6 @@ class _Examination:
         return None
 
     def _examine_files(self, facts: PartitionFacts, node: str, files: Files) -> PartitionFacts:
-        """Look for systems in a file system."""
         if files.only_clean and not facts.clean:
             self._unseen.append(f"{where_is(facts.number)} ({facts.content}, not clean)")
             return facts

@@ -147,11 +147,6 @@ def relocate(read: Read, old_size: int, new_size: int, sector_size: int) -> list
     return writes
 
 
-def protective_entry(boot_sector: bytes) -> bool:
-    """Return whether an MBR says that the disk has a GPT (UEFI 2.10, section 5.2.3)."""
-    return any(MBR_ENTRY.unpack_from(boot_sector, offset)[0] == PROTECTIVE_TYPE for offset in MBR_ENTRIES)
-
-
 def names_partitions(boot_sector: bytes) -> bool:
     """Return whether a boot sector contains an MBR with partitions, and not code or text in that place.
 
@@ -169,7 +164,8 @@ def unannounced_partitions(read: Read, sector_size: int) -> int:
 
     Firmware and some systems use such a GPT; Linux and Windows use the MBR.
     """
-    if protective_entry(read(0, MIN_SECTOR_SIZE).ljust(MIN_SECTOR_SIZE, b"\0")):
+    boot_sector = read(0, MIN_SECTOR_SIZE).ljust(MIN_SECTOR_SIZE, b"\0")
+    if any(MBR_ENTRY.unpack_from(boot_sector, offset)[0] == PROTECTIVE_TYPE for offset in MBR_ENTRIES):
         return 0
     try:
         header, entries = _sound_table(read, sector_size)

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 from ..errors import ImagingError
 from ..printable import printable
 from ..reasons import refuse_for
+from ..timeouts import DEFAULTS
 from .blkid import detect
 from .command import RunCommand
 from .devices import Disk
@@ -21,7 +22,7 @@ from .partition_node import flush, partition_node
 from .partition_table import Partition, PartitionTable, read_partition_table
 from .raw_io import RawDisk
 from .signatures import TAIL
-from .udev import PATIENCE, settle
+from .udev import settle
 
 ALIGNMENT = 1 << 20
 """Bytes to which partitions are aligned on current disks. A smaller gain is not worth growing for."""
@@ -50,7 +51,7 @@ def grow(
     which: str,
     write: bool,
     expect: Mapping[str, Any] | None = None,
-    patience: float = PATIENCE,
+    patience: float = DEFAULTS.held_disk,
 ) -> Growth:
     """Grow a partition and its file system as far as possible; raises ImagingError, if possible before anything is changed.
 

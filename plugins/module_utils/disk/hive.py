@@ -89,12 +89,8 @@ class Hive:
             return self._root
         if path not in self._keys:
             parent = self._find(path[:-1])
-            found = None
-            for place in self._children(parent) if parent is not None else ():
-                if self._key(place).name == path[-1]:
-                    found = place
-                    break
-            self._keys[path] = found
+            children = self._children(parent) if parent is not None else ()
+            self._keys[path] = next((place for place in children if self._key(place).name == path[-1]), None)
         return self._keys[path]
 
     def _children(self, place: int) -> Iterator[int]:
@@ -138,7 +134,6 @@ class Hive:
         return _name(self._cell(place, VALUE.size + length)[VALUE.size :], flags & ASCII_VALUE)
 
     def _text(self, place: int) -> str:
-        """Return a value as text."""
         _magic, _length, size, data, kind, _flags = VALUE.unpack(self._cell(place, VALUE.size))
         if size & INLINE:  # at most four bytes
             content = struct.pack("<I", data)[: size & ~INLINE]
@@ -154,7 +149,6 @@ class Hive:
         return "\n".join(part for part in text.split("\0") if part) if kind == TEXTS else text.partition("\0")[0]
 
     def _cell(self, place: int, length: int) -> bytes:
-        """Return the first bytes of a cell's content."""
         if place % 8 or place + 4 > self._size:
             raise BadHive(f"it points to {place:#x}, where there is nothing")
         (size,) = struct.unpack("<i", self._read(place, 4))

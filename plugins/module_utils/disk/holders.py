@@ -120,7 +120,8 @@ class BlockDevices:
         swaps = tuple(swap for swap in self.swaps if swap in {node(each) for each in stack})
         # What is on top must be taken down first.
         holders = tuple(holder for holder in map(self.holder, reversed(stack)) if holder)
-        return Use(mounts, swaps, holders, any(_is_live(mount) for mount in mounts))
+        live = any(mount.path in LIVE_MOUNT_POINTS or mount.fstype in SYSTEM_IMAGES for mount in mounts)
+        return Use(mounts, swaps, holders, live)
 
     def of_file(self, path: str) -> Use:
         """Return the uses of a regular file as a swap area or through loop devices."""
@@ -211,7 +212,7 @@ class BlockDevices:
                 source = _unescape(fields[separator + 2])
                 yield Mount(
                     device=fields[2],
-                    source=_real_node(source),
+                    source=os.path.realpath(source) if source.startswith("/dev/") else source,
                     path=_unescape(fields[4]),
                     fstype=fields[separator + 1],
                     id=fields[0],
@@ -236,15 +237,10 @@ class BlockDevices:
             if not os.path.isdir(os.path.join(self._sys, name, "loop")):
                 continue
             try:
-                descriptor = os.open(node(name), os.O_RDONLY | os.O_CLOEXEC)
+                with open(node(name), "rb", buffering=0) as device:
+                    status = fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
             except OSError:
                 continue
-            try:
-                status = fcntl.ioctl(descriptor, LOOP_GET_STATUS64, bytes(LOOP_INFO_SIZE))
-            except OSError:
-                continue
-            finally:
-                os.close(descriptor)
             file_device, inode, block_device = struct.unpack_from("=QQQ", status)
             yield Loop(name, _numbers(block_device) if block_device else "", _numbers(file_device), inode)
 
@@ -261,10 +257,6 @@ def node(name: str) -> str:
     return "/dev/" + name.replace("!", "/")
 
 
-def _real_node(source: str) -> str:
-    return os.path.realpath(source) if source.startswith("/dev/") else source
-
-
 def _numbers(device: int) -> str:
     return f"{os.major(device)}:{os.minor(device)}"
 
@@ -272,7 +264,3 @@ def _numbers(device: int) -> str:
 def _unescape(text: str) -> str:
     """Decode the octal numbers that the kernel writes for space, tab, newline and backslash."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
-
-
-def _is_live(mount: Mount) -> bool:
-    return mount.path in LIVE_MOUNT_POINTS or mount.fstype in SYSTEM_IMAGES

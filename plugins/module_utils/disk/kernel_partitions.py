@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Mapping
 
 from ..errors import ImagingError
@@ -71,8 +72,7 @@ def kernel_partitions(disk: str, sys: str = "/sys") -> dict[int, KernelPartition
 
 
 def _read(folder: str, name: str) -> str:
-    with open(os.path.join(folder, name), encoding="latin-1") as file:
-        return file.read().strip()
+    return Path(folder, name).read_text(encoding="latin-1").strip()
 
 
 def differences(known: Mapping[int, KernelPartition], table: PartitionTable | None) -> list[str]:
@@ -89,7 +89,6 @@ def differences(known: Mapping[int, KernelPartition], table: PartitionTable | No
 
 
 def _agree(here: KernelPartition | None, there: Partition | None, table: PartitionTable | None) -> bool:
-    """Return whether the kernel's partition equals that of the table."""
     if table is None or there is None:
         return bool(table and here and _is_nested(here, table))
     if there.end > table.disk_size:
@@ -99,7 +98,7 @@ def _agree(here: KernelPartition | None, there: Partition | None, table: Partiti
     # The kernel uses only as much of an extended partition as a boot loader needs, and seven bits of each character of a name.
     return (
         (here.size == there.size or table.is_extended(there))
-        and here.uuid in ("", _uuid(table, there))
+        and here.uuid in ("", table.id_of(there))
         and (not here.name or not there.name.isascii() or here.name.strip() == there.name.strip())
     )
 
@@ -110,12 +109,6 @@ def _is_nested(known: KernelPartition, table: PartitionTable) -> bool:
         each.type.lower().lstrip("0") in NESTED_TYPES and each.start <= known.start and known.end <= each.end
         for each in table.partitions
     )
-
-
-def _uuid(table: PartitionTable, partition: Partition) -> str:
-    """Return the kernel's id of a partition: its GUID or, in a DOS table, the disk's signature and the number."""
-    signature = str(table.raw.get("id", "")).lower()
-    return partition.uuid.lower() or f"{signature[2:]:0>8}-{partition.number:02x}"
 
 
 def _words(partition: Partition | None) -> str:

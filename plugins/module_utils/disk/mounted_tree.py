@@ -116,7 +116,6 @@ class MountedTree(FileTree):
                 os.close(descriptor)
 
     def _open(self, path: str, flags: int) -> int | None:
-        """Return a descriptor of a path; None when it does not exist."""
         how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, IN_ROOT | NO_MAGIC_LINKS)
         try:
             return _call(OPENAT2, ctypes.c_int(self._root), os.fsencode(path), how, ctypes.c_size_t(ctypes.sizeof(how)))

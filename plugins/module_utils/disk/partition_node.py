@@ -13,7 +13,7 @@ from typing import Iterator
 
 from ..errors import ImagingError
 from .command import RunCommand
-from .kernel_partitions import KernelPartition, kernel_partitions
+from .kernel_partitions import kernel_partitions
 from .partition_table import Partition
 
 BLKFLSBUF = 0x1261
@@ -43,16 +43,13 @@ def kernel_node(disk: str, partition: Partition) -> str | None:
     """Return the kernel's block device of a partition, or None unless it has the same start and size."""
     try:
         known = kernel_partitions(disk).get(partition.number)
-        if known and (known.start, known.size) == (partition.start, partition.size) and _is_device(known):
-            return known.node
+        if known and (known.start, known.size) == (partition.start, partition.size):
+            found = os.stat(known.node)
+            device = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+            return known.node if stat.S_ISBLK(found.st_mode) and device == known.device else None
     except OSError:
         pass
     return None
-
-
-def _is_device(known: KernelPartition) -> bool:
-    found = os.stat(known.node)
-    return stat.S_ISBLK(found.st_mode) and f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" == known.device
 
 
 @contextlib.contextmanager
@@ -64,28 +61,22 @@ def loop_device(run: RunCommand, path: str, offset: int, size: int, writable: bo
     node = result.out.strip()
     if result.rc or not node.startswith("/dev/"):
         raise NoNode(f"no loop device can be made ({result.complaint()})")
-    descriptor = -1
     try:
-        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+        device = open(node, "rb", buffering=0)
     except OSError as error:
         raise NoNode(f"no loop device can be opened ({error.strerror})") from error
     finally:
         # A loop device that is detached while open disappears when it is closed, even if this process is killed.
         run(["losetup", "--detach", node])
-    try:
+    with device:
         yield node
-    finally:
-        os.close(descriptor)
 
 
 def drop_cache(node: str) -> None:
     """Drop the kernel's cache of a block device; each partition and the whole disk have separate caches."""
     try:
-        descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(descriptor, BLKFLSBUF)
-        finally:
-            os.close(descriptor)
+        with open(node, "rb", buffering=0) as device:
+            fcntl.ioctl(device, BLKFLSBUF)
     except OSError:
         pass  # a regular file has no such cache, and an ordinary user may not drop it
 
@@ -95,8 +86,5 @@ def flush(path: str) -> None:
 
     It is opened for reading only, which is enough for fsync(2): after a writable descriptor is closed, udev examines the disk again.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(path, "rb", buffering=0) as device:
+        os.fsync(device)

@@ -26,7 +26,6 @@ BOOT_RECORD = 512
 EXTENDED_TYPES = ("5", "f", "85")
 """Types of a DOS partition that holds others, in hexadecimal."""
 
-
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef")
 """Types of the EFI system partition, in a GPT and in a DOS table (UEFI 2.10, sections 5.2.2 and 5.3.3)."""
 
@@ -89,6 +88,14 @@ class PartitionTable:
     def is_logical(self, partition: Partition) -> bool:
         """Return whether a partition lies in an extended one."""
         return self.label == "dos" and partition.number > 4
+
+    def id_of(self, partition: Partition) -> str:
+        """Return the kernel's PARTUUID of a partition; empty when the table has none."""
+        if self.label == "dos":
+            signature = str(self.raw.get("id") or "")
+            known = re.fullmatch("0x[0-9a-f]{1,8}", signature)
+            return f"{int(signature, 16):08x}-{partition.number:02x}" if known else ""
+        return partition.uuid.lower()
 
 
 def read_partition_table(run: RunCommand, path: str) -> PartitionTable | None:
@@ -268,7 +275,6 @@ def _hybrid_ranges(read: Read, disk_size: int, sector_size: int) -> Iterator[tup
 
 
 def _faults(table: PartitionTable) -> Iterator[str]:
-    """Yield the reasons why a table can't be a true description of its disk."""
     numbers = set()
     extended = [partition for partition in table.partitions if table.is_extended(partition)]
     for partition in table.partitions:

@@ -22,11 +22,23 @@ def processes() -> Iterator[tuple[int, str]]:
     """Yield all other visible processes with their names."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
-                    yield int(entry), printable(file.read())
-            except OSError:
-                continue  # it has ended
+            name = said_of(int(entry), "comm")
+            if name:
+                yield int(entry), printable(name.decode(errors="replace"))
+
+
+def said_of(pid: int, name: str) -> bytes:
+    """Return the content of a file of a process in /proc; nothing when it has ended or is hidden from this user."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return what follows the name in a process's /proc/PID/stat, from the state on; nothing when it has ended."""
+    return said_of(pid, "stat").decode("ascii", "replace").rpartition(")")[2].split()
 
 
 def summarize(found: Sequence[str]) -> str:

@@ -90,8 +90,6 @@ class ByteRanges:
             return NotImplemented
         return self._starts == other._starts and self._ends == other._ends
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         shown = ", ".join(f"[{start}, {end})" for start, end in self.within(0, 1 << 63)[:8])
         return f"ByteRanges({shown}{', ...' if len(self) > 8 else ''})"

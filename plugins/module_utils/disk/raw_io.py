@@ -9,6 +9,7 @@ mounted or held), and ioctls of linux/fs.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -20,9 +21,9 @@ from typing import Callable, Iterable, Protocol, Sequence, TypeVar
 
 from ..errors import ImagingError
 from ..reasons import LOCKED
+from ..timeouts import DEFAULTS
 from .deallocate import discard_range, zero_range
 from .processes import lockers_of, openers_of, summarize
-from .udev import PATIENCE
 
 T = TypeVar("T")
 
@@ -34,7 +35,6 @@ FILE_ALIGNMENT = 4096
 
 WORTH_SKIPPING = 128 << 10
 """Bytes. Transferring a smaller gap is cheaper than another request."""
-
 
 MAX_STEP_SIZE = 1 << 30
 """Maximum bytes that the kernel zeros or discards at a time, so that interruptions are noticed in between."""
@@ -88,13 +88,15 @@ class Readable(Protocol):
     alignment: int
 
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill ``view`` from ``offset``."""
+        """Fill ``view`` from ``offset``; raises DiskError, ReadError."""
 
 
 class RawDisk:
     """An opened disk. Raises DiskError that names the disk, the operation and the offset."""
 
-    def __init__(self, path: str, writable: bool = False, shared: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, path: str, writable: bool = False, shared: bool = False, patience: float = DEFAULTS.held_disk
+    ) -> None:
         """Open and hold ``path``; raises DiskError when another program holds it for longer than ``patience`` seconds.
 
         A ``shared`` disk is not held.
@@ -115,7 +117,9 @@ class RawDisk:
             self.size = os.lseek(self._buffered, 0, os.SEEK_END)
             self.logical_sector_size = logical_sector_size(self._buffered)
             self.alignment = self.logical_sector_size if self.is_device else FILE_ALIGNMENT
-            self._direct = self._open_direct(flags)
+            # Through the descriptor, because the path may lead to another disk by now. tmpfs and some FUSE file systems have no O_DIRECT.
+            with contextlib.suppress(OSError):
+                self._direct = os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
         except BaseException:
             self.close()
             raise
@@ -134,13 +138,6 @@ class RawDisk:
                 f"{self.path} is locked by {who}, which did not release it within {self._patience:g} s: wait for it or end it, then run again.",
                 [LOCKED],
             ) from error
-
-    def _open_direct(self, flags: int) -> int:
-        try:
-            # Through the descriptor, because the path may lead to another disk by now.
-            return os.open(f"/proc/self/fd/{self._buffered}", flags | os.O_DIRECT)
-        except OSError:  # tmpfs and some FUSE file systems have no O_DIRECT
-            return -1
 
     def fileno(self) -> int:
         return self._buffered

@@ -13,18 +13,16 @@ from typing import Iterator
 
 from ..errors import ImagingError
 from ..reasons import CANNOT_RELEASE
+from ..timeouts import DEFAULTS
 from .command import RunCommand
 from .holders import BlockDevices, Holder, Mount, node
-from .processes import processes, summarize, users_of
+from .processes import processes, said_of, summarize, users_of
 from .raw_io import RawDisk
-from .udev import PATIENCE, settle
+from .udev import settle
 
 MAX_STEPS = 1000
 MAX_TIMES = 32
 """Maximum number of times that one step is repeated, for mounts over mounts, for example. More means that something undoes it."""
-
-REPEAT_PAUSE = 0.1
-"""Seconds before a step is repeated. A loop device that was detached stays while another program looks at it (losetup(8), -d)."""
 
 UDEV_CONTROL = "/run/udev/control"
 UDISKS = "/run/udisks2"
@@ -157,7 +155,7 @@ def release_disk(run: RunCommand, path: str) -> list[Step]:
                 "or close the desktop's session), and run again."
             )
         if step in done:
-            time.sleep(REPEAT_PAUSE)
+            time.sleep(DEFAULTS.release_pause)
         result = run(list(step.command))
         # A device that was built on one that has just disappeared may have disappeared, too.
         if result.rc and step in release_steps(BlockDevices(), path):
@@ -173,7 +171,7 @@ def prove_released(path: str) -> None:
     """Open a disk exclusively, which fails while something holds it; raises CannotRelease that names the holder."""
     elsewhere = list(mounts_elsewhere(path))
     try:
-        RawDisk(path, patience=0 if elsewhere else PATIENCE).close()
+        RawDisk(path, patience=0 if elsewhere else DEFAULTS.held_disk).close()
     except ImagingError as error:
         who = f" It is mounted for {', '.join(elsewhere)}, in namespaces of their own: end these." if elsewhere else ""
         raise CannotRelease(f"{error}{who}") from error
@@ -190,11 +188,9 @@ def mounts_elsewhere(path: str) -> Iterator[str]:
             if namespace in seen:
                 continue
             seen.add(namespace)
-            with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="replace") as file:
-                lines = file.read().splitlines()
         except OSError:
             continue
-        if any(line.split()[2] in numbers for line in lines):
+        if any(line.split()[2] in numbers for line in said_of(pid, "mountinfo").decode(errors="replace").splitlines()):
             yield f"process {pid} ({command})"
 
 

@@ -85,7 +85,7 @@ def select_disk(
         problem = f"No disk that can be {PURPOSES[purpose]} matches the description in imaging_disk."
     else:
         problem = f"No disk can be {PURPOSES[purpose]} unless imaging_disk names it."
-        if not any(_is_internal(disk) for disk in disks):
+        if not any(disk.kind == "disk" and not disk.not_default and disk.size for disk in disks):
             problem += " " + HIDDEN_DISK
     code = SEVERAL_DISKS if usable or len(described) > 1 else NO_DISK
     raise ImagingError(f"{problem}\n{disk_table(disks, against)}", [code])
@@ -106,7 +106,6 @@ def _is_meant(disk: Disk, wanted: Wanted) -> bool:
 
 
 def _reasons_against(disk: Disk, purpose: str, release: bool, wanted: Wanted) -> list[str]:
-    """Return all reasons against selecting a disk."""
     mismatch = wanted.mismatch(disk)
     if mismatch:
         return [mismatch]
@@ -124,7 +123,3 @@ def disk_table(disks: Sequence[Disk], against: Sequence[Sequence[str]]) -> str:
     if len(rows) == 1:
         return "This machine has no disks."
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[5]]) for row in rows)
-
-
-def _is_internal(disk: Disk) -> bool:
-    return disk.kind == "disk" and not disk.not_default and bool(disk.size)

@@ -93,7 +93,6 @@ DEPLOY = "windeploy"
 BOOT_EXECUTE = "autocheck autochk *"
 """The usual first program of a Windows: a check of marked disks (Microsoft, "autochk"). It has arguments when a check was requested."""
 
-
 ANSWERS = ("Panther/Unattend/unattend.xml", "Panther/unattend.xml")
 """The answer files that Windows Setup has kept, in the order in which it looks for one (Microsoft, "Windows Setup Automation Overview")."""
 
@@ -137,7 +136,6 @@ def _windows(tree: FileTree, folder: str, others: list[str]) -> System:
 
 
 def _notes(tree: FileTree, folder: str, others: list[str], registry: Registry) -> Iterator[str]:
-    """Yield the unusual facts of a Windows."""
     if folder.lower() != f"/{WINDOWS_FOLDER}".lower():
         yield f"it lies in {printable(folder)}, not in /{WINDOWS_FOLDER}"
     if others:

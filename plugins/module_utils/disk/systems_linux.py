@@ -77,7 +77,6 @@ IDENTITIES = (
     _Identity("state of cloud-init", "/var/lib/cloud", "instance", "cloud-init clean"),
 )
 
-
 DEPLOYMENTS = "/ostree/deploy"
 """The folder of ostree's systems: OS/deploy/CHECKSUM.SERIAL, with OS/var for their /var (ostree: "Deployments")."""
 
@@ -143,6 +142,7 @@ def _look(tree: FileTree) -> System | None:
 def _system(tree: FileTree, release: bytes) -> System:
     host = printable((tree.read("/etc/hostname") or b"").decode("utf-8", "replace").split("\n")[0])
     evidence = [] if release else ["its os-release can't be read"]
+    mounts = [words[1].rstrip("/") for words in _rows(tree)]
     return System(
         kind=LINUX,
         name=_name(release),
@@ -152,7 +152,7 @@ def _system(tree: FileTree, release: bytes) -> System:
         architecture=_architecture(tree),
         computer_name=host,
         shared=list(_shared(tree)),
-        apart=[each for each in _mount_points(tree) if each in (USR, VAR) and not tree.names(f"{each}/lib")],
+        apart=[each for each in mounts if each in (USR, VAR) and not tree.names(f"{each}/lib")],
     )
 
 
@@ -210,10 +210,6 @@ def _rows(tree: FileTree) -> Iterator[list[str]]:
             yield words
 
 
-def _mount_points(tree: FileTree) -> list[str]:
-    return [words[1].rstrip("/") for words in _rows(tree)]
-
-
 def find_hibernation(tree: FileTree) -> str:
     """Return the swap file in which a Linux is hibernated; empty when there is none. Raises ImagingError, MissingTool.
 
@@ -232,7 +228,6 @@ def find_hibernation(tree: FileTree) -> str:
 
 
 def _is_hibernated(head: bytes) -> bool:
-    """Return whether a swap area that begins like this holds a hibernated system."""
     return head.startswith(TUX_ON_ICE) or any(head[page - 10 : page].rstrip(b"\0") in SUSPENDED for page in PAGES)
 
 

@@ -13,11 +13,8 @@ from __future__ import annotations
 from ..timeouts import DEFAULTS
 from .command import MissingTool, RunCommand
 
-PATIENCE = DEFAULTS.held_disk
-"""Seconds to wait for udev, and for a disk that another program holds."""
 
-
-def settle(run: RunCommand, patience: float = PATIENCE) -> None:
+def settle(run: RunCommand, patience: float = DEFAULTS.held_disk) -> None:
     """Wait until udev is idle, for at most ``patience`` seconds; returns at once without udev.
 
     Do not call it while holding the lock of a disk: udev would wait for the lock, and this function for udev.

@@ -16,25 +16,21 @@ from .blkid import detect
 from .command import MissingTool, RunCommand
 from .devices import Disk
 from .filesystems.fat import FatTree
-from .firmware import FIRMWARE, ensure_entry, obstacle, partition_id
+from .firmware import FIRMWARE, Change, ensure_entry, obstacle
 from .identity import selected_disk
 from .loaders import FALLBACK_FOLDER, BootChoice, Loader, Loaders, fallback_name, read_loaders
 from .partition_node import NoNode, flush, partition_node
 from .partition_table import Partition, PartitionTable, is_esp, read_partition_table
-from .udev import PATIENCE, settle
+from .udev import settle
 
 
 @dataclass
-class Boot:
-    """What was found and done. ``fallback`` is the loader that firmware starts without an entry, ``entry`` the number of the disk's entry."""
+class Boot(Change):
+    """What was found and done. ``fallback`` is the loader that firmware starts without an entry."""
 
     esp: int | None = None
     fallback: str = ""
     made_from: str = ""
-    entry: str = ""
-    entry_made: bool = False
-    entry_put_first: bool = False
-    removed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -63,14 +59,13 @@ def make_bootable(
     choices: Sequence[BootChoice] = (),
     expect: Mapping[str, Any] | None = None,
     firmware: str = FIRMWARE,
-    patience: float = PATIENCE,
 ) -> Boot:
     """Make a disk with an EFI system partition bootable; raises ImagingError when the changes can't be read back.
 
     ``choices`` are the loaders that the firmware of the reference starts, in order; ``expect`` identifies the disk (``identity.selected_disk``). A
     disk without an EFI system partition is not changed. Where something can't be examined, nothing is made, and there is a warning.
     """
-    settle(run, patience)
+    settle(run)
     with selected_disk(run, device, expect) as disk:
         return _make_bootable(run, disk, write, choices, firmware)
 
@@ -112,7 +107,7 @@ def _read_esps(
         if not is_esp(partition.type):
             continue
         boot.esp = boot.esp or partition.number
-        number, identity = partition.number, partition_id(table, partition)
+        number, identity = partition.number, table.id_of(partition)
         content = detect(run, path, partition.start, partition.size)
         if content.type != "vfat":
             boot.warnings.append(
@@ -178,9 +173,7 @@ def _ensure_entry(run: RunCommand, disk: str, esp: Esp, loader: Loader, write: b
     reason = obstacle(firmware, write) if esp.id else "the partition table has no id that an entry could name"
     try:
         if not reason:
-            change = ensure_entry(run, disk, esp.partition.number, BootChoice(esp.id, loader.path), write)
-            boot.entry, boot.entry_made, boot.entry_put_first = change.entry, change.made, change.put_first
-            boot.removed = change.removed
+            ensure_entry(run, disk, esp.partition.number, BootChoice(esp.id, loader.path), write, boot)
     except MissingTool as error:
         reason = str(error).rstrip(".")
     if reason:

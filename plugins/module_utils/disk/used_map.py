@@ -156,7 +156,6 @@ def _why_whole(table: PartitionTable | None, content: Content, unknown: str) -> 
 
 
 def _outside_partitions(table: PartitionTable, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the used ranges outside of partitions."""
     yield 0, min(table.partitions[0].start, size)
     yield from table.metadata_ranges
     known = {(partition.start, partition.end) for partition in table.partitions}
@@ -222,7 +221,10 @@ class _Mapper:
         if reason:
             pass
         elif table.is_extended(partition) and not unknown:
-            method, ranges = "extended", _gaps(partition, table)
+            # Outside of logical partitions are their tables, and boot code.
+            logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
+            gaps = logical.complement(partition.end).within(partition.start, partition.end)
+            method, ranges = "extended", ByteRanges(gaps)
         elif unknown or conflict:
             reason = unknown or conflict
             self._warn_whole(partition, content, reason)
@@ -250,7 +252,6 @@ class _Mapper:
         return use, ranges
 
     def _reader(self, partition: Partition) -> Read:
-        """Return a function that reads at offsets of a partition."""
 
         def read(offset: int, length: int) -> bytes:
             try:
@@ -307,9 +308,3 @@ class _Mapper:
         if subject not in self._warned:
             self._warned.add(subject)
             self.warnings.append(text)
-
-
-def _gaps(extended: Partition, table: PartitionTable) -> ByteRanges:
-    """Return the ranges of an extended partition outside of logical ones: their tables, and boot code."""
-    logical = ByteRanges((each.start, each.end) for each in table.partitions if table.is_logical(each))
-    return ByteRanges(logical.complement(extended.end).within(extended.start, extended.end))

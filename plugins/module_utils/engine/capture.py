@@ -10,14 +10,14 @@ import hashlib
 from dataclasses import replace
 from typing import Generator, Protocol, Tuple, Union
 
-from ..disk.raw_io import ReadError, aligned_buffer, read_spans, spans
+from ..disk.raw_io import Readable, ReadError, aligned_buffer, read_spans, spans
 from ..errors import ImagingError
 from ..image.geometry import Geometry
 from ..image.index import Index, Row
 from ..image.record import USED, ZERO, RecordHeader, mask, pack_ranges, zeros_hash
 from ..reasons import UNREADABLE_SECTORS
 from ..zstd import Codec, Zstd
-from .level import FIRST, AutoLevel, FixedLevel, context_size
+from .level import FIRST, AutoLevel, context_size
 from .pipeline import SPARE_SLOTS, OrderedPipeline, Worker, worker_count
 from .stopwatch import Stopwatches
 
@@ -37,16 +37,11 @@ class UnreadableSectors(ImagingError):
         self.ranges = ranges
 
 
-class ReadableDisk(Protocol):
+class ReadableDisk(Readable, Protocol):
     """The disk to read; see ``disk.raw_io.RawDisk``."""
-
-    alignment: int
 
     def is_hole(self, offset: int, length: int) -> bool:
         """Return whether these bytes hold no data at all."""
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill ``view`` from ``offset``; raises DiskError, ReadError."""
 
     def salvage_into(self, offset: int, view: memoryview) -> list[tuple[int, int]]:
         """Fill ``view`` as far as possible, and the rest with zeros; returns the ranges that could not be read."""
@@ -100,9 +95,8 @@ class Capture:
         self._zero_frames: dict[int, bytes] = {}
         self._own = Worker(zstd, watches)
         self.workers = worker_count(2 * geometry.chunk_size + context_size(FIRST if level is None else level))
-        self._level = (
-            FixedLevel(level) if level is not None else AutoLevel(watches, self.workers, self.workers + SPARE_SLOTS)
-        )
+        self._fixed = level
+        self._auto = AutoLevel(watches, self.workers, self.workers + SPARE_SLOTS)
         self.index = Index(geometry)
         """The index of what was captured so far, without frame offsets."""
         self.bytes_read = 0
@@ -117,7 +111,7 @@ class Capture:
     @property
     def level(self) -> int:
         """The current zstd level."""
-        return self._level.now
+        return self._auto.now if self._fixed is None else self._fixed
 
     def used_in(self, chunk: int) -> list[tuple[int, int]]:
         """The used ranges of a chunk, counted from its start."""
@@ -160,7 +154,8 @@ class Capture:
                 self.bytes_done += sum(high - low for low, high in slot.ranges)
                 yield header, frame
                 sending.busy("send")
-                self._level.sent()
+                if self._fixed is None:
+                    self._auto.sent()
 
     def _read(self, slot: _Slot) -> None:
         offset, length = self._geometry.offset(slot.chunk), self._geometry.length(slot.chunk)
@@ -173,7 +168,6 @@ class Capture:
             self._salvage(slot, offset, length, error)
 
     def _salvage(self, slot: _Slot, offset: int, length: int, error: ReadError) -> None:
-        """Read as much of a chunk as possible."""
         bad: list[tuple[int, int]] = []
         for start, end in spans(slot.ranges, self._disk.alignment, length):
             bad += self._disk.salvage_into(offset + start, slot.buffer[start:end])
@@ -210,7 +204,7 @@ class Capture:
         known = self.known.find(slot.chunk) if self.known else None
         if known is not None and known.content_hash == content_hash and slot.chunk not in self.forgotten:
             return header, None
-        frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self._level.now)
+        frame = self._zero_frame(length, own.codec) if zero else own.codec.compress(content, self.level)
         own.watch.busy("compress")
         frame_hash = hashlib.sha256(frame).digest()
         own.watch.busy("hash")

@@ -151,7 +151,6 @@ class DeltaScan:
             self._recent.append(equal)
 
     def _worth_continuing(self, position: int) -> bool:
-        """Return whether comparing beyond this chunk is worth its cost."""
         if self._whole or len(self._recent) < FIRST_VERDICT:
             return True
         ahead = len(self._samples) - bisect_right(self._samples, position)

@@ -75,16 +75,6 @@ def parse_level(value: str) -> int | None:
     return level
 
 
-class FixedLevel:
-    """Always the same level."""
-
-    def __init__(self, level: int) -> None:
-        self.now = level
-
-    def sent(self) -> None:
-        """Do nothing: the level is fixed."""
-
-
 class AutoLevel:
     """A level that follows the bottleneck. The sending thread calls :meth:`sent` after each record."""
 

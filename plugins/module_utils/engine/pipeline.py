@@ -25,7 +25,6 @@ R = TypeVar("R")
 BUDGET = 96 << 20
 """Bytes that the buffers of one engine may take on a laptop; the rest of 256 MiB is for Python and the decoder's own."""
 
-
 SPARE_SLOTS = 3
 
 
@@ -39,22 +38,29 @@ def worker_count(bytes_per_worker: int, budget: int = BUDGET) -> int:
     return max(1, min(processors(), budget // bytes_per_worker - SPARE_SLOTS))
 
 
-class Worker(threading.local):
-    """The codec and the stopwatch of a worker; each thread that uses them gets its own. The thread that makes the object needs none."""
+class TimedWorker(threading.local):
+    """The stopwatch of a worker; each thread that uses it gets its own. The thread that makes the object needs none."""
 
-    def __init__(self, zstd: Zstd, watches: Stopwatches) -> None:
-        self._zstd = zstd
+    def __init__(self, watches: Stopwatches) -> None:
         self._watches = watches
-
-    @cached_property
-    def codec(self) -> Codec:
-        """The codec of this thread."""
-        return self._zstd.codec()
 
     @cached_property
     def watch(self) -> Stopwatch:
         """The stopwatch of this thread, which runs from its first use."""
         return self._watches.new()
+
+
+class Worker(TimedWorker):
+    """A worker that also has a codec for each thread."""
+
+    def __init__(self, zstd: Zstd, watches: Stopwatches) -> None:
+        super().__init__(watches)
+        self._zstd = zstd
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec of this thread."""
+        return self._zstd.codec()
 
 
 class OrderedPipeline(Generic[S, R]):

@@ -112,12 +112,10 @@ def patched_chunks(header: ImageHeader, index: Index, target_size: int, read: Re
     places = [tail, *((start, start + len(data)) for start, data in writes)]
     chunks = {chunk for low, high in places for chunk in range(low // target.chunk_size, -(-high // target.chunk_size))}
     # The image's last chunk may be longer or shorter than it is on the target.
-    chunks |= {chunk for chunk in (kept // target.chunk_size,) if _other_length(chunk, geometry, target)}
+    last = kept // target.chunk_size
+    if last < min(geometry.chunk_count, target.chunk_count) and geometry.length(last) != target.length(last):
+        chunks.add(last)
     return {chunk: _patched_chunk(chunk, index, target, kept, tail, writes, read) for chunk in sorted(chunks)}
-
-
-def _other_length(chunk: int, geometry: Geometry, target: Geometry) -> bool:
-    return chunk < min(geometry.chunk_count, target.chunk_count) and geometry.length(chunk) != target.length(chunk)
 
 
 def _patched_chunk(

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import Generator, Iterable
 
 from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans
 from ..image.index import Row
 from ..image.record import ZERO, mask
 from .goal import Goal
-from .pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, worker_count
-from .stopwatch import Stopwatch, Stopwatches
+from .pipeline import BUDGET, SPARE_SLOTS, OrderedPipeline, TimedWorker, worker_count
+from .stopwatch import Stopwatches
 
 
 class _Slot:
@@ -33,7 +32,7 @@ class Scan:
         self._geometry = goal.geometry
         self._watches = watches
         self._zeros = bytes(self._geometry.chunk_size)
-        self._own = threading.local()
+        self._own = TimedWorker(watches)
         # Half of the budget, because a restore may run at the same time.
         self.workers = worker_count(self._geometry.chunk_size, BUDGET // 2)
         self._slots = [_Slot(self._geometry.chunk_size) for dummy in range(self.workers + SPARE_SLOTS)]
@@ -71,9 +70,7 @@ class Scan:
             self.unreadable += 1
 
     def _work(self, slot: _Slot) -> bool:
-        watch: Stopwatch | None = getattr(self._own, "watch", None)
-        if watch is None:
-            watch = self._own.watch = self._watches.new()
+        watch = self._own.watch
         watch.wait("compare")
         row = slot.row
         content = slot.buffer[: self._geometry.length(row.chunk)]

@@ -21,7 +21,6 @@ VERSION = 1
 MAX_HEADER_SIZE = 1 << 20
 """Bytes. A partition table of 128 entries takes about 30 KiB. As JSON it may take a hundred times as much memory when it is read."""
 
-
 SHOWN = 80
 """Maximum characters of an invalid value in a message."""
 

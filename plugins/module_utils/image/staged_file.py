@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ImagingError
@@ -79,7 +80,7 @@ class StagedFile:
                 rename_noreplace(self.partial, self.path)
             except FileExistsError:
                 raise self._appeared() from None
-        _remove(self.leftover)
+        Path(self.leftover).unlink(missing_ok=True)
         sync_folder(os.path.dirname(self.path))
         self.file.close()
 
@@ -102,8 +103,8 @@ class StagedFile:
         if os.path.exists(self.leftover) and (not keep or _size(self.leftover) > _size(self.partial)):
             os.replace(self.leftover, self.partial)
         elif not keep:
-            _remove(self.partial)
-        _remove(self.leftover)
+            Path(self.partial).unlink(missing_ok=True)
+        Path(self.leftover).unlink(missing_ok=True)
         size = _size(self.partial)
         self._close()
         return size
@@ -111,8 +112,8 @@ class StagedFile:
     def remove(self) -> None:
         """Unlock and remove all files. Does nothing after a commit."""
         if not self.file.closed:
-            _remove(self.leftover)
-            _remove(self.partial)
+            Path(self.leftover).unlink(missing_ok=True)
+            Path(self.partial).unlink(missing_ok=True)
             self._close()
 
     def _close(self) -> None:
@@ -141,13 +142,6 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def sync_folder(path: str) -> None:

@@ -18,12 +18,13 @@ from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, ReadableDisk, UnreadableSectors, UsedRanges
+from ..engine.level import parse_level
 from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.pipeline import processors
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
-from ..image.geometry import Geometry
+from ..image.geometry import DEFAULT_CHUNK_SIZE, Geometry
 from ..image.header import ImageHeader
 from ..image.index import Index, max_index_size
 from ..image.record import IMAGE_ID_SIZE
@@ -37,7 +38,6 @@ from .session import Session
 
 BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header reserves for the list of unreadable ranges, when a capture may go on despite them."""
-
 
 SHOWN_RANGES = 5
 """How many unreadable ranges a warning names; the result has all of them."""
@@ -55,10 +55,22 @@ class CaptureRequest:
     device: str
     used_map: str
     level: int | None
-    chunk_size: int
     zero_bad_sectors: bool
     expect: Mapping[str, Any] | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    chunk_size: int = DEFAULT_CHUNK_SIZE
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> CaptureRequest:
+        """Return the request of a module with these arguments. A probe, which has no ``bad_sectors``, does not end because of them."""
+        return cls(
+            device=params["device"],
+            used_map=params["used_map"],
+            level=parse_level(params["compression_level"]),
+            zero_bad_sectors=params.get("bad_sectors", "zero") == "zero",
+            expect=params["expect"],
+            facts=params.get("facts", {}),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class SourceDisk(HeldDisk):
     def __init__(self, run: RunCommand, request: CaptureRequest, may_be_in_use: bool = False) -> None:
         super().__init__(run, request.device, request.expect, False, may_be_in_use)
         self._run = run
-        self._request = request
+        self.request = request
         self.geometry = Geometry(
             self.raw.size, self.raw.logical_sector_size, max(self.disk.physical_sector_size, 512), request.chunk_size
         )
@@ -110,7 +122,7 @@ class SourceDisk(HeldDisk):
         """Map the used space of the disk, which takes as long as partclone takes, and start to check the mapped file systems."""
         self.geometry.check()
         self.table = read_partition_table(self._run, self.raw.path)
-        used = read_used_map(self._run, self.disk, self.table, self._request.used_map)
+        used = read_used_map(self._run, self.disk, self.table, self.request.used_map)
         self.checks = ConsistencyChecks(self.raw.path, used.partitions)
         self.used = wholly_used(used, self.checks.missing())
         self.checks.start()
@@ -142,9 +154,9 @@ class SourceDisk(HeldDisk):
             "serial": self.disk.serial,
             "wwn": self.disk.wwn,
             **self.used.source_json(),
-            "used_map": self._request.used_map,
+            "used_map": self.request.used_map,
             "boot_order": self._boot_order(),
-            **{name: value for name, value in self._request.facts.items() if name in FACTS},
+            **{name: value for name, value in self.request.facts.items() if name in FACTS},
         }
         table = self.table.raw if self.table else None
         return ImageHeader(
@@ -160,9 +172,6 @@ class SourceDisk(HeldDisk):
         choices = boot_order(self._run, self.table) if self.table else None
         return None if choices is None else [choice.to_json() for choice in choices]
 
-    def __enter__(self) -> SourceDisk:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         if self.checks is not None:
             self.checks.close()
@@ -172,14 +181,10 @@ class SourceDisk(HeldDisk):
 class CaptureSource:
     """Answers the controller's questions (``serving.server.LiveSource``)."""
 
-    def __init__(
-        self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None, zero_bad_sectors: bool = False
-    ) -> None:
+    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd) -> None:
         self._disk = disk
         self._ticket = ticket
         self._zstd = zstd
-        self._level = level
-        self._zero_bad_sectors = zero_bad_sectors
         self._read_before = 0
         self._changed = False
         """Whether the controller has to request the header again."""
@@ -214,20 +219,20 @@ class CaptureSource:
         return self._header
 
     def _begin(self) -> None:
-        disk = self._disk
+        disk, request = self._disk, self._disk.request
         # A restarted capture is another image, so records of the first attempt can't be mixed with it.
         image_id = os.urandom(IMAGE_ID_SIZE)
-        self._header = disk.header(image_id, self._ticket).pack(BAD_RANGES_ROOM if self._zero_bad_sectors else 0)
+        self._header = disk.header(image_id, self._ticket).pack(BAD_RANGES_ROOM if request.zero_bad_sectors else 0)
         readable, used = disk.content()
         self.capture = Capture(
             readable,
             disk.geometry,
             used,
             self._zstd,
-            self._level,
+            request.level,
             image_id,
             self.watches,
-            self._zero_bad_sectors,
+            request.zero_bad_sectors,
         )
         self._changed = self._checking = self.confirmed = False
 
@@ -333,7 +338,7 @@ def run_capture(
             sent += link.bytes_sent
 
     with SourceDisk(run, request) as disk:
-        source = CaptureSource(disk, ticket, zstd, request.level, request.zero_bad_sectors)
+        source = CaptureSource(disk, ticket, zstd)
         session.converse(conversation)
         capture = source.capture
         if capture is None:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, TypeVar
 
 from ..disk.command import RunCommand
 from ..disk.devices import disk_at
 from ..disk.identity import check_same, identify
 from ..disk.raw_io import RawDisk
 from ..reasons import messages, refuse_for
+
+Held = TypeVar("Held", bound="HeldDisk")
 
 
 class HeldDisk:
@@ -50,7 +52,7 @@ class HeldDisk:
         """Return the kind and id of the current partition table, which are part of the disk's identity."""
         return str(identify(self.disk, self.raw.fileno())["table"])
 
-    def __enter__(self) -> HeldDisk:
+    def __enter__(self: Held) -> Held:
         return self
 
     def __exit__(self, *exception: object) -> None:

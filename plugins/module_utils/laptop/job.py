@@ -15,7 +15,7 @@ import json
 import os
 import re
 
-from ..disk.processes import processes
+from ..disk.processes import processes, said_of
 from ..private_files import remove_own_folder, settled
 from ..ticket import TICKET
 
@@ -117,11 +117,4 @@ def _abandoned(folder: os.DirEntry[str], age: float) -> bool:
 
 def _command_lines() -> bytes:
     """Those of all other processes that can be seen."""
-    found = []
-    for pid, _name in processes():
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                found.append(file.read())
-        except OSError:
-            continue  # it has ended
-    return b"\n".join(found)
+    return b"\n".join(said_of(pid, "cmdline") for pid, _name in processes())

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from ..arguments import ANY_ADDRESS, TRANSPORTS
-from ..disk.processes import processes
-from ..ending import Module, run_module
+from ..disk.processes import processes, stat_fields
+from ..ending import run_module
 from ..errors import ImagingError
 from ..ticket import Ticket
 from .job import remove_killed
@@ -31,16 +32,12 @@ def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
 def end_children() -> None:
     """End the programs that this process has started (for example partclone), which would otherwise go on without it."""
     for pid, _name in processes():
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-            if parent == os.getpid():
+        if stat_fields(pid)[1:2] == [str(os.getpid())]:
+            with contextlib.suppress(OSError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended
 
 
-def run_transfer(module: Module, work: Callable[[], dict[str, Any]]) -> NoReturn:
+def run_transfer(module: Any, work: Callable[[], dict[str, Any]]) -> None:
     """Run ``work`` and end the module with its result, or with the message of what went wrong, also when it is terminated."""
     arm_termination()
 

@@ -89,7 +89,7 @@ class SampledSource(SourceDisk):
 
     def map_used(self) -> None:
         """Map the used space of the disk; a disk that is in use counts as wholly used."""
-        raw, request = self.raw, self._request
+        raw, request = self.raw, self.request
         if self.in_use:
             said = f"{raw.path} is in use, so its used space can't be determined. The forecast is for all of it. "
             self.used = UsedMap(ranges=ByteRanges([(0, raw.size)]), warnings=[said + self.in_use])
@@ -113,9 +113,8 @@ class SampledSource(SourceDisk):
 class TrialSource(CaptureSource):
     """A capture of a sample, for as long as a trial lasts."""
 
-    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd, level: int | None) -> None:
-        # Unreadable sectors do not end a trial, because its content is discarded.
-        super().__init__(disk, ticket, zstd, level, zero_bad_sectors=True)
+    def __init__(self, disk: SourceDisk, ticket: Ticket, zstd: Zstd) -> None:
+        super().__init__(disk, ticket, zstd)
         self.trial = Trial()
         self._end = b""
 
@@ -231,7 +230,6 @@ class TrialSink:
         )
 
     def _measure(self, scan: Scan, sample: Iterable[Row]) -> None:
-        """Measure the read rate of the disk, and derive the assumed write rate."""
         began = time.monotonic()
         with contextlib.closing(scan.compare(sample)) as results:
             for _result in results:
@@ -263,7 +261,7 @@ def try_capture(
 ) -> tuple[Probed, list[str]]:
     """Serve a sample of the disk; returns the module's result and its warnings."""
     with SampledSource(run, request) as disk:
-        source = TrialSource(disk, ticket, zstd, request.level)
+        source = TrialSource(disk, ticket, zstd)
         session.converse(lambda link: serve_live(link, source))
         if not source.trial.chunks:
             raise ImagingError(NOTHING)

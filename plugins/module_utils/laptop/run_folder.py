@@ -19,8 +19,10 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Iterator
 
+from ..disk.processes import stat_fields
 from ..errors import ImagingError
 from ..private_files import open_new, open_own, remove_own_folder
 from ..run_file import CONNECTED, LISTENING, PAYLOAD, STARTING, SUFFIX, WAITING, Run, folder_path, unpack_run
@@ -44,12 +46,8 @@ def clock() -> float:
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
 
 
 class RunFolder:
@@ -72,16 +70,14 @@ class RunFolder:
     def write(self, run: Run) -> None:
         """Publish a run, whole or not at all."""
         path = self._file(run.run_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + ".new")
+        Path(path + ".new").unlink(missing_ok=True)
         with open(open_new(path + ".new"), "w", encoding="utf-8") as file:
             file.write(run.pack())
         os.replace(path + ".new", path)
 
     def remove(self, run_id: str) -> None:
         """Take a run's file away."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._file(run_id))
+        Path(self._file(run_id)).unlink(missing_ok=True)
 
     def _read(self, name: str) -> Run | None:
         run = self._load(name)
@@ -102,8 +98,7 @@ class RunFolder:
             if re.fullmatch(PAYLOAD, run.payload):
                 remove_own_folder(os.path.join(tempfile.gettempdir(), run.payload))
             remove_other_job(run.run_id)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.path, name))
+        Path(os.path.join(self.path, name)).unlink(missing_ok=True)
 
     def alive(self) -> Iterator[Run]:
         """The runs whose process lives; files of dead ones are removed."""

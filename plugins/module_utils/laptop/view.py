@@ -28,7 +28,6 @@ from ..printable import printable
 Entries = Mapping[str, Mapping[str, str]]
 """The facts of a partition table: those of the table itself, and of each partition by its number."""
 
-
 SHOWN = 4
 """Maximum number of differences in a message."""
 

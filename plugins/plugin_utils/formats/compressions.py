@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The compressed formats that can be imported: how each is recognised, and what unpacks it."""
 
-from __future__ import annotations
-
 import bz2
 import lzma
 import re
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ...module_utils.errors import ImagingError
 
 MAX_OUTPUT = 4 << 20
 """Bytes that a decompressor may give at a time, whatever a few bytes of its input promise."""

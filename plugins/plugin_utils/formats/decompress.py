@@ -6,21 +6,18 @@
 Every stream of a file must end as its format says, with the right check sum, and be followed by another one or by nothing.
 """
 
-from __future__ import annotations
-
-import contextlib
 import lzma
 import os
-import queue
 import shutil
 import subprocess
 import threading
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ...module_utils.errors import ImagingError
 from .compressions import COMPRESSIONS
 from .detect import HEAD, DiskImageFile
 from .holes import write_with_holes
@@ -48,14 +45,11 @@ def decompress_file(source: DiskImageFile, target: BinaryIO) -> str:
     command = ON_ALL_CORES.get(source.format, [""])
     program = shutil.which(command[0])
     _check_end(source)
-    pieces = _by_program([program, *command[1:]], source) if program else _in_process(source)
-    _write_sparse(pieces, target)
-    return command[0] if program else "python"
-
-
-def _in_process(source: DiskImageFile) -> Iterator[bytes]:
     with open(source.path, "rb") as file:
-        yield from decompressed(file, source)
+        _write_sparse(
+            _by_program([program, *command[1:]], source, file) if program else decompressed(file, source), target
+        )
+    return command[0] if program else "python"
 
 
 def decompressed(file: BinaryIO, source: DiskImageFile) -> Iterator[bytes]:
@@ -70,31 +64,21 @@ def decompressed(file: BinaryIO, source: DiskImageFile) -> Iterator[bytes]:
             try:
                 yield from decompressor.feed(data)
             except ERRORS as error:
-                raise _damaged(source, done, error) from error
+                follows = f", or something other than {source.format} follows its first {done} streams" if done else ""
+                raise Damaged(f"{source.path} is damaged{follows}: {error}. {AGAIN}") from error
             if not decompressor.eof:
                 data = file.read(READ_SIZE)
         done += 1
         data = decompressor.unused_data or file.read(READ_SIZE)
 
 
-def _damaged(source: DiskImageFile, streams: int, error: BaseException) -> Damaged:
-    if streams:
-        return Damaged(
-            f"{source.path} is damaged, or something other than {source.format} follows its first {streams} streams: {error}. {AGAIN}"
-        )
-    return Damaged(f"{source.path} is damaged: {error}. {AGAIN}")
-
-
 AGAIN = "Nothing of it was imported. Copy it from its source again, and compare check sums."
 
 
-def _by_program(command: list[str], source: DiskImageFile) -> Iterator[bytes]:
-    with (
-        open(source.path, "rb") as file,
-        subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        ) as process,
-    ):
+def _by_program(command: list[str], source: DiskImageFile, file: BinaryIO) -> Iterator[bytes]:
+    with subprocess.Popen(
+        command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         words: list[bytes] = []
         listener = threading.Thread(target=lambda: words.append(_last(process.stderr)), daemon=True)
         listener.start()
@@ -131,31 +115,15 @@ def _check_end(source: DiskImageFile) -> None:
 
 
 def _write_sparse(pieces: Iterator[bytes], target: BinaryIO) -> None:
-    """Write pieces one after the other, in a thread of its own so that the next is made meanwhile."""
-    waiting: queue.Queue[bytes | None] = queue.Queue(PIECES)
-    failures: list[OSError] = []
-
-    def write() -> None:
-        position = 0
-        while (piece := waiting.get()) is not None:
-            if not failures:
-                try:
-                    write_with_holes(target.fileno(), piece, position)
-                except OSError as error:
-                    failures.append(error)
-            position += len(piece)
-        with contextlib.suppress(OSError):
-            target.truncate(position)
-
-    writer = threading.Thread(target=write, name="write", daemon=True)
-    writer.start()
-    try:
+    """Write pieces one after the other, in a thread of its own so that the next is made meanwhile; raises OSError."""
+    writing: deque[Future[None]] = deque()
+    position = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
         for piece in pieces:
-            if failures:
-                break
-            waiting.put(piece)
-    finally:
-        waiting.put(None)
-        writer.join()
-    if failures:
-        raise failures[0]
+            writing.append(pool.submit(write_with_holes, target.fileno(), piece, position))
+            position += len(piece)
+            if len(writing) > PIECES:
+                writing.popleft().result()
+        for each in writing:
+            each.result()
+    target.truncate(position)

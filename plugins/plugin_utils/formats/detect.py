@@ -6,15 +6,12 @@
 The compressed formats are in ``compressions.py``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import HEADER_MAGIC
-
+from ...module_utils.errors import ImagingError
+from ...module_utils.image.record import HEADER_MAGIC
 from .compressions import COMPRESSIONS
 
 RAW = "raw"

@@ -3,26 +3,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the disk that a fleet image holds into a file that other programs read."""
 
-from __future__ import annotations
-
-import contextlib
 import functools
 import gzip
 import lzma
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import MissingTool
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import rename_noreplace, sync_folder
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import RecordChecks, in_order
-
+from ...module_utils.disk.command import MissingTool
+from ...module_utils.errors import ImagingError
+from ...module_utils.image.reader import ImageReader
+from ...module_utils.image.record import USED
+from ...module_utils.image.staged_file import rename_noreplace, sync_folder
+from ...module_utils.private_files import open_new
+from ..run_command import run_command
+from ..verify_images import RecordChecks, in_order
 from .holes import write_with_holes
 
 PARTIAL = ".partial"
@@ -102,8 +99,7 @@ def _convert(partial: str) -> None:
                 raise ImagingError(f"{' '.join(command[:2])} failed: {done.complaint()}.")
         os.replace(converted, partial)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(converted)
+        Path(converted).unlink(missing_ok=True)
 
 
 def _check_qemu_img() -> None:
@@ -134,8 +130,8 @@ class ExportFormat:
     name: str
     endings: tuple[str, ...]
     write: Callable[[ImageReader, BinaryIO], None]
-    convert: Callable[[str], None] | None = None
-    check: Callable[[], None] | None = None
+    convert: Callable[[str], None] = lambda _partial: None
+    check: Callable[[], None] = lambda: None
 
 
 FORMATS = {
@@ -173,22 +169,13 @@ def export_image(image: ImageReader, path: str, kind: str) -> int:
                 format_.write(image, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if format_.convert:
-                format_.convert(partial)
+            format_.convert(partial)
             rename_noreplace(partial, path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+            Path(partial).unlink(missing_ok=True)
     except FileExistsError as error:
         raise ImagingError(f"{path} exists already: remove it, or choose another name.") from error
     except OSError as error:
         raise ImagingError(f"{path} can't be written: {error.strerror}.") from error
     sync_folder(os.path.dirname(path))
     return os.path.getsize(path)
-
-
-def check_tools(kind: str) -> None:
-    """Raise ImagingError when a format needs a program that is not there."""
-    check = FORMATS[kind].check
-    if check:
-        check()

@@ -3,12 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A regular file that holds a disk, read by the controller's own means, whatever system that is."""
 
-from __future__ import annotations
-
 import os
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.gpt import GPT_SIGNATURE, GptHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, ReadError, is_hole
+from ...module_utils.disk.gpt import GPT_SIGNATURE, GptHeader
+from ...module_utils.disk.raw_io import DiskError, ReadError, is_hole
 
 
 class FileDisk:

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes sparse files."""
 
-from __future__ import annotations
-
 import os
 
 HOLE = 64 << 10

@@ -3,40 +3,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a fleet image of a file that holds a disk."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import RunCommand
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.consistency import ConsistencyChecks
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.devices import disk_at
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.ranges import ByteRanges
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import UsedMap, read_used_map, wholly_used
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.capture import Capture
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import FIRST
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.geometry import DEFAULT_CHUNK_SIZE, UNIT, Geometry
-from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
-from ansible_collections.fleet.imaging.plugins.module_utils.image.record import IMAGE_ID_SIZE
-from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import open_new
-from ansible_collections.fleet.imaging.plugins.module_utils.reasons import refuse_for
-from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import store_error
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
-from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
-
+from ...module_utils.disk.command import RunCommand
+from ...module_utils.disk.consistency import ConsistencyChecks
+from ...module_utils.disk.devices import disk_at
+from ...module_utils.disk.partition_table import read_partition_table
+from ...module_utils.disk.ranges import ByteRanges
+from ...module_utils.disk.used_map import UsedMap, read_used_map, wholly_used
+from ...module_utils.engine.capture import Capture
+from ...module_utils.engine.level import FIRST
+from ...module_utils.engine.stopwatch import Stopwatches
+from ...module_utils.errors import ImagingError
+from ...module_utils.image.geometry import DEFAULT_CHUNK_SIZE, UNIT, Geometry
+from ...module_utils.image.header import ImageHeader
+from ...module_utils.image.reader import FileSource, ImageReader
+from ...module_utils.image.record import IMAGE_ID_SIZE
+from ...module_utils.image.staged_file import StagedFile
+from ...module_utils.image.writer import ImageWriter
+from ...module_utils.private_files import open_new
+from ...module_utils.reasons import refuse_for
+from ...module_utils.zstd import find_zstd
+from ..store import ImageStore
+from ..store_space import writing_to
+from ..times import rfc3339
+from ..verify_images import verify_image
 from .decompress import decompress_file
 from .detect import FLEET, RAW, DiskImageFile, detect_format, name_for
 from .file_disk import FileDisk
@@ -93,10 +91,9 @@ def import_file(
     staged = store.stage(name)
     work = _Import(run, request, source, staged)
     try:
-        work.fill()
-        staged.commit(replaced)
-    except OSError as error:
-        raise store_error(store.path, error) from error
+        with writing_to(store.path):
+            work.fill()
+            staged.commit(replaced)
     finally:
         staged.remove()
     return Imported(
@@ -166,8 +163,7 @@ class _Import:
         unpacked = self._staged.partial + UNPACKED
         try:
             if self._source.format != RAW:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(unpacked)  # of an import that was killed
+                Path(unpacked).unlink(missing_ok=True)  # of an import that was killed
                 with open(open_new(unpacked), "wb") as file:
                     self.unpacked_by = decompress_file(self._source, file)
                 path = unpacked
@@ -180,8 +176,7 @@ class _Import:
                 self._check_end(disk, disk.gpt_end, "its partition table")
                 yield disk
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(unpacked)
+            Path(unpacked).unlink(missing_ok=True)
 
     def _check_end(self, disk: FileDisk, end: int, what: str) -> None:
         """Raise ImagingError when something that is said of the disk lies behind the end of the file."""

@@ -3,13 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The history of one transfer's reports, as points in time, and the rates between them. Only the necessary points are kept."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING
-
+from ...module_utils.engine.status import STREAMING
 from .limits import Usage
 
 NOW = 5.0

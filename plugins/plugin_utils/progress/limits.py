@@ -7,15 +7,13 @@ All stages run at the same time, so the stage that is always busy is the limit, 
 is also busy while the other end takes or gives nothing. So the network is only the limit when both ends wait for it without using a processor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import COSTS, FIRST
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Stages
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY, CPU
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import rate
+from ...module_utils.engine.level import COSTS, FIRST
+from ...module_utils.engine.status import Stages
+from ...module_utils.engine.stopwatch import BUSY, CPU
+from ...module_utils.quantities import rate
 
 SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"

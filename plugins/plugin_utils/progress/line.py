@@ -10,9 +10,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate, size
-
+from ...module_utils.printable import printable
+from ...module_utils.quantities import clock, rate, size
 from .limits import LIMITS
 
 RECONNECTING = "reconnecting"

@@ -3,23 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Evaluates one transfer's reports: its rate, the time left, and the limit, now and over the whole run."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
-    COMPARING,
-    PHASES,
-    STREAMING,
-    VERIFYING,
-    Status,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
-
+from ...module_utils.engine.status import COMPARING, PHASES, STREAMING, VERIFYING, Status
+from ...module_utils.engine.stopwatch import Stopwatches
+from ..times import rfc3339
 from .bottlenecks import Bottlenecks
 from .history import History, Point, Sample
 from .limits import (

@@ -8,8 +8,6 @@ manual of the VT510 (DECSC, DECRC, DECSTBM, DECAWM), which every terminal emulat
 output comes in between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 SAVE, RESTORE = "\x1b7", "\x1b8"
@@ -17,6 +15,7 @@ ALL_LINES = "\x1b[r"
 CLEAR_BELOW = "\x1b[J"
 CLEAR_REST = "\x1b[K"
 WRAP_OFF, WRAP_ON = "\x1b[?7l", "\x1b[?7h"
+LET_GO = SAVE + ALL_LINES + RESTORE + CLEAR_BELOW
 
 MIN_ABOVE = 5
 """Minimum number of lines for all other output."""
@@ -51,18 +50,14 @@ class Screen:
 
     def _hold(self, count: int, size: tuple[int, int]) -> str:
         """Reserve so many rows at the bottom. The cursor is in the first column, where other output goes on."""
-        out = self._let_go() if self._held else ""
+        out = LET_GO if self._held else ""
         self._held, self._size = count, size
         if not count:
             return out
         return f"{out}{chr(10) * count}\x1b[{count}A{SAVE}\x1b[1;{size[1] - count}r{RESTORE}"
 
-    @staticmethod
-    def _let_go() -> str:
-        return SAVE + ALL_LINES + RESTORE + CLEAR_BELOW
-
     def clear(self) -> None:
         """Leave the terminal as it was, without the rows."""
         if self._held:
             self._held = 0
-            self._write(self._let_go())
+            self._write(LET_GO)

@@ -3,14 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The progress table of all laptops: the slowest first, as many as fit, and a line for the whole fleet."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock, rate
-
+from ...module_utils.printable import printable
+from ...module_utils.quantities import clock, rate
 from .line import RECONNECTING, ProgressEvent, limited, rows
 
 GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"

@@ -3,18 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Estimates the time left of a transfer from its history."""
 
-from __future__ import annotations
-
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import (
-    COMPARING,
-    STREAMING,
-    VERIFYING,
-    Stages,
-    Status,
-)
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import BUSY
-
-from .history import History, Point
+from ...module_utils.engine.status import COMPARING, STREAMING, VERIFYING, Stages, Status
+from ...module_utils.engine.stopwatch import BUSY
+from .history import History
 from .limits import CONTROLLER_CPU, NETWORK, STORE, TARGET_CPU, TARGET_READ, Shares
 
 SETTLED = 30.0
@@ -61,16 +52,13 @@ class TimeLeft:
         if since is None or last.data_done <= since.data_done:
             return None
         seconds = last.at - since.at
-        if self._frames is not None and limit in BY_FRAMES and last.wire > since.wire:
-            return self._frames_left(self._frames, status, last, left) * seconds / (last.wire - since.wire)
-        return left * seconds / (last.data_done - since.data_done)
-
-    @staticmethod
-    def _frames_left(frames: int, status: Status, last: Point, left: int) -> int:
-        unsent = max(0, frames - last.wire)
-        # Equal chunks are not sent, so the remaining share of the frames is at most that of the data.
-        equal = status.data_done > status.written
-        return min(unsent, int(frames * left / max(1, status.data_total))) if equal else unsent
+        if self._frames is None or limit not in BY_FRAMES or last.wire <= since.wire:
+            return left * seconds / (last.data_done - since.data_done)
+        unsent = max(0, self._frames - last.wire)
+        if status.data_done > status.written:
+            # Equal chunks are not sent, so the remaining share of the frames is at most that of the data.
+            unsent = min(unsent, int(self._frames * left / max(1, status.data_total)))
+        return unsent * seconds / (last.wire - since.wire)
 
 
 def read_back(status: Status, size: int) -> tuple[float, Shares]:

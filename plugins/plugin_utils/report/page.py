@@ -3,16 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A report as one self-contained HTML page, without scripts, fonts or images from elsewhere."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import parse_time
-
+from ...module_utils.printable import printable_lines
+from ..times import parse_time
 from .rates import Span, samples, shifted, spans, summed
 from .svg import highest, style_of, throughput_plot
 from .text import NOTHING, SPACE, duration, laptops, percent, rate, size
@@ -57,7 +54,7 @@ def render(report: Mapping[str, Any]) -> str:
         laptops=laptops,
         limit_class=lambda name: f"limit-{min(known.index(name), COLOURS) if name in known else COLOURS}",
         style_of=style_of,
-        clock=_clock,
+        clock=lambda value: f"{value[:10]}{SPACE}{value[11:16]}{SPACE}UTC",  # RFC 3339 in UTC, without its seconds
     )
     found = {entry["host"]: spans(samples(entry["timeline"])) for entry in report["laptops"]}
     of_laptops = {host: of_one for host, of_one in found.items() if of_one}
@@ -123,8 +120,3 @@ def _advice(report: Mapping[str, Any]) -> dict[str, int]:
         if entry["limited_by"] and (advice := entry["limited_by"]["explanation"]):
             counts[advice] = counts.get(advice, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _clock(value: str) -> str:
-    """Return a time of RFC 3339 in UTC without its seconds."""
-    return f"{value[:10]}{SPACE}{value[11:16]}{SPACE}UTC"

@@ -3,14 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The speed of transfers over time, from the samples of their progress."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import FLUSHING, STREAMING, VERIFYING, ZEROING
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
+from ...module_utils.engine.status import FLUSHING, STREAMING, VERIFYING, ZEROING
+from ...module_utils.quantities import number
 
 POINTS = 120
 """The number of intervals of a plot."""

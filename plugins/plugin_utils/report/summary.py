@@ -3,19 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The content of a report as plain data, for its JSON file and its page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import number
-from ansible_collections.fleet.imaging.plugins.plugin_utils import outcome
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, RESTORE, Failure, Laptop
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.bottlenecks import Bottlenecks
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
-from ansible_collections.fleet.imaging.plugins.plugin_utils.times import rfc3339
-
+from ...module_utils.quantities import number
+from ...plugin_utils import outcome
+from ..outcome import CAPTURE, RESTORE, Failure, Laptop
+from ..progress.bottlenecks import Bottlenecks
+from ..run import Run
+from ..times import rfc3339
 from .rates import samples
 from .text import laptops
 

@@ -3,15 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plots of a report, as SVG. Texts keep their size at every width: only the curves are stretched, in an inner SVG."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable
 
-from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import COMPARING, STREAMING, VERIFYING
-from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_lines
-from ansible_collections.fleet.imaging.plugins.module_utils.quantities import clock
-
+from ...module_utils.engine.status import COMPARING, STREAMING, VERIFYING
+from ...module_utils.printable import printable_lines
+from ...module_utils.quantities import clock
 from .rates import Span
 from .text import rate
 

@@ -3,12 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Text forms of numbers for the report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils import quantities
+from ...module_utils import quantities
 
 SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"

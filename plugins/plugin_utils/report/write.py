@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes reports into the folder reports/ of an image store."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -13,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...module_utils.private_files import open_new
 from .page import render
 
 FOLDER = "reports"
@@ -28,9 +27,7 @@ def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
     try:
         for suffix, content in contents.items():
             if suffix not in open_files:
-                open_files[suffix] = os.open(
-                    _partial(folder, stem, suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-                )
+                open_files[suffix] = open_new(_partial(folder, stem, suffix))
             with open(open_files[suffix], "w", encoding="utf-8", closefd=False) as file:
                 file.write(content)
             os.fsync(open_files[suffix])
@@ -39,10 +36,7 @@ def write_report(store: str, report: Mapping[str, Any], when: datetime) -> str:
     finally:
         for suffix, opened in open_files.items():
             os.close(opened)
-            try:
-                os.unlink(_partial(folder, stem, suffix))
-            except FileNotFoundError:
-                pass  # it has its name
+            Path(_partial(folder, stem, suffix)).unlink(missing_ok=True)  # unless it has its name
     return os.path.join(folder, f"{stem}.html")
 
 
@@ -60,7 +54,7 @@ def _reserve(folder: str, stem: str) -> tuple[str, int]:
     while True:
         name = stem if count == 1 else f"{stem}-{count}"
         try:
-            descriptor = os.open(_partial(folder, name, ".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = open_new(_partial(folder, name, ".json"))
         except FileExistsError:
             count += 1
             continue

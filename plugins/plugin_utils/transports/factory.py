@@ -3,36 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the transport that a task requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.arguments import OPENSSH, PARAMIKO, SSH, TCP
+from ...module_utils.timeouts import Timeouts
 from .ssh_openssh import OpenSsh
-from .ssh_paramiko import MISSING, Paramiko
+from .ssh_paramiko import Paramiko
 from .ssh_settings import SshSettings, settings_of
 from .tcp import Tcp
 from .transport import Transport
 
-NO_PARAMIKO = (
-    "imaging_transport: ssh needs the Python package paramiko for the Python that runs ansible-playbook ({error}): install it (pip install "
-    "paramiko), or set imaging_ssh_client: openssh."
-)
-
-
-def _paramiko(settings: SshSettings, timeouts: Timeouts) -> Transport:
-    if MISSING:
-        raise ImagingError(NO_PARAMIKO.format(error=MISSING)) from MISSING
-    return Paramiko(settings, timeouts)
-
-
-CLIENTS: dict[str, Callable[[SshSettings, Timeouts], Transport]] = {PARAMIKO: _paramiko, OPENSSH: OpenSsh}
+CLIENTS: dict[str, Callable[[SshSettings, Timeouts], Transport]] = {PARAMIKO: Paramiko, OPENSSH: OpenSsh}
 """The functions that make the transport ``ssh``, by the names in ``arguments.SSH_CLIENTS``."""
 
 MAKERS: dict[str, Callable[[dict[str, Any], ConnectionBase, str, Timeouts], Transport]] = {

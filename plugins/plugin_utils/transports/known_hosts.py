@@ -6,15 +6,12 @@
 ``ssh-keygen -F`` finds the lines of a host: it supports hashed names, patterns and markers.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-
+from ...module_utils.errors import ImagingError
 from .ssh_settings import run_local
 
 DEFAULT_PORT = 22

@@ -3,14 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs that carry a connection on their standard input and output: ``ssh -W``, or a user's ProxyCommand."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ...module_utils.errors import ImagingError
 
 
 class PipedProgram:

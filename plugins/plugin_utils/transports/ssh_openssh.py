@@ -3,24 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transport ``ssh`` with OpenSSH's client: ``ssh -W``, for hardware keys, GSSAPI and everything else that only OpenSSH supports."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import os
 import threading
 from collections.abc import Iterator
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.private_files import scratch_folder
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError, SocketChannel
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.errors import ImagingError
+from ...module_utils.private_files import scratch_folder
+from ...module_utils.stream.link import Channel, LinkError, SocketChannel
+from ...module_utils.stream.listener import LOOPBACK
+from ...module_utils.timeouts import Timeouts
 from .piped_program import PipedProgram
-from .ssh_errors import denied, forbidden, host_key_refused
 from .ssh_settings import SshSettings
-from .transport import Refused, Unreachable
+from .transport import Refused, Unreachable, denied, forbidden
 
 AUTHENTICATED = "Authenticated to "
 """The beginning of ssh's message at LogLevel VERBOSE after the login."""
@@ -153,7 +149,11 @@ class ProgramChannel(SocketChannel):
         if "open failed" in words or "stdio forwarding failed" in words:
             return Refused(f"The laptop's sshd could not connect to its own port {self._port}: {words}")
         if "Host key verification failed" in words or "IDENTIFICATION HAS CHANGED" in words:
-            return host_key_refused(self._address, words)
+            return ImagingError(
+                f"The host key of {self._address} is not the one that is known, or none is known: {words} Either something else answers at that "
+                "address, or the laptop was booted anew (live media make new keys at every boot). If you know that it was, remove the old key with "
+                "ssh-keygen -R, connect once by ssh to accept the new one, and run again."
+            )
         if "Permission denied" in words or "Too many authentication failures" in words:
             return denied(self._address, words)
         if self._authenticated:

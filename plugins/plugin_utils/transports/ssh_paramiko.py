@@ -13,17 +13,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import LOOPBACK
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-
+from ...module_utils.errors import ImagingError
+from ...module_utils.stream.link import Channel
+from ...module_utils.stream.listener import LOOPBACK
+from ...module_utils.timeouts import Timeouts
 from .known_hosts import KnownHosts
 from .piped_program import PipedProgram
-from .ssh_errors import denied, forbidden
 from .ssh_settings import SshConfig, SshSettings
 from .tcp import connect
-from .transport import Refused, Unreachable
+from .transport import Refused, Unreachable, denied, forbidden
 
 try:
     import paramiko
@@ -53,6 +51,12 @@ class Paramiko:
     """Connects with paramiko, by OpenSSH's configuration and the options of Ansible's connection."""
 
     def __init__(self, settings: SshSettings, timeouts: Timeouts) -> None:
+        """Raise ImagingError when paramiko is not installed."""
+        if MISSING:
+            raise ImagingError(
+                f"imaging_transport: ssh needs the Python package paramiko for the Python that runs ansible-playbook ({MISSING}): install it (pip "
+                "install paramiko), or set imaging_ssh_client: openssh."
+            ) from MISSING
         self._settings = settings
         self._timeouts = timeouts
         self._config = settings.config

@@ -20,8 +20,8 @@ from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
+from ...module_utils.errors import ImagingError
+from ...module_utils.timeouts import DEFAULTS
 
 SHORT_OPTIONS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"
 """The options of ssh(1), in the form of getopt(3)."""
@@ -105,6 +105,16 @@ class SshConfig:
     def __init__(self, host: str, options: Sequence[tuple[str, str] | Sequence[str]]) -> None:
         self._host = host
         self._options = [(option[0], option[1]) for option in options]
+        self.hostname = self.get("hostname", host)
+        """The name or address of the laptop."""
+        self.port = int(self.get("port", "22"))
+        """The port of sshd."""
+        self.user = self.get("user")
+        """The user on the laptop."""
+        self.ciphers = sorted(self.get("ciphers").split(","), key=_slowness)
+        """The allowed ciphers, the fastest first."""
+        self.checks_host_key = self.get("stricthostkeychecking", "ask") not in ("no", "off", "false")
+        """Whether only known host keys are accepted."""
 
     def raw(self, name: str) -> list[str]:
         """Return all values of an option, including "none"."""
@@ -122,34 +132,6 @@ class SshConfig:
         """Return the value of an option that is a list of files or names."""
         return shlex.split(self.get(name))
 
-    @property
-    def hostname(self) -> str:
-        """The name or address of the laptop."""
-        return self.get("hostname", self._host)
-
-    @property
-    def port(self) -> int:
-        """The port of sshd."""
-        return int(self.get("port", "22"))
-
-    @property
-    def user(self) -> str:
-        """The user on the laptop."""
-        return self.get("user")
-
-    @property
-    def ciphers(self) -> list[str]:
-        """The allowed ciphers, the fastest first."""
-        allowed = self.get("ciphers").split(",")
-        return [name for name in FASTEST_CIPHERS if name in allowed] + [
-            name for name in allowed if name not in FASTEST_CIPHERS
-        ]
-
-    @property
-    def checks_host_key(self) -> bool:
-        """Whether only known host keys are accepted."""
-        return self.get("stricthostkeychecking", "ask") not in ("no", "off", "false")
-
     def expand(self, value: str, path: bool = True) -> str:
         """Return a value with its tokens replaced (ssh_config(5), TOKENS); in a path, also the home folder and variables."""
         home = os.path.expanduser("~")
@@ -162,6 +144,10 @@ class SshConfig:
             result += before + (tokens.get(after[:1], mark + after[:1]) if mark else "")
             rest = after[1:]
         return os.path.expandvars(os.path.expanduser(result)) if path else result
+
+
+def _slowness(cipher: str) -> int:
+    return FASTEST_CIPHERS.index(cipher) if cipher in FASTEST_CIPHERS else len(FASTEST_CIPHERS)
 
 
 def settings_of(connection: ConnectionBase) -> SshSettings:

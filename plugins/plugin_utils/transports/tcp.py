@@ -3,12 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transport ``tcp``: connects directly to the port on which the laptop listens."""
 
-from __future__ import annotations
-
 import socket
 
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, TcpChannel
-
+from ...module_utils.stream.link import Channel, TcpChannel
 from .transport import Refused, Unreachable
 
 NAME_FIRST = "Set ansible_host to the laptop's address."

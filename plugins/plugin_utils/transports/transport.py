@@ -6,11 +6,10 @@
 To add one, write its class beside the others here, add its maker to ``factory.py``, and its name to ``arguments.TRANSPORTS``.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Channel, LinkError
+from ...module_utils.errors import ImagingError
+from ...module_utils.stream.link import Channel, LinkError
 
 
 class Unreachable(LinkError):
@@ -33,3 +32,20 @@ class Transport(Protocol):
 
         Raises LinkError when another attempt may help (Unreachable when there was no connection at all), otherwise ImagingError.
         """
+
+
+def forbidden(address: str) -> ImagingError:
+    """Return the error for a laptop whose sshd forbids connections through it."""
+    return ImagingError(
+        f"The sshd of {address} does not allow what imaging_transport: ssh needs: TCP forwarding to a port of its own. In its sshd_config, set "
+        "AllowTcpForwarding yes (or local), see that DisableForwarding and PermitOpen do not forbid it either, and reload sshd; a key in "
+        "authorized_keys must not be marked no-port-forwarding or restrict. Or set imaging_transport: tcp."
+    )
+
+
+def denied(address: str, details: str) -> ImagingError:
+    """Return the error for a login that was refused in all ways."""
+    return ImagingError(
+        f"The sshd of {address} let nobody in for the data's connection, though Ansible's own came through: {details} Set "
+        "ansible_ssh_private_key_file or ansible_password, load the key into ssh-agent, or set imaging_ssh_client: openssh."
+    )

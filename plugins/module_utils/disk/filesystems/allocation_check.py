@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Callable
+from typing import Any, Callable
 
 from ...errors import ImagingError
 from ..gpt import Read
 
 PROVEN, LACKING, UNREADABLE = 0, 4, 8
 """Exit statuses, as in fsck(8): no cluster in use is free, some are free, or it can't be determined."""
-
 
 COMPARED = 1 << 20
 """Bytes of bitmaps that are compared at a time."""
@@ -64,11 +63,11 @@ class Clusters:
         return count
 
 
-def report(lacking: Callable[[Read, int], int]) -> int:
+def report(allocation: Callable[[Read, int], Any]) -> int:
     """Check the block device in the first argument, write the finding to standard output, and return the exit status.
 
-    ``lacking`` gets a function that reads at an offset, and the size of the device in bytes. It returns how many clusters in use are free, and may
-    raise Damaged, OSError.
+    ``allocation`` gets a function that reads at an offset, and the size of the device in bytes. The method ``lacking`` of what it returns says how
+    many clusters in use are free. Both may raise Damaged, OSError.
     """
     status = UNREADABLE
     try:
@@ -81,7 +80,7 @@ def report(lacking: Callable[[Read, int], int]) -> int:
                 raise Damaged("it ends before the data that belongs to it")
             return data
 
-        count = lacking(read, size)
+        count = allocation(read, size).lacking()
         status = LACKING if count else PROVEN
         said = f"clusters in use that are marked as free: {count}" if count else ""
     except (Damaged, OSError, MemoryError) as error:

@@ -15,7 +15,7 @@ from ...printable import printable
 from ..command import CommandResult, RunCommand
 from ..file_tree import FileTree
 from ..gpt import Read
-from .allocation_check import LACKING
+from .allocation_check import LACKING, report
 
 HEAD = 128 << 10
 """Bytes at the start of a partition that contain the superblock of every known kind."""
@@ -91,7 +91,8 @@ def own_checker(name: str, module: ModuleType) -> Checker:
     folder = os.path.abspath(str(module.__file__))
     for dummy in module.__name__.split("."):
         folder = os.path.dirname(folder)
-    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module.__name__} import main; sys.exit(main())"
+    names = f"from {module.__name__} import Allocation; from {report.__module__} import report"
+    launch = f"import sys; sys.path.insert(0, sys.argv.pop(1)); {names}; sys.exit(report(Allocation))"
     return Checker(name, [sys.executable or "python3", "-I", "-c", launch, folder], [LACKING])
 
 

@@ -13,7 +13,6 @@ from .fat import MAKE_CLEAN
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Check the flags in the boot sector."""
     boot = probe.read(0, 512)
     (flags,) = struct.unpack_from("<H", boot, 106)
     if boot[3:11] != b"EXFAT   ":

@@ -17,7 +17,7 @@ from array import array
 from typing import Iterator, Tuple
 
 from ..gpt import Read
-from .allocation_check import Clusters, Damaged, report
+from .allocation_check import Clusters, Damaged
 
 BOOT = struct.Struct("<I4xIII8xBB")
 """At byte 80: start of the allocation table and of the clusters (sectors), number of clusters, first cluster of the root, two binary logarithms."""
@@ -41,7 +41,6 @@ READ_SIZE = 1 << 20
 
 MAX_CLUSTER_SIZE = 25
 """Binary logarithm of the maximum cluster size, 32 MiB."""
-
 
 Extent = Tuple[int, int]
 """Contiguous clusters: the place of the first one (0 for cluster 2), and their number."""
@@ -129,7 +128,3 @@ class Allocation:
             start, end = first * self._cluster_size, (first + count) * self._cluster_size
             for at in range(start, end, READ_SIZE):
                 yield self._read(self._heap + at, min(READ_SIZE, end - at))
-
-
-def main() -> int:
-    return report(lambda read, size: Allocation(read, size).lacking())

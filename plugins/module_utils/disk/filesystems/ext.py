@@ -18,7 +18,6 @@ from .base import DIRTY, Checker, Distrust, Files, FileSystem, FreeSpace, Grower
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Check the superblock."""
     superblock = probe.read(1024, 1024)
     magic, state = struct.unpack_from("<HH", superblock, 0x38)
     _compatible, incompatible, read_only = struct.unpack_from("<III", superblock, 0x5C)

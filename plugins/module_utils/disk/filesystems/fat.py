@@ -17,7 +17,7 @@ from ..command import RunCommand
 from ..file_tree import MAX_FILE_SIZE, FileTree, NoFile, Unreadable, steps
 from . import fat_allocation
 from .base import DIRTY, UNMAPPABLE, Distrust, FileSystem, FreeSpace, Probe, dirty_bits, own_checker
-from .fat_volume import CERTAIN_FAT16, BadFat, Entry, Fat, WritableFat
+from .fat_volume import BOOT, CERTAIN_FAT16, SECTOR_SIZES, BadFat, Entry, Fat, WritableFat
 
 AnyFat = TypeVar("AnyFat", bound=Fat)
 
@@ -33,20 +33,16 @@ def _fat_by_its_text(boot: bytes) -> int:
 
 
 def _distrust(probe: Probe) -> Distrust | None:
-    """Check the boot sector and the first entries of the table."""
     boot = probe.read(0, 512)
-    (sector_size,) = struct.unpack_from("<H", boot, 11)
-    cluster_sectors, reserved, fats, root_entries, small_total, _media, small_fat = struct.unpack_from(
-        "<BHBHHBH", boot, 13
-    )
-    large_total, large_fat, flags = struct.unpack_from("<IIH", boot, 32)
+    sector, per_cluster, reserved, fats, roots, small, _medium, small_fat, large, large_fat = BOOT.unpack_from(boot)
+    (flags,) = struct.unpack_from("<H", boot, 40)
     fat_sectors = small_fat or large_fat
-    if sector_size not in (512, 1024, 2048, 4096) or not cluster_sectors or not fats or not fat_sectors:
+    if sector not in SECTOR_SIZES or not per_cluster or not fats or not fat_sectors:
         return Distrust(DIRTY, "its boot sector is damaged")
-    overhead = reserved + fats * fat_sectors + -(-root_entries * 32 // sector_size)
-    clusters = ((small_total or large_total) - overhead) // cluster_sectors
+    overhead = reserved + fats * fat_sectors + -(-roots * 32 // sector)
+    clusters = ((small or large) - overhead) // per_cluster
     state = boot[37] if small_fat else boot[65]
-    fat = probe.read(reserved * sector_size, 8)
+    fat = probe.read(reserved * sector, 8)
     dirty = dirty_bits(state, {0x01: "it was not unmounted cleanly", 0x02: "it has recorded disk errors"})
     if dirty:
         return dirty
@@ -84,16 +80,12 @@ class FatTree(FileTree):
         self._node = node
 
     @contextlib.contextmanager
-    def _open(self, kind: type[AnyFat], flags: int = os.O_RDONLY) -> Iterator[AnyFat]:
-        descriptor = -1
+    def _open(self, kind: type[AnyFat], mode: str = "rb") -> Iterator[AnyFat]:
         try:
-            descriptor = os.open(self._node, flags | os.O_CLOEXEC)
-            yield kind(descriptor)
+            with open(self._node, mode, buffering=0) as device:
+                yield kind(device.fileno())
         except (BadFat, OSError) as error:
             raise Unreadable(f"its files can't be read: {getattr(error, 'strerror', None) or error}") from error
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
     @staticmethod
     def _entry(fat: Fat, path: str) -> Entry | None:
@@ -144,7 +136,7 @@ class FatTree(FileTree):
             content = file.read()
         *folders, name = steps(path)
         try:
-            with self._open(WritableFat, os.O_RDWR) as fat:
+            with self._open(WritableFat, "r+b") as fat:
                 folder = Fat.ROOT
                 for step in folders:
                     there = [entry for entry in fat.entries(folder) if entry.name.lower() == step.lower()]

@@ -17,23 +17,17 @@ from array import array
 from typing import Iterator
 
 from ..gpt import Read
-from .allocation_check import Damaged, report
+from .allocation_check import Damaged
+from .fat_volume import BOOT, DELETED, END, ENTRY_SIZE, FOLDER, LABEL, SECTOR_SIZES
 
 ENTRY = struct.Struct("<11sB8xH4xH4x")
 """Of a directory entry: name, attributes, upper and lower half of the first cluster."""
 
-ENTRY_SIZE = 32
-LABEL, FOLDER = 0x08, 0x10
-"""Attributes. The parts of a long name have that of a label, too."""
+DOT = 0x2E
+"""First byte of the names "." and ".."."""
 
-LAST, DELETED, DOT = 0x00, 0xE5, 0x2E
-"""First bytes of a name: behind the last entry, of a deleted entry, and of "." and ".."."""
-
-SECTOR_SIZES = (512, 1024, 2048, 4096)
 FIRST = 2
 """The number of the first cluster."""
-
-READ_SIZE = 1 << 20
 
 
 class Allocation:
@@ -43,27 +37,26 @@ class Allocation:
         """``read`` reads at an offset of the volume's partition, which has ``size`` bytes; raises Damaged."""
         self._read = read
         boot = read(0, 512)
-        sector_size, per_cluster, reserved, tables, root_entries, small_total, small_table = struct.unpack_from(
-            "<HBHBHHxH", boot, 11
+        sector, per_cluster, reserved, tables, roots, small, _medium, small_table, large, large_table = (
+            BOOT.unpack_from(boot)
         )
-        large_total, large_table = struct.unpack_from("<I I", boot, 32)
-        table_size = (small_table or large_table) * sector_size
-        total = small_total or large_total
-        if sector_size not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
+        table_size = (small_table or large_table) * sector
+        total = small or large
+        if sector not in SECTOR_SIZES or not per_cluster or not reserved or not tables or not table_size:
             raise Damaged("its boot sector is damaged")
-        if total * sector_size > size:
+        if total * sector > size:
             raise Damaged("it is larger than its partition")
-        self._root_start = reserved * sector_size + tables * table_size
-        self._root_size = root_entries * ENTRY_SIZE
-        self._data = self._root_start + -(-self._root_size // sector_size) * sector_size
-        self._cluster_size = per_cluster * sector_size
-        clusters = max(0, (total * sector_size - self._data) // self._cluster_size)
+        self._root_start = reserved * sector + tables * table_size
+        self._root_size = roots * ENTRY_SIZE
+        self._data = self._root_start + -(-self._root_size // sector) * sector
+        self._cluster_size = per_cluster * sector
+        clusters = max(0, (total * sector - self._data) // self._cluster_size)
         self._large = not small_table
         (self._root,) = struct.unpack_from("<I", boot, 44)
         self._mask, self._chain_end = (0x0FFFFFFF, 0x0FFFFFF8) if self._large else (0xFFFF, 0xFFF8)
         self._table = array("I" if self._large else "H")
         entries = min(clusters + FIRST, table_size // self._table.itemsize)
-        self._table.frombytes(read(reserved * sector_size, entries * self._table.itemsize))
+        self._table.frombytes(read(reserved * sector, entries * self._table.itemsize))
         if sys.byteorder != "little":
             self._table.byteswap()
         self._claimed = bytearray(entries)
@@ -82,8 +75,9 @@ class Allocation:
         """Claim the clusters of a directory's entries, and add those of its subdirectories to ``folders``."""
         for piece in content:
             for name, attributes, high, low in ENTRY.iter_unpack(piece):
-                if name[0] == LAST:
+                if name[0] == END:
                     return
+                # The parts of a long name have the attribute of a label, too.
                 if name[0] in (DELETED, DOT) or attributes & LABEL:
                     continue
                 first = low | high << 16 if self._large else low
@@ -113,7 +107,3 @@ class Allocation:
     def _content(self, chain: list[int]) -> Iterator[bytes]:
         for cluster in chain:
             yield self._read(self._data + (cluster - FIRST) * self._cluster_size, self._cluster_size)
-
-
-def main() -> int:
-    return report(lambda read, size: Allocation(read, size).lacking())

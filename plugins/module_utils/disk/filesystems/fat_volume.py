@@ -11,6 +11,7 @@ Source: Microsoft, "FAT32 File System Specification" 1.03; for long names also L
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
@@ -31,6 +32,7 @@ WHERE_OFFSET, WHERE = 20, struct.Struct("<HHHHI")
 """Short name, attributes, case of letters; and the place: high half of the first cluster, time, date, low half of the cluster, size."""
 
 ENTRY_SIZE = 32
+SECTOR_SIZES = (512, 1024, 2048, 4096)
 LABEL, FOLDER, LONG_NAME = 0x08, 0x10, 0x0F
 """Attributes; a part of a long name has a unique combination."""
 
@@ -93,7 +95,7 @@ class Fat:
         )
         table = table_16 or table_32
         total = small or large
-        if self._sector not in (512, 1024, 2048, 4096) or not (per_cluster and reserved and self._tables and table):
+        if self._sector not in SECTOR_SIZES or not (per_cluster and reserved and self._tables and table):
             raise BadFat("its boot sector is damaged")
         self._cluster_size = self._sector * per_cluster
         self._table_start = reserved * self._sector
@@ -161,7 +163,6 @@ class Fat:
         return int(struct.unpack_from("<I", self._table, cluster * 4)[0] & 0x0FFFFFFF)
 
     def _chain(self, cluster: int) -> list[int]:
-        """Return the chain of clusters that begins with this one."""
         mark = (1 << min(self._bits, 28)) - 8
         clusters: list[int] = []
         while cluster < mark:
@@ -239,14 +240,13 @@ class WritableFat(Fat):
             self._add(folder, name, 0, first, len(content))
             return
         old = self._chain(there[0].cluster) if there[0].cluster else []
-        self._sync()
+        os.fsync(self._descriptor)
         place = self._folder_place(folder, there[0].place)
         self._write(place + WHERE_OFFSET, WHERE.pack(first >> 16, 0, DATE, first & 0xFFFF, len(content)))
-        self._sync()
-        self._release(old)
-
-    def _sync(self) -> None:
         os.fsync(self._descriptor)
+        for cluster in old:
+            self._set(cluster, 0)
+        self._count()
 
     def _write(self, place: int, content: bytes) -> None:
         while content:
@@ -254,7 +254,6 @@ class WritableFat(Fat):
             place, content = place + written, content[written:]
 
     def _folder_place(self, folder: int, offset: int) -> int:
-        """Return the byte of the file system at an offset in a folder."""
         clusters = self._folder_clusters(folder)
         if not clusters:
             return int(self._root_start + offset)
@@ -262,12 +261,8 @@ class WritableFat(Fat):
 
     def _allocate(self, count: int) -> list[int]:
         """Return the first free clusters, as many as needed; nothing is written yet."""
-        free: list[int] = []
-        for cluster in range(2, self._end):
-            if len(free) == count:
-                break
-            if not self._next(cluster):
-                free.append(cluster)
+        every = (cluster for cluster in range(2, self._end) if not self._next(cluster))
+        free = list(itertools.islice(every, count))
         if len(free) < count:
             raise BadFat(
                 f"it has no room: {count} clusters of {self._cluster_size} bytes are needed, {len(free)} are free"
@@ -275,15 +270,9 @@ class WritableFat(Fat):
         return free
 
     def _link(self, clusters: list[int]) -> None:
-        """Link clusters to a chain."""
         last = (1 << min(self._bits, 28)) - 1
         for cluster, following in zip(clusters, [*clusters[1:], last]):
             self._set(cluster, following)
-        self._count()
-
-    def _release(self, clusters: list[int]) -> None:
-        for cluster in clusters:
-            self._set(cluster, 0)
         self._count()
 
     def _set(self, cluster: int, value: int) -> None:
@@ -312,7 +301,7 @@ class WritableFat(Fat):
 
     def _add(self, folder: int, name: str, attributes: int, cluster: int, size: int) -> None:
         """Write an entry, after its content."""
-        self._sync()
+        os.fsync(self._descriptor)
         short, parts = _names(name, {entry.short for entry in self.entries(folder)})
         entry = ENTRY.pack(short, attributes, 0, cluster >> 16, 0, DATE, cluster & 0xFFFF, size)
         place = self._free_place(folder, len(parts) + 1)

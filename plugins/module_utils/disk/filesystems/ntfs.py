@@ -14,18 +14,7 @@ from ..file_tree import MAX_FILE_SIZE, MAX_SAVED_SIZE, FileTree, NoFile, Unreada
 from ..gpt import Read
 from ..systems import WINDOWS
 from . import ntfs_allocation
-from .base import (
-    DIRTY,
-    HIBERNATED,
-    Distrust,
-    Files,
-    FileSystem,
-    FreeSpace,
-    Grower,
-    Probe,
-    dirty_bits,
-    own_checker,
-)
+from .base import DIRTY, HIBERNATED, Distrust, Files, FileSystem, FreeSpace, Grower, Probe, dirty_bits, own_checker
 
 LEFT_OPEN = (
     "a Windows has left it open: it is hibernated, was shut down with fast startup, or was cut off (start it once more, and shut it down with: "
@@ -147,7 +136,6 @@ class NtfsTree(FileTree):
 
 
 def _failure(result: CommandResult) -> bool:
-    """Return whether ntfsls or ntfscat reports a failure."""
     return any(line.strip() and not line.strip().startswith(FORCED) for line in result.err.splitlines())
 
 

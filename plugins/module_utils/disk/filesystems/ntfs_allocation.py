@@ -15,7 +15,7 @@ import struct
 from typing import Iterator, List, Tuple
 
 from ..gpt import Read
-from .allocation_check import Clusters, Damaged, report
+from .allocation_check import Clusters, Damaged
 
 MFT, BITMAP = 0, 6
 """Numbers of records."""
@@ -137,7 +137,6 @@ class Allocation:
         return len(records) // size
 
     def _claim(self, records: bytearray, position: int, end: int, owner: int) -> None:
-        """Claim the clusters of all attributes of a record."""
         while True:
             kind, length = ATTRIBUTE.unpack_from(records, position)
             if kind == END:
@@ -171,7 +170,3 @@ class Allocation:
                 runs.append((cluster, count))
             position = stop
         return runs
-
-
-def main() -> int:
-    return report(lambda read, size: Allocation(read, size).lacking())

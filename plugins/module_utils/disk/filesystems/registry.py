@@ -48,10 +48,8 @@ def distrust(run: RunCommand, name: str, node: str) -> Distrust | None:
     check = file_system(name).check
     if check is None:
         return Distrust(UNMAPPABLE, f"a map of {name} is not trusted")
-    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return check(Probe(run, lambda offset, length: os.pread(descriptor, length, offset), node))
-    except (struct.error, IndexError, OverflowError):  # OverflowError: an offset beyond what any file has
-        return Distrust(DIRTY, f"its {name} is damaged: a structure that must be there is not")
-    finally:
-        os.close(descriptor)
+    with open(node, "rb", buffering=0) as device:
+        try:
+            return check(Probe(run, lambda offset, length: os.pread(device.fileno(), length, offset), node))
+        except (struct.error, IndexError, OverflowError):  # OverflowError: an offset beyond what any file has
+            return Distrust(DIRTY, f"its {name} is damaged: a structure that must be there is not")

@@ -9,18 +9,7 @@ import struct
 
 from ..mounted_tree import mounted_tree
 from ..systems import LINUX
-from .base import (
-    DIRTY,
-    UNMAPPABLE,
-    Checker,
-    Distrust,
-    Files,
-    FileSystem,
-    FreeSpace,
-    Grower,
-    Probe,
-    while_mounted,
-)
+from .base import DIRTY, UNMAPPABLE, Checker, Distrust, Files, FileSystem, FreeSpace, Grower, Probe, while_mounted
 
 
 def _distrust(probe: Probe) -> Distrust | None:

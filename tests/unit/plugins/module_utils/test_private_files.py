@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.private_files import
     remove_own_folder,
     scratch_folder,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
 NOBODY = 65534
 
@@ -94,7 +95,7 @@ def test_only_an_own_folder_is_removed(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture(name="temporary")
 def fixture_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(private_files, "SETTLED", 0.0)
+    monkeypatch.setattr(private_files, "DEFAULTS", Timeouts(settled=0.0))
     return tmp_path
 
 
@@ -136,10 +137,10 @@ def test_only_what_is_of_its_own_kind_is_cleared(temporary: Path, monkeypatch: p
         (temporary / name).mkdir()
     young = temporary / f"{PREFIX}youngone"
     young.mkdir()
-    monkeypatch.setattr(private_files, "SETTLED", 60.0)
+    monkeypatch.setattr(private_files, "DEFAULTS", Timeouts(settled=60.0))
     clear_scratch()
     assert young.exists()
-    monkeypatch.setattr(private_files, "SETTLED", 0.0)
+    monkeypatch.setattr(private_files, "DEFAULTS", Timeouts(settled=0.0))
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     clear_scratch()
     assert young.exists()

@@ -300,6 +300,7 @@ def capture(
             measures = geometry(raw.size)
             disk = SimpleNamespace(
                 raw=raw,
+                request=SimpleNamespace(level=3, zero_bad_sectors=zero_bad),
                 geometry=measures,
                 used=SimpleNamespace(ranges=used, partitions_json=lambda: PARTITIONS),
                 map_used=lambda: None,
@@ -308,7 +309,7 @@ def capture(
             )
             disk.take_doubts = lambda: doubt(disk)
             disk.content = lambda: (raw, disk.used.ranges)
-            source = CaptureSource(disk, None, find_zstd(), 3, zero_bad)  # type: ignore[arg-type]
+            source = CaptureSource(disk, None, find_zstd())  # type: ignore[arg-type]
             session.converse(conversation)
             assert source.capture is not None
             root = source.capture.index.root_digest().hex()

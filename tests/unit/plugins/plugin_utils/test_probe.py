@@ -66,12 +66,12 @@ def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Res
             self.raw, self.in_use, self.checks = raw, "Somebody has it.", None
             self._doubted = set()
             self.disk: Any = SimpleNamespace(rotational=False)
-            self._request = CaptureRequest(raw.path, "auto", 3, CHUNK, True, {})
+            self.request = CaptureRequest(raw.path, "auto", 3, True, {}, chunk_size=CHUNK)
 
     def work(session: Session) -> dict[str, Any]:
         with RawDisk(str(laptop.disk)) as raw:
             disk = Held(raw)
-            source = TrialSource(disk, SimpleNamespace(created=""), find_zstd(), 3)  # type: ignore[arg-type]
+            source = TrialSource(disk, SimpleNamespace(created=""), find_zstd())  # type: ignore[arg-type]
             session.converse(lambda link: serve_live(link, source))
             result, warnings = probed(disk, disk.used.ranges.total(), 0.0, disk.used.warnings)
             return dict(asdict(result), warnings=warnings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.firmware import parse_boot_list, partition_id
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.firmware import parse_boot_list
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import BootChoice
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import Partition, PartitionTable
 
@@ -54,4 +54,4 @@ def test_the_order_is_that_of_entries_that_are_there() -> None:
 )
 def test_a_partition_is_told_as_the_kernel_does(label: str, raw: dict[str, str], expected: str) -> None:
     partition = Partition(10, "/dev/sda10", 1 << 20, 1 << 20, "ef", GUID.upper())
-    assert partition_id(PartitionTable(label, 512, 1 << 30, (partition,), raw), partition) == expected
+    assert PartitionTable(label, 512, 1 << 30, (partition,), raw).id_of(partition) == expected

@@ -171,10 +171,10 @@ def test_two_exports_to_one_file(store: ImageStore, disk: Path, tmp_path: Path) 
 def test_without_qemu_img_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "QEMU_IMG", "no-such-qemu-img")
     with pytest.raises(ImagingError, match=r"qemu-utils.*or export to \.img"):
-        exporting.check_tools("qcow2")
+        exporting.FORMATS["qcow2"].check()
 
 
 def test_a_qemu_img_that_does_not_run_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "QEMU_IMG", "false")
     with pytest.raises(ImagingError, match=r"does not run here: exit status 1, .*or export to \.img"):
-        exporting.check_tools("qcow2")
+        exporting.FORMATS["qcow2"].check()
