@@ -29,8 +29,8 @@ options:
   compression_level:
     description:
       - Level of zstd, from V(-7) (fastest) to V(19) (smallest).
-      - With V(auto), the level follows the bottleneck of the capture. It begins at 3 and moves between -5 and 12, so that compression does not slow
-        down a fast link, and idle processors reduce the data on a slow link.
+      - With V(auto), the level follows the bottleneck of the capture. It begins at 3 and moves between 3 and 12, so that idle processors reduce the
+        data on a slow link. A lower one makes a capture over a fast link shorter and the image larger, which is then restored many times.
     type: str
     default: auto
   used_map:

@@ -19,6 +19,7 @@ from ..module_utils.disk.select import Wanted
 from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ..module_utils.errors import ImagingError
 from .formats.exporting import FORMATS
+from .recompress import LEVELS
 
 PREFIX = "imaging_"
 
@@ -137,6 +138,11 @@ def read_level(value: Any) -> str:
     return str(value)
 
 
+def read_recompress(value: Any) -> int | str:
+    """A level of zstd at which images are compressed anew, or nothing."""
+    return "" if value == "" else number_in(LEVELS[0], LEVELS[-1])(value)
+
+
 def read_disk(value: Any) -> str | dict[str, str]:
     """The path of a disk, or a description of it."""
     if isinstance(value, str) and (not value or value.startswith("/")):
@@ -211,6 +217,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_export": Setting("", read_text),
     "imaging_export_format": Setting("", one_of("", *FORMATS)),
     "imaging_verify_images": Setting(False, read_boolean),
+    "imaging_recompress": Setting("", read_recompress),
     "imaging_remove_images": Setting([], list_of()),
 }
 """By name. inventory/group_vars/all.yml explains each."""

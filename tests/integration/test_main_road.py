@@ -275,7 +275,12 @@ def test_images_are_listed_checked_and_removed(lab: Lab, shelf: Path, captured: 
     assert listing.status == 0, listing.stdout
     for word in (NAME, "second", "reference-01", "256.0 MiB"):
         assert word in listing.stdout
-    assert playbook(lab, "images", *where, "-e", "imaging_verify_images=true").status == 0
+    anew = (*where, "-e", "imaging_image=second", "-e", "imaging_recompress=9", "-e", "imaging_verify_images=true")
+    for changed in (True, False):
+        (done,) = playbook(lab, "images", *anew).of("image_recompress")
+        assert (done.status, done.result["changed"]) == ("ok", changed)
+    first, second = (ImageReader(FileSource(str(shelf / f"{name}.img.zst"))) for name in (NAME, "second"))
+    assert (first.root_digest, second.header.compression_level) == (second.root_digest, 9)
     refused = playbook(lab, "images", *where, "-e", '{"imaging_remove_images": ["second"]}')
     assert refused.status != 0
     assert "imaging_confirm_erase" in refused.stdout

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Chooses the zstd level of a capture: a fixed one, or one that follows the bottleneck.
 
-On a slow link, spare processor time buys smaller frames; on a fast link, compression must not slow the transfer down. Two numbers show both:
-the share of the time for which the sender was busy (because the link takes no more), and the share for which the workers were busy.
+On a slow link, spare processor time buys smaller frames. Two numbers show it: the share of the time for which the sender was busy (because the
+link takes no more), and the share for which the workers were busy. On a fast link it is the lowest level that is worth its time: an image is
+captured once and restored many times.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ from ..errors import ImagingError
 from .stopwatch import BUSY, Stopwatches
 
 COSTS = {
-    -5: 0.35,
-    -3: 0.37,
-    -1: 0.41,
-    1: 0.53,
-    2: 0.75,
     3: 1.0,
     4: 1.6,
     5: 2.5,
@@ -34,9 +30,15 @@ COSTS = {
 """The levels to choose from, with their processor time relative to level 3.
 
 Source: measured with zstd 1.5.4 on 150 MiB of programs and libraries. Other content differs; the next measurement corrects that.
+
+There is none below 3, although a capture over a fast link would take less time with one. Measured with zstd 1.5.4 on 360 MiB of a disk with NTFS
+and ext4, and taken to the GiB: two cores compress it at the levels -5, 1, 2, 3, 5 and 6 in 0.7, 0.8, 0.9, 1.2, 2.4 and 3.2 s, and gigabit Ethernet
+(117 MB/s) carries the result in 3.2, 2.5, 2.5, 2.4, 2.3 and 2.3 s. For one capture and 3 to 30 restores, each of which waits for the link, level 3
+takes at most 1.4 % more time than the best level for their number, and level -5 takes 22 to 32 % more. Restores of many laptops count once by relay,
+and each by itself without.
 """
 
-FIRST = 3
+FIRST = min(COSTS)
 
 AUTO = "auto"
 LOWEST, HIGHEST = -7, 19
@@ -118,7 +120,7 @@ class AutoLevel:
 def better(level: int, levels: list[int], hashing: float, compressing: float, sending: float) -> int:
     """Return the next level, from the shares of the time for which the workers hashed and compressed, and for which the sender was busy.
 
-    On a slow link this is the highest level for which the workers have time; on a fast link, the highest that keeps the sender busy.
+    On a slow link this is the highest level for which the workers have time; on one that got faster, the highest that keeps the sender busy.
     """
     working = hashing + compressing
     place = levels.index(level)

@@ -31,7 +31,7 @@ MAX_OFFSET = 1 << 66
 EXPECTED = {str: "a text", int: f"a whole number from 0 to {MAX_OFFSET - 1}", list: "a list of objects"}
 
 FIELDS: Mapping[str, Mapping[str, type]] = {
-    "": dict.fromkeys(("created", "collection_version"), str),
+    "": {**dict.fromkeys(("created", "collection_version"), str), "compression_level": int},
     "partition_table": {"label": str, "partitions": list},
     "partition_table.partitions": {},
     "source": {
@@ -63,6 +63,8 @@ class ImageHeader:
     source: Mapping[str, Any] = field(default_factory=dict)
     collection_version: str = ""
     bad_ranges: Sequence[Mapping[str, Any]] = ()
+    compression_level: int | None = None
+    """The level of zstd at which all of the image was compressed; None when it is not known to be the same everywhere."""
 
     def pack(self, room: int = 0) -> bytes:
         """Return the header as JSON in UTF-8, padded with white space to ``room`` bytes for facts that are known only later."""
@@ -77,6 +79,7 @@ class ImageHeader:
                 "stream": self.image_id.hex(),
                 "collection_version": self.collection_version,
                 "bad_ranges": list(self.bad_ranges),
+                "compression_level": self.compression_level,
             },
             indent=1,
         ).encode()
@@ -118,6 +121,7 @@ class ImageHeader:
             source=source,
             collection_version=value.get("collection_version") or "",
             bad_ranges=_bad_ranges(value.get("bad_ranges", []), geometry),
+            compression_level=value.get("compression_level"),
         )
 
 

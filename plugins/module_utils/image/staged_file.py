@@ -86,7 +86,7 @@ class StagedFile:
 
     def _appeared(self) -> ImagingError:
         return ImagingError(
-            f"{self.path} was created or changed during the capture, and was left as it is. Capture again."
+            f"{self.path} was created or changed by something else meanwhile, and was left as it is. Run again."
         )
 
     def release(self, keep: bool) -> int:

@@ -10,7 +10,7 @@ is also busy while the other end takes or gives nothing. So the network is only 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ...module_utils.engine.level import COSTS
+from ...module_utils.engine.level import COSTS, FIRST
 from ...module_utils.engine.status import Stages
 from ...module_utils.engine.stopwatch import BUSY, CPU
 from ...module_utils.quantities import rate
@@ -38,8 +38,8 @@ NEARLY = 0.9
 ENOUGH = 0.5
 """Minimum share of an interval that must be accounted for before a limit is named."""
 
-FASTEST, HIGHEST = min(COSTS), max(COSTS)
-"""The levels between which the automatic one moves, where the memory suffices."""
+HIGHEST = max(COSTS)
+"""The highest level that the automatic one chooses, where the memory suffices."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,13 @@ def _source_read(busy: Shares, context: AdviceContext) -> str:
 
 def _laptop_cpu(busy: Shares, context: AdviceContext) -> str:
     threads = _threads(context.workers)
-    if context.automatic and context.level <= FASTEST:
-        return f"{threads} at level {context.level}, the fastest there is; only a faster processor would help"
-    if context.automatic:
+    if context.automatic and context.level > FIRST:
         return f"{threads}, now at level {context.level}, which follows what the link takes"
-    return f"{threads} at level {context.level}; a lower one, or imaging_compression_level: auto, takes less of them"
+    if context.level > FIRST:
+        return (
+            f"{threads} at level {context.level}; a lower one, or imaging_compression_level: auto, takes less of them"
+        )
+    return f"{threads} at level {context.level}; a lower one (imaging_compression_level) takes less of them, and makes the image larger"
 
 
 def _threads(workers: int) -> str:

@@ -22,13 +22,8 @@ from .test_hand_over import MODULES, ROOT, documented, tasks
 GROUPS: dict[str, list[str]] = yaml_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
 PREFIX = "fleet.imaging."
 WITH_ACTION = [
-    "image_capture",
-    "image_export",
-    "image_import",
-    "image_info",
-    "image_probe",
-    "image_restore",
-    "image_share",
+    *("image_capture", "image_export", "image_import", "image_info"),
+    *("image_probe", "image_recompress", "image_restore", "image_share"),
 ]
 OF_TRANSFERS = ["image_capture", "image_probe", "image_restore", "image_share"]
 

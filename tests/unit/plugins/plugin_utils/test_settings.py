@@ -100,6 +100,7 @@ def test_a_truth_value_that_is_none_is_an_error_and_never_false(given: str, mean
 def test_what_comes_as_text_is_read_as_what_it_is() -> None:
     assert value(confirm_erase="yes") is True and value(rewrite="0") is False
     assert value(port="0") == 0 and value(grow=3) == "3" and value(compression_level=-7) == "-7"
+    assert value(recompress="9") == 9 and value(recompress="") == ""
     assert value(release="true") is True and value(release="capture") == "capture" and value(release=False) is False
     assert value(allow="dirty, encrypted") == ["dirty", "encrypted"] and value(allow=["dirty"]) == ["dirty"]
     assert value(disk={"model": "samsung*", "min_size": "200GB"}) == {"model": "samsung*", "min_size": "200GB"}
@@ -112,6 +113,7 @@ def test_what_comes_as_text_is_read_as_what_it_is() -> None:
         ("unused", "dicard", "discard, leave or zero (did you mean discard?)"),
         ("transport", "shh", "tcp or ssh (did you mean ssh?)"),
         ("port", "70000", "from 0 to 65535"),
+        ("recompress", "auto", "a whole number from 1 to 19"),
         ("port", True, "from 0 to 65535"),
         ("port", "many", "from 0 to 65535"),
         ("link_timeout", 1, "from 5 to 86400"),

@@ -92,7 +92,10 @@ def target(tmp_path: object, content: bytes) -> str:
     return make_file(scratch_name(tmp_path, "target"), content)
 
 
-def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoil: int = -1) -> Restore:
+def restore_from(
+    reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoil: tuple[int, int] = (-1, 0)
+) -> Restore:
+    """Restore from the records of chunks. ``spoil`` is a chunk, and the byte of its frame that arrives wrong."""
     goal = Goal(reader.index, disk.size, LEAVE)
     guards = Guards(disk, reader.header.geometry)
     restore = Restore(disk, goal, reader.index, guards, zstd.find_zstd(), Stopwatches())
@@ -105,8 +108,8 @@ def restore_from(reader: ImageReader, disk: RawDisk, chunks: Iterator[int], spoi
         assert row is not None
         record = reader.record(row)
         room[: record.header.frame_size] = record.frame
-        if chunk == spoil:
-            room[5] ^= 1
+        if chunk == spoil[0]:
+            room[spoil[1]] ^= 1
         return record.header
 
     restore.write(receive, lambda: None, lambda chunk: None)
@@ -151,13 +154,16 @@ def test_scan_finds_each_differing_chunk_and_ignores_free_space(tmp_path: object
         assert differing(disk, reader) == [3, 5, 12]
 
 
-def test_a_damaged_frame_is_never_decoded_nor_written(tmp_path: object) -> None:
+@pytest.mark.parametrize("place", [0, 5, 12, -1])
+def test_a_damaged_frame_is_never_written(tmp_path: object, place: int) -> None:
     image = scratch_name(tmp_path, "i.img.zst")
     make_image(image, disk_content(), USED_RANGES)
     reader = ImageReader(FileSource(image))
     path = target(tmp_path, bytes(SIZE))
+    row = reader.index.find(6)
+    assert row is not None
     with RawDisk(path, writable=True) as disk, pytest.raises(DamagedFrame, match="chunk 6"):
-        restore_from(reader, disk, iter([6, 12]), spoil=6)
+        restore_from(reader, disk, iter([6, 12]), spoil=(6, place % row.frame_size))
     with open(path, "rb") as file:
         assert not any(file.read()[6 * CHUNK : 7 * CHUNK])
 

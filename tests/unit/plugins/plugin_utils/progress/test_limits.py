@@ -130,5 +130,8 @@ def test_advice_depends_on_the_circumstances() -> None:
     )
     full = explained(NETWORK, busy, AdviceContext(wire_rate=114e6, level=12, laptops=4))
     assert "fill a gigabit link" in full and "4 laptops share" in full and "zstd" not in full
+    assert "follows what the link takes" in explained(LAPTOP_CPU, busy, AdviceContext(level=6, automatic=True))
+    assert "imaging_compression_level: auto" in explained(LAPTOP_CPU, busy, AdviceContext(level=6))
+    assert "makes the image larger" in explained(LAPTOP_CPU, busy, AdviceContext(level=3, automatic=True))
     assert "leaves out SSH" in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext(over_ssh=True))
     assert "encrypt" not in explained(CONTROLLER_CPU, {CONTROLLER_CPU: 0.99}, AdviceContext())

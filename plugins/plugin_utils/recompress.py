@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the fleet.imaging contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compresses an image of the store anew, in its place and on all cores. What it says of its disk stays the same."""
+
+import hashlib
+import os
+from dataclasses import replace
+
+from ..module_utils.engine.pipeline import Worker
+from ..module_utils.engine.stopwatch import Stopwatches
+from ..module_utils.errors import ImagingError
+from ..module_utils.image.reader import FileSource, ImageReader
+from ..module_utils.image.record import IMAGE_ID_SIZE, RecordHeader
+from ..module_utils.image.staged_file import StagedFile
+from ..module_utils.image.writer import ImageWriter
+from ..module_utils.zstd import find_zstd
+from .store import ImageStore
+from .store_space import check_writable, store_error
+from .verify_images import RecordChecks, in_order, verify_image
+
+LEVELS = range(1, 20)
+"""The levels of zstd to choose from. The faster ones below are for captures, and those above need much memory to decompress."""
+
+
+def recompress(store: ImageStore, name: str, level: int) -> ImageReader:
+    """Compress an image anew at a level of zstd, and return it as it is then; raises ImagingError, and leaves the image as it was.
+
+    Nothing is done when the image says that it has this level. Who reads the image meanwhile goes on with the old file. What an interrupted
+    capture of that name has left is removed.
+    """
+    old = store.open(name)
+    if old.header.compression_level == level:
+        return old
+    check_writable(store.path)
+    staged = store.stage(name)
+    try:
+        _fill(staged, old, level)
+        staged.commit(os.fstat(old.source.fileno()))
+    except OSError as error:
+        raise store_error(store.path, error) from error
+    finally:
+        staged.release(keep=False)
+    return store.open(name)
+
+
+def _fill(staged: StagedFile, old: ImageReader, level: int) -> None:
+    """Write the whole file, and check all of it."""
+    zstd = find_zstd()
+    # With an identifier of its own, so that records of the old file and of the new one can't be mixed up.
+    header = replace(old.header, image_id=os.urandom(IMAGE_ID_SIZE), compression_level=level)
+    writer = ImageWriter(staged, header, zstd.codec())
+    checks, own = RecordChecks(old), Worker(zstd, Stopwatches())
+
+    def compress(chunk: int) -> tuple[RecordHeader, bytes]:
+        row = old.index.find(chunk)
+        assert row is not None
+        record = old.record(row)
+        frame = checks.use(record, lambda content: own.codec.compress(content, level))
+        frame_hash = hashlib.sha256(frame).digest()
+        return replace(record.header, frame_size=len(frame), frame_hash=frame_hash, image_id=header.image_id), frame
+
+    for record, frame in in_order((row.chunk for row in old.index), compress):
+        writer.append(record, frame)
+    root = writer.finish(old.index.totals)
+    made = ImageReader(FileSource(staged.partial))
+    verify_image(made)
+    if not root == made.root_digest == old.root_digest:
+        raise ImagingError(
+            f"What was stored of {old.source.name} is not what was read, and was not kept. Memory of this machine may be failing."
+        )
