@@ -163,10 +163,8 @@ def test_all_become_equal_and_the_reference_sends_its_disk_once(run: Run, refere
     run.join()
     assert [failure(laptop).strip() for laptop in run.laptops] == [""] * 6
     assert all(map(is_equal, run.laptops))
-    assert sorted(str(*laptop.received_from) for laptop in run.laptops) == [
-        *(f"lab-0{number}" for number in range(5)),
-        HOST,
-    ]
+    givers = [giver for laptop in run.laptops for giver in laptop.received_from]
+    assert len(givers) == len(set(givers)) == 6 and HOST in givers, givers
     assert [laptop.result["sent"] for laptop in run.laptops] == [0] * 6
     shared = reference.end()
     (first,) = [laptop for laptop in run.laptops if HOST in laptop.received_from]
