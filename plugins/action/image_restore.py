@@ -54,7 +54,8 @@ class ActionModule(TransferAction):
         self, arguments: dict[str, Any], task_vars: dict[str, Any], root_digest: str, warn: Callable[[str], object]
     ) -> Iterator[Participant | None]:
         """Take part in the relay of this run, if laptops pass the image on to one another."""
-        possible = passes_on(arguments) and not self._task.check_mode
+        # One laptop alone would only keep what nobody takes.
+        possible = passes_on(arguments) and not self._task.check_mode and len(task_vars["ansible_play_hosts_all"]) > 1
         ip = shared_ip(self.address()) if possible else None
         if ip is None:
             yield None
