@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RESTORE_ARGUMENTS
@@ -19,7 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import L
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
@@ -83,7 +84,8 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
-        image = ImageStore(arguments["store"]).open(arguments["image"])
+        store = open_store(arguments)
+        image = store.open(arguments["image"])
         wanted, found = arguments["root_digest"], image.root_digest.hex()
         if wanted not in ("", found):
             raise ImagingError(
@@ -92,9 +94,11 @@ class ActionModule(TransferAction):
             )
         source = self._source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
+        # A comparison takes next to nothing of the image.
+        location = None if self._task.check_mode else store.http_location(arguments["image"])
         warnings: list[str] = []
         with self._relay(arguments, task_vars, found, warnings.append) as relay:
-            ticket = self.ticket(arguments, task_vars, found, relay is not None)
+            ticket = replace(self.ticket(arguments, task_vars, found, relay is not None), store=location)
 
             def conversation(link: Link) -> None:
                 serve(link, source, self._on_progress(link, meter, ticket.host, relay))
