@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import SUFFIX
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 
@@ -38,7 +37,7 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Capture; raises ImagingError."""
-        store = ImageStore(arguments["store"])
+        store = open_store(arguments)
         name = arguments["image"]
         old = store.existing(name, arguments["update"])
         if self._task.check_mode:
@@ -53,11 +52,11 @@ class ActionModule(TransferAction):
                 sink.conclude(result)
         except ImagingError as error:
             left = sink.release()
-            raise ImagingError(f"{error}{_kept(left, name)}", **{**error.facts, "kept_bytes": left}) from error
+            raise ImagingError(f"{error}{_kept(left, sink.partial)}", **{**error.facts, "kept_bytes": left}) from error
         finally:
             left = sink.release()
         if result.get("failed"):
-            return dict(result, msg=f"{result.get('msg', '')}{_kept(left, name)}", kept_bytes=left)
+            return dict(result, msg=f"{result.get('msg', '')}{_kept(left, sink.partial)}", kept_bytes=left)
         seconds = time.monotonic() - transfer.began
         found = self.findings(result, arguments, task_vars, sink.meter)
         return dict(self._complete(result, sink, name, store.image_path(name), seconds), **found)
@@ -78,11 +77,11 @@ class ActionModule(TransferAction):
         )
 
 
-def _kept(stored: int, name: str) -> str:
+def _kept(stored: int, path: str) -> str:
     """Return the sentence about what an interrupted capture has stored."""
     if not stored:
         return ""
     return (
-        f" What was stored of the image so far ({size(stored)}) is kept as {name}{SUFFIX}.partial in the store: capture again under this name to "
-        "go on from there, or remove that file."
+        f" What was stored of the image so far ({size(stored)}) is kept as {path}: capture again under this name to go on from there, or "
+        "remove that file."
     )

@@ -10,7 +10,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STO
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import FORMATS, export_image, format_of
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 
 
 class ActionModule(ControllerAction):
@@ -28,7 +28,7 @@ class ActionModule(ControllerAction):
         path = os.path.abspath(os.path.expanduser(arguments["dest"]))
         kind = arguments["format"] or format_of(path)
         FORMATS[kind].check()
-        image = ImageStore(arguments["store"]).open(arguments["image"])
+        image = open_store(arguments).open(arguments["image"])
         if os.path.lexists(path):
             raise ImagingError(
                 f"{path} exists already, and a file is not overwritten: remove it, or set imaging_export to another name."

@@ -15,7 +15,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing im
     import_file,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import check_bounds, collection_version
 
 
@@ -42,7 +42,7 @@ class ActionModule(ControllerAction):
             update=arguments["update"],
             collection_version=collection_version(),
         )
-        done = import_file(run_command, ImageStore(arguments["store"]), request, self._task.check_mode)
+        done = import_file(run_command, open_store(arguments), request, self._task.check_mode)
         return {"changed": True} if done is None else _describe(done)
 
 

@@ -3,30 +3,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Describes the images in the image store on the controller. The task's host is not contacted."""
 
-import os
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, Unreadable
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable_all
-from ansible_collections.fleet.imaging.plugins.module_utils.reasons import DAMAGED_IMAGE, NO_IMAGE
+from ansible_collections.fleet.imaging.plugins.module_utils.reasons import UNREADABLE_IMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.image_facts import describe
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
 
-def choose_names(store: ImageStore, asked: list[str] | None) -> list[str]:
+def choose_names(store: Store, asked: list[str] | None) -> list[str]:
     """Return the requested names, all names if none was requested; raises ImagingError when one does not exist."""
     if asked is None:
         return store.names()
-    missing = [name for name in asked if not os.path.lexists(store.image_path(name))]
+    missing = [name for name in asked if not store.has(name)]
     if missing:
-        there = ", ".join(store.names()) or "none"
-        raise ImagingError(
-            f"No image in {store.path} is named {' or '.join(missing)}. The images there: {there}.", [NO_IMAGE]
-        )
+        raise store.no_image(*missing)
     return list(dict.fromkeys(asked))
 
 
@@ -36,7 +33,7 @@ def describe_image(image: ImageReader) -> dict[str, Any]:
     return {**facts, "stored_bytes": image.stored_bytes, "ratio": round(facts["used_bytes"] / image.stored_bytes, 3)}
 
 
-def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
+def examine(store: Store, name: str, verify: bool) -> dict[str, Any]:
     """Return one row of the listing, with the error when the image can't be opened or is damaged."""
     row: dict[str, Any] = {"name": name, "path": "", "intact": None, "error": None, "codes": []}
     try:
@@ -46,10 +43,12 @@ def examine(store: ImageStore, name: str, verify: bool) -> dict[str, Any]:
         if verify:
             verify_image(image)
             row["intact"] = True
+    except Unreadable as error:
+        row.update(error=str(error), codes=error.facts["codes"])
     except ImagingError as error:
         row.update(intact=False, error=str(error), codes=error.facts["codes"])
     except OSError as error:
-        row.update(error=f"{row['path']} can't be read: {error.strerror}.")
+        row.update(error=f"{row['path']} can't be read: {error.strerror}.", codes=[UNREADABLE_IMAGE])
     return row
 
 
@@ -64,7 +63,7 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List the images; raises ImagingError when a requested one does not exist."""
-        store = ImageStore(arguments["store"])
+        store = open_store(arguments)
         names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
         result = {"changed": False, "store": store.path, "images": images}
@@ -72,7 +71,7 @@ class ActionModule(ControllerAction):
         if arguments["verify"] and bad:
             result.update(
                 failed=True,
-                codes=[DAMAGED_IMAGE],
-                msg=f"{len(bad)} of {len(images)} images are damaged. " + " ".join(bad),
+                codes=sorted({code for image in images for code in image["codes"]}),
+                msg=f"{len(bad)} of {len(images)} images are damaged or can't be read. " + " ".join(bad),
             )
         return result

@@ -29,8 +29,9 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import Nic, nic_
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import NETWORK
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import passes_on
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.store_space import nearest_folder, writing_to
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import TransferAction
 
 MAX_LATE = 64 << 20
@@ -54,8 +55,8 @@ class UnnamedStagedFile(StagedFile):
 class TriedCapture(CaptureSink):
     """A capture of which nothing remains, and which the laptop has to end in time: the store does not take a whole disk of it."""
 
-    def __init__(self, store: ImageStore, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
-        super().__init__(store, UnnamedStagedFile(store.path), chunk_size=chunk_size)
+    def __init__(self, store: Store, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
+        super().__init__(store, UnnamedStagedFile(store.folder), chunk_size=chunk_size)
         self._end = 0.0
         self._late = 0
 
@@ -86,7 +87,7 @@ class ActionModule(TransferAction):
         for name in ("laptops", "forks"):
             if arguments[name] < 1:
                 raise ImagingError(f"{name} is {arguments[name]}, and must be at least 1.")
-        store = ImageStore(arguments["store"])
+        store = open_store(arguments)
         if arguments["purpose"] == CAPTURE:
             return self._forecast_capture(arguments, task_vars, store)
         if not arguments["image"]:
@@ -105,9 +106,7 @@ class ActionModule(TransferAction):
             return found
         return _restore_forecast(found, meter, arguments, image, nic_towards(self.address()))
 
-    def _forecast_capture(
-        self, arguments: dict[str, Any], task_vars: dict[str, Any], store: ImageStore
-    ) -> dict[str, Any]:
+    def _forecast_capture(self, arguments: dict[str, Any], task_vars: dict[str, Any], store: Store) -> dict[str, Any]:
         sink = TriedCapture(store)
         try:
             found, transfer = self.run_transfer(

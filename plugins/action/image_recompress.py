@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import LEVELS, recompress
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 
 
 class ActionModule(ControllerAction):
@@ -22,7 +22,7 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Compress; raises ImagingError."""
-        store, level = ImageStore(arguments["store"]), arguments["level"]
+        store, level = open_store(arguments), arguments["level"]
         before = store.open(arguments["image"])
         after = before if self._task.check_mode else recompress(store, arguments["image"], level)
         return {

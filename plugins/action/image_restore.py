@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RESTORE_ARGUMENTS
@@ -21,7 +22,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
@@ -61,7 +63,9 @@ class ActionModule(TransferAction):
         origin: Address | None = None,
     ) -> Iterator[Participant | None]:
         """Take part in the relay of this run, if laptops pass the image on to one another. ``origin`` is as of Participant."""
-        possible = passes_on(arguments) and not self._task.check_mode
+        # One laptop alone would only keep what nobody takes.
+        several = origin is not None or len(task_vars["ansible_play_hosts_all"]) > 1
+        possible = passes_on(arguments) and not self._task.check_mode and several
         ip = shared_ip(self.address()) if possible else None
         if ip is None:
             yield None
@@ -103,20 +107,22 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
-        image = _open(arguments)
+        image, store = _open(arguments)
         wanted, found = arguments["root_digest"], image.root_digest.hex()
         if wanted not in ("", found):
             raise ImagingError(
                 f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
+        # A comparison takes next to nothing of the image.
+        location = store.http_location(arguments["image"]) if store and not self._task.check_mode else None
         warnings: list[str] = []
         with (
             self._sourced(image, arguments, task_vars) as source,
             self._relay(arguments, task_vars, found, warnings.append, _origin(image)) as relay,
         ):
             meter = Meter(source.watches, lambda: source.frames_sent, frames=_largest(image))
-            ticket = self.ticket(arguments, task_vars, found, relay is not None)
+            ticket = replace(self.ticket(arguments, task_vars, found, relay is not None), store=location)
 
             def conversation(link: Link) -> None:
                 serve(link, source, self._on_progress(link, meter, ticket.host, relay))
@@ -139,13 +145,12 @@ class ActionModule(TransferAction):
         )
 
 
-def _open(arguments: dict[str, Any]) -> ImageReader | SharedDisk:
-    """Return the image in the store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
-    return (
-        SharedDisk.load(arguments["image"])
-        if arguments["shared"]
-        else ImageStore(arguments["store"]).open(arguments["image"])
-    )
+def _open(arguments: dict[str, Any]) -> tuple[ImageReader | SharedDisk, Store | None]:
+    """Return the image and its store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
+    if arguments["shared"]:
+        return SharedDisk.load(arguments["image"]), None
+    store = open_store(arguments)
+    return store.open(arguments["image"]), store
 
 
 def _origin(image: ImageReader | SharedDisk) -> Address | None:

@@ -18,7 +18,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
     read_settings,
     replacement_of,
 )
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import check_name
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 
 REQUIRED = {
     "import": (
@@ -183,7 +184,7 @@ def _not_there(values: Mapping[str, Any]) -> list[str]:
     name = values["imaging_image"]
     try:
         check_name(name)
-        ImageStore(values["imaging_store"]).existing(name, values["imaging_update"])
+        open_store(module_arguments(values)["store"]).existing(name, values["imaging_update"])
     except ImagingError as error:
         return [str(error)]
     return []

@@ -16,6 +16,7 @@ description:
   - A run has a report when M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore) was started in it, or when it is one of the
     playbooks capture, restore and verify, and failed. One that is interrupted has a report, too, which says so.
   - An image store is not made for a report, so where a first capture failed before it had one there is none.
+  - For an image store that is not a folder on the controller, the reports are in the folder of C(imaging_store_staging).
   - The files have mode 0600. They name laptops, disks and serial numbers, and hold nothing of what is on the disks.
   - The variable C(imaging_store) says where the image store is, and C(imaging_report=false) that there is to be no report.
 requirements:
@@ -40,10 +41,10 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import CLONE, Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS as VARIABLES
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import report_folder
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import collection_version
 
-DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging_report")}
+DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging_store_staging", "imaging_report")}
 
 
 class CallbackModule(RunCallback):
@@ -77,13 +78,17 @@ class CallbackModule(RunCallback):
             return
         run.close(datetime.now(UTC), interrupted)
         run.versions = _versions()
-        store = ImageStore(os.path.expandvars(str(settings["imaging_store"]))).path
         try:
+            folder = report_folder(str(settings["imaging_store"]), str(settings["imaging_store_staging"]))
             if run.playbook == CLONE:  # which needs no store
-                os.makedirs(store, mode=0o700, exist_ok=True)
-            path = write_report(store, summary(run), run.began)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            path = write_report(folder, summary(run), run.began)
         except OSError as error:
-            self._display.warning(f"No report was written to {error.filename or store}: {error.strerror or error}.")
+            self._display.warning(
+                f"No report was written to {error.filename or settings['imaging_store']}: {error.strerror or error}."
+            )
+        except ValueError as error:
+            self._display.warning(f"No report was written: {error}.")
         else:
             self._display.display(f"Report: {path}")
 

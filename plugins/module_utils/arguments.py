@@ -33,7 +33,18 @@ RESTORE = "restore"
 BEGUN = "begun"
 ENDED = "ended"
 
-STORE: dict[str, Any] = {"store": {"type": "path", "default": "~/fleet-images"}}
+FOLDER = "~/fleet-images"
+
+STORE: dict[str, Any] = {
+    "store": {"type": "str", "default": FOLDER},
+    "store_ca": {"type": "path", "default": ""},
+    "store_certificate": {"type": "path", "default": ""},
+    "store_key": {"type": "path", "default": "", "no_log": False},
+    "store_token": {"type": "path", "default": "", "no_log": False},
+    "store_endpoint": {"type": "str", "default": ""},
+    "store_staging": {"type": "path", "default": FOLDER},
+}
+"""How the image store is reached. None of these is a secret: certificates, key and token are in files on the controller."""
 
 TRANSFER: dict[str, Any] = {
     "port": {"type": "int", "default": 19000},

@@ -59,6 +59,7 @@ LINK_BROKEN = "link_broken"
 NO_IMAGE = "no_image"
 IMAGE_EXISTS = "image_exists"
 DAMAGED_IMAGE = "damaged_image"
+UNREADABLE_IMAGE = "unreadable_image"
 STORE_NOT_WRITABLE = "store_not_writable"
 STORE_FULL = "store_full"
 

@@ -15,10 +15,11 @@ import os
 from dataclasses import asdict, dataclass
 
 from .errors import ImagingError
+from .sources.http_file import HttpLocation
 from .stream.credentials import Credentials
 from .timeouts import DEFAULTS, Timeouts
 
-MAX_TICKET_SIZE = 64 << 10
+MAX_TICKET_SIZE = 1 << 20
 
 TICKET = "ticket"
 """The file's name, in the folder that Ansible makes for the module."""
@@ -30,8 +31,8 @@ RUN_AGAIN = "Run again."
 class Ticket:
     """One transfer: its name, the laptop's credentials, and for the image's header host, time (RFC 3339, UTC) and version.
 
-    ``root_digest`` (hexadecimal) says which image is to be restored, ``relay`` whether laptops pass it on to one another. ``timeouts`` are those
-    by which both ends go.
+    ``root_digest`` (hexadecimal) says which image is to be restored, ``relay`` whether laptops pass it on to one another, and ``store`` where the
+    laptop reads it itself. ``timeouts`` are those by which both ends go.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class Ticket:
     collection_version: str
     root_digest: str = ""
     relay: bool = False
+    store: HttpLocation | None = None
     timeouts: Timeouts = DEFAULTS
 
     def pack(self) -> str:
@@ -52,9 +54,14 @@ class Ticket:
         """The ticket that a file's content says; raises AttributeError, LookupError, TypeError or ValueError when it is none."""
         values = json.loads(text)
         credentials, timeouts = Credentials(**values["credentials"]), Timeouts.from_values(values["timeouts"])
-        ticket = cls(**dict(values, credentials=credentials, timeouts=timeouts))
-        texts = all(isinstance(text, str) for text in asdict(credentials).values())
-        if not ticket.run_id.isalnum() or not texts or not isinstance(ticket.relay, bool):
+        store = HttpLocation(**values["store"]) if values["store"] is not None else None
+        ticket = cls(**dict(values, credentials=credentials, store=store, timeouts=timeouts))
+        texts = [*asdict(credentials).values(), *(asdict(store).values() if store else ())]
+        if (
+            not ticket.run_id.isalnum()
+            or not all(isinstance(text, str) for text in texts)
+            or not isinstance(ticket.relay, bool)
+        ):
             raise ValueError("no run")
         return ticket
 

@@ -95,8 +95,8 @@ class Timeouts:
     """A disk that another program holds, and udev, are waited for so long: udev takes a second on a slow machine."""
     release_pause: float = 0.1
     """Before a step that releases a disk is repeated. A loop device that was detached stays while another program has it open (losetup(8), -d)."""
-    mirror_silence: float = 10.0
-    """A mirror that has sent nothing for so long is asked no more."""
+    http_silence: float = 10.0
+    """An HTTP server of images that has sent nothing for so long is asked no more."""
     peer_silence: float = 2.5
     """A laptop that takes chunks from another one leaves it after so long without a byte: all laptops below wait meanwhile."""
     peer_connect: float = 2.5

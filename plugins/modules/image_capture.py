@@ -86,7 +86,7 @@ image:
   returned: success
   type: str
 path:
-  description: Path of the image on the controller.
+  description: Path of the image on the controller, or its URL.
   returned: success, not in check mode
   type: str
 device:

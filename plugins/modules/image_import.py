@@ -62,7 +62,7 @@ image:
   returned: success, in check mode only when the image is there already
   type: str
 path:
-  description: Path of the image.
+  description: Path of the image, or its URL.
   returned: success, in check mode only when the image is there already
   type: str
 format:

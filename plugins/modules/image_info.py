@@ -46,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 store:
-  description: The image store, as an absolute path.
+  description: The image store, as an absolute path or a URL.
   returned: success, and when a damaged image is found
   type: str
 images:
@@ -60,7 +60,7 @@ images:
       returned: always
       type: str
     path:
-      description: The file.
+      description: The file, as an absolute path or a URL.
       returned: always
       type: str
     error:

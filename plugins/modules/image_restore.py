@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_restore
-short_description: Make a disk of this machine equal to an image on the controller
+short_description: Make a disk of this machine equal to an image
 version_added: 0.1.0
 description:
   - Writes all chunks of a whole disk that differ from an image in the image store. B(Everything else on that disk is lost.)
@@ -169,6 +169,9 @@ frame_bytes:
     mirror:
       description: From O(mirror).
       type: int
+    store:
+      description: From the server of the image store, without the controller.
+      type: int
     peers:
       description: From other laptops.
       type: int
@@ -281,7 +284,8 @@ limited_by:
   type: dict
   contains:
     code:
-      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(controller_cpu), V(store),
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(store_server),
+        V(controller_cpu), V(store),
         V(target_write), V(target_read) or V(target_cpu).
       type: str
     limit:
@@ -347,6 +351,7 @@ stages:
 
 import contextlib
 from dataclasses import asdict
+from typing import Any, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -367,8 +372,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.reasons import (
     READ_BACK_DIFFERS,
     SEEN_DIFFERENTLY,
 )
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import image_url
-from ansible_collections.fleet.imaging.plugins.module_utils.ticket import take_ticket
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation, image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import MIRROR, STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.ticket import Ticket, take_ticket
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 
@@ -394,7 +400,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         host=ticket.host,
         unused=module.params["unused"],
         rewrite=module.params["rewrite"],
-        mirror=image_url(module.params["mirror"], module.params["image"]),
+        servers=servers(module.params, ticket),
         relay=ticket.relay and not module.check_mode,
     )
     run = module_runner(module)
@@ -408,6 +414,16 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         module.warn(warning)
     check_end(sink, request, result)
     return asdict(result)
+
+
+def servers(parameters: Mapping[str, Any], ticket: Ticket) -> dict[str, HttpLocation]:
+    """Return the HTTP servers that have the image, in the order in which they are asked."""
+    found = {}
+    if parameters["mirror"]:
+        found[MIRROR] = HttpLocation(url=image_url(parameters["mirror"], parameters["image"]))
+    if ticket.store is not None:
+        found[STORE] = ticket.store
+    return found
 
 
 def check_end(sink: RestoreSink, request: RestoreRequest, result: Restored) -> None:

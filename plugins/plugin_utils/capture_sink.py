@@ -30,8 +30,8 @@ from ..module_utils.stream.link import Link, LinkError
 from .captured_image import CapturedImage
 from .progress.meter import Meter
 from .seeds import Seeds
-from .store import ImageStore
 from .store_space import check_free_space, writing_to
+from .stores.base import Store
 
 MAX_CHANGES = 256
 """How often a laptop may correct its description of its disk: once for each file system that turns out to be inconsistent."""
@@ -45,7 +45,7 @@ class CaptureSink:
 
     def __init__(
         self,
-        store: ImageStore,
+        store: Store,
         staged: StagedFile,
         old: ImageReader | None = None,
         warn: Callable[[str], object] = lambda _said: None,
@@ -61,7 +61,7 @@ class CaptureSink:
         self._warn = warn
         self._staged = staged
         self._old = old
-        self._old_identity = os.fstat(old.source.fileno()) if old else None
+        self._old_identity = old.source.version if old else None
         self._damaged: set[int] = set()
         self._image: CapturedImage | None = None
         """None before the laptop has described its disk."""
@@ -93,7 +93,7 @@ class CaptureSink:
             describe(link, *image.seeds.describe())
         want(link, [(image.next_chunk, image.header.geometry.chunk_count)])
         watch = self.watches.new()
-        with writing_to(self._store.path):
+        with writing_to(self._store.folder):
             while (record := receive_record(link, self._unpack, self._room, self._keep, self.meter.update)) is not None:
                 frame = self._room[: record.frame_size]
                 watch.busy("receive")
@@ -115,7 +115,7 @@ class CaptureSink:
             )
         self.close()
         if self._image is not None and self._image.writer is not None:
-            with writing_to(self._store.path):
+            with writing_to(self._store.folder):
                 self._staged.restart()
         self._image = None
 
@@ -131,7 +131,7 @@ class CaptureSink:
             # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
         self._check_room(header, sum(each.source.size for each in left))
-        with writing_to(self._store.path):
+        with writing_to(self._store.folder):
             seeds = Seeds(files, header.geometry)
             return CapturedImage(self._staged, header, len(packed), self._old, seeds, self._damaged)
 
@@ -139,7 +139,7 @@ class CaptureSink:
         """Compare the free space of the store with the used space of the disk; raises ImagingError."""
         old = self._old
         ratio = old.index.used_bytes() / old.stored_bytes if old else None
-        warning = check_free_space(self._store.path, header.source, ratio, left + (old.stored_bytes if old else 0))
+        warning = check_free_space(self._store.folder, header.source, ratio, left + (old.stored_bytes if old else 0))
         if warning:
             self._warn(warning)
 
@@ -183,7 +183,7 @@ class CaptureSink:
             self.changed = False
             self._staged.remove()
             return
-        with writing_to(self._store.path):
+        with writing_to(self._store.folder):
             watch = self.watches.new()
             image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
             self._staged.commit(self._old_identity)
@@ -192,7 +192,7 @@ class CaptureSink:
     def flush(self) -> None:
         """Flush everything that arrived to the medium."""
         self.close()
-        with writing_to(self._store.path):
+        with writing_to(self._store.folder):
             self._staged.file.flush()
             os.fsync(self._staged.file.fileno())
 
@@ -200,6 +200,11 @@ class CaptureSink:
         """End the background thread before the file is closed."""
         if self._image is not None:
             self._image.close()
+
+    @property
+    def partial(self) -> str:
+        """The path of the incomplete file."""
+        return self._staged.partial
 
     @property
     def kept(self) -> int:

@@ -10,20 +10,20 @@ from dataclasses import replace
 from ..module_utils.engine.pipeline import Worker
 from ..module_utils.engine.stopwatch import Stopwatches
 from ..module_utils.errors import ImagingError
-from ..module_utils.image.reader import FileSource, ImageReader
+from ..module_utils.image.reader import FileSource, ImageReader, Record
 from ..module_utils.image.record import IMAGE_ID_SIZE, RecordHeader
 from ..module_utils.image.staged_file import StagedFile
 from ..module_utils.image.writer import ImageWriter
 from ..module_utils.zstd import find_zstd
-from .store import ImageStore
-from .store_space import check_writable, store_error
+from .store_space import store_error
+from .stores.base import Store
 from .verify_images import RecordChecks, in_order, verify_image
 
 LEVELS = range(1, 20)
 """The levels of zstd to choose from. The faster ones below are for captures, and those above need much memory to decompress."""
 
 
-def recompress(store: ImageStore, name: str, level: int) -> ImageReader:
+def recompress(store: Store, name: str, level: int) -> ImageReader:
     """Compress an image anew at a level of zstd, and return it as it is then; raises ImagingError, and leaves the image as it was.
 
     Nothing is done when the image says that it has this level. Who reads the image meanwhile goes on with the old file. What an interrupted
@@ -32,13 +32,13 @@ def recompress(store: ImageStore, name: str, level: int) -> ImageReader:
     old = store.open(name)
     if old.header.compression_level == level:
         return old
-    check_writable(store.path)
+    store.check_writable()
     staged = store.stage(name)
     try:
         _fill(staged, old, level)
-        staged.commit(os.fstat(old.source.fileno()))
+        staged.commit(old.source.version)
     except OSError as error:
-        raise store_error(store.path, error) from error
+        raise store_error(store.folder, error) from error
     finally:
         staged.release(keep=False)
     return store.open(name)
@@ -52,15 +52,12 @@ def _fill(staged: StagedFile, old: ImageReader, level: int) -> None:
     writer = ImageWriter(staged, header, zstd.codec())
     checks, own = RecordChecks(old), Worker(zstd, Stopwatches())
 
-    def compress(chunk: int) -> tuple[RecordHeader, bytes]:
-        row = old.index.find(chunk)
-        assert row is not None
-        record = old.record(row)
+    def compress(record: Record) -> tuple[RecordHeader, bytes]:
         frame = checks.use(record, lambda content: own.codec.compress(content, level))
         frame_hash = hashlib.sha256(frame).digest()
         return replace(record.header, frame_size=len(frame), frame_hash=frame_hash, image_id=header.image_id), frame
 
-    for record, frame in in_order((row.chunk for row in old.index), compress):
+    for record, frame in in_order(old.records(0, header.geometry.chunk_count), compress):
         writer.append(record, frame)
     root = writer.finish(old.index.totals)
     made = ImageReader(FileSource(staged.partial))

@@ -20,6 +20,7 @@ from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
 from ..module_utils.errors import ImagingError
 from .formats.exporting import FORMATS
 from .recompress import LEVELS
+from .stores.registry import FORMS, kind_of
 
 PREFIX = "imaging_"
 
@@ -60,6 +61,13 @@ def read_text(value: Any) -> str:
     """Text; also a name that YAML takes for a number."""
     if isinstance(value, (list, dict, bool)):
         raise BadValue("text")
+    return str(value)
+
+
+def read_store(value: Any) -> str:
+    """The location of an image store."""
+    if not isinstance(value, str) or kind_of(value) is None:
+        raise BadValue(FORMS)
     return str(value)
 
 
@@ -185,7 +193,9 @@ def list_of(choices: tuple[str, ...] = ()) -> Read:
 
 
 READERS: dict[str, Read] = {
-    "store": read_folder,
+    "store": read_store,
+    "store_endpoint": read_url,
+    "store_staging": read_folder,
     "mirror": read_url,
     "relay": read_relay,
     "compression_level": read_level,
@@ -197,7 +207,7 @@ def argument(name: str, spec: Mapping[str, Any]) -> Setting:
     """The setting of an argument that the playbooks set by module_defaults."""
     if name in READERS or name in BOUNDS:
         return Setting(spec["default"], READERS[name] if name in READERS else number_in(*BOUNDS[name]))
-    by_type = {"bool": read_boolean, "str": read_text}
+    by_type = {"bool": read_boolean, "str": read_text, "path": read_text}
     return Setting(spec["default"], one_of(*spec["choices"]) if "choices" in spec else by_type[spec["type"]])
 
 

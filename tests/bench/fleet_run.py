@@ -31,7 +31,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import B
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import CONTROLLER, Member
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 
@@ -112,7 +112,7 @@ class Worker:
         self.result: dict[str, Any] = {}
         self.done = 0.0
         """The share of the image that the laptop has."""
-        image = ImageStore(plan["store"]).open("fleet")
+        image = FolderStore(plan["store"]).open("fleet")
         laptop = {
             "name": self.name,
             "folder": str(folder),
@@ -133,7 +133,7 @@ class Worker:
             self.seconds = time.monotonic() - began
 
     def _transfer(self) -> dict[str, Any]:
-        image = ImageStore(self._plan["store"]).open("fleet")
+        image = FolderStore(self._plan["store"]).open("fleet")
         source = StoredSource(image)
         meter = Meter(source.watches, lambda: source.frames_sent, frames=image.stored_bytes)
         laptop, address = Name(LAPTOP, self.name), self._plan["addresses"][self._number]
@@ -186,7 +186,7 @@ def run_controller(plan: dict[str, Any]) -> None:
         for worker in workers:
             if not worker.laptop.has_ended():
                 worker.laptop.process.kill()
-        image = ImageStore(plan["store"]).open("fleet")
+        image = FolderStore(plan["store"]).open("fleet")
         found = {
             "seconds": [worker.seconds for worker in workers],
             "images": sent / image.stored_bytes,

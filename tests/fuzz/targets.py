@@ -60,7 +60,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.view import E
 from ansible_collections.fleet.imaging.plugins.module_utils.printable import printable, printable_all
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve, serve_live
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import HttpImage
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpFile, HttpLocation
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import MIRROR, HttpImage
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
     ask_header,
@@ -113,11 +114,15 @@ class Bytes:
     def __init__(self, data: bytes) -> None:
         self.name = "image"
         self.size = len(data)
+        self.version = None
         self._data = data
 
     def fileno(self) -> int:
         """There is none."""
         return -1
+
+    def plan(self, start: int, end: int) -> None:
+        """Nothing has to be requested."""
 
     def read_range(self, offset: int, size: int) -> bytes:
         """As of a file."""
@@ -540,7 +545,12 @@ def run_mirror(data: bytes) -> None:
 
     room = memoryview(bytearray(max_frame_size(CHUNK)))
     with patch.object(http.client.HTTPConnection, "connect", connect):
-        source = HttpImage("http://mirror/image.img.zst", ImageReader(Bytes(image())).index, str, 10.0)
+        source = HttpImage(
+            MIRROR,
+            HttpFile(HttpLocation(url="http://mirror/image.img.zst"), 10.0),
+            ImageReader(Bytes(image())).index,
+            str,
+        )
         chunks = [chunk for chunk in (0, 1, 3, 5) if source.has(chunk)]
         source.request(chunks)
         for chunk in chunks:

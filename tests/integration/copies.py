@@ -25,7 +25,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import RUN
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import CREDENTIALS, LAB_01
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import hold
@@ -36,7 +36,7 @@ PATIENT = Timeouts(link_timeout=60)
 
 def captured(disk: Path | str, folder: Path, run: RunCommand = RUN) -> ImageReader:
     """The image of a disk, in a store of its own."""
-    store = ImageStore(str(folder / "store"))
+    store = FolderStore(str(folder / "store"))
     os.makedirs(store.path, exist_ok=True)
     sink = CaptureSink(store, store.stage("image"))
     request = CaptureRequest(str(disk), "auto", 3, False, {})

@@ -31,7 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.used_map import
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest, SourceDisk, examine
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
@@ -443,7 +443,7 @@ def test_an_import_of_an_inconsistent_file_system_has_all_of_it(store: Path, tmp
     disk = single(tmp_path, SIZE, NTFS)
     write_by_mounting("-t", "ntfs-3g")(disk, SIZE)
     forget_in_ntfs(disk, SIZE)
-    done = import_file(run_command, ImageStore(str(store)), ImportRequest(str(disk), "x"))
+    done = import_file(run_command, FolderStore(str(store)), ImportRequest(str(disk), "x"))
     assert done is not None
     assert done.used is not None
     assert only(done.used).method == "whole"

@@ -25,7 +25,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing im
     import_file,
 )
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.integration.faults import kill, wait_until, workers
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
@@ -103,14 +103,14 @@ def result_of(outcome: Outcome, action: str = "image_import") -> dict[str, Any]:
 
 def imported(source: Path, store: Path, **more: Any) -> Imported:
     """Import a file without Ansible, as the action plugin does."""
-    done = import_file(run_command, ImageStore(str(store)), ImportRequest(str(source), **more))
+    done = import_file(run_command, FolderStore(str(store)), ImportRequest(str(source), **more))
     assert done is not None
     return done
 
 
 def verified_digest(store: Path, name: str) -> bytes:
     """The root digest of a stored image, of which every record is checked."""
-    image = ImageStore(str(store)).open(name)
+    image = FolderStore(str(store)).open(name)
     verify_image(image)
     return image.root_digest
 
@@ -154,7 +154,7 @@ def test_importing_again_changes_nothing(raw: Path, store: Path, tmp_path: Path)
     assert (first.name, first.format, first.changed) == ("a-disk", "zstd", True)
     before = os.stat(store / "a-disk.img.zst")
     for check_only in (False, True):
-        again = import_file(run_command, ImageStore(str(store)), request, check_only)
+        again = import_file(run_command, FolderStore(str(store)), request, check_only)
         assert again and (again.changed, again.image.root_digest) == (False, first.image.root_digest)
     assert os.stat(store / "a-disk.img.zst") == before
     # Another disk under that name, which begins as this one does.
@@ -272,7 +272,7 @@ def test_an_import_that_is_killed(lab: Lab, raw: Path, store: Path, victim: str)
 @pytest.mark.parametrize("ending", ["img", "img.gz", "qcow2"])
 def test_an_export_is_the_whole_disk(captured: Path, tmp_path: Path, ending: str) -> None:
     target = tmp_path / f"disk.{ending}"
-    image = ImageStore(str(captured.parent)).open("captured")
+    image = FolderStore(str(captured.parent)).open("captured")
     assert export_image(image, str(target), format_of(str(target))) == target.stat().st_size
     assert os.listdir(tmp_path) == [target.name]
     plain = tmp_path / "plain"
@@ -312,7 +312,7 @@ def test_an_export_of_a_damaged_image(captured: Path, store: Path, tmp_path: Pat
     for ending in ("img", "img.gz"):
         target = f"{tmp_path / 'out'}.{ending}"
         with pytest.raises(ImagingError, match="damaged"):
-            export_image(ImageStore(str(store)).open("damaged"), target, format_of(target))
+            export_image(FolderStore(str(store)).open("damaged"), target, format_of(target))
     assert sorted(os.listdir(tmp_path)) == ["store"]
 
 

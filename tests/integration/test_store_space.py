@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated
 from ansible_collections.fleet.imaging.tests.integration.playbooks import CAPTURE_ONE, playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab
@@ -43,7 +43,7 @@ def fixture_mount_store(tmp_path: Path, request: pytest.FixtureRequest) -> Mount
 def test_a_store_that_takes_nothing_is_said_at_once(mount_store: MountStore, options: str, said: str) -> None:
     store = mount_store(options)
     with pytest.raises(ImagingError, match=said):
-        ImageStore(str(store)).existing("new", update=False)
+        FolderStore(str(store)).existing("new", update=False)
     assert os.listdir(store) == []
 
 

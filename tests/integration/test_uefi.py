@@ -24,7 +24,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.loaders import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.partition_table import read_partition_table
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.uefi import Boot, make_bootable
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     MIB,
     RUN,
@@ -497,7 +497,7 @@ def test_copies_start_what_the_reference_starts(store: Path, tmp_path: Path) -> 
         captured = playbook(lab, "capture", *own)
         assert captured.status == 0, captured.stdout
         choices = [BootChoice(guid(disk), path).to_json() for path in (SHIM, BOOTMGR)]
-        assert ImageStore(str(store)).open("dual").header.source["boot_order"] == choices
+        assert FolderStore(str(store)).open("dual").header.source["boot_order"] == choices
         for made in (True, False):
             restored = playbook(lab, "restore", *own)
             assert restored.status == 0, restored.stdout

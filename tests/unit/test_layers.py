@@ -150,10 +150,10 @@ def test_functions_and_classes_can_be_read_at_once() -> None:
         ("module_utils.disk.a", "def late():\n    from ..image.header import ImageHeader", "not below"),
         ("module_utils.engine.a", "from ..stream.link import Link", "no link"),
         ("module_utils.errors", "from .arguments import TCP", "not below"),
-        ("module_utils.stream.a", f"from {PREFIX}.plugin_utils.store import ImageStore", "not below"),
+        ("module_utils.stream.a", f"from {PREFIX}.plugin_utils.stores.folder import FolderStore", "not below"),
         ("plugin_utils.a", f"from {PREFIX}.module_utils.laptop.session import Session", "not below"),
         ("action.a", f"import {PREFIX}.module_utils.laptop.session", "none of the laptop's"),
-        ("modules.a", f"from {PREFIX}.plugin_utils import store", "runs on a laptop"),
+        ("modules.a", f"from {PREFIX}.plugin_utils import run", "runs on a laptop"),
         ("action.a", f"from {PREFIX}.modules.confirm import main", "not below"),
     ],
 )

@@ -14,10 +14,10 @@ import os
 import stat
 from array import array
 from dataclasses import dataclass
-from typing import Iterator, Protocol
+from typing import Iterable, Iterator, Protocol
 
 from ..errors import ImagingError
-from ..reasons import DAMAGED_IMAGE
+from ..reasons import DAMAGED_IMAGE, UNREADABLE_IMAGE
 from ..zstd import Codec
 from .header import MAX_HEADER_SIZE, ImageHeader
 from .index import Index, Row, max_index_size
@@ -32,6 +32,12 @@ from .record import (
 )
 from .seek_table import FOOTER, SeekTable
 
+MAX_GAP_SIZE = 256 << 10
+"""Maximum gap between two records, in bytes, that is read and discarded; for a larger gap, the second record gets its own request."""
+
+PLANNED_CHUNKS = 64
+"""Maximum number of chunks whose records are announced at once."""
+
 
 class BadImage(ImagingError):
     """A file is damaged, cut short, or not an image."""
@@ -39,17 +45,30 @@ class BadImage(ImagingError):
     code = DAMAGED_IMAGE
 
 
+class Unreadable(ImagingError):
+    """An image can't be read now, which does not say that it is damaged."""
+
+    code = UNREADABLE_IMAGE
+
+
 class ByteSource(Protocol):
-    """A sequence of bytes of a known size, read by ranges."""
+    """A sequence of bytes of a known size, read by ranges, by one thread at a time."""
 
     name: str
     size: int
 
+    @property
+    def version(self) -> object:
+        """A value that differs once the file was replaced by another one."""
+
     def fileno(self) -> int:
         """Return the descriptor of the file, or -1 when there is none."""
 
+    def plan(self, start: int, end: int) -> None:
+        """Announce that this range will be read next, in pieces: a source that must request its bytes requests all of it at once."""
+
     def read_range(self, offset: int, size: int) -> bytes:
-        """Return exactly ``size`` bytes from ``offset``; raises BadImage when there are fewer."""
+        """Return exactly ``size`` bytes from ``offset``; raises BadImage when there are fewer, and Unreadable."""
 
 
 class FileSource:
@@ -66,6 +85,14 @@ class FileSource:
             self._file.close()
             raise BadImage(f"{path} is not a regular file, so it can't be an image.")
         self.size = found.st_size
+
+    @property
+    def version(self) -> os.stat_result:
+        """The status of the opened file, which tells it from all others."""
+        return os.fstat(self._file.fileno())
+
+    def plan(self, start: int, end: int) -> None:
+        """Do nothing: the system reads ahead."""
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``."""
@@ -135,6 +162,25 @@ class StoredRecords:
         except ImagingError as error:
             raise BadImage(f"{self.source.name}: {error} {REPAIR}") from error
 
+    def records(self, start: int, end: int) -> Iterator[Record]:
+        """Yield the records of the used chunks in [start, end), like :meth:`record`."""
+        planned = 0
+        for row in self.index.rows_between(start, end):
+            if row.record_offset >= planned:
+                planned = self.plan(self.index.rows_between(row.chunk, min(end, row.chunk + PLANNED_CHUNKS)))
+            yield self.record(row)
+
+    def plan(self, rows: Iterable[Row]) -> int:
+        """Announce that the records of these rows will be read next, as far as they lie close to each other; returns where these end."""
+        start = end = -1
+        for row in rows:
+            if end >= 0 and not 0 <= row.record_offset - end < MAX_GAP_SIZE:
+                break
+            start = row.record_offset if start < 0 else start
+            end = row.frame_offset + row.frame_size
+        self.source.plan(start, end)
+        return end
+
     def check_frame(self, record: Record) -> None:
         """Raise BadImage unless a record's frame has the hash that its header says."""
         if hashlib.sha256(record.frame).digest() != record.header.frame_hash:
@@ -153,7 +199,7 @@ class ImageReader(StoredRecords):
         super().__init__(source)
         try:
             self._open(like)
-        except BadImage:
+        except (BadImage, Unreadable):
             raise
         except ImagingError as error:
             raise BadImage(f"{source.name}: {error}") from error
@@ -213,11 +259,14 @@ class ImageReader(StoredRecords):
     def all_records(self) -> Iterator[Record]:
         """Yield every record of the file in file order, which is disk order, including those of unused chunks."""
         offset = SKIPPABLE.size + self._skippable_size(0)
+        self.source.plan(offset, self.source.size)
         for chunk in range(self.header.geometry.chunk_count):
-            size = SKIPPABLE.size + self._skippable_size(offset)
+            start = self.source.read_range(offset, SKIPPABLE.size)
+            size = SKIPPABLE.size + SKIPPABLE.unpack(start)[1]
             if not SKIPPABLE.size + FIELDS.size <= size <= SKIPPABLE.size + MAX_RECORD_HEADER_SIZE:
                 raise BadImage(f"{self.source.name}: no record was found at {offset}. {REPAIR}")
-            header = self._record_header(self.source.read_range(offset, size), offset)
+            rest = self.source.read_range(offset + len(start), size - len(start))
+            header = self._record_header(start + rest, offset)
             row = self.index.find(chunk)
             known = (row.flags, row.ranges, row.content_hash) if row else (0, b"", header.content_hash)
             if header.chunk != chunk or known != (header.flags, header.ranges, header.content_hash):

@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import ImagingError
 from ..private_files import open_own
@@ -65,11 +65,11 @@ class StagedFile:
         self.file.seek(0)
         self._set_aside()
 
-    def commit(self, replaced: os.stat_result | None) -> None:
+    def commit(self, replaced: Any) -> None:
         """Rename the finished file to its final name, durably; raises ImagingError when another file appeared there meanwhile.
 
-        ``replaced`` is the existing file that may be replaced. The new file stays locked until it has its name, so that nobody takes it for
-        the file of a killed writer.
+        ``replaced`` is the version (``ByteSource.version``) of the existing image that may be replaced, None for none. The new file stays locked
+        until it has its name, so that nobody takes it for the file of a killed writer.
         """
         if replaced is not None:
             if not os.path.exists(self.path) or not os.path.samestat(os.stat(self.path), replaced):

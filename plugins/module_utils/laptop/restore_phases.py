@@ -31,8 +31,9 @@ from ..image.header import ImageHeader
 from ..image.index import Index, max_index_size
 from ..image.record import RecordHeader
 from ..sources.content import ImageContent
+from ..sources.http_file import HttpFile
+from ..sources.http_image import HttpImage
 from ..sources.link import LinkSource
-from ..sources.mirror import HttpImage
 from ..sources.router import Router
 from ..stream.conversation import MAX_WANTS, ask_header, receive_index
 from .relay import Relay
@@ -87,8 +88,9 @@ class Describe(Phase):
         requests = REVOCABLE_REQUESTS if job.request.relay else MAX_WANTS
         controller = LinkSource(lambda: job.link, header, job.consequence, requests)
         preferred = job.join_relay(header)
-        if job.request.mirror:
-            preferred.append(HttpImage(job.request.mirror, index, job.outcome.warn, job.timeouts.mirror_silence))
+        for name, location in job.request.servers.items():
+            file = HttpFile(location, job.timeouts.http_silence)
+            preferred.append(HttpImage(name, file, index, job.outcome.warn))
         router = Router(preferred, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 

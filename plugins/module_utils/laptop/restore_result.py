@@ -11,7 +11,7 @@ from typing import Iterator, TypedDict
 from ..disk_state import VERIFIED
 from ..engine.delta_scan import EQUAL, WANTED, WRITTEN
 from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
-from ..sources.mirror import MIRROR
+from ..sources.http_image import MIRROR, STORE
 from ..sources.peers import PEERS
 from .restore_job import RestoreJob, bytes_of
 from .restore_plan import RestorePlan
@@ -35,7 +35,7 @@ class Taken(TypedDict):
 class Restored:
     """The result of a restore or a comparison. Sizes in bytes; ``status`` is a packed ``engine.status.Status``.
 
-    ``frame_bytes`` are the bytes of frames from each source, by its name; with no mirror, 0 are from there. ``taken_from`` are the other
+    ``frame_bytes`` are the bytes of frames from each source, by its name, of which those that were not used have 0. ``taken_from`` are the other
     laptops among them, in the order in which they were used, and ``passed_on`` the bytes of frames that other laptops took from this one.
     """
 
@@ -100,7 +100,7 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         written_chunks=delta.count(WRITTEN),
         bytes_written=plan.engine.bytes_written,
         bytes_discarded=plan.change.bytes_discarded,
-        frame_bytes={MIRROR: 0, PEERS: 0, **image.router.frame_bytes()},
+        frame_bytes={MIRROR: 0, STORE: 0, PEERS: 0, **image.router.frame_bytes()},
         taken_from=[Taken(host=host, bytes=size) for host, size in (relay.source.received.items() if relay else ())],
         passed_on=relay.sent if relay else 0,
         differing_chunks=len(outcome.differing),

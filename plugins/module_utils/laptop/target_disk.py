@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ..disk.command import RunCommand
@@ -15,6 +15,7 @@ from ..engine.resize import image_facts
 from ..image.header import ImageHeader
 from ..image.index import Index
 from ..reasons import refuse_for
+from ..sources.http_file import HttpLocation
 from .held_disk import HeldDisk
 
 
@@ -23,7 +24,8 @@ class RestoreRequest:
     """The request for a restore. With ``write`` false the disk is only compared; ``host`` is this laptop's name.
 
     ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite``, everything is written, even equal chunks.
-    ``mirror`` is the URL of a copy of the image, empty for none. With ``relay``, laptops pass the image on to one another.
+    ``servers`` are the HTTP servers that have the image, by their names (``sources.http_image``), in the order in which they are asked.
+    With ``relay``, laptops pass the image on to one another.
     """
 
     device: str
@@ -34,7 +36,7 @@ class RestoreRequest:
     host: str = ""
     unused: str = DISCARD
     rewrite: bool = False
-    mirror: str = ""
+    servers: Mapping[str, HttpLocation] = field(default_factory=dict)
     relay: bool = False
 
 

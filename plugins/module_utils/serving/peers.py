@@ -30,7 +30,7 @@ PAUSE = 0.5
 """Seconds after which a sender with nothing to send looks whether chunks are on the disk now."""
 
 WINDOW_SHARE = 4
-MAX_WINDOW = 1 << 30
+MAX_WINDOW = 256 << 20
 """The window takes this share of the memory that is available, and no more than so many bytes."""
 
 

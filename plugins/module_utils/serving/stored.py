@@ -42,8 +42,7 @@ class StoredSource:
         """Yield the stored records of the used chunks in [start, end)."""
         watch = self._watch
         watch.restart()
-        for row in self._image.index.rows_between(start, end):
-            record = self._image.record(row)
+        for record in self._image.records(start, end):
             watch.busy("read store")
             yield record.header.pack(), record.frame
             self.frames_sent += len(record.frame)

@@ -99,13 +99,13 @@ class Credentials:
             context.num_tickets = 0  # nobody resumes a session, so each link proves both names anew
         try:
             context.load_verify_locations(cadata=self.authority)
-            _load_pair(context, self.certificate, self.key)
+            load_pair(context, self.certificate, self.key)
         except (OSError, ValueError) as error:
             raise ImagingError(f"The certificates of this run can't be used ({error}). Run again.") from error
         return context
 
 
-def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
+def load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
     """Load a certificate and its key, which ``ssl`` takes from files only, through pipes, so that they are on no disk."""
     opened: list[int] = []
     try:

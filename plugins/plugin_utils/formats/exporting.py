@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from ...module_utils.disk.command import MissingTool
 from ...module_utils.errors import ImagingError
-from ...module_utils.image.reader import ImageReader
+from ...module_utils.image.reader import ImageReader, Record
 from ...module_utils.image.record import USED
 from ...module_utils.image.staged_file import rename_noreplace, sync_folder
 from ...module_utils.private_files import open_new
@@ -46,17 +46,21 @@ def _contents(image: ImageReader, consume: Callable[[int, memoryview | None], R]
     """What ``consume`` makes of the content (None: zeros) of each chunk, checked, in disk order; raises BadImage."""
     checks = RecordChecks(image)
 
-    def use(chunk: int) -> R:
-        row = image.index.find(chunk)
-        if row is None:
-            return consume(chunk, None)
-        record = image.record(row)
-        if row.flags == USED:
+    count = image.header.geometry.chunk_count
+
+    def stored() -> Iterator[tuple[int, Record | None]]:
+        records = image.records(0, count)
+        return ((chunk, next(records) if image.index.find(chunk) else None) for chunk in range(count))
+
+    def use(item: tuple[int, Record | None]) -> R:
+        chunk, record = item
+        if record is not None and record.header.flags == USED:
             return checks.use(record, functools.partial(consume, chunk))
-        checks.check(record)
+        if record is not None:
+            checks.check(record)
         return consume(chunk, None)
 
-    return in_order(range(image.header.geometry.chunk_count), use)
+    return in_order(stored(), use)
 
 
 def _write_raw(image: ImageReader, file: BinaryIO) -> None:

@@ -31,8 +31,8 @@ from ...module_utils.image.writer import ImageWriter
 from ...module_utils.private_files import open_new
 from ...module_utils.reasons import refuse_for
 from ...module_utils.zstd import find_zstd
-from ..store import ImageStore
 from ..store_space import writing_to
+from ..stores.base import Store
 from ..times import rfc3339
 from ..verify_images import verify_image
 from .decompress import decompress_file
@@ -71,9 +71,7 @@ class Imported:
     warnings: list[str] = field(default_factory=list)
 
 
-def import_file(
-    run: RunCommand, store: ImageStore, request: ImportRequest, check_only: bool = False
-) -> Imported | None:
+def import_file(run: RunCommand, store: Store, request: ImportRequest, check_only: bool = False) -> Imported | None:
     """Make an image of a file; raises ImagingError. With ``check_only``, only looks; None then means that it would be imported.
 
     A file that the image of that name was made from already, and that has not changed since, is not imported again.
@@ -87,11 +85,11 @@ def import_file(
     old = store.existing(name, request.update)
     if check_only:
         return None
-    replaced = os.stat(path) if old else None
+    replaced = old.source.version if old else None
     staged = store.stage(name)
     work = _Import(run, request, source, staged)
     try:
-        with writing_to(store.path):
+        with writing_to(store.folder):
             work.fill()
             staged.commit(replaced)
     finally:
@@ -108,12 +106,12 @@ def import_file(
     )
 
 
-def _made_before(store: ImageStore, name: str, source: DiskImageFile, request: ImportRequest) -> ImageReader | None:
+def _made_before(store: Store, name: str, source: DiskImageFile, request: ImportRequest) -> ImageReader | None:
     """The image of that name, if it is this very file or was made of it as it is now."""
     path = store.image_path(name)
     if source.path == os.path.realpath(path):
         return store.open(name)
-    if not os.path.lexists(path):
+    if not store.has(name):
         return None
     with contextlib.suppress(ImagingError):
         image = store.open(name)

@@ -19,6 +19,7 @@ SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"
 NETWORK = "network"
 MIRROR = "mirror"
+STORE_SERVER = "store server"
 CONTROLLER_CPU = "controller cpu"
 STORE = "store disk"
 TARGET_WRITE = "target disk write"
@@ -89,6 +90,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
         busy[MIRROR] = blocked("fetch from mirror")
+        busy[STORE_SERVER] = blocked("fetch from store")
         busy[TARGET_CPU] = max(spent(CPU, "hash", "decompress", "compare") / (seconds * after.workers), processors)
         busy[TARGET_WRITE] = spent(BUSY, "write", "zero", "flush") / seconds
         busy[TARGET_READ] = spent(BUSY, "read") / seconds
@@ -170,6 +172,10 @@ def _mirror(busy: Shares, context: AdviceContext) -> str:
     return "the mirror, or the network to it, gives no more; a faster one would help, or none (imaging_mirror) where the controller is faster"
 
 
+def _store_server(busy: Shares, context: AdviceContext) -> str:
+    return "the server of the image store, or the network to it, gives no more; a copy of the store near the laptops (imaging_mirror) would help"
+
+
 def _source_read(busy: Shares, context: AdviceContext) -> str:
     return f"it gives {rate(context.disk_rate)}; neither a faster network nor another zstd level would make this capture faster"
 
@@ -221,6 +227,7 @@ LIMITS = {
     LAPTOP_CPU: Limit("laptop_cpu", "laptop cpu", _laptop_cpu),
     NETWORK: Limit("network", "network", _network),
     MIRROR: Limit("mirror", "mirror", _mirror),
+    STORE_SERVER: Limit("store_server", "store server", _store_server),
     CONTROLLER_CPU: Limit("controller_cpu", "controller cpu", _controller_cpu),
     STORE: Limit("store", "store disk", _store),
     TARGET_WRITE: Limit("target_write", "target disk write", _target_write),

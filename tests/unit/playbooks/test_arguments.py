@@ -23,7 +23,7 @@ GROUPS: dict[str, list[str]] = yaml_load((ROOT / "meta/runtime.yml").read_text()
 PREFIX = "fleet.imaging."
 WITH_ACTION = [
     *("image_capture", "image_export", "image_import", "image_info"),
-    *("image_probe", "image_recompress", "image_restore", "image_share"),
+    *("image_probe", "image_recompress", "image_remove", "image_restore", "image_share"),
 ]
 OF_TRANSFERS = ["image_capture", "image_probe", "image_restore", "image_share"]
 
@@ -129,10 +129,10 @@ def test_a_playbook_sets_the_arguments_of_every_module_that_it_runs_once(playboo
     called = list(calls(path))
     needed = {taker for module, _given in called for taker in takers_of(module)}
     for play in plays[-1:] if playbook != "clone.yml" else plays:
-        given = {
+        defaults = {
             name: str(value).replace(f" | {IMAGE_OF_A_CLONE}", "") for name, value in play["module_defaults"].items()
         }
-        assert given == {
+        assert defaults == {
             PREFIX + taker if taker in MODULES else f"group/{PREFIX}{taker}": f"{{{{ arguments.{taker} }}}}"
             for taker in needed
         }

@@ -33,6 +33,8 @@ class RangeServer(ThreadingHTTPServer):
         """Answers instead of the server, if it returns True."""
         self.spoil: Callable[[int, bytes], bytes] = lambda offset, data: data
         """What becomes of bytes of a file on their way; may raise Cut."""
+        self.etag = ""
+        """The entity tag of all files, empty for none."""
         self.ranges: list[tuple[int, int]] = []
         self.connections = 0
 
@@ -51,14 +53,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.answer(self):
             return
         asked = re.fullmatch("bytes=([0-9]+)-([0-9]+)", self.headers["Range"])
-        path = os.path.join(self.server.folder, os.path.basename(self.path))
+        path = os.path.join(self.server.folder, os.path.basename(self.path.partition("?")[0]))
         if asked is None or not os.path.exists(path):
             self.send_error(404)
             return
         size = os.path.getsize(path)
         start, end = int(asked.group(1)), min(size, int(asked.group(2)) + 1)
+        if self.headers.get("If-Match", self.server.etag) != self.server.etag:
+            self.send_error(412)
+            return
         self.server.ranges.append((start, end))
         self.send_response(206)
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         self.send_header("Content-Length", str(end - start))
         self.end_headers()

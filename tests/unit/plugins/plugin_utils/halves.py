@@ -39,7 +39,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 from ansible_collections.fleet.imaging.plugins.modules.image_restore import check_end
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
@@ -212,7 +212,7 @@ def hold(
 @contextlib.contextmanager
 def made_laptop(tmp_path: Path) -> Iterator[SimpleNamespace]:
     """A laptop with a disk, a store with an image of another disk, and a place for a man in the middle."""
-    store = ImageStore(str(tmp_path / "store"))
+    store = FolderStore(str(tmp_path / "store"))
     os.mkdir(store.path)
     root, _masked = make_image(store.image_path("image"), DISK, USED)
     disk = tmp_path / "disk"

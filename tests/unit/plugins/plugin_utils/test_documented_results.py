@@ -134,7 +134,9 @@ def test_every_source_of_chunks_is_documented() -> None:
         importlib.import_module(f"{sources.__name__}.{each.name}") for each in pkgutil.iter_modules(sources.__path__)
     )
     kinds: list[Any] = [kind for module in modules for kind in vars(module).values() if isinstance(kind, type)]
-    names = {kind.name for kind in kinds if hasattr(kind, "max_requests")}
+    names = {
+        name for kind in kinds if hasattr(kind, "max_requests") for name in getattr(kind, "names", None) or [kind.name]
+    }
     assert names and names == result_of("image_restore")["frame_bytes"]["contains"].keys()
 
 

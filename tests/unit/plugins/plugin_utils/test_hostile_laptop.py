@@ -36,7 +36,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
     CHUNK,
     STREAM,
@@ -95,8 +95,8 @@ def fixture_ends() -> Ends:
 
 
 @pytest.fixture(name="store")
-def fixture_store(tmp_path: Path) -> ImageStore:
-    store = ImageStore(str(tmp_path))
+def fixture_store(tmp_path: Path) -> FolderStore:
+    store = FolderStore(str(tmp_path))
     make_image(store.image_path("image"), noise(SIZE), Used((0, SIZE)))
     return store
 
@@ -121,7 +121,7 @@ def flood(link: Link, messages: int, kind: Kind, payload: bytes) -> int:
     return messages
 
 
-def test_a_flood_of_requests_is_not_kept(ends: Ends, store: ImageStore) -> None:
+def test_a_flood_of_requests_is_not_kept(ends: Ends, store: FolderStore) -> None:
     source = StoredSource(store.open("image"))
     want = struct.pack("<II", 0, 20) + struct.pack("<II", 20, 20) * 8191
     with peak() as taken, ends.run(lambda link: serve(link, source)) as link:
@@ -132,21 +132,21 @@ def test_a_flood_of_requests_is_not_kept(ends: Ends, store: ImageStore) -> None:
 @pytest.mark.parametrize(
     "ranges", [[(0, 21)], [(5, 4)], [(3, 4), (2, 3)], [(0, 3), (2, 5)], [(0, 20)] * 3, [(0, (1 << 32) - 1)], [(20, 21)]]
 )
-def test_chunks_that_no_disk_has_are_not_served(ends: Ends, store: ImageStore, ranges: list[tuple[int, int]]) -> None:
+def test_chunks_that_no_disk_has_are_not_served(ends: Ends, store: FolderStore, ranges: list[tuple[int, int]]) -> None:
     source = StoredSource(store.open("image"))
     with ends.run(lambda link: serve(link, source)) as link:
         link.send(Kind.WANT, b"".join(struct.pack("<II", *each) for each in ranges))
     assert "asked for chunks" in str(ends.error)
 
 
-def test_a_chunk_that_no_disk_has_is_not_damaged(ends: Ends, store: ImageStore) -> None:
+def test_a_chunk_that_no_disk_has_is_not_damaged(ends: Ends, store: FolderStore) -> None:
     source = StoredSource(store.open("image"))
     with ends.run(lambda link: serve(link, source)) as link:
         link.send(Kind.DAMAGED, struct.pack("<I", 20))
     assert "asked for chunks" in str(ends.error)
 
 
-def test_a_restored_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> None:
+def test_a_restored_laptop_pushes_no_index(ends: Ends, store: FolderStore) -> None:
     image = store.open("image")
     with peak() as taken, ends.run(lambda link: serve(link, StoredSource(image))) as link:
         link.send(Kind.HEADER, image.packed_header)
@@ -155,11 +155,11 @@ def test_a_restored_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> Non
     assert "index" in str(ends.error)
 
 
-def capturing(store: ImageStore, **expected: Any) -> CaptureSink:
+def capturing(store: FolderStore, **expected: Any) -> CaptureSink:
     return CaptureSink(store, store.stage("new"), None, chunk_size=CHUNK, expect=expected)
 
 
-def test_a_captured_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> None:
+def test_a_captured_laptop_pushes_no_index(ends: Ends, store: FolderStore) -> None:
     sink = capturing(store)
     with peak() as taken, ends.run(sink.converse) as link:
         link.send(Kind.HEADER, ImageHeader(geometry(SIZE), STREAM, "now").pack())
@@ -180,7 +180,7 @@ def test_a_captured_laptop_pushes_no_index(ends: Ends, store: ImageStore) -> Non
     ids=["millions of chunks", "other chunks", "another size", "other sectors"],
 )
 def test_a_disk_that_was_not_asked_for_makes_no_image(
-    ends: Ends, store: ImageStore, tmp_path: Path, said: Geometry, expected: dict[str, int]
+    ends: Ends, store: FolderStore, tmp_path: Path, said: Geometry, expected: dict[str, int]
 ) -> None:
     sink = capturing(store, **expected)
     with ends.run(sink.converse) as link, contextlib.suppress(LinkError):
@@ -193,7 +193,7 @@ def test_a_disk_that_was_not_asked_for_makes_no_image(
     assert sum(file.stat().st_size for file in tmp_path.iterdir() if "new" in file.name) < 4096
 
 
-def test_a_header_is_no_larger_than_a_header_can_be(ends: Ends, store: ImageStore) -> None:
+def test_a_header_is_no_larger_than_a_header_can_be(ends: Ends, store: FolderStore) -> None:
     sink = capturing(store)
     with peak() as taken, ends.run(sink.converse) as link, contextlib.suppress(LinkError):
         link.send(Kind.HEADER, b"[" + b"{}," * (5 * MIB) + b"1]")

@@ -22,6 +22,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import SKIPPABLE
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import MIRROR
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import Cut, RangeServer, serving
@@ -40,6 +42,10 @@ def fixture_mirror(laptop: SimpleNamespace) -> Iterator[RangeServer]:
         yield server
 
 
+def at(mirror: RangeServer) -> dict[str, HttpLocation]:
+    return {MIRROR: HttpLocation(url=f"{mirror.url}/{NAME}")}
+
+
 def all_frames(laptop: SimpleNamespace) -> int:
     """How many bytes of frames a blank disk needs."""
     return sum(row.frame_size for row in laptop.store.open("image").index)
@@ -47,7 +53,7 @@ def all_frames(laptop: SimpleNamespace) -> int:
 
 def restored(laptop: SimpleNamespace, mirror: RangeServer, **options: Any) -> Any:
     """Restore with the mirror; returns the bytes that came from the mirror and the controller, and the result."""
-    result, ends = restore(laptop, mirror=f"{mirror.url}/{NAME}", **options)
+    result, ends = restore(laptop, servers=at(mirror), **options)
     assert not result.get("failed"), result
     assert result["verified"] and disk_is_restored(laptop)
     came = result["frame_bytes"]
@@ -80,7 +86,7 @@ def test_everything_comes_from_the_mirror_in_few_requests_over_one_connection(
 def test_a_comparison_asks_the_mirror_for_nothing(laptop: SimpleNamespace, mirror: RangeServer) -> None:
     restored(laptop, mirror)
     mirror.ranges.clear()
-    result, _ends = restore(laptop, mirror=f"{mirror.url}/{NAME}", write=False)
+    result, _ends = restore(laptop, servers=at(mirror), write=False)
     assert result["verified"] and not mirror.ranges
 
 
@@ -307,7 +313,7 @@ def test_the_controllers_end_is_heard_while_the_mirror_sends(laptop: SimpleNames
     mirror.spoil = slowly
     began = time.monotonic()
     with pytest.raises(Stop):
-        restore(laptop, mirror=f"{mirror.url}/{NAME}", conversation=conversation)
+        restore(laptop, servers=at(mirror), conversation=conversation)
     assert time.monotonic() - began < 2 * TIMEOUT
 
 
@@ -325,7 +331,7 @@ def test_a_disk_error_is_not_held_up_by_a_mirror_that_stalls(
     mirror.spoil = stall
     monkeypatch.setattr(Restore, "_write_chunk", fail)
     began = time.monotonic()
-    result, ends = restore(laptop, mirror=f"{mirror.url}/{NAME}")
+    result, ends = restore(laptop, servers=at(mirror))
     assert (result["msg"], ends.links) == ("the disk is gone", 1)
     assert time.monotonic() - began < TIMEOUT
 

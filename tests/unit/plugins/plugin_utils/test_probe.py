@@ -37,7 +37,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.forecast import fore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.nic import nic_towards
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import TARGET_WRITE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import CHUNK
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import (
     SIZE,
@@ -56,7 +56,7 @@ def fixture_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_module, "MIN_SCANNED", 1 << 20)
 
 
-def try_capture(laptop: SimpleNamespace, store: ImageStore, **spoil: Any) -> Result:
+def try_capture(laptop: SimpleNamespace, store: FolderStore, **spoil: Any) -> Result:
     """Try a capture of a disk that is in use; returns the module's result, and the meter."""
 
     class Held(SampledSource):
@@ -210,7 +210,7 @@ def test_a_store_that_takes_nothing_is_named(laptop: SimpleNamespace, monkeypatc
 
 
 def test_a_store_that_is_not_there_yet_is_not_made(laptop: SimpleNamespace, tmp_path: Path) -> None:
-    try_capture(laptop, ImageStore(str(tmp_path / "no" / "store" / "yet")))
+    try_capture(laptop, FolderStore(str(tmp_path / "no" / "store" / "yet")))
     assert not (tmp_path / "no").exists()
 
 

@@ -18,7 +18,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import 
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 from ansible_collections.fleet.imaging.plugins.plugin_utils import recompress as module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 
 from ..module_utils.samples import CHUNK, Used, make_image, noise
@@ -27,12 +27,12 @@ DISK = b"a text that repeats itself. " * CHUNK + noise(5 * CHUNK)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ImageStore:
+def store(tmp_path: Path) -> FolderStore:
     """A store with one image, of used, partly used and unused chunks and of zeros."""
     disk = bytearray(DISK[: 33 * CHUNK])
     disk[8 * CHUNK : 10 * CHUNK] = bytes(2 * CHUNK)
     make_image(str(tmp_path / "lab.img.zst"), bytes(disk), Used((0, 20 * CHUNK), (27 * CHUNK + 512, 33 * CHUNK)))
-    return ImageStore(str(tmp_path))
+    return FolderStore(str(tmp_path))
 
 
 def contents(image: ImageReader) -> dict[int, bytes]:
@@ -45,12 +45,12 @@ def contents(image: ImageReader) -> dict[int, bytes]:
     return found
 
 
-def files(store: ImageStore) -> dict[str, bytes]:
+def files(store: FolderStore) -> dict[str, bytes]:
     """All files of the store."""
     return {path.name: path.read_bytes() for path in Path(store.path).iterdir()}
 
 
-def test_the_file_is_another_one_and_the_content_the_same(store: ImageStore) -> None:
+def test_the_file_is_another_one_and_the_content_the_same(store: FolderStore) -> None:
     before = store.open("lab")
     after = recompress(store, "lab", 12)
     assert after.stored_bytes < before.stored_bytes
@@ -62,7 +62,7 @@ def test_the_file_is_another_one_and_the_content_the_same(store: ImageStore) -> 
     assert list(files(store)) == ["lab.img.zst"]
 
 
-def test_an_image_that_has_the_level_is_left_alone(store: ImageStore) -> None:
+def test_an_image_that_has_the_level_is_left_alone(store: FolderStore) -> None:
     recompress(store, "lab", 5)
     before = os.stat(store.image_path("lab"))
     recompress(store, "lab", 5)
@@ -71,7 +71,7 @@ def test_an_image_that_has_the_level_is_left_alone(store: ImageStore) -> None:
 
 
 def test_a_kill_leaves_the_old_image_and_nothing_that_is_in_the_way(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(store)
     child = os.fork()
@@ -88,7 +88,7 @@ def test_a_kill_leaves_the_old_image_and_nothing_that_is_in_the_way(
     assert list(files(store)) == ["lab.img.zst"]
 
 
-def test_a_damaged_image_is_named_and_left_as_it_is(store: ImageStore) -> None:
+def test_a_damaged_image_is_named_and_left_as_it_is(store: FolderStore) -> None:
     row = store.open("lab").index.row_at(3)
     with open(store.image_path("lab"), "r+b") as file:
         file.seek(row.frame_offset + row.frame_size - 1)
@@ -100,7 +100,7 @@ def test_a_damaged_image_is_named_and_left_as_it_is(store: ImageStore) -> None:
 
 
 def test_what_an_interrupted_capture_has_left_survives_a_failure(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(store.image_path("lab") + ".partial", "wb") as file:
         file.write(b"left")
@@ -115,7 +115,7 @@ def test_what_an_interrupted_capture_has_left_survives_a_failure(
     assert files(store) == before
 
 
-def test_a_file_that_does_not_hold_the_same_is_not_kept(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_does_not_hold_the_same_is_not_kept(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     class Forgetful(ImageWriter):
         def append(self, header: Any, frame: Any, stored: Any = None) -> None:
             if header.chunk != 2:
@@ -129,7 +129,7 @@ def test_a_file_that_does_not_hold_the_same_is_not_kept(store: ImageStore, monke
 
 
 def test_an_image_that_was_replaced_meanwhile_is_not_overwritten(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(store.image_path("lab"))
 
@@ -144,7 +144,7 @@ def test_an_image_that_was_replaced_meanwhile_is_not_overwritten(
     assert files(store) == {"lab.img.zst": b"newer"}
 
 
-def test_a_capture_of_the_same_name_is_not_disturbed(store: ImageStore) -> None:
+def test_a_capture_of_the_same_name_is_not_disturbed(store: FolderStore) -> None:
     staged = store.stage("lab")
     with pytest.raises(ImagingError, match="is being written"):
         recompress(store, "lab", 12)

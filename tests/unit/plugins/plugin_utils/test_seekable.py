@@ -20,7 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.seek_table import FOOTER, SeekTable
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
 from ..module_utils.samples import CHUNK, Used, make_image, noise
 
@@ -83,7 +83,7 @@ def test_a_seekable_file_that_is_no_image_is_said_to_be_none(theirs: Path) -> No
 
 
 def test_we_import_what_they_write(theirs: Path, tmp_path: Path) -> None:
-    store = ImageStore(str(tmp_path / "store"))
+    store = FolderStore(str(tmp_path / "store"))
     imported = import_file(run_command, store, ImportRequest(str(theirs)))
     assert imported is not None and imported.format == "zstd"
     plain = subprocess.run(["zstd", "-q", "-dc", imported.path], capture_output=True, check=True).stdout
@@ -92,7 +92,7 @@ def test_we_import_what_they_write(theirs: Path, tmp_path: Path) -> None:
 
 def test_a_seekable_file_that_is_cut_is_not_imported(theirs: Path, tmp_path: Path) -> None:
     """Also where the cut leaves all of the content, and takes only of the table behind it."""
-    store = ImageStore(str(tmp_path / "store"))
+    store = FolderStore(str(tmp_path / "store"))
     whole = theirs.read_bytes()
     for less in (1, len(table_of(theirs)) - 3, len(table_of(theirs)) + 10):
         theirs.write_bytes(whole[:-less])

@@ -191,3 +191,14 @@ def test_the_readme_has_every_check_of_what_is_captured() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Fit to be captured")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| .* \| .* \|$", readme, re.MULTILINE)
     assert sorted(rows) == sorted(check.name for check in CONTENT_CHECKS)
+
+
+@pytest.mark.parametrize("location", ["~/images", "images", "https://images.lab/a/", "s3://bucket/a"])
+def test_a_store_is_a_folder_or_on_a_server(location: str) -> None:
+    assert value(store=location) == location
+
+
+@pytest.mark.parametrize("location", ["", " ", "http://images.lab/a", "s3://Bucket", 7, ["images"]])
+def test_what_is_no_store_is_refused(location: Any) -> None:
+    expected = "expected the path of a folder, or https://HOST/FOLDER without user, password, query and fragment, or s3://BUCKET"
+    assert expected in problem(store=location)

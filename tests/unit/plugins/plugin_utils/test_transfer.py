@@ -31,7 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation 
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports import tcp
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Unreachable
@@ -72,7 +72,7 @@ def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> No
 
 def digest_of(laptop: SimpleNamespace) -> bytes:
     """The root digest of an image of what the disk holds."""
-    other = ImageStore(laptop.store.path + "2")
+    other = FolderStore(laptop.store.path + "2")
     os.mkdir(other.path)
     return make_image(other.image_path("x"), laptop.disk.read_bytes(), USED)[0]
 
@@ -109,7 +109,7 @@ def test_a_disturbed_restore_goes_on_over_a_new_link(laptop: SimpleNamespace, na
 def test_a_disturbed_capture_goes_on_over_a_new_link(laptop: SimpleNamespace, name: str) -> None:
     capture(laptop, to_controller=first_only(SPOILS[name]))
     content = laptop.disk.read_bytes()
-    other = ImageStore(laptop.store.path + "2")
+    other = FolderStore(laptop.store.path + "2")
     os.mkdir(other.path)
     assert laptop.store.open("captured").root_digest == make_image(other.image_path("x"), content, USED)[0]
     assert laptop.proxies[0].connections == 2

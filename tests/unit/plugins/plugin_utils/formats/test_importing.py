@@ -20,7 +20,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting im
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.file_disk import FileDisk
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.lab.tools import SEARCH_PATH
 
 from ...module_utils.samples import noise
@@ -34,8 +34,8 @@ def no_tools(command: Sequence[str]) -> CommandResult:
 
 
 @pytest.fixture(name="store")
-def fixture_store(tmp_path: Path) -> ImageStore:
-    return ImageStore(str(tmp_path / "store"))
+def fixture_store(tmp_path: Path) -> FolderStore:
+    return FolderStore(str(tmp_path / "store"))
 
 
 @pytest.fixture(name="disk")
@@ -51,7 +51,7 @@ def plain(path: str) -> bytes:
 
 @pytest.mark.parametrize("holes", [True, False])
 def test_without_tools_all_but_zeros_is_imported(
-    store: ImageStore, disk: Path, monkeypatch: pytest.MonkeyPatch, holes: bool
+    store: FolderStore, disk: Path, monkeypatch: pytest.MonkeyPatch, holes: bool
 ) -> None:
     if not holes:
         monkeypatch.delattr(os, "SEEK_DATA")
@@ -63,7 +63,7 @@ def test_without_tools_all_but_zeros_is_imported(
     assert done.image.header.source["imported_from"]["path"] == str(disk)
 
 
-def test_sectors_of_4_kib_are_seen(store: ImageStore, tmp_path: Path) -> None:
+def test_sectors_of_4_kib_are_seen(store: FolderStore, tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(4096) + b"EFI PART".ljust(4096, b"\1") + bytes(64 << 10))
     done = import_file(no_tools, store, ImportRequest(str(path)))
@@ -74,7 +74,7 @@ def test_sectors_of_4_kib_are_seen(store: ImageStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_disk_that_is_cut_short_is_not_imported(store: ImageStore, tmp_path: Path, label: str, packed: bool) -> None:
+def test_a_disk_that_is_cut_short_is_not_imported(store: FolderStore, tmp_path: Path, label: str, packed: bool) -> None:
     """By what its partition table says; a GPT says so even where there is no sfdisk."""
     path = tmp_path / "disk.img"
     with open(path, "wb") as file:
@@ -93,7 +93,7 @@ def test_a_disk_that_is_cut_short_is_not_imported(store: ImageStore, tmp_path: P
 
 
 def test_a_full_store_is_said_and_left_clean(
-    store: ImageStore, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = tmp_path / "disk.gz"
     packed.write_bytes(gzip.compress(CONTENT))
@@ -108,7 +108,7 @@ def test_a_full_store_is_said_and_left_clean(
 
 
 def test_a_file_that_changes_meanwhile_is_not_kept(
-    store: ImageStore, disk: Path, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = importing._Import._map
 
@@ -126,7 +126,7 @@ def test_a_file_that_changes_meanwhile_is_not_kept(
 
 @pytest.mark.parametrize(("kind", "links"), [("raw", True), ("raw", False), ("gz", True), ("xz", True)])
 def test_exports(
-    store: ImageStore, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, links: bool
+    store: FolderStore, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, links: bool
 ) -> None:
     done = import_file(no_tools, store, ImportRequest(str(disk)))
     assert done is not None
@@ -158,7 +158,7 @@ def test_the_name_of_a_file_says_what_to_export(name: str, kind: str) -> None:
     assert exporting.format_of(name) == kind
 
 
-def test_two_exports_to_one_file(store: ImageStore, disk: Path, tmp_path: Path) -> None:
+def test_two_exports_to_one_file(store: FolderStore, disk: Path, tmp_path: Path) -> None:
     done = import_file(no_tools, store, ImportRequest(str(disk)))
     assert done is not None
     partial = tmp_path / "target.img.partial"

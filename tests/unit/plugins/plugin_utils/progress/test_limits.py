@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import HttpImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import documented_fields
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits import (
     CONTROLLER_CPU,
@@ -79,7 +78,9 @@ RESTORES: list[tuple[str, Usage]] = [
     (TARGET_WRITE, usage(10, {"flush": (9.9, 0.0)}, {})),
     (
         MIRROR,
-        usage(10, {HttpImage.stage: (9.2, 0.4), "receive": (0.2, 0.1), "decompress": (2, 2), "write": (2, 0.1)}, {}),
+        usage(
+            10, {"fetch from mirror": (9.2, 0.4), "receive": (0.2, 0.1), "decompress": (2, 2), "write": (2, 0.1)}, {}
+        ),
     ),
     (
         TARGET_CPU,

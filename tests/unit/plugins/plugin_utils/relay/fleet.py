@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session impor
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.target_disk import RestoreRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
@@ -32,7 +33,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import B
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 
@@ -58,9 +59,10 @@ def restore_disk(
     root: bytes,
     hold: Callable[[RestoreSink], object] = id,
     rotational: bool = False,
+    servers: Mapping[str, HttpLocation] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run the laptop's half of a restore with a relay; ``hold`` is called with its sink."""
-    request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True)
+    request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True, servers=servers)
     with session, RawDisk(str(path), writable=True) as raw:
         target = SimpleNamespace(
             raw=raw,
@@ -151,7 +153,7 @@ class Laptop:
         def hold(sink: RestoreSink) -> None:
             self.sink = sink
 
-        return restore_disk(session, self.disk, root, hold, self._run.rotational)
+        return restore_disk(session, self.disk, root, hold, self._run.rotational, self._run.servers)
 
     @property
     def relay(self) -> Any:
@@ -168,7 +170,7 @@ class Laptop:
 class Run:
     """One run with an image in a store, and laptops."""
 
-    def __init__(self, folder: Path, store: ImageStore, timeouts: Timeouts = TIMEOUTS) -> None:
+    def __init__(self, folder: Path, store: FolderStore, timeouts: Timeouts = TIMEOUTS) -> None:
         self.store = store
         self.timeouts = timeouts
         self.authority = Authority()
@@ -180,6 +182,8 @@ class Run:
         """The port at which others reach a laptop."""
         self.rotational = False
         """Whether the laptops' disks rotate."""
+        self.servers: dict[str, HttpLocation] = {}
+        """HTTP servers that have the image."""
         self.laptops: list[Laptop] = []
         self._folder = folder
 

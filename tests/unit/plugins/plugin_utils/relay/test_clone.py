@@ -31,7 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import run_authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, Sharing, ask_description
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 
@@ -126,7 +126,7 @@ class Reference:
 
 @pytest.fixture(name="run")
 def fixture_run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
-    run = Run(tmp_path, ImageStore(str(tmp_path / "store")), getattr(request, "param", TIMEOUTS))
+    run = Run(tmp_path, FolderStore(str(tmp_path / "store")), getattr(request, "param", TIMEOUTS))
     run.authority = run_authority()  # by which workers connect to the reference
     return run
 

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, TcpChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
+from ...module_utils.range_server import serving
 from ...module_utils.samples import CHUNK, Used, make_image, noise
 from ..halves import Proxy, Spoil
 from .fleet import Laptop, Run, SlowSource
@@ -33,7 +36,7 @@ BLANK = bytes(SIZE)
 
 @pytest.fixture(name="run")
 def fixture_run(tmp_path: Path) -> Run:
-    store = ImageStore(str(tmp_path / "store"))
+    store = FolderStore(str(tmp_path / "store"))
     os.mkdir(store.path)
     make_image(store.image_path("image"), DISK, USED)
     return Run(tmp_path, store)
@@ -63,6 +66,23 @@ def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
     assert run.images() < 1.2
     # Each laptop but the first takes all from one other laptop.
     assert sorted(len(laptop.received_from) for laptop in run.laptops) == [0] + [1] * 7
+
+
+def test_four_laptops_take_one_image_from_the_server_of_the_store_and_none_from_the_controller(run: Run) -> None:
+    def slowly(offset: int, data: bytes) -> bytes:
+        time.sleep(0.002)  # for 16 KiB
+        return data
+
+    with serving(run.store.path) as server:
+        server.spoil = slowly
+        run.servers = {STORE: HttpLocation(url=f"{server.url}/image.img.zst")}
+        for _number in range(4):
+            run.add(BLANK)
+        run.join()
+    assert restored(run) == [True] * 4
+    from_server = [laptop.result["frame_bytes"][STORE] for laptop in run.laptops]
+    assert sum(from_server) < 1.2 * run.image_size() and run.images() == 0
+    assert sum(1 for size in from_server if size) == 1
 
 
 def restored(run: Run) -> list[bool]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -12,12 +13,18 @@ import ssl
 import subprocess
 import threading
 import time
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import BadImage
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.mirror import MAX_GAP_SIZE, HttpFile, image_url
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import MAX_GAP_SIZE, Unreadable
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import (
+    FileChanged,
+    HttpFile,
+    HttpLocation,
+    NoFile,
+    image_url,
+)
 
 from ..range_server import RangeServer, serving
 
@@ -34,7 +41,7 @@ def fixture_server(tmp_path: Any) -> Iterator[RangeServer]:
 
 
 def opened(server: RangeServer) -> HttpFile:
-    file = HttpFile(f"{server.url}/file", SILENCE)
+    file = HttpFile(HttpLocation(url=f"{server.url}/file"), SILENCE)
     file.open()
     return file
 
@@ -60,7 +67,7 @@ def test_what_was_planned_is_one_request_over_small_gaps_and_is_left_for_large_o
     assert server.ranges == [(1000, SIZE)]
     assert not file.reaches(2900 + 2 * MAX_GAP_SIZE) and not file.reaches(0)
     assert file.read_range(2 << 20, 5) == CONTENT[2 << 20 : (2 << 20) + 5]
-    assert server.ranges[1:] == [(2 << 20, (2 << 20) + 5)]
+    assert server.ranges[1:] == [(2 << 20, SIZE)]
 
 
 def test_a_server_that_closes_after_each_answer_is_asked_over_new_connections(server: RangeServer) -> None:
@@ -81,8 +88,8 @@ def listening() -> socket.socket:
 def test_a_silent_server_is_given_up() -> None:
     with listening() as silent:
         began = time.monotonic()
-        with pytest.raises(BadImage, match="too slow"):
-            HttpFile(f"http://127.0.0.1:{silent.getsockname()[1]}/x", SILENCE).open()
+        with pytest.raises(Unreadable, match="too slow"):
+            HttpFile(HttpLocation(url=f"http://127.0.0.1:{silent.getsockname()[1]}/x"), SILENCE).open()
         assert SILENCE <= time.monotonic() - began < 5 * SILENCE
 
 
@@ -95,7 +102,7 @@ def test_a_server_that_drips_is_given_up(server: RangeServer) -> None:
 
     server.spoil = drip
     began = time.monotonic()
-    with pytest.raises(BadImage, match="too slow"):
+    with pytest.raises(Unreadable, match="too slow"):
         file.read_range(0, 200000)
     assert time.monotonic() - began < 5 * SILENCE
 
@@ -117,7 +124,7 @@ def test_over_tls_the_certificate_counts(certificate: str, tmp_path: Any, monkey
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     with serving(str(tmp_path), tls=tls) as server:
-        with pytest.raises(BadImage, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(Unreadable, match="CERTIFICATE_VERIFY_FAILED"):
             opened(server)
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
         file = opened(server)
@@ -131,12 +138,12 @@ def test_over_tls_the_certificate_counts(certificate: str, tmp_path: Any, monkey
             return True
 
         server.answer = redirect
-        with pytest.raises(BadImage, match="after https with https"):
+        with pytest.raises(Unreadable, match="after https with https"):
             file.read_range(0, 5)
 
 
 def test_a_read_that_waits_is_stopped_by_another_thread(server: RangeServer) -> None:
-    file = HttpFile(f"{server.url}/file", 60.0)
+    file = HttpFile(HttpLocation(url=f"{server.url}/file"), 60.0)
     file.open()
 
     def wait(handler: Any) -> bool:
@@ -146,12 +153,105 @@ def test_a_read_that_waits_is_stopped_by_another_thread(server: RangeServer) -> 
     server.answer = wait
     threading.Timer(0.2, file.stop).start()
     began = time.monotonic()
-    with pytest.raises(BadImage):
+    with pytest.raises(Unreadable):
         file.read_range(0, 10)
     assert time.monotonic() - began < 2
     server.answer = lambda handler: False
     file.restart()
     assert file.read_range(7, 3) == CONTENT[7:10]
+
+
+def refuse(status: int, times: int = 1 << 30, **headers: str) -> Callable[[Any], bool]:
+    """Make what answers so often with a status and without a body."""
+    left = itertools.repeat(True, times)
+
+    def answer(handler: Any) -> bool:
+        if not next(left, False):
+            return False
+        handler.send_response(status)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        return True
+
+    return answer
+
+
+@pytest.mark.parametrize("etag", ['"1"', 'W/"1"'])
+def test_a_file_that_is_replaced_is_noticed(server: RangeServer, etag: str) -> None:
+    server.etag = etag
+    file = opened(server)
+    assert file.version == etag and file.read_range(5, 10) == CONTENT[5:15]
+    server.etag = etag.replace("1", "2")
+    with pytest.raises(FileChanged, match="changed while it was read"):
+        file.read_range(100, 10)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_waited_for_as_long_as_it_asks_for(server: RangeServer, status: int) -> None:
+    file = opened(server)
+    server.answer = refuse(status, 2, Retry_After="0")
+    assert file.read_range(5, 10) == CONTENT[5:15]
+    server.answer = refuse(status, Retry_After="60")
+    began = time.monotonic()
+    with pytest.raises(Unreadable, match=rf"busy \({status}\).*asks for 60 more seconds"):
+        file.read_range(100, 10)
+    assert time.monotonic() - began < SILENCE
+
+
+def test_a_busy_server_that_names_no_time_is_waited_for_with_growing_pauses(server: RangeServer) -> None:
+    file = HttpFile(HttpLocation(url=f"{server.url}/file"), 1.2)
+    server.answer = refuse(503, 1, Retry_After="Sun, 29 Nov 2026 00:00:00 GMT")
+    file.open()
+    server.answer = refuse(503)
+    with pytest.raises(Unreadable, match="busy"):
+        file.read_range(0, 10)
+
+
+def test_a_token_is_sent_to_its_own_server_alone(server: RangeServer) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def note(name: str, then: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        def answer(handler: Any) -> bool:
+            seen.append((name, handler.headers["Authorization"]))
+            return then(handler)
+
+        return answer
+
+    with serving(server.folder) as other:
+        server.answer = note("home", refuse(302, Location=f"{other.url}/file"))
+        other.answer = note("abroad", lambda handler: False)
+        file = HttpFile(HttpLocation(url=f"{server.url}/file", token="secret"), SILENCE)
+        file.open()
+        assert file.read_range(5, 10) == CONTENT[5:15]
+    assert seen == [("home", "Bearer secret"), ("abroad", None), ("abroad", None)]
+
+
+def test_an_expired_signature_is_renewed_once_for_each_request(server: RangeServer) -> None:
+    renewed: list[str] = []
+
+    def renew() -> HttpLocation:
+        renewed.append("again")
+        return HttpLocation(url=f"{server.url}/file?signature={len(renewed)}")
+
+    file = HttpFile(HttpLocation(url=f"{server.url}/file?signature=0"), SILENCE, renew)
+    server.answer = refuse(403, 1)
+    file.open()
+    assert renewed == ["again"]
+    server.answer = refuse(404)
+    with pytest.raises(NoFile):
+        file.read_range(5, 10)
+    server.answer = refuse(403)
+    with pytest.raises(Unreadable, match="wrong or expired credentials") as caught:
+        file.open()
+    assert renewed == ["again"] * 2 and "signature" not in str(caught.value)
+
+
+def test_what_may_be_secret_is_not_shown() -> None:
+    location = HttpLocation(
+        url="https://host/a?X-Amz-Signature=secret", certificate="secret", key="secret", token="secret"
+    )
+    assert "secret" not in f"{location!r} {location} {location.name}"
 
 
 @pytest.mark.parametrize(

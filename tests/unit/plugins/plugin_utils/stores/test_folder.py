@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.plugin_utils.store import ImageStore, check_name
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import check_name
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import (
     Used,
     make_image,
@@ -50,7 +51,7 @@ def test_names_that_people_give(name: str) -> None:
 
 
 def test_an_unknown_image_is_an_error_that_lists_what_there_is(tmp_path: Path) -> None:
-    store = ImageStore(str(tmp_path))
+    store = FolderStore(str(tmp_path))
     with pytest.raises(ImagingError, match="store is empty"):
         store.open("nothing")
     make_image(store.image_path("one"), noise(70144), Used((0, 512)))
@@ -62,7 +63,7 @@ def test_an_unknown_image_is_an_error_that_lists_what_there_is(tmp_path: Path) -
 
 
 def test_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    store = ImageStore(str(tmp_path / "new" / "store"))
+    store = FolderStore(str(tmp_path / "new" / "store"))
     assert store.names() == []
     store.stage("a").remove()
     assert os.stat(store.path).st_mode & 0o777 == 0o700
@@ -70,7 +71,7 @@ def test_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_an_image_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
-    store = ImageStore(str(tmp_path))
+    store = FolderStore(str(tmp_path))
     make_image(store.image_path("one"), noise(70144), Used((0, 512)))
     with pytest.raises(ImagingError, match=r"already.*imaging_remove_images: \[one\]"):
         store.existing("one", update=False)
@@ -80,14 +81,14 @@ def test_an_image_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_store_that_can_not_be_written_names_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    store = ImageStore(str(tmp_path / "file" / "store"))
+    store = FolderStore(str(tmp_path / "file" / "store"))
     with pytest.raises(ImagingError, match=r"file/store failed"):
         store.stage("a")
 
 
 @pytest.mark.parametrize("name", ["a.img.zst.partial", "a.img.zst.partial.old"])
 def test_nothing_is_written_through_a_link_in_the_store(tmp_path: Path, name: str) -> None:
-    store, victim = ImageStore(str(tmp_path / "store")), tmp_path / "victim"
+    store, victim = FolderStore(str(tmp_path / "store")), tmp_path / "victim"
     os.mkdir(store.path)
     victim.write_text("precious")
     for target in (victim, tmp_path / "not there"):
@@ -100,7 +101,7 @@ def test_nothing_is_written_through_a_link_in_the_store(tmp_path: Path, name: st
 
 
 def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
-    store = ImageStore(str(tmp_path))
+    store = FolderStore(str(tmp_path))
     os.mkfifo(store.image_path("fifo"))
     os.mkdir(store.image_path("folder"))
     os.symlink("/dev/zero", store.image_path("device"))
