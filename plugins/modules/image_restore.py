@@ -284,7 +284,7 @@ limited_by:
   type: dict
   contains:
     code:
-      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(mirror), V(store_server),
+      description: Its code, for playbooks to decide by. V(source_read), V(laptop_cpu), V(network), V(other_laptops), V(mirror), V(store_server),
         V(controller_cpu), V(store),
         V(target_write), V(target_read) or V(target_cpu).
       type: str

@@ -167,7 +167,7 @@ def test_a_name_that_leads_elsewhere_is_refused(refused: Refused, name: str) -> 
 def test_an_unknown_image_is_refused_with_the_list_of_what_there_is(lab: Lab, image: Path, refused: Refused) -> None:
     outcome = playbook(lab, "restore", "-e", f"imaging_store={image.parent}", "-e", "imaging_image=absent", *YES)
     assert outcome.status != 0
-    assert "images there: sound" in str(outcome.failures())
+    assert "There are: sound" in str(outcome.failures())
     assert "There are: sound" in refused["image_restore", "absent"]
 
 

@@ -40,7 +40,7 @@ class PeerSource:
     """
 
     name = PEERS
-    stage = "receive"
+    stage = "fetch from peers"
     max_requests = MAX_WANTS
 
     def __init__(

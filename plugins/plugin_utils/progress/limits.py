@@ -18,6 +18,7 @@ from ...module_utils.quantities import rate
 SOURCE_READ = "source disk read"
 LAPTOP_CPU = "laptop cpu (compression)"
 NETWORK = "network"
+OTHER_LAPTOPS = "other laptops"
 MIRROR = "mirror"
 STORE_SERVER = "store server"
 CONTROLLER_CPU = "controller cpu"
@@ -89,6 +90,7 @@ def shares(before: Usage, after: Usage, capturing: bool) -> dict[str, float]:
     else:
         busy[STORE] = blocked_there("read store")
         busy[NETWORK] = min(blocked_there("send"), blocked("receive"))
+        busy[OTHER_LAPTOPS] = blocked("fetch from peers")
         busy[MIRROR] = blocked("fetch from mirror")
         busy[STORE_SERVER] = blocked("fetch from store")
         busy[TARGET_CPU] = max(spent(CPU, "hash", "decompress", "compare") / (seconds * after.workers), processors)
@@ -168,6 +170,10 @@ def _network(busy: Shares, context: AdviceContext) -> str:
     return said
 
 
+def _other_laptops(busy: Shares, context: AdviceContext) -> str:
+    return "the laptop before this one, or the network to it, gives no more; the laptop that takes from no other one says what limits all"
+
+
 def _mirror(busy: Shares, context: AdviceContext) -> str:
     return "the mirror, or the network to it, gives no more; a faster one would help, or none (imaging_mirror) where the controller is faster"
 
@@ -226,6 +232,7 @@ LIMITS = {
     SOURCE_READ: Limit("source_read", "source disk read", _source_read),
     LAPTOP_CPU: Limit("laptop_cpu", "laptop cpu", _laptop_cpu),
     NETWORK: Limit("network", "network", _network),
+    OTHER_LAPTOPS: Limit("other_laptops", "other laptops", _other_laptops),
     MIRROR: Limit("mirror", "mirror", _mirror),
     STORE_SERVER: Limit("store_server", "store server", _store_server),
     CONTROLLER_CPU: Limit("controller_cpu", "controller cpu", _controller_cpu),

@@ -14,6 +14,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     LIMITS,
     MIRROR,
     NETWORK,
+    OTHER_LAPTOPS,
     SOURCE_READ,
     STORE,
     TARGET_CPU,
@@ -76,6 +77,10 @@ RESTORES: list[tuple[str, Usage]] = [
     ),
     (TARGET_WRITE, usage(10, {"receive": (0.5, 0.2), "decompress": (2, 2), "write": (9.8, 0.2)}, {"send": (9.9, 0.2)})),
     (TARGET_WRITE, usage(10, {"flush": (9.9, 0.0)}, {})),
+    (
+        OTHER_LAPTOPS,
+        usage(10, {"fetch from peers": (9.2, 0.4), "receive": (0.2, 0.1), "decompress": (2, 2), "write": (2, 0.1)}, {}),
+    ),
     (
         MIRROR,
         usage(
