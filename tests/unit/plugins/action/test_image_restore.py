@@ -12,14 +12,30 @@ from ansible_collections.fleet.imaging.plugins.action.image_restore import Actio
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
 
 
-def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_any_more() -> None:
+ARGUMENTS = {"relay": "auto", "transport": "tcp"}
+
+
+def new_action() -> Any:
     action: Any = ActionModule.__new__(ActionModule)
     action._task = SimpleNamespace(check_mode=False)
     action.running = SimpleNamespace(port=19000)
     addresses = iter(["198.18.0.10"])
     action.address = lambda: next(addresses, "no such host.invalid")
-    arguments, variables = {"relay": "auto", "transport": "tcp"}, {"inventory_hostname": "lab-01"}
-    with action._relay(arguments, variables, "00", print) as relay:
+    return action
+
+
+def of_laptops(*names: str) -> dict[str, Any]:
+    return {"inventory_hostname": names[0], "ansible_play_hosts_all": list(names)}
+
+
+def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_any_more() -> None:
+    action = new_action()
+    with action._relay(ARGUMENTS, of_laptops("lab-01", "lab-02"), "00", print) as relay:
         for link in (SimpleNamespace(handlers={}), SimpleNamespace(handlers={})):
             action._on_progress(link, SimpleNamespace(update=None), "lab-01", relay)
             assert Kind.LOST in link.handlers
+
+
+def test_one_laptop_alone_keeps_nothing_for_others() -> None:
+    with new_action()._relay(ARGUMENTS, of_laptops("lab-01"), "00", print) as relay:
+        assert relay is None
