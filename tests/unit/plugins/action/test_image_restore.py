@@ -11,7 +11,6 @@ from typing import Any
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
 
-
 ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 
 
