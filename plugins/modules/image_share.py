@@ -12,8 +12,8 @@ short_description: Let other laptops take a whole disk from this machine
 version_added: 0.1.0
 description:
   - Reads the used space of a disk and hashes it on all cores of the machine. The hashes, without any data, go to the controller. After this task the
-    module stays and holds the disk, and laptops on which M(fleet.imaging.image_restore) runs with O(image_restore#module:shared=true) take the data
-    from there, the first one directly and the others from one another.
+    module stays and holds the disk, and laptops on which M(fleet.imaging.image_restore) runs with
+    O(fleet.imaging.image_restore#module:shared=true) take the data from there, the first one directly and the others from one another.
   - What is taken is read again, checked against the hashes, and compressed on all cores. So the disk is read twice.
   - A second task with O(state=ended) ends the sharing. Without it, the module ends by itself once no laptop and no controller has been connected for
     O(link_timeout) seconds.

@@ -25,6 +25,7 @@ from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 LONGEST = (
     "test_survival_processes.py",
     "test_ssh.py",
+    "test_relay.py",
     "test_bad_input.py",
     "test_main_road.py",
     "test_equal.py",
@@ -36,6 +37,7 @@ LONGEST = (
     "test_sizes.py",
     "test_import_export.py",
     "test_by_hand.py",
+    "test_stores.py",
     "test_progress.py",
     "test_probe.py",
     "test_noisy_shells.py",

@@ -1,20 +1,25 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laptops of a run pass the image on to one another."""
+"""The laptops of a run pass the image on to one another, or the disk of a reference, without an image."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     SHORT,
+    TIMEOUT,
     assert_holds,
     assert_nothing_remains,
+    kill_on_laptop,
+    looks_bootable,
     make_foreign,
     result_of,
     wait_for_share,
@@ -27,6 +32,8 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")
 
+QUICK = ("-e", f"imaging_link_timeout={TIMEOUT}", "-e", "ansible_timeout=5")
+
 
 @pytest.fixture(scope="module", name="lab")
 def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
@@ -36,10 +43,24 @@ def fixture_lab(survival_plan: Plan) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module", name="image")
 def fixture_image(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    image = tmp_path_factory.mktemp("store") / "passed-on.img.zst"
+    """An image of the reference, to compare disks with."""
+    image = tmp_path_factory.mktemp("store") / "reference.img.zst"
     outcome = playbook(lab, "capture", *where(image))
     assert outcome.status == 0, outcome.stdout
     return image
+
+
+@pytest.fixture(name="store")
+def fixture_store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def clone(lab: Lab, store: Path, *more: str) -> Outcome:
+    return playbook(lab, "clone", *arguments(store), *more, environment=SHORT)
+
+
+def arguments(store: Path) -> tuple[str, ...]:
+    return ("-e", f"imaging_store={store}", *QUICK, *YES)
 
 
 def results(lab: Lab, outcome: Outcome) -> list[dict[str, Any]]:
@@ -51,14 +72,15 @@ def sent(found: list[dict[str, Any]]) -> int:
     return sum(each["sent_bytes"] for each in found)
 
 
-@pytest.mark.parametrize("transport", ["tcp", "ssh"])
-def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(
-    lab: Lab, image: Path, transport: str
-) -> None:
-    arguments = (*where(image), *YES, "-e", f"imaging_transport={transport}")
+def digest(path: str) -> str:
+    with open(path, "rb") as disk:
+        return hashlib.file_digest(disk, "sha256").hexdigest()
+
+
+def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: Lab, image: Path) -> None:
     for laptop in lab.targets:
         make_foreign(laptop)
-    found = results(lab, playbook(lab, "restore", *arguments))
+    found = results(lab, playbook(lab, "restore", *where(image), *YES, "-e", "imaging_transport=ssh"))
     assert [each["verified"] for each in found] == [True] * 3
     for laptop in lab.targets:
         assert_holds(image, Path(laptop.disk))
@@ -68,17 +90,65 @@ def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(
     assert sum(each["passed_on"] for each in found) >= sum(each["frame_bytes"]["peers"] for each in found)
     assert sorted(len(each["taken_from"]) for each in found)[1:] != [0, 0]
     assert_nothing_remains(lab)
-    found = results(lab, playbook(lab, "restore", *arguments))
+    found = results(lab, playbook(lab, "restore", *where(image), *YES))
     assert [each["changed"] for each in found] == [False] * 3
     assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
 
 
-def test_off_has_each_laptop_take_all_from_the_controller(lab: Lab, image: Path) -> None:
+def test_laptops_become_equal_to_a_reference_and_the_controller_sends_nothing_of_the_disk(
+    lab: Lab, image: Path, store: Path
+) -> None:
     for laptop in lab.targets:
         make_foreign(laptop)
-    found = results(lab, playbook(lab, "restore", *where(image), *YES, "-e", "imaging_relay=off"))
-    assert all(each["verified"] and each["frame_bytes"]["peers"] == 0 for each in found)
-    assert sent(found) > 2.8 * found[0]["stored_bytes"]
+    before, had = digest(lab.reference.disk), written(lab.reference.disk)
+    outcome = clone(lab, store)
+    found = results(lab, outcome)
+    assert [each["verified"] for each in found] == [True] * 3
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))
+    assert [each["frame_bytes"]["controller"] for each in found] == [0] * 3
+    taken = [[each["host"] for each in result["taken_from"]] for result in found]
+    assert sorted(map(len, taken)) == [1, 1, 1] and sum(["reference-01" in each[0] for each in taken]) == 1, taken
+    (shared,) = [each.result for each in outcome.of("image_share") if "passed_on" in each.result]
+    size = max(sum(each["frame_bytes"].values()) for each in found)
+    assert size <= shared["passed_on"] < 1.2 * size
+    assert (digest(lab.reference.disk), written(lab.reference.disk)) == (before, had)
+    assert not [path for path in store.glob("*") if path.name != "reports"]
+    assert_nothing_remains(lab)
+
+
+def test_an_image_of_the_reference_is_kept_where_one_is_wanted_and_equal_laptops_get_nothing(
+    lab: Lab, image: Path, store: Path
+) -> None:
+    found = results(lab, clone(lab, store, "-e", "imaging_image=kept"))
+    assert [each["changed"] for each in found] == [False] * 3
+    assert [sum(each["frame_bytes"].values()) for each in found] == [0] * 3
+    kept = ImageReader(FileSource(str(store / "kept.img.zst")))
+    assert kept.root_digest == ImageReader(FileSource(str(image))).root_digest
+
+
+def test_when_the_reference_is_killed_the_laptops_say_so_and_the_next_run_goes_on(
+    lab: Lab, image: Path, store: Path
+) -> None:
+    first = lab.targets[0]
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    before = written(first.disk)
+    running = start_playbook(lab, "clone", *arguments(store), environment=SHORT)
+    wait_for_share(first.disk, image, 0.4, before, running)
+    kill_on_laptop(lab.reference, "AnsiballZ_image_share")
+    outcome = running.wait()
+    failures = outcome.failures()
+    for laptop in lab.targets:
+        assert "The reference reference-01 sends no more of its disk" in failures[laptop.name], failures
+        assert not looks_bootable(laptop.disk)
+    assert "To go on with them: ansible-playbook" in outcome.stdout
+    found = results(lab, clone(lab, store))
+    assert [each["verified"] for each in found] == [True] * 3
+    assert min(each["equal_chunks"] for each in found) > 0
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))
+    assert_nothing_remains(lab)
 
 
 def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:

@@ -177,16 +177,6 @@ def test_a_disk_that_is_too_small_is_refused_with_the_partition_and_the_bytes(pl
         assert lab.targets[0].backing_file.read_bytes() == before
 
 
-def test_a_larger_disk_becomes_equal_to_the_reference_itself(reference: Lab, tmp_path: Path) -> None:
-    laptop = reference.targets[0]
-    with open(laptop.backing_file, "r+b") as disk:
-        disk.write(os.urandom(MIB))
-    outcome = playbook(reference, "clone", "-e", f"imaging_store={tmp_path}", *YES)
-    assert outcome.status == 0, outcome.stdout
-    assert outcome.of("image_restore")[0].result["larger_by"] == LARGER - DISK_SIZE
-    check_disk(laptop, reference.reference, LARGER)
-
-
 def test_a_disk_that_is_too_small_for_the_reference_is_refused_before_anything_is_asked(
     small: Lab, tmp_path: Path
 ) -> None:

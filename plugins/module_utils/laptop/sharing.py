@@ -337,7 +337,8 @@ class _Taker:
             with contextlib.closing(capture.records_of(self._next(), self.stop)) as records:
                 for header, frame in records:
                     self._check(header)
-                    assert frame is not None  # no image is known that the laptop could have
+                    if frame is None:
+                        raise AssertionError("no image is known that the laptop could have")
                     self.link.send(Kind.RECORD, header.pack(), frame)
                     self._share.sent += len(frame)
         finally:

@@ -59,7 +59,7 @@ def unpack_upstream(payload: bytes) -> Upstream | None:
         return None
     values = _object(payload, "UPSTREAM")
     host, address, port = _text(values, "host"), _text(values, "address"), values.get("port")
-    if type(port) is not int or not 0 < port < 1 << 16:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 1 << 16:
         raise ImagingError("The controller names a laptop without a port.")
     try:
         ipaddress.ip_address(address)

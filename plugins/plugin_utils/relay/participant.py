@@ -108,7 +108,8 @@ class Participant:
         self._take_from(members)
 
     def _decide(self, page: Page, members: list[Member], now: float) -> None:
-        assert self._guide is not None
+        if self._guide is None:
+            raise AssertionError("the laptop has joined")
         changes = self._guide.decide(members, now)
         page.write([members[self._number], *changes])
         for each in changes:
@@ -132,7 +133,8 @@ class Participant:
             self._tell(link)
 
     def _warn_of(self, loss: Loss, host: str) -> None:
-        assert self._guide is not None
+        if self._guide is None:
+            raise AssertionError("the laptop has joined")
         if loss.damage:
             reason = printable(loss.reason)
             self._warn(

@@ -39,8 +39,11 @@ class Peers:
         self.connect: Callable[[Upstream], Link] = lambda upstream: Link(
             SocketChannel(self.near), Name(LAPTOP, upstream.host), TIMEOUTS.between_laptops
         )
-        self.source = PeerSource(lambda upstream: self.connect(upstream), HEADER, self.losses.append, TIMEOUTS)
+        self.source = PeerSource(self._connect, HEADER, self.losses.append, TIMEOUTS)
         self.source.start()
+
+    def _connect(self, upstream: Upstream) -> Link:
+        return self.connect(upstream)
 
     def lost(self, seconds: float = 5.0) -> list[int]:
         """Receive until requested chunks are given up, and return them."""

@@ -63,6 +63,9 @@ class Reference:
         self.session = Session("reference", str(disk), credentials, ("", 0), run.timeouts, self.folder, relay=True)
         self.module = StartedModule(self._work, lambda: self.session._listener.port)
 
+    def _take_doubts(self) -> bool:
+        return self.doubts()
+
     def _work(self) -> dict[str, Any]:
         with self.session, RawDisk(str(self.disk)) as raw:
             read = raw.read_into
@@ -79,7 +82,7 @@ class Reference:
                 used=SimpleNamespace(ranges=USED, partitions_json=list),
                 map_used=lambda: None,
                 checked=lambda seconds: True,
-                take_doubts=lambda: self.doubts(),
+                take_doubts=self._take_doubts,
                 content=lambda: (raw, USED),
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
                 identity=lambda: NO_IDENTITY,

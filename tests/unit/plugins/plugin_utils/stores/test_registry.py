@@ -28,7 +28,7 @@ from .conftest import store_at
 )
 def test_a_location_says_what_kind_of_store_it_is(location: str, kind: type, path: str) -> None:
     store = store_at(location)
-    assert type(store) is kind and store.image_path("x") == path
+    assert store.__class__ is kind and store.image_path("x") == path
 
 
 @pytest.mark.parametrize(
