@@ -187,7 +187,8 @@ def test_a_real_capture_and_restore(survival_plan: Plan, store: Path) -> None:
                 assert re.search(r"\d+ %  +\d+\.\d of \d+\.\d [MG]iB +[\d.]+ MB/s", row), row
                 assert terminal.finish() == 0, terminal.text()
                 assert is_clean(terminal), terminal.text()
-                assert len(re.findall(r"MB/s\"", terminal.text())) == laptops
+                # A laptop that took from another one says so behind the rate.
+                assert len(re.findall(r"MB/s(\"|  [0-9])", terminal.text())) == laptops
         outcome = playbook(
             lab, "verify", "-l", "lab_laptops", "-e", f"imaging_store={store}", "-e", "imaging_image=shown"
         )
