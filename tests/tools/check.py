@@ -40,7 +40,7 @@ CHECKS: dict[str, dict[str, Command]] = {
     "unit": {"unit tests": ["python", "-m", "pytest", "-q", "tests/unit", "tests/fuzz"]},
     "units-oldest": {"unit tests on the oldest Python": ["python", "tests/tools/units_oldest.py"]},
     "sanity": {SANITY: ["python", "tests/tools/sanity.py"]},
-    "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "2", "--at-least", "100"]},
+    "fuzz": {"fuzzing, a little": ["python", "tests/fuzz/fuzz", "--seconds", "1", "--at-least", "100"]},
     "integration": {
         # They wait as long as they work, so twice as many at a time as there are cores; a file's tests share its lab. The files are begun in
         # the order of tests/integration/conftest.py. What is a matter of time has the machine for itself.
