@@ -23,8 +23,7 @@ import ansible_test._internal
 from ansible_collections.fleet.imaging.tests.tools.checkout import checkout_files
 from ansible_collections.fleet.imaging.tests.tools.pythons import find_pythons
 
-# Programs of the checkout, not of the collection; ansible-test refuses "#!/usr/bin/env python3". And tests, which run nowhere else: ruff and mypy
-# look at these, in a hundredth of the time.
+# Programs of the checkout, not of the collection; ansible-test refuses "#!/usr/bin/env python3". And tests, which ruff and mypy check.
 LEFT_OUT = [
     ".ci",
     "tests/bench",
