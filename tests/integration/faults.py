@@ -259,7 +259,7 @@ def assert_finished(outcome: Outcome, image: Path, laptop: Laptop, min_equal: fl
     """That a restore which was run again has neither sent nor written at least a share of the chunks, and the disk holds the image."""
     result = result_of(outcome, laptop.name)
     assert result["verified"] is True
-    assert result["equal_chunks"] >= min_equal * result["used_chunks"]
+    assert result["equal_chunks"] >= min_equal * result["used_chunks"], result
     if result["equal_chunks"]:
         index = ImageReader(FileSource(str(image))).index
         assert result["sent_bytes"] < sum(row.frame_size for row in index) * (1.05 - min_equal) + 500_000
