@@ -8,6 +8,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
 
@@ -35,6 +37,9 @@ def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_an
             assert Kind.LOST in link.handlers
 
 
-def test_one_laptop_alone_keeps_nothing_for_others() -> None:
-    with new_action()._relay(ARGUMENTS, of_laptops("lab-01"), "00", print) as relay:
-        assert relay is None
+@pytest.mark.parametrize(
+    ("relay", "laptops"), [("auto", ["lab-01"]), ("off", ["lab-01", "lab-02"])], ids=["one laptop", "off"]
+)
+def test_nothing_is_passed_on_where_nobody_takes_it_or_it_is_off(relay: str, laptops: list[str]) -> None:
+    with new_action()._relay({**ARGUMENTS, "relay": relay}, of_laptops(*laptops), "00", print) as participant:
+        assert participant is None
