@@ -18,7 +18,7 @@ from ..disk.firmware import boot_order
 from ..disk.partition_table import PartitionTable, read_partition_table
 from ..disk.used_map import PartitionUse, UsedMap, read_used_map, wholly_used
 from ..engine.capture import Capture, ReadableDisk, UnreadableSectors, UsedRanges
-from ..engine.level import parse_level
+from ..engine.level import FIRST, parse_level
 from ..engine.partition_names import MAX_RANGES, NamedRange, describe_range, merge, name_ranges
 from ..engine.pipeline import processors
 from ..engine.status import CHECKING, STREAMING, Reporter, Status
@@ -178,6 +178,43 @@ class SourceDisk(HeldDisk):
         super().__exit__(*exception)
 
 
+def records_maker(
+    disk: SourceDisk,
+    request: CaptureRequest,
+    zstd: Zstd,
+    image_id: bytes,
+    watches: Stopwatches,
+    hash_only: bool = False,
+) -> Capture:
+    """Return a maker of records of a mapped disk. With ``hash_only`` they have no frames."""
+    readable, used = disk.content()
+    level = FIRST if hash_only else request.level
+    return Capture(readable, disk.geometry, used, zstd, level, image_id, watches, request.zero_bad_sectors, hash_only)
+
+
+def reading_status(capture: Capture, phase: str, total: int, watches: Stopwatches, level: int = 0) -> Status:
+    """Return the progress of reading ``total`` used bytes."""
+    done = capture.bytes_done
+    return Status(
+        phase=phase,
+        done=done,
+        total=total,
+        data_done=done,
+        data_total=total,
+        seconds=watches.seconds(),
+        stages=watches.stages(),
+        workers=capture.workers,
+        processors=processors(),
+        cpu=time.process_time(),
+        level=level,
+    )
+
+
+def named_bad_ranges(disk: SourceDisk, capture: Capture) -> list[NamedRange]:
+    """Return the ranges that could not be read, with their partitions."""
+    return name_ranges(merge(sorted(capture.bad_ranges)), disk.used.partitions_json())
+
+
 class CaptureSource:
     """Answers the controller's questions (``serving.server.LiveSource``)."""
 
@@ -223,17 +260,7 @@ class CaptureSource:
         # A restarted capture is another image, so records of the first attempt can't be mixed with it.
         image_id = os.urandom(IMAGE_ID_SIZE)
         self._header = disk.header(image_id, self._ticket).pack(BAD_RANGES_ROOM if request.zero_bad_sectors else 0)
-        readable, used = disk.content()
-        self.capture = Capture(
-            readable,
-            disk.geometry,
-            used,
-            self._zstd,
-            request.level,
-            image_id,
-            self.watches,
-            request.zero_bad_sectors,
-        )
+        self.capture = records_maker(disk, request, self._zstd, image_id, self.watches)
         self._changed = self._checking = self.confirmed = False
 
     def index(self) -> bytes:
@@ -252,21 +279,9 @@ class CaptureSource:
 
     def status(self) -> Status:
         """Return the current progress."""
-        capture, total = self._asked(), self._disk.used.ranges.total()
-        done = capture.bytes_done
-        return Status(
-            phase=CHECKING if self._checking else STREAMING,
-            done=done,
-            total=total,
-            data_done=done,
-            data_total=total,
-            seconds=self.watches.seconds(),
-            stages=self.watches.stages(),
-            workers=capture.workers,
-            processors=processors(),
-            cpu=time.process_time(),
-            level=capture.level,
-        )
+        capture = self._asked()
+        phase = CHECKING if self._checking else STREAMING
+        return reading_status(capture, phase, self._disk.used.ranges.total(), self.watches, capture.level)
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, bytes | None], None, None]:
         """Yield the records of [start, end), read from the disk now."""
@@ -301,8 +316,7 @@ class CaptureSource:
 
     def bad_ranges(self) -> list[NamedRange]:
         """The unreadable ranges, which count as zeros, with their partitions."""
-        found = merge(sorted(self._asked().bad_ranges))
-        return name_ranges(found, self._disk.used.partitions_json())
+        return named_bad_ranges(self._disk, self._asked())
 
     @property
     def bytes_read(self) -> int:

@@ -15,13 +15,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 from ..disk.command import RunCommand
 from ..engine.capture import Capture, UnreadableSectors
-from ..engine.level import FIRST
-from ..engine.partition_names import NamedRange, merge, name_ranges
-from ..engine.pipeline import processors
+from ..engine.partition_names import NamedRange
 from ..engine.resize import image_facts
 from ..engine.status import CHECKING, HASHING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
@@ -30,14 +28,22 @@ from ..image.header import ImageHeader
 from ..image.index import Index, Row
 from ..image.record import IMAGE_ID_SIZE, USED, RecordHeader, pack_ranges
 from ..run_file import CONNECTED, WAITING
-from ..stream.conversation import describe, raise_end, send_progress, unpack_want
+from ..stream.conversation import describe, raise_end, send_progress
 from ..stream.credentials import Credentials
 from ..stream.link import Kind, Link, LinkError
 from ..stream.listener import ControllerGone
-from ..stream.relaying import lack
+from ..stream.relaying import lack, receive_wants
 from ..ticket import Ticket
 from ..zstd import Zstd
-from .capture import CaptureRequest, SourceDisk, unreadable, zeroed
+from .capture import (
+    CaptureRequest,
+    SourceDisk,
+    named_bad_ranges,
+    reading_status,
+    records_maker,
+    unreadable,
+    zeroed,
+)
 from .session import Session
 
 POLL = 0.2
@@ -105,7 +111,9 @@ class Described:
     def _read(self) -> bool:
         """Hash all used chunks; returns False when more of the disk turned out to be used than was thought."""
         disk, image_id = self._disk, os.urandom(IMAGE_ID_SIZE)
-        capture = self._capture = self.capture(image_id, self._watches, hash_only=True)
+        capture = self._capture = records_maker(
+            disk, self._request, self._zstd, image_id, self._watches, hash_only=True
+        )
         index = Index(disk.geometry)
         self._checking = False
         with contextlib.closing(capture.records_of(iter(range(disk.geometry.chunk_count)))) as records:
@@ -121,44 +129,22 @@ class Described:
         self.bytes_read += capture.bytes_read
         if disk.take_doubts():
             return False
-        self.bad_ranges = name_ranges(merge(sorted(capture.bad_ranges)), disk.used.partitions_json())
+        self.bad_ranges = named_bad_ranges(disk, capture)
         self.header = replace(disk.header(image_id, self._ticket), bad_ranges=self.bad_ranges)
         self.index = index
         return True
 
-    def capture(self, image_id: bytes, watches: Stopwatches, hash_only: bool = False) -> Capture:
-        """Return a maker of records of the disk."""
-        readable, used = self._disk.content()
-        return Capture(
-            readable,
-            self._disk.geometry,
-            used,
-            self._zstd,
-            FIRST if hash_only else self._request.level,
-            image_id,
-            watches,
-            self._request.zero_bad_sectors,
-            hash_only,
-        )
+    def capture(self) -> Capture:
+        """Return a maker of records of the disk, as it was described."""
+        return records_maker(self._disk, self._request, self._zstd, self.header.image_id, Stopwatches())
 
     def status(self) -> Status | None:
         """Return the current progress; None while the used space is not known."""
         capture = self._capture
         if capture is None:
             return None
-        done, total = capture.bytes_done, self._disk.used.ranges.total()
-        return Status(
-            phase=CHECKING if self._checking else HASHING,
-            done=done,
-            total=total,
-            data_done=done,
-            data_total=total,
-            seconds=self._watches.seconds(),
-            stages=self._watches.stages(),
-            workers=capture.workers,
-            processors=processors(),
-            cpu=time.process_time(),
-        )
+        phase = CHECKING if self._checking else HASHING
+        return reading_status(capture, phase, self._disk.used.ranges.total(), self._watches)
 
 
 class DiskShare:
@@ -295,27 +281,20 @@ class _Taker:
     def listen(self) -> None:
         """Receive requests until the link breaks."""
         try:
-            while True:
-                message = self.link.receive()
-                if message.kind != Kind.WANT:
-                    raise_end(message)
-                for start, end in unpack_want(message.payload, len(self._waiting)):
-                    self._want(start, end)
-        except ImagingError:
-            pass
+            receive_wants(self.link, len(self._waiting), self._want)
         finally:
             self.stop()
 
-    def _want(self, start: int, end: int) -> None:
-        index = self._described.index
-        used = {row.chunk for row in index.rows_between(start, end)}
-        lack(self.link, [chunk for chunk in range(start, end) if chunk not in used])
-        with self._changed:
-            new = [chunk for chunk in sorted(used) if not self._waiting[chunk]]
-            for chunk in new:
-                self._waiting[chunk] = True
-            self._wanted.extend(new)
-            self._changed.notify_all()
+    def _want(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for start, end in ranges:
+            used = {row.chunk for row in self._described.index.rows_between(start, end)}
+            lack(self.link, [chunk for chunk in range(start, end) if chunk not in used])
+            with self._changed:
+                new = [chunk for chunk in sorted(used) if not self._waiting[chunk]]
+                for chunk in new:
+                    self._waiting[chunk] = True
+                self._wanted.extend(new)
+                self._changed.notify_all()
 
     def _next(self) -> Iterator[int]:
         """Yield the wanted chunks, and wait for them, until the link is closed."""
@@ -332,7 +311,7 @@ class _Taker:
     def send_all(self) -> None:
         """Send records until the link is closed; raises LinkError, DiskError, and ImagingError when the disk has changed."""
         described = self._described
-        capture = described.capture(described.header.image_id, Stopwatches())
+        capture = described.capture()
         try:
             with contextlib.closing(capture.records_of(self._next(), self.stop)) as records:
                 for header, frame in records:

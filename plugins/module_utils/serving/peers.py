@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict, deque
 from enum import Enum
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Sequence
 
 from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans
 from ..errors import ImagingError
 from ..image.index import Index, Row
 from ..image.record import RecordHeader, mask, unpack_ranges
-from ..stream.conversation import raise_end, unpack_want
 from ..stream.link import Kind, Link, LinkError
-from ..stream.relaying import lack
+from ..stream.relaying import lack, receive_wants
 from ..zstd import Zstd
 
 LEVEL = 1
@@ -255,22 +255,15 @@ class _Taker:
     def listen(self) -> None:
         """Receive requests until the link breaks."""
         try:
-            while True:
-                message = self.link.receive()
-                if message.kind != Kind.WANT:
-                    raise_end(message)
-                ranges = unpack_want(message.payload, len(self._states))
-                self._want(chunk for start, end in ranges for chunk in range(start, end))
-        except ImagingError:
-            pass
+            receive_wants(self.link, len(self._states), self._want)
         finally:
             self.link.close()
             with self._changed:
                 self._changed.notify_all()
 
-    def _want(self, chunks: Iterable[int]) -> None:
+    def _want(self, ranges: Sequence[tuple[int, int]]) -> None:
         with self._changed:
-            for chunk in chunks:
+            for chunk in itertools.chain.from_iterable(itertools.starmap(range, ranges)):
                 if self._states[chunk] == NOT_WANTED:
                     self._states[chunk] = COMING
                     self._look_at(chunk)

@@ -12,14 +12,15 @@ source     -> LACK(chunks)                  in place of a record: this laptop wi
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import struct
 from dataclasses import asdict, dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ..errors import ImagingError
-from .conversation import CHUNK
+from .conversation import CHUNK, raise_end, unpack_want
 from .link import MAX_OTHER_PAYLOAD_SIZE, Kind, Link
 
 MAX_NAME = 1024
@@ -92,6 +93,16 @@ def _object(payload: bytes, kind: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise ImagingError(f"A message {kind} arrived that is not a JSON object.")
     return values
+
+
+def receive_wants(link: Link, chunk_count: int, want: Callable[[Sequence[tuple[int, int]]], object]) -> None:
+    """Call ``want`` with the ranges of chunks of each request, until the link breaks or the other end asks for what can't be."""
+    with contextlib.suppress(ImagingError):
+        while True:
+            message = link.receive()
+            if message.kind != Kind.WANT:
+                raise_end(message)
+            want(unpack_want(message.payload, chunk_count))
 
 
 def lack(link: Link, chunks: Iterable[int]) -> None:
