@@ -6,8 +6,9 @@
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import RECOMPRESSION
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import LEVELS, recompress
+from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 
 
@@ -16,7 +17,7 @@ class ActionModule(ControllerAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "image": {"type": "str", "required": True},
-        "level": {"type": "int", "required": True, "choices": list(LEVELS)},
+        "level": {"type": "int", "required": True, "choices": list(RECOMPRESSION)},
         **STORE,
     }
 

@@ -19,9 +19,6 @@ from .store_space import store_error
 from .stores.base import Store
 from .verify_images import RecordChecks, in_order, verify_image
 
-LEVELS = range(1, 20)
-"""The levels of zstd to choose from. The faster ones below are for captures, and those above need much memory to decompress."""
-
 
 def recompress(store: Store, name: str, level: int) -> ImageReader:
     """Compress an image anew at a level of zstd, and return it as it is then; raises ImagingError, and leaves the image as it was.

@@ -16,10 +16,9 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ..module_utils.arguments import BOUNDS, RELAY, RELAY_OFF, SETTABLE
 from ..module_utils.disk.findings import CONTENT_CHECKS
 from ..module_utils.disk.select import Wanted
-from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, parse_level
+from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, RECOMPRESSION, parse_level
 from ..module_utils.errors import ImagingError
 from .formats.exporting import FORMATS
-from .recompress import LEVELS
 from .stores.registry import FORMS, kind_of
 
 PREFIX = "imaging_"
@@ -148,7 +147,7 @@ def read_level(value: Any) -> str:
 
 def read_recompress(value: Any) -> int | str:
     """A level of zstd at which images are compressed anew, or nothing."""
-    return "" if value == "" else number_in(LEVELS[0], LEVELS[-1])(value)
+    return "" if value == "" else number_in(RECOMPRESSION[0], RECOMPRESSION[-1])(value)
 
 
 def read_disk(value: Any) -> str | dict[str, str]:

@@ -44,6 +44,9 @@ AUTO = "auto"
 LOWEST, HIGHEST = -7, 19
 """The fixed levels that may be chosen."""
 
+RECOMPRESSION = range(1, HIGHEST + 1)
+"""The levels at which an image may be compressed anew. The faster ones below are for captures, and those above need much memory to decompress."""
+
 CONTEXTS = 100 << 20
 """Maximum memory of the compressors of all workers together, in bytes."""
 
