@@ -9,11 +9,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
-from ansible.playbook.task import Task
-from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.action.image_info import ActionModule, describe_image
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
@@ -21,9 +18,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
 from ansible_collections.fleet.imaging.plugins.module_utils.image.writer import ImageWriter
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
-from ansible_collections.fleet.imaging.plugins.plugin_utils.task_failure import TaskFailure
 
 from ..module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
+from .running import run_action
 
 
 @pytest.fixture
@@ -35,14 +32,8 @@ def store(tmp_path: Path) -> Path:
 
 
 def run(store: Path, **arguments: Any) -> dict[str, Any]:
-    """Run the action plugin. Ansible's own parts are stood in for where it only passes them on."""
-    task = Task.load({"action": "fleet.imaging.image_info", "args": {"store": str(store), **arguments}})
-    plugin = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
-    try:
-        result: dict[str, Any] = plugin.run(task_vars={})
-    except TaskFailure as failure:
-        result = failure.result
-    return result
+    """Run the action plugin."""
+    return run_action(ActionModule, "image_info", {"store": str(store), **arguments})
 
 
 def flip_last_frame_byte(path: Path) -> None:

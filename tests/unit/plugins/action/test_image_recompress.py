@@ -7,29 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
-from ansible.playbook.task import Task
-from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.action.image_recompress import ActionModule
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import documented_fields
-from ansible_collections.fleet.imaging.plugins.plugin_utils.task_failure import TaskFailure
 
 from ..module_utils.samples import CHUNK, Used, make_image
+from .running import run_action
 
 
 def run(store: Path, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
-    """Run the action plugin. Ansible's own parts are stood in for where it only passes them on."""
-    task = Task.load({"action": "fleet.imaging.image_recompress", "args": {"store": str(store), **arguments}})
-    task.check_mode = check_mode
-    plugin = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
-    try:
-        result: dict[str, Any] = plugin.run(task_vars={})
-    except TaskFailure as failure:
-        result = failure.result
-    return result
+    """Run the action plugin."""
+    return run_action(ActionModule, "image_recompress", {"store": str(store), **arguments}, check_mode=check_mode)
 
 
 @pytest.fixture
