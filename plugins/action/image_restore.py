@@ -14,7 +14,6 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import RES
 from ansible_collections.fleet.imaging.plugins.module_utils.disk_state import DISK_STATES, UNKNOWN, UNTOUCHED
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import Status
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
@@ -22,7 +21,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
-from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stored_image import StoredImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -91,23 +90,9 @@ class ActionModule(TransferAction):
 
         return on_progress
 
-    @contextlib.contextmanager
-    def _sourced(
-        self, image: ImageReader | SharedDisk, arguments: dict[str, Any], task_vars: dict[str, Any]
-    ) -> Iterator[StoredSource | SharedSource]:
-        """Serve an image from the store, or a disk that another laptop shares."""
-        if isinstance(image, ImageReader):
-            self._source = StoredSource(image)
-            yield self._source
-            return
-        host, timeouts = str(task_vars["inventory_hostname"]), self.timeouts(float(arguments["link_timeout"]))
-        with contextlib.closing(SharedSource(image, host, timeouts)) as source:
-            self._source = source
-            yield source
-
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
-        image, store = _open(arguments)
+        image = _open(arguments)
         wanted, found = arguments["root_digest"], image.root_digest.hex()
         if wanted not in ("", found):
             raise ImagingError(
@@ -115,14 +100,16 @@ class ActionModule(TransferAction):
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
         # A comparison takes next to nothing of the image.
-        location = store.http_location(arguments["image"]) if store and not self._task.check_mode else None
+        location = None if self._task.check_mode else image.location()
+        ticket = replace(self.ticket(arguments, task_vars, found), store=location)
         warnings: list[str] = []
         with (
-            self._sourced(image, arguments, task_vars) as source,
-            self._relay(arguments, task_vars, found, warnings.append, _origin(image)) as relay,
+            image.source(ticket.host, ticket.timeouts) as source,
+            self._relay(arguments, task_vars, found, warnings.append, image.origin) as relay,
         ):
-            meter = Meter(source.watches, lambda: source.frames_sent, frames=_largest(image))
-            ticket = replace(self.ticket(arguments, task_vars, found, relay is not None), store=location)
+            self._source = source
+            meter = Meter(source.watches, lambda: source.frames_sent, frames=image.max_sent)
+            ticket = replace(ticket, relay=relay is not None)
 
             def conversation(link: Link) -> None:
                 serve(link, source, self._on_progress(link, meter, ticket.host, relay))
@@ -139,35 +126,16 @@ class ActionModule(TransferAction):
             **self.findings(result, arguments, task_vars, meter),
             image=arguments["image"],
             sent_bytes=transfer.sent,
-            **_stored(image, result["used_bytes"]),
+            **image.facts(result["used_bytes"]),
             seconds=round(seconds, 3),
             throughput=int(result["used_bytes"] / ((result["write_seconds"] or seconds) or 1)),
         )
 
 
-def _open(arguments: dict[str, Any]) -> tuple[ImageReader | SharedDisk, Store | None]:
-    """Return the image and its store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
+def _open(arguments: dict[str, Any]) -> StoredImage | SharedDisk:
+    """Return the image in the store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
+    name = arguments["image"]
     if arguments["shared"]:
-        return SharedDisk.load(arguments["image"]), None
+        return SharedDisk.load(name)
     store = open_store(arguments)
-    return store.open(arguments["image"]), store
-
-
-def _origin(image: ImageReader | SharedDisk) -> Address | None:
-    """Return where the laptops reach the reference, if they take from its disk."""
-    if isinstance(image, ImageReader) or not image.sharing.ip:
-        return None
-    sharing = image.sharing
-    return Address(host=sharing.host, ip=sharing.ip, port=sharing.port)
-
-
-def _largest(image: ImageReader | SharedDisk) -> int:
-    """Return the maximum number of bytes that are sent."""
-    return image.stored_bytes if isinstance(image, ImageReader) else image.index.used_bytes()
-
-
-def _stored(image: ImageReader | SharedDisk, used_bytes: int) -> dict[str, Any]:
-    """Return the part of the result about the image's file, if there is one."""
-    if not isinstance(image, ImageReader):
-        return {}
-    return {"stored_bytes": image.stored_bytes, "ratio": round(used_bytes / image.stored_bytes, 3)}
+    return StoredImage(store, name, store.open(name))

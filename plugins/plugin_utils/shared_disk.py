@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
+from typing import Any
 from urllib.parse import quote
 
 from ansible import constants
@@ -29,6 +30,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying impo
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 
+from .relay.participant import Address
 from .run_authority import run_authority
 from .transports.tcp import Tcp
 
@@ -50,7 +52,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class SharedDisk:
-    """The description of a shared disk, which has what an opened image has, but for the records."""
+    """The description of a shared disk: what laptops are made equal to, as an image of the store is (``stored_image.StoredImage``)."""
 
     sharing: Sharing
     packed_header: bytes
@@ -69,6 +71,28 @@ class SharedDisk:
     def root_digest(self) -> bytes:
         """The root digest of the disk's content."""
         return self.index.root_digest()
+
+    @property
+    def max_sent(self) -> int:
+        """The maximum bytes of frames that are sent to a laptop."""
+        return self.index.used_bytes()
+
+    @property
+    def origin(self) -> Address | None:
+        """Where other laptops reach the one that shares the disk; None when they can't."""
+        sharing = self.sharing
+        return Address(host=sharing.host, ip=sharing.ip, port=sharing.port) if sharing.ip else None
+
+    def location(self) -> None:
+        """Return None: no server has it."""
+
+    def source(self, host: str, timeouts: Timeouts) -> contextlib.AbstractContextManager[SharedSource]:
+        """Return what serves it to a laptop."""
+        return contextlib.closing(SharedSource(self, host, timeouts))
+
+    def facts(self, _used_bytes: int) -> dict[str, Any]:
+        """Return nothing: there is no file to say anything of."""
+        return {}
 
     def save(self) -> None:
         """Keep this for the later tasks of the run; raises OSError."""

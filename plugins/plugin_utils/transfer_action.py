@@ -148,10 +148,10 @@ class TransferAction(ActionBase):
             collection_version=collection_version(),
             root_digest=root_digest,
             relay=relay,
-            timeouts=self.timeouts(float(arguments["link_timeout"])),
+            timeouts=self._timeouts(float(arguments["link_timeout"])),
         )
 
-    def timeouts(self, link_timeout: float) -> Timeouts:
+    def _timeouts(self, link_timeout: float) -> Timeouts:
         """Return how long both ends of a transfer wait."""
         overrides = os.environ.get(OVERRIDES)
         if not overrides:
