@@ -15,7 +15,7 @@ from ..module_utils.image.record import IMAGE_ID_SIZE, RecordHeader
 from ..module_utils.image.staged_file import StagedFile
 from ..module_utils.image.writer import ImageWriter
 from ..module_utils.zstd import find_zstd
-from .store_space import store_error
+from .store_space import writing_to
 from .stores.base import Store
 from .verify_images import RecordChecks, in_order, verify_image
 
@@ -32,10 +32,9 @@ def recompress(store: Store, name: str, level: int) -> ImageReader:
     store.check_writable()
     staged = store.stage(name)
     try:
-        _fill(staged, old, level)
-        staged.commit(old.source.version)
-    except OSError as error:
-        raise store_error(store.folder, error) from error
+        with writing_to(store.folder):
+            _fill(staged, old, level)
+            staged.commit(old.source.version)
     finally:
         staged.release(keep=False)
     return store.open(name)
