@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finds the chunks of a disk that differ from its goal, as long as comparing costs less than writing.
 
-The scan compares the chunks with the guards first, then a sample from all over the disk, then the disk from its start. It stops when neither
-the latest chunks nor the samples ahead promise equal content, and wants all remaining chunks without comparing them. So a foreign disk costs
-a few reads, a disk that has drifted is read once, and a half-written disk is recognised as far as it was written.
+The scan compares the chunks with the guards first, then a sample from all over the disk, then the disk from its start. When neither the latest
+chunks nor the samples ahead promise equal content, it wants all chunks until shortly before the next equal sample without comparing them, or all
+that remain when there is none. So a foreign disk costs a few reads, a disk that has drifted is read once, and a half-written disk is recognised as
+far as it was written, also when that did not begin at its start: other laptops send first what they have just got themselves.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ NOTHING, UNKNOWN, EQUAL, WANTED, REQUESTED, KNOWN, WRITTEN = range(7)
 differs. REQUESTED: it was requested from a source. KNOWN: it differs, but this end knows its content (zeros, or a patch). WRITTEN."""
 
 MAX_SAMPLES = 64
+MIN_SAMPLES = 8
 SAMPLED_SHARE = 100
-"""One of this many used chunks is sampled."""
+"""One of this many used chunks is sampled, with these limits."""
 
 WINDOW = 32
 """How many of the latest chunks decide whether comparing goes on."""
@@ -105,8 +107,7 @@ class DeltaScan:
                     self._note(row, equal)
                     self._learn(row, equal)
                     poll()
-                    if not self._worth_continuing(row.chunk):
-                        self.give_up()
+                    if not self._worth_continuing(row.chunk) and not self._skip(row.chunk):
                         return
             except BaseException:
                 self._rest = None  # it has handed out rows that were not compared
@@ -116,8 +117,8 @@ class DeltaScan:
 
     def _sample(self) -> Iterator[Row]:
         """Yield chunks from all over the disk, in disk order; no chunks of zeros, which any blank disk has."""
-        count = min(MAX_SAMPLES, len(self._goal) // SAMPLED_SHARE)
-        candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO] if count else []
+        count = min(MAX_SAMPLES, max(MIN_SAMPLES, len(self._goal) // SAMPLED_SHARE))
+        candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO]
         step = max(1, len(candidates) // (count + 1))
         self._samples = [chunk for chunk in candidates[step::step][:count] if self.states[chunk] == UNKNOWN]
         for chunk in self._samples:
@@ -157,6 +158,23 @@ class DeltaScan:
         equal_ahead = len(self._equal_samples) - bisect_right(self._equal_samples, position)
         promised = ahead and equal_ahead / ahead >= self._min_equal_share
         return bool(promised) or sum(self._recent) / len(self._recent) >= self._min_equal_share
+
+    def _skip(self, position: int) -> bool:
+        """Go on shortly before the next equal sample, if there is one; return whether that only continues what was begun."""
+        later = bisect_right(self._equal_samples, position)
+        if later == len(self._equal_samples):
+            self.give_up()
+            return False
+        self._recent.clear()
+        start = self._equal_samples[later] - WINDOW
+        if start <= position:
+            return True
+        with self._changed:
+            self.states[:start] = self.states[:start].replace(bytes((UNKNOWN,)), bytes((WANTED,)))
+            self._lowest_wanted = 0
+            self._changed.notify_all()
+        self._rest = self.rows(UNKNOWN)
+        return False
 
     def give_up(self) -> None:
         """Stop comparing: all UNKNOWN chunks are wanted."""

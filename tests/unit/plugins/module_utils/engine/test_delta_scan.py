@@ -110,6 +110,16 @@ def test_a_disk_that_was_written_half_way_is_recognised_as_far_as_it_was(rotatin
     assert len(disk.compared) <= written + CHUNKS // 100 + WINDOW + 2
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.3, 0.5), (0.85, 1.0), (0.06, 0.35)])
+def test_what_was_written_is_recognised_wherever_it_begins(start: float, end: float) -> None:
+    equal = range(int(start * CHUNKS), int(end * CHUNKS))
+    samples = CHUNKS // 100
+    delta, disk = look_at(equal, rotating=True)
+    assert delta.count(EQUAL) >= len(equal) - CHUNKS // samples, "all but what lies before its first sample"
+    assert len(disk.compared) <= len(equal) + samples + 2 * WINDOW + FIRST_VERDICT + 2
+    assert look_at(equal)[0].count(EQUAL) >= delta.count(EQUAL)
+
+
 def test_of_a_rotating_disk_less_is_looked_at() -> None:
     """A fifth of it is equal, here and there: worth it beside writing, but not instead."""
     equal = random.Random(1).sample(range(CHUNKS), CHUNKS // 5)
