@@ -80,7 +80,8 @@ def test_everything_comes_from_the_mirror_in_few_requests_over_one_connection(
     assert found.sent < 0.01 * from_mirror + 20_000
     assert mirror.connections == 1
     data = [(start, end) for start, end in mirror.ranges if end - start > CHUNK]
-    assert len(data) == 1
+    # The samples of the delta scan may be requested before it knows that it wants all chunks.
+    assert len(data) in (1, 2), data
 
 
 def test_a_comparison_asks_the_mirror_for_nothing(laptop: SimpleNamespace, mirror: RangeServer) -> None:
