@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A zstd on any machine: the standard library's, the zstandard package's, or the system's shared library.
+"""A zstd on any machine: the system's shared library, the zstandard package's, or the standard library's.
 
 All three speak of one frame at a time: whole content in, one frame with content size and checksum out, and back.
 Frame format: RFC 8878. Numbers of the compression parameters: zstd.h, ``ZSTD_cParameter``.
@@ -250,18 +250,21 @@ def _shared_library() -> ctypes.CDLL | None:
 
 
 def available() -> Sequence[Zstd]:
-    """Every way to zstd that this machine has, the preferred one first."""
+    """Every way to zstd that this machine has, the preferred one first.
+
+    The shared library decompresses straight into the caller's buffer. The others return the content in memory of its own, which is then copied.
+    """
     ways = []
+    shared = _shared_library()
+    if shared is not None:
+        ways.append(Zstd("libzstd.so.1", lambda: SharedLibraryCodec(shared)))
+    package = _module("zstandard")
+    if package is not None:
+        ways.append(Zstd("zstandard", lambda: ZstandardCodec(package)))
     for name in ("compression.zstd", "backports.zstd"):
         standard = _module(name)
         if standard is not None:
             ways.append(Zstd(name, lambda library=standard: StandardCodec(library)))  # type: ignore[misc]
-    package = _module("zstandard")
-    if package is not None:
-        ways.append(Zstd("zstandard", lambda: ZstandardCodec(package)))
-    shared = _shared_library()
-    if shared is not None:
-        ways.append(Zstd("libzstd.so.1", lambda: SharedLibraryCodec(shared)))
     return ways
 
 
