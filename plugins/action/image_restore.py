@@ -59,6 +59,11 @@ class ActionModule(TransferAction):
             facts["sent_bytes"] = self.running.sent
         return {**facts, **(self._participant.upstreams.facts(None) if self._participant else {})}
 
+    def sharing(self, task_vars: dict[str, Any]) -> int:
+        """Return how many laptops share the controller's network: one, if they take the image from one another."""
+        relayed = self._participant is not None and not self._participant.upstreams.unreachable
+        return 1 if relayed else super().sharing(task_vars)
+
     @contextlib.contextmanager
     def _relay(
         self,

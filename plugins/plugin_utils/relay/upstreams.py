@@ -47,6 +47,11 @@ class Upstreams:
         """Note why it takes nothing from there any more."""
         self._left[loss.host, DAMAGE if loss.damage else LOST if loss.reached else UNREACHABLE] = None
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether it could not connect to one of them."""
+        return any(code == UNREACHABLE for _host, code in self._left)
+
     def facts(self, said: Any) -> dict[str, Any]:
         """Return the fields of the result. ``said`` is what the laptop says it took, None when it says nothing.
 

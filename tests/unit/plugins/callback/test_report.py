@@ -222,6 +222,10 @@ FIELDS = (
         "sent_bytes",
         "taken_from",
         "passed_on",
+        "frame_bytes",
+        "stored_bytes",
+        "left",
+        "slow",
     ),
     *(
         "seconds",
