@@ -12,7 +12,7 @@ author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes one HTML page, which needs nothing else, and the same content as JSON, into the folder C(reports) of the image store.
-    They say how every laptop fared, with all that failed in full, how fast it was over time, and what limited it.
+    They say how every laptop fared, with all that failed in full, from where it took the image, how fast it was over time, and what limited it.
   - A run has a report when M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore) was started in it, or when it is one of the
     playbooks capture, restore and verify, and failed. One that is interrupted has a report, too, which says so.
   - An image store is not made for a report, so where a first capture failed before it had one there is none.
