@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, SHARE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.page import render
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
@@ -262,9 +262,9 @@ def test_a_laptop_that_took_from_others_names_them() -> None:
     run = new_run()
     taken = [{"host": "b", "bytes": 3 << 30}, {"host": "c", "bytes": 1 << 20}]
     run.expect(["a", "b", "c"])
-    end(run, "a", restored(taken_from=taken, frame_bytes={"mirror": 5 << 20, "store": 0}))
+    end(run, "a", restored(taken_from=taken, frame_bytes={"mirror": 5 << 20, "controller": 0, "peers": 4 << 30}))
     text = checked(closed(run)).text
-    assert "5.0\N{NO-BREAK SPACE}MiB from the mirror" in text
+    assert "5.0\N{NO-BREAK SPACE}MiB from mirror" in text and "4.0\N{NO-BREAK SPACE}GiB from other laptops" in text
     assert "3.0\N{NO-BREAK SPACE}GiB from b" in text and "1.0\N{NO-BREAK SPACE}MiB from c" in text
 
 
@@ -334,6 +334,14 @@ def test_what_comes_from_the_image_store_is_told_apart() -> None:
     end(run, "b", restored(frame_bytes={**one, "mirror": 1 << 29}, sent_bytes=0, stored_bytes=1 << 30))
     text = checked(closed(run)).text
     assert "The image travelled 2.00 times from the image store and 0.50 times from the mirror." in text
+
+
+def test_a_reference_is_not_said_to_be_unverified() -> None:
+    run = new_run("clone")
+    end(run, "reference", {"passed_on": 1}, SHARE)
+    end(run, "a", restored(taken_from=[{"host": "reference", "bytes": 1}], frame_bytes={"peers": 1}))
+    text = checked(closed(run)).text
+    assert "shared its disk" in text and "not verified" not in text
 
 
 def test_a_picture_is_shown_only_of_what_more_than_one_laptop_or_machine_had_a_part_in() -> None:
