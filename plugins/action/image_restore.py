@@ -54,10 +54,12 @@ class ActionModule(TransferAction):
     def facts_of_failure(self) -> dict[str, Any]:
         """Return the state of the disk and where chunks came from, as far as the controller knows it."""
         may_be_written = self._source is not None and self._source.described and not self._task.check_mode
-        facts: dict[str, Any] = {"disk_state": UNKNOWN if may_be_written else UNTOUCHED}
-        if self.running is not None and self.running.sent:
-            facts["sent_bytes"] = self.running.sent
-        return {**facts, **(self._participant.upstreams.facts(None) if self._participant else {})}
+        relayed = self._participant.upstreams.facts(None) if self._participant else {}
+        known = {"sent_bytes": self.running.sent if self.running else 0, **relayed}
+        return {
+            "disk_state": UNKNOWN if may_be_written else UNTOUCHED,
+            **{name: value for name, value in known.items() if value},
+        }
 
     def sharing(self, task_vars: dict[str, Any]) -> int:
         """Return how many laptops share the controller's network: one, if they take the image from one another."""

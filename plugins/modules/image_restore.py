@@ -156,7 +156,7 @@ used_chunks:
   type: int
 sent_bytes:
   description: Bytes that the controller sent over the link.
-  returned: success, and after a failure if a link was made
+  returned: success, and after a failure if there are any
   type: int
 frame_bytes:
   description: Bytes of compressed chunks that the laptop fetched from each source.
@@ -177,7 +177,7 @@ frame_bytes:
       type: int
 taken_from:
   description: The laptops from which it took chunks, in the order in which it used them; after a failure, those that were named to it.
-  returned: success, and after a failure in a relay
+  returned: success, and after a failure if there are any
   type: list
   elements: dict
   contains:
@@ -190,7 +190,7 @@ taken_from:
       type: int
 left:
   description: The laptops from which it took nothing any more, and why.
-  returned: success, and after a failure in a relay
+  returned: success, and after a failure if there are any
   type: list
   elements: dict
   contains:
@@ -202,7 +202,7 @@ left:
       type: str
 slow:
   description: Whether it was slower than the others, so that no laptop took chunks from it any more.
-  returned: success, and after a failure in a relay
+  returned: success, and after a failure if it was
   type: bool
 passed_on:
   description: Bytes of compressed chunks that other laptops took from this one.

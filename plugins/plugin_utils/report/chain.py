@@ -66,8 +66,9 @@ def flows(entries: Iterable[Mapping[str, Any]]) -> list[Flow]:
     for entry in entries:
         taker = Machine(LAPTOPS, entry["host"])
         sizes = entry["frame_bytes"]
-        # A laptop whose transfer failed says nothing, but the controller knows what it sent.
-        direct = {**sizes, CONTROLLER: entry["sent_bytes"] if sizes[CONTROLLER] is None else sizes[CONTROLLER]}
+        # A laptop whose transfer failed says nothing. The controller knows what it sent, which is more than frames.
+        unknown = sizes[CONTROLLER] is None and not entry["taken_from"]
+        direct = {**sizes, CONTROLLER: entry["sent_bytes"]} if unknown else sizes
         found += [Flow(Machine(kind), taker, direct[kind]) for kind in (CONTROLLER, STORE, MIRROR) if direct[kind]]
         for each in entry["taken_from"]:
             if each["bytes"] is None or each["bytes"]:
@@ -96,7 +97,13 @@ def _line(machine: Machine, givers: Mapping[Machine, Machine]) -> Iterator[Machi
 
 
 def in_order(found: Sequence[Flow], givers: Mapping[Machine, Machine]) -> list[Machine]:
-    """Return all machines, each after the one from which it took most. The laptop that leads the longest line comes last, so lines stay together."""
+    """Return all machines, each after the one from which it took most.
+
+    The laptop that leads the longest line comes last, so lines stay together; one that gave more than another one comes before it.
+    """
+    given: dict[Machine, float] = defaultdict(float)
+    for flow in found:
+        given[flow.giver] += flow.weight
     below: dict[Machine, list[Machine]] = defaultdict(list)
     for taker, giver in givers.items():
         below[giver].append(taker)
@@ -110,7 +117,7 @@ def in_order(found: Sequence[Flow], givers: Mapping[Machine, Machine]) -> list[M
     waiting = sorted(roots, key=lambda each: (each.kind == LAPTOPS, each.kind, sizes[each], each.host), reverse=True)
     while waiting:
         ordered.append(waiting.pop())
-        waiting += sorted(below[ordered[-1]], key=lambda each: (sizes[each], each.host), reverse=True)
+        waiting += sorted(below[ordered[-1]], key=lambda each: (sizes[each], -given[each], each.host), reverse=True)
     return ordered
 
 

@@ -70,6 +70,11 @@ def test_a_line_is_not_torn_apart_by_laptops_that_branch_off() -> None:
     assert in_order(found, main_givers(found)) == [THE_CONTROLLER, *map(laptop, (0, 1, 9, 2, 3, 4))]
 
 
+def test_of_laptops_that_took_from_the_same_one_that_which_gave_to_the_other_comes_first() -> None:
+    found = [Flow(laptop(1), laptop(5), None), Flow(laptop(1), laptop(2), 60), Flow(laptop(5), laptop(2), 40)]
+    assert in_order(found, main_givers(found)) == [laptop(1), laptop(5), laptop(2)]
+
+
 def test_laptops_that_took_from_one_another_are_all_there() -> None:
     found = [Flow(laptop(1), laptop(2), 8), Flow(laptop(2), laptop(3), 7), Flow(laptop(3), laptop(1), 9)]
     assert main_givers(found) == {laptop(1): laptop(3), laptop(2): laptop(1)}
