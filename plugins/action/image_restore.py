@@ -20,6 +20,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import L
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import Upstreams
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stored_image import StoredImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
@@ -40,17 +41,30 @@ class ActionModule(TransferAction):
         "ratio",
         "seconds",
         "throughput",
+        "left",
+        "slow",
     }
     UNDOCUMENTED: ClassVar[dict[str, Any]] = {"status": STATUS, "diff": DIFF}
 
     _source: StoredSource | SharedSource | None = None
+    _participant: Participant | None = None
     _ip = ""
     """Where other laptops reach this one, if it takes part in a relay: found once, because a link may be made again while no name is resolved."""
 
     def facts_of_failure(self) -> dict[str, Any]:
-        """Return the state of the disk, as far as the controller knows it."""
+        """Return the state of the disk and where chunks came from, as far as the controller knows it."""
         may_be_written = self._source is not None and self._source.described and not self._task.check_mode
-        return {"disk_state": UNKNOWN if may_be_written else UNTOUCHED}
+        relayed = self._participant.upstreams.facts(None) if self._participant else {}
+        known = {"sent_bytes": self.running.sent if self.running else 0, **relayed}
+        return {
+            "disk_state": UNKNOWN if may_be_written else UNTOUCHED,
+            **{name: value for name, value in known.items() if value},
+        }
+
+    def sharing(self, task_vars: dict[str, Any]) -> int:
+        """Return how many laptops share the controller's network: one, if they take the image from one another."""
+        relayed = self._participant is not None and not self._participant.upstreams.unreachable
+        return 1 if relayed else super().sharing(task_vars)
 
     @contextlib.contextmanager
     def _relay(
@@ -70,7 +84,9 @@ class ActionModule(TransferAction):
             yield None
             return
         self._ip = ip
-        participant = make_participant(str(task_vars["inventory_hostname"]), root_digest, warn, origin)
+        participant = self._participant = make_participant(
+            str(task_vars["inventory_hostname"]), root_digest, warn, origin
+        )
         try:
             yield participant
         finally:
@@ -123,6 +139,7 @@ class ActionModule(TransferAction):
         seconds = result["write_seconds"] + result["compare_seconds"]
         return dict(
             result,
+            **(self._participant.upstreams if self._participant else Upstreams()).facts(result.get("taken_from")),
             **self.findings(result, arguments, task_vars, meter),
             image=arguments["image"],
             sent_bytes=transfer.sent,

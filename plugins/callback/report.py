@@ -1,30 +1,36 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Leaves a report of each capture, restore and comparison in the image store."""
+"""Leaves a report of each capture, restore and comparison in the image store, and says after a failed one how to continue."""
 
 DOCUMENTATION = r"""
 name: report
 type: notification
-short_description: Leave a report of a capture, a restore or a comparison in the image store
+short_description: Leave a report of a capture, a restore or a comparison in the image store, and say how to continue after a failure
 version_added: 0.1.0
 author:
   - The fleet.imaging contributors (@fleet-imaging)
 description:
   - Writes one HTML page, which needs nothing else, and the same content as JSON, into the folder C(reports) of the image store.
-    They say how every laptop fared, with all that failed in full, how fast it was over time, and what limited it.
+    They say how every laptop fared, with all that failed in full, from where it took the image, how fast it was over time, and what limited it.
   - A run has a report when M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore) was started in it, or when it is one of the
     playbooks capture, restore and verify, and failed. One that is interrupted has a report, too, which says so.
   - An image store is not made for a report, so where a first capture failed before it had one there is none.
   - For an image store that is not a folder on the controller, the reports are in the folder of C(imaging_store_staging).
   - The files have mode 0600. They name laptops, disks and serial numbers, and hold nothing of what is on the disks.
   - The variable C(imaging_store) says where the image store is, and C(imaging_report=false) that there is to be no report.
+  - When a run with M(fleet.imaging.image_restore) fails for some laptops or is interrupted, its last lines say which disks do not boot now,
+    which may not boot, and which were not touched, and show the command to continue with these laptops.
+  - After a failed capture, the last lines say whether the stored part is kept, and show the command to continue.
+  - When Ansible could not log in or become root, they name the missing option, as the message of the task does.
+  - Values of variables whose names hold V(pass), V(secret) or V(token) are left out of the command.
 requirements:
   - It must be enabled with C(callbacks_enabled) in the settings of Ansible, as it is in the folder C(playbooks) of the collection.
 """
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +42,7 @@ from ansible.template import Templar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
+from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import write_report
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import CLONE, Run
@@ -48,7 +55,7 @@ DEFAULTS = {name: VARIABLES[name].default for name in ("imaging_store", "imaging
 
 
 class CallbackModule(RunCallback):
-    """Writes the report of a run."""
+    """Writes the report of a run, and shows its closing lines."""
 
     CALLBACK_NAME = "fleet.imaging.report"
 
@@ -72,11 +79,19 @@ class CallbackModule(RunCallback):
             self._settings = dict(DEFAULTS, imaging_report=False)
 
     def finish(self, run: Run, interrupted: bool) -> None:
+        """Write the report, and show the closing lines in any case."""
+        run.close(datetime.now(UTC), interrupted)
+        try:
+            self._write(run)
+        finally:
+            for line in closing_lines(run, interrupted, sys.argv):
+                self._display.display(line)
+
+    def _write(self, run: Run) -> None:
         """Write the report, if one is wanted. If it can't be written, the run does not fail."""
         settings = self._settings or DEFAULTS
         if not run.worth_a_report or not boolean(settings["imaging_report"], strict=False):
             return
-        run.close(datetime.now(UTC), interrupted)
         run.versions = _versions()
         try:
             folder = report_folder(str(settings["imaging_store"]), str(settings["imaging_store_staging"]))

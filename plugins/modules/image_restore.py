@@ -156,7 +156,7 @@ used_chunks:
   type: int
 sent_bytes:
   description: Bytes that the controller sent over the link.
-  returned: success
+  returned: success, and after a failure if there are any
   type: int
 frame_bytes:
   description: Bytes of compressed chunks that the laptop fetched from each source.
@@ -176,8 +176,8 @@ frame_bytes:
       description: From other laptops.
       type: int
 taken_from:
-  description: The laptops from which it took chunks, in the order in which it used them.
-  returned: success
+  description: The laptops from which it took chunks, in the order in which it used them; after a failure, those that were named to it.
+  returned: success, and after a failure if there are any
   type: list
   elements: dict
   contains:
@@ -185,8 +185,25 @@ taken_from:
       description: Its name in the inventory.
       type: str
     bytes:
-      description: Bytes of compressed chunks that were taken from there.
+      description: Bytes of compressed chunks that were taken from there; null after a failure.
+      returned: unless the transfer failed
       type: int
+left:
+  description: The laptops from which it took nothing any more, and why.
+  returned: success, and after a failure if there are any
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: Its name in the inventory.
+      type: str
+    code:
+      description: V(lost) if its link broke or fell silent, V(unreachable) if none could be made, V(damage) if it sent damaged data.
+      type: str
+slow:
+  description: Whether it was slower than the others, so that no laptop took chunks from it any more.
+  returned: success, and after a failure if it was
+  type: bool
 passed_on:
   description: Bytes of compressed chunks that other laptops took from this one.
   returned: success

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Common code of the callbacks that gather the facts of a run and do something with them at its end."""
+"""A callback that gathers the facts of a run; what it does with them at its end is the subclass's."""
 
 import atexit
 import getpass

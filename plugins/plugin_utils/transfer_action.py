@@ -212,6 +212,10 @@ class TransferAction(ActionBase):
             return contextlib.nullcontext()
         return Publisher(lambda: progress_event(host, transfer, meter), self._display.display)
 
+    def sharing(self, task_vars: dict[str, Any]) -> int:
+        """Return how many laptops share the controller's network."""
+        return len(task_vars.get("ansible_play_batch") or [""])
+
     def findings(
         self, result: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any], meter: Meter
     ) -> dict[str, Any]:
@@ -219,7 +223,7 @@ class TransferAction(ActionBase):
         meter.close(result.pop("status"))
         context = AdviceContext(
             automatic=arguments.get("compression_level") == AUTO,
-            laptops=len(task_vars.get("ansible_play_batch") or [""]),
+            laptops=self.sharing(task_vars),
             over_ssh=arguments["transport"] == SSH,
         )
         return {

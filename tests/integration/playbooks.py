@@ -180,3 +180,11 @@ def playbook(
 def stored(store: Path) -> list[str]:
     """Return the names of what lies in an image store, without the reports."""
     return [name for name in os.listdir(store) if name != "reports"]
+
+
+def newest(store: Path, playbook_name: str) -> tuple[str, dict[str, Any]]:
+    """The page and the data of the newest report of a playbook; both are there, and only this user can read them."""
+    pages = sorted((store / "reports").glob(f"*-{playbook_name}*.html"), key=lambda path: path.stat().st_mtime_ns)
+    page, data = pages[-1], pages[-1].with_suffix(".json")
+    assert {path.stat().st_mode & 0o777 for path in (page, data)} == {0o600}
+    return page.read_text(), json.loads(data.read_text())

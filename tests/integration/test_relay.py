@@ -27,7 +27,13 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     written,
 )
 from ansible_collections.fleet.imaging.tests.integration.labs import isolated, running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import (
+    YES,
+    Outcome,
+    newest,
+    playbook,
+    start_playbook,
+)
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")
@@ -89,6 +95,10 @@ def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: 
     assert sum(each["frame_bytes"]["peers"] for each in found) > 1.8 * found[0]["stored_bytes"]
     assert sum(each["passed_on"] for each in found) >= sum(each["frame_bytes"]["peers"] for each in found)
     assert sorted(len(each["taken_from"]) for each in found)[1:] != [0, 0]
+    assert [each["left"] for each in found] == [[]] * 3 and not any(each["slow"] for each in found)
+    page, data = newest(image.parent, "restore")
+    assert data["sources"]["controller"]["images"] < 1.2 and data["sources"]["laptops"]["images"] > 1.8
+    assert "Where the image came from" in page
     assert_nothing_remains(lab)
     found = results(lab, playbook(lab, "restore", *where(image), *YES))
     assert [each["changed"] for each in found] == [False] * 3
@@ -161,6 +171,8 @@ def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:
     laptop.power_off()
     outcome = running.wait()
     assert list(outcome.failures()) == [laptop.name], outcome.failures()
+    _page, data = newest(image.parent, "restore")
+    assert data["laptops"][0]["host"] == laptop.name and data["laptops"][0]["sent_bytes"] > 0
     others = [result_of(outcome, other.name) for other in lab.targets[1:]]
     assert [each["verified"] for each in others] == [True, True]
     for other in lab.targets[1:]:

@@ -11,13 +11,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_for_share, written
 from ansible_collections.fleet.imaging.tests.integration.labs import running_lab
-from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, playbook, start_playbook
+from ansible_collections.fleet.imaging.tests.integration.playbooks import YES, Outcome, newest, playbook, start_playbook
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 
 
@@ -35,14 +34,6 @@ def fixture_shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", name="captured")
 def fixture_captured(lab: Lab, shelf: Path) -> Outcome:
     return playbook(lab, "capture", "-e", f"imaging_store={shelf}", "-e", "imaging_image=reported")
-
-
-def newest(shelf: Path, playbook_name: str) -> tuple[str, dict[str, Any]]:
-    """The page and the data of the newest report of a playbook; both are there, and only this user can read them."""
-    pages = sorted((shelf / "reports").glob(f"*-{playbook_name}*.html"), key=lambda path: path.stat().st_mtime_ns)
-    page, data = pages[-1], pages[-1].with_suffix(".json")
-    assert {path.stat().st_mode & 0o777 for path in (page, data)} == {0o600}
-    return page.read_text(), json.loads(data.read_text())
 
 
 def test_a_capture_leaves_a_report(shelf: Path, captured: Outcome) -> None:

@@ -171,7 +171,7 @@ def _network(busy: Shares, context: AdviceContext) -> str:
 
 
 def _other_laptops(busy: Shares, context: AdviceContext) -> str:
-    return "the laptop before this one, or the network to it, gives no more; the laptop that takes from no other one says what limits all"
+    return "the laptop before this one, or the network to it, gives no more; the nearest one before it that has another limit says what limits both"
 
 
 def _mirror(busy: Shares, context: AdviceContext) -> str:

@@ -4,10 +4,11 @@
 """The progress table of all laptops: the slowest first, as many as fit, and a line for the whole fleet."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ...module_utils.printable import printable
 from ...module_utils.quantities import clock, rate
+from .limits import OTHER_LAPTOPS
 from .line import RECONNECTING, ProgressEvent, limited, rows
 
 GREEN, YELLOW, FAINT, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
@@ -71,11 +72,12 @@ def _slowness(event: ProgressEvent) -> tuple[float, float, str]:
     return -(math.inf if event.eta is None else event.eta), event.whole, event.host
 
 
-def _commonest(running: Iterable[ProgressEvent]) -> str:
-    """Return the limit of most laptops."""
+def _commonest(running: Sequence[ProgressEvent]) -> str:
+    """Return the limit of most laptops. What limits those that do not wait for others limits all."""
     limits = [event.limit for event in running if event.limit]
     if not limits:
         return ""
+    limits = [limit for limit in limits if limit != OTHER_LAPTOPS] or limits
     limit = max(sorted(set(limits)), key=limits.count)
     shares = [event.share for event in running if event.limit == limit]
     return limited(ProgressEvent(host="", state="", limit=limit, share=sum(shares) / len(shares)))

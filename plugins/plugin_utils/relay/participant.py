@@ -19,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying impo
 
 from .board import Board, Page
 from .rules import CONTROLLER, Guide, Member
+from .upstreams import Upstreams
 
 MIN_INTERVAL = 0.8
 """Seconds between two decisions. Laptops report once a second, and more often when they begin something new."""
@@ -47,6 +48,7 @@ class Participant:
 
         ``origin`` is where all chunks come from at last, if that is another laptop and not an image of the controller.
         """
+        self.upstreams = Upstreams()
         self._origin = origin
         self._board = board
         self._warn = warn
@@ -127,6 +129,8 @@ class Participant:
             if self._guide is not None and upstream is not None and upstream.name == loss.host:
                 with self._board.locked() as page:
                     members, now = page.members(), self._clock()
+                    if members[upstream.number].missing or upstream.is_origin or loss.damage:  # else it has just ended
+                        self.upstreams.leave(loss)
                     self._guide.lost(upstream.number, now, reached=loss.reached, damage=loss.damage)
                     self._decide(page, members, now)
                 self._warn_of(loss, members[self._number].name)
@@ -153,7 +157,10 @@ class Participant:
         telling = (link, upstream.number if upstream else CONTROLLER)
         if self._told == telling:
             return
-        payload = Upstream(upstream.name, upstream.address, upstream.port).pack() if upstream else b""
+        payload = b""
+        if upstream:
+            payload = Upstream(upstream.name, upstream.address, upstream.port).pack()
+            self.upstreams.name(upstream.name)
         try:
             link.send(Kind.UPSTREAM, payload)
             self._told = telling
@@ -177,6 +184,8 @@ class Participant:
         with self._lock:
             if self._guide is not None:
                 with contextlib.suppress(Exception), self._board.locked() as page:  # others find out by themselves
-                    page.write([replace(page.members()[self._number], gone=True)])
+                    me = page.members()[self._number]
+                    self.upstreams.slow = me.slow
+                    page.write([replace(me, gone=True)])
             self._ended, self._guide, self._upstream = True, None, None
             self._board.close()

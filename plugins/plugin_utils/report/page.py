@@ -9,7 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from ...module_utils.printable import printable_lines
+from ..progress.limits import OTHER_LAPTOPS
 from ..times import parse_time
+from .chain_svg import ROW
+from .chain_view import NAMES, chain_view
 from .rates import Span, samples, shifted, spans, summed
 from .svg import highest, style_of, throughput_plot
 from .text import NOTHING, SPACE, duration, laptops, percent, rate, size
@@ -27,6 +30,41 @@ TITLES = {"capture": "Capture", "restore": "Restore", "verify": "Comparison", "c
 
 def render(report: Mapping[str, Any]) -> str:
     """Return the page of a report, which ``summary.summary`` made."""
+    import markupsafe  # see _environment
+
+    found = {entry["host"]: spans(samples(entry["timeline"])) for entry in report["laptops"]}
+    of_laptops = {host: of_one for host, of_one in found.items() if of_one}
+    plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report, of_laptops).items()}
+    fleet = plots.pop("", None)
+    chain = chain_view(report)
+    waiting, limits = _without_waiting(report["limits"])
+    page: str = (
+        _environment(list(report["limits"]))
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            heading=f"{TITLES[report['purpose']]}{' of ' + report['image'] if report['image'] else ''}",
+            plots=plots,
+            fleet=fleet,
+            anchors={host: position for position, host in enumerate(plots, 1)},
+            phases=_phases(of_laptops.values()),
+            advice=_advice(report) if len(report["laptops"]) > FEW else {},
+            waiting=waiting,
+            limits=limits,
+            names=NAMES,
+            chain=chain,
+            chain_row=ROW,
+            picture=markupsafe.Markup(chain.picture) if chain else None,
+            sources={
+                NAMES[kind]: {**source, "kind": kind} for kind, source in report["sources"].items() if source["bytes"]
+            },
+        )
+    )
+    return page
+
+
+def _environment(known: list[str]) -> Any:
+    """Return what fills in templates. The limits that are ``known`` have colours in that order."""
     # Ansible needs jinja2, but a check that only imports this module may lack it.
     import jinja2
     import markupsafe
@@ -37,7 +75,6 @@ def render(report: Mapping[str, Any]) -> str:
             return value
         return NOTHING if value is None else printable_lines(str(value))
 
-    known = list(report["limits"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -56,20 +93,7 @@ def render(report: Mapping[str, Any]) -> str:
         style_of=style_of,
         clock=lambda value: f"{value[:10]}{SPACE}{value[11:16]}{SPACE}UTC",  # RFC 3339 in UTC, without its seconds
     )
-    found = {entry["host"]: spans(samples(entry["timeline"])) for entry in report["laptops"]}
-    of_laptops = {host: of_one for host, of_one in found.items() if of_one}
-    plots = {name: markupsafe.Markup(plot) for name, plot in _plots(report, of_laptops).items()}
-    fleet = plots.pop("", None)
-    page: str = environment.get_template("report.html.j2").render(
-        report=report,
-        heading=f"{TITLES[report['purpose']]}{' of ' + report['image'] if report['image'] else ''}",
-        plots=plots,
-        fleet=fleet,
-        anchors={host: position for position, host in enumerate(plots, 1)},
-        phases=_phases(of_laptops.values()),
-        advice=_advice(report) if len(report["laptops"]) > FEW else {},
-    )
-    return page
+    return environment
 
 
 def _plots(report: Mapping[str, Any], of_laptops: Mapping[str, list[Span]]) -> dict[str, str]:
@@ -111,6 +135,15 @@ def _phases(of_laptops: Iterable[list[Span]]) -> dict[str, str]:
             if span.size:
                 names.setdefault(style_of(span.phase), {})[span.phase] = None
     return {style: ", ".join(of_style) for style, of_style in names.items()}
+
+
+def _without_waiting(limits: Mapping[str, float]) -> tuple[float, Mapping[str, float]]:
+    """Return the share of the time in which laptops waited for other laptops, and the shares of the rest. It says what limited them all."""
+    rest = {name: share for name, share in limits.items() if name != OTHER_LAPTOPS}
+    whole = sum(rest.values())
+    if not whole or len(rest) == len(limits):
+        return 0.0, limits
+    return limits[OTHER_LAPTOPS], {name: share / whole for name, share in rest.items()}
 
 
 def _advice(report: Mapping[str, Any]) -> dict[str, int]:

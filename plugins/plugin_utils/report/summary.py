@@ -13,6 +13,7 @@ from ..outcome import CAPTURE, RESTORE, Failure, Laptop
 from ..progress.bottlenecks import Bottlenecks
 from ..run import Run
 from ..times import rfc3339
+from .chain import CONTROLLER, LAPTOPS, MIRROR, SOURCES, STORE
 from .rates import samples
 from .text import laptops
 
@@ -101,6 +102,7 @@ def summary(run: Run) -> dict[str, Any]:
         "seconds": round(max(((run.ended or run.began) - run.began).total_seconds(), 0.0), 3),
         "failures": [_failure(failure) for failure in run.failures],
         "limits": _limits_of_all((entry["limits"], entry["seconds"] or 0.0) for entry in entries),
+        "sources": _sources(entries),
         "versions": run.versions | _zstd(entries),
         "laptops": entries,
     }
@@ -143,7 +145,15 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
         entry[name] = _number(result.get(name))
     if entry["throughput"] is None and entry["used_bytes"] is not None and entry["seconds"]:
         entry["throughput"] = int(entry["used_bytes"] / entry["seconds"])
-    entry["taken_from"] = _taken_from(result.get("taken_from"))
+    sizes = _mapping(result.get("frame_bytes"))
+    entry["frame_bytes"] = {kind: _number(sizes.get("peers" if kind == LAPTOPS else kind)) for kind in SOURCES}
+    entry["taken_from"] = [
+        {"host": each["host"], "bytes": _number(each.get("bytes"))} for each in _of_hosts(result.get("taken_from"), run)
+    ]
+    entry["left"] = [
+        {"host": each["host"], "code": _text(each.get("code"))} for each in _of_hosts(result.get("left"), run)
+    ]
+    entry["slow"] = result.get("slow") is True
     entry["limits"] = limits(result.get("limits"))
     entry["limited_by"] = _limited_by(result.get("limited_by"))
     entry["timeline"] = [list(sample) for sample in samples(result.get("timeline"))]
@@ -221,10 +231,25 @@ def _limited_by(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _taken_from(value: Any) -> list[dict[str, Any]]:
-    """Return the laptops from which one took chunks, and the bytes from each."""
-    found = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
-    return [{"host": str(each.get("host")), "bytes": _number(each.get("bytes"))} for each in found]
+def _of_hosts(value: Any, run: Run) -> list[Mapping[str, Any]]:
+    """Return the entries of a list that are about laptops of the run."""
+    found = map(_mapping, value) if isinstance(value, list) else ()
+    return [each for each in found if isinstance(each.get("host"), str) and each["host"] in run.laptops]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what came from each kind of machine, in bytes and in images; images are None where there is no image file, or more than one."""
+    writing = [entry for entry in entries if not entry["gives"]]
+    files = {entry["stored_bytes"] for entry in writing if entry["stored_bytes"]}
+    one = files.pop() if len(files) == 1 else None
+    sums = {kind: sum(entry["frame_bytes"][kind] or 0 for entry in writing) for kind in (STORE, MIRROR, LAPTOPS)}
+    # The controller knows itself what it sent, also to a laptop that failed.
+    sums = {CONTROLLER: sum(entry["sent_bytes"] or 0 for entry in writing), **sums}
+    return {kind: {"bytes": size, "images": round(size / one, 2) if one else None} for kind, size in sums.items()}
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

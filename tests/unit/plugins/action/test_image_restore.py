@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss
 
 ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 
@@ -35,6 +36,25 @@ def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_an
         for link in (SimpleNamespace(handlers={}), SimpleNamespace(handlers={})):
             action._on_progress(link, SimpleNamespace(update=None), "lab-01", relay)
             assert Kind.LOST in link.handlers
+
+
+def test_laptops_that_pass_an_image_on_do_not_share_the_network_of_the_controller() -> None:
+    action = new_action()
+    batch = {"ansible_play_batch": ["lab-01", "lab-02"]}
+    assert action.sharing(batch) == 2
+    with action._relay(ARGUMENTS, of_laptops("lab-01", "lab-02"), "00", print) as relay:
+        assert action.sharing(batch) == 1
+        relay.upstreams.leave(Loss(host="lab-02", reason="", reached=False, damage=False))
+        assert action.sharing(batch) == 2
+
+
+def test_a_failure_says_where_chunks_were_to_come_from() -> None:
+    action = new_action()
+    action.running.sent = 7
+    with action._relay(ARGUMENTS, of_laptops("lab-01", "lab-02"), "00", print) as relay:
+        relay.upstreams.name("lab-02")
+    facts = action.facts_of_failure()
+    assert facts["sent_bytes"] == 7 and facts["taken_from"] == [{"host": "lab-02", "bytes": None}]
 
 
 @pytest.mark.parametrize(

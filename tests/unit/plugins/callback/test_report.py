@@ -55,6 +55,9 @@ class Told:
         stats = SimpleNamespace(failures={}, dark={}, rescued=dict.fromkeys(rescued, 1))
         self.callback.v2_playbook_on_stats(stats)
 
+    def shown(self) -> list[str]:
+        return [call.args[0] for call in self.callback._display.display.call_args_list]
+
     def warnings(self) -> list[str]:
         return [call.args[0] for call in self.callback._display.warning.call_args_list]
 
@@ -77,8 +80,9 @@ def test_a_restore(tmp_path: Path) -> None:
     told.end()
     assert states(tmp_path) == {"b": "failed", "a": "restored and verified"}
     assert report(tmp_path)["laptops"][0]["failures"][0]["message"] == "the disk is failing"
-    shown = told.callback._display.display.call_args.args[0]
-    assert shown.startswith(f"Report: {tmp_path}/reports/") and Path(shown[8:]).exists()
+    path, *_how_to_continue, command = told.shown()
+    assert path.startswith(f"Report: {tmp_path}/reports/") and Path(path[8:]).exists()
+    assert command.startswith("To go on with it: ") and command.endswith(" -l b")
 
 
 def test_check_mode_of_a_task_makes_it_a_comparison(tmp_path: Path) -> None:
@@ -137,6 +141,23 @@ def test_a_run_that_has_no_end_is_interrupted(tmp_path: Path) -> None:
     assert states(tmp_path) == {"a": "broken off", "b": "broken off"}
     told.callback._at_exit()
     assert len(list((tmp_path / "reports").iterdir())) == 2
+
+
+def test_how_to_continue_is_said_without_a_report_and_after_one_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(imaging_store=str(tmp_path), imaging_report=False)
+    told.start()
+    told.callback.v2_runner_on_failed(result("b", RESTORE, msg="the disk is failing"))
+    told.end()
+    assert [line.split(":")[0] for line in told.shown()][-1:] == ["To go on with it"] and not list(tmp_path.iterdir())
+    monkeypatch.setattr(f"{CallbackModule.__module__}.summary", lambda _run: 1 / 0)
+    told = Told(imaging_store=str(tmp_path))
+    told.start()
+    told.callback.v2_runner_on_failed(result("b", RESTORE, msg="the disk is failing"))
+    with pytest.raises(ZeroDivisionError):
+        told.end()
+    assert [line.split(":")[0] for line in told.shown()][-1:] == ["To go on with it"]
 
 
 def test_a_worker_writes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +222,10 @@ FIELDS = (
         "sent_bytes",
         "taken_from",
         "passed_on",
+        "frame_bytes",
+        "stored_bytes",
+        "left",
+        "slow",
     ),
     *(
         "seconds",

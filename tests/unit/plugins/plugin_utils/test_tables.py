@@ -126,6 +126,11 @@ def row_of_restored(result: dict[str, Any], **circumstances: bool) -> list[str]:
     ("changes", "circumstances", "cells"),
     [
         ({}, {}, ["restored and verified", "1.0 MiB used of 1.0 GiB", "sent 512.0 KiB", "1 min 02 s"]),
+        (
+            {"frame_bytes": {"peers": 1 << 20}},
+            {},
+            ["restored and verified", "1.0 MiB used of 1.0 GiB", "sent 512.0 KiB, 1.0 MiB from laptops", "1 min 02 s"],
+        ),
         ({"changed": False}, {}, ["equal already", "1.0 MiB used of 1.0 GiB", "sent 512.0 KiB", "1 min 02 s"]),
         ({}, {"left_out": True}, ["restored and verified, but a later step FAILED, see above"]),
         ({}, {"check_mode": True}, ["would be restored", "3 of 7 chunks differ"]),

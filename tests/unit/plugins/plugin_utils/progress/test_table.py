@@ -50,6 +50,15 @@ def test_names_can_not_write_to_the_terminal() -> None:
     assert "\x1b" not in rows([wild], 100)[0]
 
 
+def test_what_limits_a_chain_is_what_limits_those_that_do_not_wait_for_others() -> None:
+    table = Table()
+    for number in range(8):
+        table.update(replace(EVENT, host=f"lab-{number:02}", limit="other laptops" if number else "network"))
+    assert "limited by: network 91%" in table.total()
+    table.update(replace(EVENT, host="lab-00", ended=True))
+    assert "limited by: other laptops 91%" in table.total()
+
+
 def test_the_slowest_come_first_and_the_rest_is_counted() -> None:
     table = Table()
     for number in range(40):

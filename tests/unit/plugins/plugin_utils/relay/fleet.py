@@ -31,6 +31,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import Upstreams
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
@@ -89,6 +90,7 @@ class Laptop:
         self.error: BaseException | None = None
         self.session: Session
         self.sink: RestoreSink | None = None
+        self.upstreams = Upstreams()
         self.link: Link | None = None
         """The worker's link to the laptop."""
         self._run = run
@@ -127,6 +129,7 @@ class Laptop:
             lambda: meter.mark,
         )
         participant = Participant(Board(str(run.board)), self.warnings.append, origin=run.origin)
+        self.upstreams = participant.upstreams
 
         def conversation(link: Link) -> None:
             self.link = link
@@ -159,6 +162,11 @@ class Laptop:
     def relay(self) -> Any:
         assert self.sink is not None and self.sink._job.relay is not None
         return self.sink._job.relay
+
+    @property
+    def left(self) -> list[tuple[str, str]]:
+        """The laptops from which it took nothing any more, and why, as the result has it."""
+        return [(each["host"], each["code"]) for each in self.upstreams.facts(None)["left"]]
 
     @property
     def received_from(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image i
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, LinkError, TcpChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import connect_tls
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
@@ -66,6 +67,10 @@ def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
     assert run.images() < 1.2
     # Each laptop but the first takes all from one other laptop.
     assert sorted(len(laptop.received_from) for laptop in run.laptops) == [0] + [1] * 7
+    taken = [laptop.upstreams.facts(laptop.result["taken_from"])["taken_from"] for laptop in run.laptops]
+    assert taken == [laptop.result["taken_from"] for laptop in run.laptops]
+    # Those that have all and end are not lost.
+    assert [laptop.left for laptop in run.laptops] == [[]] * 8
 
 
 def test_four_laptops_take_one_image_from_the_server_of_the_store_and_none_from_the_controller(run: Run) -> None:
@@ -244,6 +249,7 @@ def test_a_laptop_that_sends_damage_is_named_and_left(run: Run, frame: Callable[
     assert restored(run) == [True] * 3
     assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()
     assert any("lab-00 sent damaged data" in warning for warning in warnings(run))
+    assert ("lab-00", DAMAGE) in second.left + third.left
     assert third.received_from.get("lab-00", 0) < 0.2 * run.image_size()
 
 

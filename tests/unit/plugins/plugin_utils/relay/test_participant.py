@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import K
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, unpack_upstream
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import SLOT, Board
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE, LOST
 
 STATUS = Status(STREAMING, 0, 100, 0, 100, 1.0, {})
 
@@ -38,9 +41,10 @@ class Worker:
         self.laptop = Link(SocketChannel(far), THE_CONTROLLER)
         self.participant.attach(self.link)
 
-    def report(self) -> None:
+    def report(self, missing: int = 100) -> None:
         """Have the laptop report how it gets on."""
-        self.participant.progress(self.link, STATUS, Address(self.name, "198.18.0.10", 19000))
+        status = replace(STATUS, data_done=STATUS.data_total - missing)
+        self.participant.progress(self.link, status, Address(self.name, "198.18.0.10", 19000))
 
     def told(self) -> str | None:
         """Return where the laptop is told to take chunks from."""
@@ -98,6 +102,42 @@ def test_damage_is_told_of_a_laptop_that_this_one_takes_from_only_and_in_words_t
     assert "lab-01 sent damaged data to lab-02" in warning and warning.isprintable()
     workers[2].loses("lab-01", damage=True)
     assert len(workers[2].warnings) == 1
+
+
+def test_a_laptop_is_believed_only_of_those_that_were_named_to_it(workers: list[Worker]) -> None:
+    upstreams = workers[2].participant.upstreams
+    assert upstreams.facts(None)["taken_from"] == [{"host": "lab-01", "bytes": None}]
+    workers[2].loses("lab-01")
+    said: list[dict[str, Any]] = [
+        {"host": "lab-00", "bytes": 7},
+        {"host": "lab-09", "bytes": 8},
+        {"host": "lab-01", "bytes": -1},
+    ]
+    assert upstreams.facts(said)["taken_from"] == [{"host": "lab-00", "bytes": 7}, {"host": "lab-01", "bytes": None}]
+
+
+def test_the_result_says_which_laptops_were_left_and_why(workers: list[Worker], tmp_path: Path) -> None:
+    worker = workers[2]
+    worker.loses("router", damage=True)
+    worker.loses("lab-01", damage=True)
+    worker.loses("lab-00")
+    assert worker.participant.upstreams.facts(None)["left"] == [
+        {"host": "lab-01", "code": DAMAGE},
+        {"host": "lab-00", "code": LOST},
+    ]
+    with Board(str(tmp_path / "board")).locked() as page:
+        page.write([replace(page.members()[2], slow=True)])
+    worker.participant.leave()
+    assert worker.participant.upstreams.facts(None)["slow"]
+    workers[0].participant.leave()
+    assert not workers[0].participant.upstreams.facts(None)["slow"]
+
+
+def test_a_laptop_that_has_all_and_ends_is_not_called_lost(workers: list[Worker]) -> None:
+    workers[1].now = 1.0
+    workers[1].report(missing=0)
+    workers[2].loses("lab-01")
+    assert workers[2].participant.upstreams.facts(None)["left"] == []
 
 
 def test_a_worker_whose_part_fails_leaves_its_laptop_to_the_controller(workers: list[Worker], tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 BEGAN = datetime(2026, 11, 26, 4, 36, 16, tzinfo=UTC)
 ARGUMENTS = {"device": "/dev/nvme0n1", "image": "win11-lab", "expect": {"serial": "S1", "wwn": "eui.1"}}
 GIB = 1 << 30
+IMAGE = 850 << 20
+"""Bytes of the image file in a run whose laptops pass it on."""
 
 
 def timeline(seconds: int = 60, size: int = 12 * GIB) -> list[list[Any]]:
@@ -83,4 +85,29 @@ def fleet(count: int, failed: int = 0, seconds: int = 60) -> Run:
             end(run, f"lab-{number:03d}", {"msg": "the disk is failing"}, failed=True)
         else:
             end(run, f"lab-{number:03d}", restored(timeline=timeline(seconds)))
+    return closed(run)
+
+
+def relayed(count: int) -> Run:
+    """A run of at least 8 laptops that passed an image of 850 MiB on: one was slow, one was lost, and one sent damage."""
+    run, names = new_run(), [f"lab-{number:03d}" for number in range(1, count + 1)]
+    slow, lost, liar = names[count // 4], names[count // 2], names[3 * count // 4]
+    reasons = {lost: [{"host": lost, "code": "lost"}], liar: [{"host": liar, "code": "damage"}]}
+    for name, before, above in zip(names, ["", *names], ["", "", *names], strict=False):
+        if name == lost:
+            said = {"msg": "The link did not come back.", "taken_from": [{"host": before, "bytes": None}]}
+            end(run, name, {**said, "sent_bytes": 1 << 10}, failed=True)
+            continue
+        taken = {before: IMAGE} if before else {}
+        if before in (slow, lost, liar):
+            taken = {before: IMAGE // 8, above: IMAGE - IMAGE // 8}
+        result = restored(
+            stored_bytes=IMAGE,
+            frame_bytes={"controller": 0 if before else IMAGE, "store": 0, "mirror": 0, "peers": sum(taken.values())},
+            sent_bytes=(1 << 10) if before else IMAGE,
+            taken_from=[{"host": host, "bytes": size} for host, size in taken.items()],
+            left=reasons.get(before, []),
+            slow=name == slow,
+        )
+        end(run, name, result)
     return closed(run)

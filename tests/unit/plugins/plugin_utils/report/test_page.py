@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, Failure
+from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTURE, SHARE, Failure
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.page import render
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 
-from .runs import closed, end, fleet, new_run, restored
+from .runs import closed, end, fleet, new_run, relayed, restored
 
 VOID = {"meta"}
 ELEMENTS = {
@@ -60,7 +60,7 @@ ELEMENTS = {
         "li",
         "figure",
     ),
-    *("figcaption", "svg", "line", "text", "path", "rect"),
+    *("figcaption", "svg", "line", "text", "path", "rect", "desc", "ol"),
 }
 ATTRIBUTES = {
     *(
@@ -95,7 +95,7 @@ ATTRIBUTES = {
         "dx",
         "dy",
     ),
-    *("text-anchor", "d"),
+    *("text-anchor", "d", "rx", "stroke-width", "stroke-dasharray"),
 }
 HOSTILE = "\"><script>alert(1)</script><!--\u202e\u2066evil\x1b[2J\x00\ud800\u2028{{ 7 * 7 }}{% raw %}]]>' onload=x"
 
@@ -154,7 +154,7 @@ def checked(run: Run) -> Page:
     # What a terminal, an editor or a browser could take for more than text; lone halves of characters can't be written.
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", text)
     text.encode()
-    for plot in re.findall(r"<svg class=\"plot\".*?</svg>(?=</div>)", text):
+    for plot in re.findall(r"<svg class=\"plot\".*?</svg>(?=</div>)|<svg class=\"chain\".*?</svg>", text):
         ET.fromstring(plot)
     return page
 
@@ -261,8 +261,10 @@ def test_a_capture_is_not_said_to_be_unverified() -> None:
 def test_a_laptop_that_took_from_others_names_them() -> None:
     run = new_run()
     taken = [{"host": "b", "bytes": 3 << 30}, {"host": "c", "bytes": 1 << 20}]
-    end(run, "a", restored(taken_from=taken))
+    run.expect(["a", "b", "c"])
+    end(run, "a", restored(taken_from=taken, frame_bytes={"mirror": 5 << 20, "controller": 0, "peers": 4 << 30}))
     text = checked(closed(run)).text
+    assert "5.0\N{NO-BREAK SPACE}MiB from mirror" in text and "4.0\N{NO-BREAK SPACE}GiB from other laptops" in text
     assert "3.0\N{NO-BREAK SPACE}GiB from b" in text and "1.0\N{NO-BREAK SPACE}MiB from c" in text
 
 
@@ -301,3 +303,56 @@ def test_the_bar_of_limits_has_their_shares_and_colours() -> None:
 def test_the_same_advice_for_many_is_given_once() -> None:
     page = checked(fleet(30))
     assert page.text.count("Connect the controller") == 1 and "30 laptops" in page.text
+
+
+@pytest.mark.parametrize("count", [8, 32, 300])
+def test_who_fed_whom(count: int) -> None:
+    run = relayed(count)
+    page = checked(run)
+    assert "The image travelled 1.00 times from the controller." in page.text
+    for words in (
+        "Sent damaged data",
+        "Broke off or fell silent",
+        "Too slow to take from",
+        "sent damage",
+        "slow",
+        "lost",
+    ):
+        assert words in page.text
+    if count < 300:
+        assert all(f"from {laptop}" in page.text for laptop in list(run.laptops)[:-1])
+    else:
+        # Those that did as all others share a row.
+        assert "laptops, each from the one before" in page.text and "lab-003" in page.text
+        assert len(re.findall("<li><(?:a|bdi)", render(summary(run)))) < 20
+
+
+def test_what_comes_from_the_image_store_is_told_apart() -> None:
+    run = new_run()
+    one = {"controller": 0, "mirror": 0, "store": 1 << 30, "peers": 0}
+    end(run, "a", restored(frame_bytes=one, sent_bytes=0, stored_bytes=1 << 30))
+    end(run, "b", restored(frame_bytes={**one, "mirror": 1 << 29}, sent_bytes=0, stored_bytes=1 << 30))
+    text = checked(closed(run)).text
+    assert "The image travelled 2.00 times from the image store and 0.50 times from the mirror." in text
+
+
+def test_a_reference_is_not_said_to_be_unverified() -> None:
+    run = new_run("clone")
+    end(run, "reference", {"passed_on": 1}, SHARE)
+    end(run, "a", restored(taken_from=[{"host": "reference", "bytes": 1}], frame_bytes={"peers": 1}))
+    text = checked(closed(run)).text
+    assert "shared its disk" in text and "not verified" not in text
+
+
+def test_a_picture_is_shown_only_of_what_more_than_one_laptop_or_machine_had_a_part_in() -> None:
+    assert "Where the image came from" not in checked(fleet(1)).text
+    assert "Where the image came from" in checked(fleet(2)).text
+
+
+def test_time_that_laptops_waited_for_others_is_told_apart_from_what_limited_them() -> None:
+    run = new_run()
+    end(run, "a", restored(limits={"network": 1.0}))
+    end(run, "b", restored(limits={"other laptops": 0.9, "target disk write": 0.1}))
+    text = checked(closed(run)).text
+    assert "For 45\N{NO-BREAK SPACE}% of the time of all transfers, laptops waited for other laptops." in text
+    assert "network 91\N{NO-BREAK SPACE}%" in text

@@ -15,7 +15,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.outcome import CAPTU
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import limits, summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run, failure_message
 
-from .runs import BEGAN, closed, end, fleet, new_run, restored
+from .runs import BEGAN, IMAGE, closed, end, fleet, new_run, relayed, restored
 
 
 def states(report: dict[str, Any]) -> dict[str, str]:
@@ -82,10 +82,30 @@ def test_what_was_not_read_back_is_not_called_verified() -> None:
 def test_who_passed_the_image_on() -> None:
     run = new_run()
     end(run, "a", restored(passed_on=7, taken_from=[]))
-    end(run, "b", restored(passed_on=0, taken_from=[{"host": "a", "bytes": 7}]))
+    taken = [{"host": "a", "bytes": 7}, {"host": "router", "bytes": 9}, {"host": "c", "bytes": -1}]
+    left = [{"host": "a", "code": "lost"}, {"host": "router", "code": "damage"}]
+    end(run, "b", restored(passed_on=0, taken_from=taken, left=left))
+    end(run, "c", restored(slow=True))
     found = {entry["host"]: entry for entry in summary(closed(run))["laptops"]}
     assert found["a"]["taken_from"] == [] and found["a"]["passed_on"] == 7
-    assert found["b"]["taken_from"] == [{"host": "a", "bytes": 7}]
+    # Only laptops of the run are believed in.
+    assert found["b"]["left"] == [{"host": "a", "code": "lost"}]
+    assert found["c"]["slow"] and not found["a"]["slow"]
+    assert found["b"]["taken_from"] == [{"host": "a", "bytes": 7}, {"host": "c", "bytes": None}]
+
+
+def test_how_many_images_came_from_where() -> None:
+    report = summary(relayed(8))
+    assert report["sources"] == {
+        # What was sent to a laptop that failed counts.
+        "controller": {"bytes": IMAGE + 7 * (1 << 10), "images": 1.0},
+        "store": {"bytes": 0, "images": 0.0},
+        "mirror": {"bytes": 0, "images": 0.0},
+        "laptops": {"bytes": 6 * IMAGE, "images": 6.0},
+    }
+    run = new_run("clone")
+    end(run, "a", restored(frame_bytes={"peers": 5}))
+    assert summary(closed(run))["sources"]["laptops"] == {"bytes": 5, "images": None}
 
 
 def test_a_comparison() -> None:
@@ -173,6 +193,9 @@ def strange_results(run: Run) -> None:
         "used_bytes",
         "sent_bytes",
         "taken_from",
+        "frame_bytes",
+        "left",
+        "slow",
         "throughput",
         "limits",
         "limited_by",
