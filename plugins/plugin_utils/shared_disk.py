@@ -32,7 +32,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 
 from .relay.participant import Address
 from .run_authority import run_authority
-from .transports.tcp import Tcp
+from .transports.transport import Transport
 
 PAUSE = 0.5
 """Seconds between a failure of the link to the reference and the next attempt to make it."""
@@ -40,12 +40,16 @@ PAUSE = 0.5
 
 @dataclass(frozen=True)
 class Sharing:
-    """The module that shares the disk: where it listens, and what is needed to end it. ``ip`` is empty when other laptops can't reach it."""
+    """The module that shares the disk: where it listens, and what is needed to end it. ``ip`` is empty when other laptops can't reach it.
+
+    ``way`` has the arguments ``transport`` and ``ssh_client``: how the controller reaches it.
+    """
 
     host: str
     address: str
     ip: str
     port: int
+    way: dict[str, str]
     run_id: str
     folders: tuple[str, str]
 
@@ -86,9 +90,11 @@ class SharedDisk:
     def location(self) -> None:
         """Return None: no server has it."""
 
-    def source(self, host: str, timeouts: Timeouts) -> contextlib.AbstractContextManager[SharedSource]:
+    def source(
+        self, host: str, timeouts: Timeouts, reach: Callable[[Sharing], Transport]
+    ) -> contextlib.AbstractContextManager[SharedSource]:
         """Return what serves it to a laptop."""
-        return contextlib.closing(SharedSource(self, host, timeouts))
+        return contextlib.closing(SharedSource(self, host, timeouts, reach(self.sharing)))
 
     def facts(self, _used_bytes: int) -> dict[str, Any]:
         """Return nothing: there is no file to say anything of."""
@@ -148,9 +154,10 @@ class SharedSource:
     The worker keeps a link to the reference as long as its laptop is restored: while there are such links, the reference goes on.
     """
 
-    def __init__(self, disk: SharedDisk, host: str, timeouts: Timeouts) -> None:
-        """``host`` is the laptop that is restored."""
+    def __init__(self, disk: SharedDisk, host: str, timeouts: Timeouts, transport: Transport) -> None:
+        """``host`` is the laptop that is restored, ``transport`` the controller's way to the reference."""
         self._disk = disk
+        self._transport = transport
         self._timeouts = timeouts
         self._name = Name(LAPTOP, f"worker of {host}")
         self._room = memoryview(bytearray(max_frame_size(disk.index.geometry.chunk_size)))
@@ -168,7 +175,7 @@ class SharedSource:
         self.described = False
 
     def _connect(self, upstream: Upstream) -> Link:
-        channel = Tcp(upstream.address).open(upstream.port, self._timeouts.connect)
+        channel = self._transport.open(upstream.port, self._timeouts.connect)
         try:
             context = run_authority().issue(self._name).context(server_side=False)
             reference = Name(LAPTOP, upstream.host)

@@ -113,7 +113,15 @@ class Reference:
         failed = self.converse(ask, then_leave=True)
         if not failed:
             port = self.module.wait_for_port()
-            sharing = Sharing(HOST, "127.0.0.1", "127.0.0.1", port, "reference", ("", ""))
+            sharing = Sharing(
+                host=HOST,
+                address="127.0.0.1",
+                ip="127.0.0.1",
+                port=port,
+                way={},
+                run_id="reference",
+                folders=("", ""),
+            )
             self._run.image = lambda: SharedDisk.of(sharing, *described)
             self._run.origin = Address(HOST, "127.0.0.1", port)
         return failed
