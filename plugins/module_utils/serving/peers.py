@@ -28,7 +28,7 @@ MAX_TAKERS = 8
 """How many laptops may take chunks at a time."""
 
 PAUSE = 0.5
-"""Seconds after which a sender with nothing to send looks whether chunks are on the disk now."""
+"""Seconds after which a sender looks again whether chunks are on the disk now."""
 
 WINDOW_SHARE = 4
 MAX_WINDOW = 256 << 20
@@ -283,6 +283,8 @@ class _Taker:
         self._ready: deque[int] = deque()
         self.coming = 0
         """How many chunks are COMING."""
+        self._looked = time.monotonic()
+        """When that was last looked at."""
 
     @property
     def queued(self) -> int:
@@ -356,9 +358,10 @@ class _Taker:
         with self._changed:
             if self.link.closed or self._share.ended:
                 raise LinkError("The link was closed.")
+            if time.monotonic() - self._looked >= PAUSE:
+                self._look_again()
             if not self.queued:
-                if not self._changed.wait(PAUSE):
-                    self._look_again()
+                self._changed.wait(PAUSE)
                 return None
             chunk = (self._fresh or self._ready).popleft()
             self._states[chunk] = NOT_WANTED
@@ -367,6 +370,7 @@ class _Taker:
 
     def _look_again(self) -> None:
         """Find chunks that are on the disk, or will never come, although they did not arrive."""
+        self._looked = time.monotonic()
         chunk = self._states.find(COMING)
         while chunk >= 0:
             self._look_at(chunk)
