@@ -9,13 +9,13 @@ from typing import Iterator
 
 from ..image.index import Index
 from ..image.record import RecordHeader
-from .peers import Place, Share, Window, window_size
+from .peers import Place, Share, Window
 
 MAX_TAKERS = 1024
 """How many laptops may take chunks at a time. The workers on the controller count, too: each keeps a link as long as its laptop is restored."""
 
-MIN_WINDOW = 64 << 20
-"""Bytes that the window has at least. What is made at a time must have room in it, or it would be made again and again."""
+WINDOW = 64 << 20
+"""Bytes of the window: what is made at a time, and what laptops want that began a little later."""
 
 AHEAD = 2
 """Records that may wait to be sent to a laptop. No more are made for it meanwhile, so a slow one does not push out what others wait for."""
@@ -25,8 +25,7 @@ class RequestedShare(Share):
     """Like Share, of records that one thread makes: it takes chunks from :meth:`wanted` and brings their records to :meth:`add`."""
 
     def __init__(self, index: Index) -> None:
-        window = Window(max(window_size(), MIN_WINDOW))
-        super().__init__(index, window, self._place, lambda: None, keep=True, max_takers=MAX_TAKERS)
+        super().__init__(index, Window(WINDOW), self._place, lambda: None, keep=True, max_takers=MAX_TAKERS)
         self._making: set[int] = set()
         """Chunks that were handed out and have not come."""
         self._stopped = False

@@ -133,8 +133,7 @@ def test_a_laptop_that_takes_nothing_holds_up_no_other_one() -> None:
 
 
 def test_what_leaves_the_window_before_it_was_sent_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requested, "MIN_WINDOW", 150)
-    monkeypatch.setattr(requested, "window_size", lambda: 0)
+    monkeypatch.setattr(requested, "WINDOW", 150)
     with making() as maker:
         links = [maker.connect(f"lab-{number}") for number in range(3)]
         for number, link in enumerate(links):
