@@ -21,10 +21,11 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter impor
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import Upstreams
-from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource
+from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource, Sharing
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stored_image import StoredImage
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
+from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.transport import Transport
 
 DIFF = {"type": "dict", "contains": {"before": {"type": "str"}, "after": {"type": "str"}}}
 """The field that Ansible shows with ``--diff``."""
@@ -119,8 +120,12 @@ class ActionModule(TransferAction):
         location = None if self._task.check_mode else image.location()
         ticket = replace(self.ticket(arguments, task_vars, found), store=location)
         warnings: list[str] = []
+
+        def reach(sharing: Sharing) -> Transport:
+            return self.transport_to(sharing.host, sharing.address, sharing.way, task_vars, ticket.timeouts)
+
         with (
-            image.source(ticket.host, ticket.timeouts) as source,
+            image.source(ticket.host, ticket.timeouts, reach) as source,
             self._relay(arguments, task_vars, found, warnings.append, image.origin) as relay,
         ):
             self._source = source

@@ -9,9 +9,8 @@ import contextlib
 import time
 from typing import Any, ClassVar
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENDED, SHARE_ARGUMENTS, SSH
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import ENDED, SHARE_ARGUMENTS
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import finish
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.detached_module import DetachedModule
@@ -37,10 +36,6 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Share the disk, or end that; raises ImagingError."""
-        if arguments["transport"] == SSH:
-            raise ImagingError(
-                "A disk can only be shared over TCP, and imaging_transport is ssh. Set imaging_transport: tcp, or use capture.yml and restore.yml."
-            )
         host = str(task_vars["inventory_hostname"])
         if self._task.check_mode:
             looked = self.believed(self._execute_module(self._task.action, arguments, task_vars=task_vars))
@@ -72,6 +67,7 @@ class ActionModule(TransferAction):
                     address=address,
                     ip=shared_ip(address) or "",
                     port=transfer.port,
+                    way={name: arguments[name] for name in ("transport", "ssh_client")},
                     run_id=ticket.run_id,
                     folders=module.folders,
                 )

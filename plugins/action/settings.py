@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE, SSH
+from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAPTURE, RESTORE
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import (
@@ -154,7 +154,8 @@ def combinations(settings: Mapping[str, dict[str, Any]], purpose: str) -> list[s
     if purpose in REQUIRED:
         name, words = REQUIRED[purpose]
         return [words] if any(not values[name] for values in settings.values()) else []
-    return [*(_clones(settings) if purpose == CLONE else ()), *_same_for_all(settings)]
+    kept = [values for values in settings.values() if values["imaging_image"]] if purpose == CLONE else []
+    return [*(_not_there(kept[0]) if kept else ()), *_same_for_all(settings)]
 
 
 def _same_for_all(settings: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -165,18 +166,6 @@ def _same_for_all(settings: Mapping[str, dict[str, Any]]) -> list[str]:
         for name in ("imaging_store", "imaging_image")
         if len({values[name] for values in settings.values()}) > 1
     ]
-
-
-def _clones(settings: Mapping[str, dict[str, Any]]) -> list[str]:
-    values = next(iter(settings.values()))
-    if values["imaging_image"]:
-        return _not_there(values)
-    over_ssh = ", ".join(host for host, values in settings.items() if values["imaging_transport"] == SSH)
-    said = (
-        f"Laptops take a disk from one another over TCP only, and imaging_transport is ssh for {over_ssh}: set it to tcp, or use capture.yml and "
-        "restore.yml."
-    )
-    return [said] if over_ssh else []
 
 
 def _not_there(values: Mapping[str, Any]) -> list[str]:

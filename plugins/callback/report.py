@@ -15,7 +15,7 @@ description:
     They say how every laptop fared, with all that failed in full, from where it took the image, how fast it was over time, and what limited it.
   - A run has a report when M(fleet.imaging.image_capture) or M(fleet.imaging.image_restore) was started in it, or when it is one of the
     playbooks capture, restore and verify, and failed. One that is interrupted has a report, too, which says so.
-  - An image store is not made for a report, so where a first capture failed before it had one there is none.
+  - The folder of an image store is made for a report if a transfer was begun. A run that failed before that has a report where there is one.
   - For an image store that is not a folder on the controller, the reports are in the folder of C(imaging_store_staging).
   - The files have mode 0600. They name laptops, disks and serial numbers, and hold nothing of what is on the disks.
   - The variable C(imaging_store) says where the image store is, and C(imaging_report=false) that there is to be no report.
@@ -45,7 +45,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zst
 from ansible_collections.fleet.imaging.plugins.plugin_utils.closing_lines import closing_lines
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.summary import summary
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.write import write_report
-from ansible_collections.fleet.imaging.plugins.plugin_utils.run import CLONE, Run
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run import Run
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_callback import RunCallback
 from ansible_collections.fleet.imaging.plugins.plugin_utils.settings import SETTINGS as VARIABLES
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import report_folder
@@ -95,7 +95,7 @@ class CallbackModule(RunCallback):
         run.versions = _versions()
         try:
             folder = report_folder(str(settings["imaging_store"]), str(settings["imaging_store_staging"]))
-            if run.playbook == CLONE:  # which needs no store
+            if run.transferred:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
             path = write_report(folder, summary(run), run.began)
         except OSError as error:

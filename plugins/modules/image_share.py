@@ -14,7 +14,8 @@ description:
   - Reads the used space of a disk and hashes it on all cores of the machine. The hashes, without any data, go to the controller. After this task the
     module stays and holds the disk, and laptops on which M(fleet.imaging.image_restore) runs with
     O(fleet.imaging.image_restore#module:shared=true) take the data from there, the first one directly and the others from one another.
-  - What is taken is read again, checked against the hashes, and compressed on all cores. So the disk is read twice.
+  - What is taken is read again, checked against the hashes, and compressed on all cores. So the disk is read twice. For laptops that take the same
+    at about the same time, this is done once.
   - A second task with O(state=ended) ends the sharing. Without it, the module ends by itself once no laptop and no controller has been connected for
     O(link_timeout) seconds.
   - The disk is held exclusively and never written. It fails if anything of the disk is mounted. If the disk changes while it is shared, nothing more

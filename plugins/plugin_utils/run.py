@@ -37,11 +37,15 @@ class Run:
         self.versions: dict[str, str] = {}
 
     @property
+    def transferred(self) -> bool:
+        """Whether a transfer was begun."""
+        return any(laptop.transfers for laptop in self.laptops.values())
+
+    @property
     def worth_a_report(self) -> bool:
         """Whether anything was transferred, or a playbook of this collection failed before that."""
-        transferred = any(laptop.transfers for laptop in self.laptops.values())
         failed = bool(self.failures) or any(laptop.failures for laptop in self.laptops.values())
-        return transferred or (failed and self.playbook in PLAYBOOKS)
+        return self.transferred or (failed and self.playbook in PLAYBOOKS)
 
     def laptop(self, name: str) -> Laptop:
         """The laptop of that name."""

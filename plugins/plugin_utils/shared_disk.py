@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 
 from .relay.participant import Address
 from .run_authority import run_authority
-from .transports.tcp import Tcp
+from .transports.transport import Transport
 
 PAUSE = 0.5
 """Seconds between a failure of the link to the reference and the next attempt to make it."""
@@ -40,12 +41,16 @@ PAUSE = 0.5
 
 @dataclass(frozen=True)
 class Sharing:
-    """The module that shares the disk: where it listens, and what is needed to end it. ``ip`` is empty when other laptops can't reach it."""
+    """The module that shares the disk: where it listens, and what is needed to end it. ``ip`` is empty when other laptops can't reach it.
+
+    ``way`` has the arguments ``transport`` and ``ssh_client``: how the controller reaches it.
+    """
 
     host: str
     address: str
     ip: str
     port: int
+    way: dict[str, str]
     run_id: str
     folders: tuple[str, str]
 
@@ -86,9 +91,11 @@ class SharedDisk:
     def location(self) -> None:
         """Return None: no server has it."""
 
-    def source(self, host: str, timeouts: Timeouts) -> contextlib.AbstractContextManager[SharedSource]:
+    def source(
+        self, host: str, timeouts: Timeouts, reach: Callable[[Sharing], Transport]
+    ) -> contextlib.AbstractContextManager[SharedSource]:
         """Return what serves it to a laptop."""
-        return contextlib.closing(SharedSource(self, host, timeouts))
+        return contextlib.closing(SharedSource(self, host, timeouts, reach(self.sharing)))
 
     def facts(self, _used_bytes: int) -> dict[str, Any]:
         """Return nothing: there is no file to say anything of."""
@@ -148,9 +155,10 @@ class SharedSource:
     The worker keeps a link to the reference as long as its laptop is restored: while there are such links, the reference goes on.
     """
 
-    def __init__(self, disk: SharedDisk, host: str, timeouts: Timeouts) -> None:
-        """``host`` is the laptop that is restored."""
+    def __init__(self, disk: SharedDisk, host: str, timeouts: Timeouts, transport: Transport) -> None:
+        """``host`` is the laptop that is restored, ``transport`` the controller's way to the reference."""
         self._disk = disk
+        self._transport = transport
         self._timeouts = timeouts
         self._name = Name(LAPTOP, f"worker of {host}")
         self._room = memoryview(bytearray(max_frame_size(disk.index.geometry.chunk_size)))
@@ -161,23 +169,47 @@ class SharedSource:
         sharing = disk.sharing
         self._upstream = Upstream(sharing.host, sharing.address, sharing.port)
         self._peer = PeerSource(self._connect, disk.header, self._lost, timeouts)
+        self._link: Link | None = None
+        self._connecting = True
+        self._taking = False
+        """Whether records are waited for. Who waits finds out about a broken link."""
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._peer.assign(self._upstream)
+        threading.Thread(target=self._keep_link, name="keep-link", daemon=True).start()
         self.watches = Stopwatches()
         self._watch = self.watches.new()
         self.frames_sent = 0
         self.described = False
 
     def _connect(self, upstream: Upstream) -> Link:
-        channel = Tcp(upstream.address).open(upstream.port, self._timeouts.connect)
+        self._connecting = True
+        try:
+            self._link = link = self._make_link(upstream)
+        finally:
+            self._connecting = False
+        link.handlers[Kind.END] = self._end
+        return link
+
+    def _make_link(self, upstream: Upstream) -> Link:
+        channel = self._transport.open(upstream.port, self._timeouts.connect)
         try:
             context = run_authority().issue(self._name).context(server_side=False)
             reference = Name(LAPTOP, upstream.host)
-            link = Link(connect_tls(channel, context, reference, self._timeouts.handshake), reference, self._timeouts)
-            link.handlers[Kind.END] = self._end
-            return link
+            return Link(connect_tls(channel, context, reference, self._timeouts.handshake), reference, self._timeouts)
         except BaseException:
             channel.close()
             raise
+
+    def _keep_link(self) -> None:
+        """Make a link that broke again while nothing is taken, as when the laptop is compared: a reference without links ends."""
+        while not self._closed.wait(self._timeouts.max_pause):
+            with self._lock:
+                broken = not self._connecting and (self._link is None or self._link.closed)
+                if broken and not self._taking and not self._closed.is_set():
+                    self._connecting = True
+                    self._peer.assign(None)
+                    self._peer.assign(self._upstream)
 
     def _end(self, reason: bytes) -> None:
         self._ended = reason.decode(errors="replace")
@@ -202,7 +234,14 @@ class SharedSource:
 
     def records(self, start: int, end: int) -> Generator[tuple[bytes, memoryview], None, None]:
         """Yield the records of the used chunks in [start, end) as they come from the reference; raises ImagingError when it sends no more."""
-        missing = {row.chunk for row in self._disk.index.rows_between(start, end)}
+        with self._lock:
+            self._taking = True
+        try:
+            yield from self._records({row.chunk for row in self._disk.index.rows_between(start, end)})
+        finally:
+            self._taking = False
+
+    def _records(self, missing: set[int]) -> Generator[tuple[bytes, memoryview], None, None]:
         deadline = time.monotonic() + self._timeouts.link_timeout
         self._watch.restart()
         if missing:
@@ -239,4 +278,6 @@ class SharedSource:
 
     def close(self) -> None:
         """Close the link to the reference."""
-        self._peer.stop()
+        with self._lock:
+            self._closed.set()
+            self._peer.stop()

@@ -38,7 +38,7 @@ class StoredImage:
         """Return where a laptop can read it itself; None when only this machine can."""
         return self.store.http_location(self.name)
 
-    def source(self, _host: str, _timeouts: Timeouts) -> AbstractContextManager[StoredSource]:
+    def source(self, _host: str, _timeouts: Timeouts, _reach: object) -> AbstractContextManager[StoredSource]:
         """Return what serves it to a laptop."""
         return nullcontext(StoredSource(self.reader))
 

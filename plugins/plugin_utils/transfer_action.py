@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
@@ -36,7 +36,8 @@ from .run_authority import run_authority
 from .task_failure import fail_task
 from .times import rfc3339
 from .transfer import Conversation, Transfer
-from .transports.factory import make_transport
+from .transports.factory import connection_of, make_transport
+from .transports.transport import Transport
 
 
 def collection_version() -> str:
@@ -205,6 +206,12 @@ class TransferAction(ActionBase):
         transport = make_transport(arguments, self._connection, self.address(), timeouts)
         laptop = Name(LAPTOP, ticket.host)
         return Transfer(module, transport, run_authority().controller, laptop, timeouts, progress)
+
+    def transport_to(
+        self, host: str, address: str, way: Mapping[str, Any], task_vars: Mapping[str, Any], timeouts: Timeouts
+    ) -> Transport:
+        """Return the controller's way to another laptop of the run; raises ImagingError. ``way`` has the arguments of the transport."""
+        return make_transport(way, connection_of(host, self, task_vars), address, timeouts)
 
     def telling(self, host: str, transfer: Transfer, meter: Meter | None) -> contextlib.AbstractContextManager[object]:
         """Return what tells of the progress of a transfer meanwhile, if there is a meter that hears of it."""

@@ -22,6 +22,7 @@ from ..integration.labs import running_lab
 from ..lab.lab import Plan, can_isolate
 from ..lab.tools import LabError
 from .big_disk import measure_big_disk
+from .clone import measure_clone
 from .fleet import measure_fleet
 from .forecast import measure_forecast
 from .levels import measure_levels
@@ -37,8 +38,8 @@ ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
 STATE, SSH, LEVELS, FORECAST = "state", "ssh", "levels", "forecast"
-DISK_OF_2_TIB, WAYS, FLEET = "disk-of-2-tib", "ways", "fleet"
-NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS, FLEET]
+DISK_OF_2_TIB, WAYS, FLEET, CLONE = "disk-of-2-tib", "ways", "fleet", "clone"
+NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS, FLEET, CLONE]
 
 
 def main() -> int:
@@ -94,6 +95,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             report.bars += measure_forecast(folder, arguments.runs, say)
         if FLEET in chosen:
             report.bars += measure_fleet(folder, say)
+        if CLONE in chosen:
+            report.bars += measure_clone(folder, arguments.runs, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:

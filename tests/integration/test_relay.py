@@ -111,7 +111,8 @@ def test_laptops_become_equal_to_a_reference_and_the_controller_sends_nothing_of
     for laptop in lab.targets:
         make_foreign(laptop)
     before, had = digest(lab.reference.disk), written(lab.reference.disk)
-    outcome = clone(lab, store)
+    # Over SSH, by which only the controller's links go.
+    outcome = clone(lab, store, "-e", "imaging_transport=ssh")
     found = results(lab, outcome)
     assert [each["verified"] for each in found] == [True] * 3
     for laptop in lab.targets:
@@ -153,8 +154,11 @@ def test_when_the_reference_is_killed_the_laptops_say_so_and_the_next_run_goes_o
         assert "The reference reference-01 sends no more of its disk" in failures[laptop.name], failures
         assert not looks_bootable(laptop.disk)
     assert "To go on with them: ansible-playbook" in outcome.stdout
-    found = results(lab, clone(lab, store))
+    # The rest comes through the controller, over SSH.
+    way = {"imaging_relay": "off", "imaging_transport": "ssh", "imaging_ssh_client": "openssh"}
+    found = results(lab, clone(lab, store, *(word for name in way for word in ("-e", f"{name}={way[name]}"))))
     assert [each["verified"] for each in found] == [True] * 3
+    assert [each["taken_from"] for each in found] == [[]] * 3
     assert min(each["equal_chunks"] for each in found) > 0
     for laptop in lab.targets:
         assert_holds(image, Path(laptop.disk))

@@ -13,9 +13,8 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 from ..disk.command import RunCommand
 from ..engine.capture import Capture, UnreadableSectors
@@ -28,11 +27,11 @@ from ..image.header import ImageHeader
 from ..image.index import Index, Row
 from ..image.record import IMAGE_ID_SIZE, USED, RecordHeader, pack_ranges
 from ..run_file import CONNECTED, WAITING
+from ..serving.requested import RequestedShare
 from ..stream.conversation import describe, raise_end, send_progress
 from ..stream.credentials import Credentials
-from ..stream.link import Kind, Link, LinkError
+from ..stream.link import Kind, Link
 from ..stream.listener import ControllerGone
-from ..stream.relaying import lack, receive_wants
 from ..ticket import Ticket
 from ..zstd import Zstd
 from .capture import (
@@ -148,21 +147,17 @@ class Described:
 
 
 class DiskShare:
-    """The described disk, for all laptops that take from it. Each has threads of its own, so none makes another one wait."""
+    """The described disk, for all laptops that take from it. One thread makes the records, so it is read for one of them at a time."""
 
     def __init__(self, session: Session, described: Described) -> None:
         self._session = session
         self._described = described
-        self._takers: dict[_Taker, threading.Thread] = {}
-        self._left = float("-inf")
-        """When a laptop last left."""
-        self._lock = threading.Lock()
+        self._share: RequestedShare | None = None
+        """Made when the disk is described."""
+        self._threads: list[threading.Thread] = []
         self._closed = threading.Event()
-        self._accepting: threading.Thread | None = None
         self.failure: ImagingError | None = None
         """Why no record can be made any more."""
-        self.sent = 0
-        """Bytes of frames."""
 
     def converse(self, link: Link) -> None:
         """Answer the controller: describe the disk and, at the end, let go of it; raises LinkError, PeerEnded, ImagingError."""
@@ -188,140 +183,45 @@ class DiskShare:
             status = described.status() if reporter.due() else None
             if status is not None:
                 send_progress(link, status.pack())
-        if self._accepting is None:
-            self._session.last_use = self._last_use
-            self._accepting = threading.Thread(target=self._accept, name="accept-laptops", daemon=True)
-            self._accepting.start()
+        if self._share is None:
+            self._begin()
         packed = described.header.pack()
         describe(link, packed, described.index.pack(packed))
 
-    def _accept(self) -> None:
+    def _begin(self) -> None:
+        share = self._share = RequestedShare(self._described.index)
+        self._session.last_use = lambda: time.monotonic() if share.busy else share.left
+        for name, work in (("accept-laptops", self._accept), ("make-records", self._make)):
+            thread = threading.Thread(target=work, args=(share,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _accept(self, share: RequestedShare) -> None:
         """Serve each laptop that connects, and publish whether there are any."""
         used = False
         while not self._closed.is_set():
             with contextlib.suppress(ControllerGone):
-                self._serve(self._session.next_peer(POLL))
-            if bool(self._takers) != used:
+                share.serve(self._session.next_peer(POLL))
+            if share.busy != used:
                 used = not used
                 self._session.publish(CONNECTED if used else WAITING)
 
-    def _serve(self, link: Link) -> None:
-        if self.failure is not None:
-            link.end(str(self.failure))
-            return
-        taker = _Taker(self, link, self._described)
+    def _make(self, share: RequestedShare) -> None:
+        capture = self._described.capture()
         try:
-            thread = threading.Thread(target=self._run, args=(taker,), name="share", daemon=True)
-            with self._lock:
-                self._takers[taker] = thread
-            threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
-            thread.start()
-        except (RuntimeError, MemoryError):  # the system has no more threads at the moment; the laptop comes again
-            self._leave(taker)
-
-    def _run(self, taker: _Taker) -> None:
-        try:
-            taker.send_all()
-        except LinkError:
-            pass
-        except ImagingError as error:
-            self._fail(error)
-        finally:
-            self._leave(taker)
-
-    def _leave(self, taker: _Taker) -> None:
-        taker.stop()
-        with self._lock:
-            self._takers.pop(taker, None)
-            self._left = time.monotonic()
-
-    @property
-    def used(self) -> bool:
-        """Whether laptops have taken from here, and none does any more."""
-        return not self._takers and self._left > float("-inf")
-
-    def _last_use(self) -> float:
-        return time.monotonic() if self._takers else self._left
-
-    def _fail(self, error: ImagingError) -> None:
-        """Tell all laptops that nothing more will come, and why."""
-        with self._lock:
-            self.failure = self.failure or error
-            takers = list(self._takers)
-        for taker in takers:
-            taker.stop(str(error))
-
-    def close(self) -> None:
-        """End all links, and wait until the disk is not read any more."""
-        self._closed.set()
-        if self._accepting is not None:
-            self._accepting.join()
-        with self._lock:
-            takers = dict(self._takers)
-        for taker in takers:
-            taker.stop()
-        for thread in takers.values():
-            thread.join()
-        self._described.stop()
-
-
-class _Taker:
-    """A laptop that takes chunks."""
-
-    def __init__(self, share: DiskShare, link: Link, described: Described) -> None:
-        self.link = link
-        self._share = share
-        self._described = described
-        self._wanted: deque[int] = deque()
-        self._waiting = bytearray(described.index.geometry.chunk_count)
-        """For each chunk, whether it is wanted. So a chunk waits once, however often it is requested."""
-        self._changed = threading.Condition()
-        self._stopped = False
-
-    def listen(self) -> None:
-        """Receive requests until the link breaks."""
-        try:
-            receive_wants(self.link, len(self._waiting), self._want)
-        finally:
-            self.stop()
-
-    def _want(self, ranges: Sequence[tuple[int, int]]) -> None:
-        for start, end in ranges:
-            used = {row.chunk for row in self._described.index.rows_between(start, end)}
-            lack(self.link, [chunk for chunk in range(start, end) if chunk not in used])
-            with self._changed:
-                new = [chunk for chunk in sorted(used) if not self._waiting[chunk]]
-                for chunk in new:
-                    self._waiting[chunk] = True
-                self._wanted.extend(new)
-                self._changed.notify_all()
-
-    def _next(self) -> Iterator[int]:
-        """Yield the wanted chunks, and wait for them, until the link is closed."""
-        while True:
-            with self._changed:
-                while not self._wanted and not self._stopped:
-                    self._changed.wait()
-                if self._stopped:
-                    return
-                chunk = self._wanted.popleft()
-                self._waiting[chunk] = False
-            yield chunk
-
-    def send_all(self) -> None:
-        """Send records until the link is closed; raises LinkError, DiskError, and ImagingError when the disk has changed."""
-        described = self._described
-        capture = described.capture()
-        try:
-            with contextlib.closing(capture.records_of(self._next(), self.stop)) as records:
+            with contextlib.closing(capture.records_of(share.wanted(), share.stop)) as records:
                 for header, frame in records:
                     self._check(header)
                     if frame is None:
                         raise AssertionError("no image is known that the laptop could have")
-                    self.link.send(Kind.RECORD, header.pack(), frame)
-                    self._share.sent += len(frame)
+                    share.add(header, frame)
+        except Exception as error:  # such as an allocation of memory: nobody must wait for records that will not come
+            self.failure = (
+                error if isinstance(error, ImagingError) else ImagingError(f"No record can be made: {error!r}.")
+            )
+            share.end(str(self.failure))
         finally:
-            described.bytes_read += capture.bytes_read
+            self._described.bytes_read += capture.bytes_read
 
     def _check(self, header: RecordHeader) -> None:
         row = self._described.index.find(header.chunk)
@@ -331,14 +231,24 @@ class _Taker:
                 "Something writes to the disk, or it is failing. Restart the reference from its live medium and run again."
             )
 
-    def stop(self, reason: str = "") -> None:
-        """End the link, with a reason if there is one, and all that waits for it."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        if reason:
-            self.link.end(reason)
-        self.link.close()
+    @property
+    def used(self) -> bool:
+        """Whether laptops have taken from here, and none does any more."""
+        return self._share is not None and not self._share.busy and self._share.left > float("-inf")
+
+    @property
+    def sent(self) -> int:
+        """Bytes of frames."""
+        return self._share.sent if self._share else 0
+
+    def close(self) -> None:
+        """End all links, and wait until the disk is not read any more."""
+        self._closed.set()
+        if self._share is not None:
+            self._share.close()
+        for thread in self._threads:
+            thread.join()
+        self._described.stop()
 
 
 @dataclass(frozen=True)

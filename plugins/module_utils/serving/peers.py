@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+import time
 from collections import OrderedDict, deque
 from enum import Enum
-from typing import Callable, Iterable, Sequence
+from typing import AbstractSet, Callable, Iterable, Sequence
 
 from ..disk.raw_io import RawDisk, ReadError, aligned_buffer, read_spans
 from ..errors import ImagingError
@@ -27,7 +28,7 @@ MAX_TAKERS = 8
 """How many laptops may take chunks at a time."""
 
 PAUSE = 0.5
-"""Seconds after which a sender with nothing to send looks whether chunks are on the disk now."""
+"""Seconds after which a sender looks again whether chunks are on the disk now."""
 
 WINDOW_SHARE = 4
 MAX_WINDOW = 256 << 20
@@ -139,10 +140,11 @@ class Share:
         index: Index,
         window: Window,
         place: Callable[[int], Place],
-        disk_records: Callable[[], DiskRecords],
+        disk_records: Callable[[], DiskRecords | None],
         keep: bool = False,
+        max_takers: int = MAX_TAKERS,
     ) -> None:
-        """``place`` says where a chunk is that is not in the window; ``disk_records`` makes the reader of one sender.
+        """``place`` says where a chunk is that is not in the window; ``disk_records`` makes the reader of one sender, if there is a disk to read.
 
         With ``keep``, the window is filled from the beginning, else from when the first laptop takes chunks.
         """
@@ -150,15 +152,37 @@ class Share:
         self.place = place
         self._window = window
         self._disk_records = disk_records
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        """As _changed, and also when a record is about to be sent."""
         self._keep = keep
+        self._max_takers = max_takers
         self._takers: dict[_Taker, threading.Thread] = {}
+        self.left = float("-inf")
+        """When a laptop last left (time.monotonic)."""
         self.ended = False
         """Whether nothing is passed on any more."""
+        self._reason = ""
+        """Why, if laptops are to be told."""
         self.sent = 0
         """Bytes of frames."""
 
-    def add(self, header: RecordHeader, frame: memoryview) -> None:
+    def notify(self) -> None:
+        """Wake all that wait; with the lock held."""
+        self._changed.notify_all()
+        self._room.notify_all()
+
+    def made_room(self) -> None:
+        """Note that a record is about to be sent; with the lock held."""
+        self._room.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a laptop takes chunks."""
+        return bool(self._takers)
+
+    def add(self, header: RecordHeader, frame: bytes | memoryview) -> None:
         """Pass on a record that was checked. What the first laptop can get from the disk later is not copied before."""
         if not self._keep and header.chunk not in self._window.pinned:
             return
@@ -167,24 +191,31 @@ class Share:
             self._window.add(header.chunk, packed, copy)
             for taker in self._takers:
                 taker.came(header.chunk)
-            self._changed.notify_all()
+            self.notify()
 
     def serve(self, link: Link) -> None:
         """Serve another laptop in a thread of its own, until its link breaks; too many laptops are turned away."""
         with self._changed:
-            if self.ended or len(self._takers) >= MAX_TAKERS:
-                link.close()
-                return
-            try:
-                taker = _Taker(self, link, self._changed)
-                thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
-                threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
-                thread.start()
-            except (RuntimeError, MemoryError):  # the system has no more threads, say, at the moment
-                link.close()
-                return
-            self._keep = True
-            self._takers[taker] = thread
+            served = not self.ended and len(self._takers) < self._max_takers and self._start(link)
+        if not served:
+            self._take_leave(link)
+
+    def _start(self, link: Link) -> bool:
+        try:
+            taker = _Taker(self, link, self._changed)
+            thread = threading.Thread(target=self._serve, args=(taker,), name="share", daemon=True)
+            threading.Thread(target=taker.listen, name="share-inbox", daemon=True).start()
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has no more threads, say, at the moment
+            return False
+        self._keep = True
+        self._takers[taker] = thread
+        return True
+
+    def _take_leave(self, link: Link) -> None:
+        if self._reason:
+            link.end(self._reason)
+        link.close()
 
     def _serve(self, taker: _Taker) -> None:
         try:
@@ -192,17 +223,18 @@ class Share:
         except ImagingError:  # its link broke, or it asked for what can't be; the others are not affected
             pass
         finally:
-            taker.link.close()
+            self._take_leave(taker.link)
             with self._changed:
                 self._takers.pop(taker, None)
-                self._changed.notify_all()
+                self.left = time.monotonic()
+                self.notify()
 
-    def find(self, chunk: int, disk: DiskRecords) -> tuple[bytes, bytes] | None:
+    def find(self, chunk: int, disk: DiskRecords | None) -> tuple[bytes, bytes] | None:
         """Return the record of a chunk, from memory or from the disk."""
         with self._changed:
             record = self._window.get(chunk)
         row = self.index.find(chunk)
-        if record is None and row is not None and self.place(chunk) is Place.DISK:
+        if record is None and row is not None and disk is not None and self.place(chunk) is Place.DISK:
             record = disk.record(row)
         return record
 
@@ -215,21 +247,25 @@ class Share:
         with self._changed:
             return self._changed.wait_for(lambda: not self._takers, seconds)
 
-    def end(self) -> dict[_Taker, threading.Thread]:
-        """End all links, keep nothing more, and return the threads that may still read the disk."""
+    def end(self, reason: str = "") -> None:
+        """Pass on and keep nothing more. All links end: at once or, with a reason, when the laptop was told of it."""
         with self._changed:
             self.ended = True
+            self._reason = reason
             self._keep = False
             self._window.clear()
-            takers = dict(self._takers)
-            self._changed.notify_all()
-        for taker in takers:
-            taker.link.close()
-        return takers
+            takers = list(self._takers)
+            self.notify()
+        if not reason:
+            for taker in takers:
+                taker.link.close()
 
     def close(self) -> None:
-        """End all links, and wait for the threads that read the disk."""
-        for thread in self.end().values():
+        """End all links at once, and wait for the threads that read the disk."""
+        with self._changed:
+            threads = list(self._takers.values())
+        self.end()
+        for thread in threads:
             thread.join()
 
 
@@ -245,12 +281,40 @@ class _Taker:
         self._fresh: deque[int] = deque()
         """Chunks that have just arrived; they are sent first, as long as they are in memory."""
         self._ready: deque[int] = deque()
+        self.coming = 0
+        """How many chunks are COMING."""
+        self._looked = time.monotonic()
+        """When that was last looked at."""
+
+    @property
+    def queued(self) -> int:
+        """How many chunks can be sent now."""
+        return len(self._fresh) + len(self._ready)
+
+    def first_coming(self, without: AbstractSet[int]) -> int | None:
+        """Return the first chunk that is COMING, apart from some; with the lock held."""
+        chunk = self._states.find(COMING) if self.coming else -1
+        while chunk in without:
+            chunk = self._states.find(COMING, chunk + 1)
+        return chunk if chunk >= 0 else None
 
     def came(self, chunk: int) -> None:
         """Note that a chunk has arrived; with the lock held."""
         if self._states[chunk] == COMING:
-            self._states[chunk] = READY
-            self._fresh.append(chunk)
+            self._set_ready(chunk, self._fresh)
+
+    def _wait_for(self, chunk: int) -> bool:
+        """Return whether that is new."""
+        if self._states[chunk] != NOT_WANTED:
+            return False
+        self._states[chunk] = COMING
+        self.coming += 1
+        return True
+
+    def _set_ready(self, chunk: int, queue: deque[int]) -> None:
+        self._states[chunk] = READY
+        self.coming -= 1
+        queue.append(chunk)
 
     def listen(self) -> None:
         """Receive requests until the link breaks."""
@@ -259,22 +323,20 @@ class _Taker:
         finally:
             self.link.close()
             with self._changed:
-                self._changed.notify_all()
+                self._share.notify()
 
     def _want(self, ranges: Sequence[tuple[int, int]]) -> None:
         with self._changed:
             for chunk in itertools.chain.from_iterable(itertools.starmap(range, ranges)):
-                if self._states[chunk] == NOT_WANTED:
-                    self._states[chunk] = COMING
+                if self._wait_for(chunk):
                     self._look_at(chunk)
-            self._changed.notify_all()
+            self._share.notify()
 
     def _look_at(self, chunk: int) -> None:
         if self._share.has(chunk) or self._share.place(chunk) is not Place.COMING:
-            self._states[chunk] = READY
-            self._ready.append(chunk)
+            self._set_ready(chunk, self._ready)
 
-    def send_all(self, disk: DiskRecords) -> None:
+    def send_all(self, disk: DiskRecords | None) -> None:
         """Send records as they can be had; raises LinkError when the link breaks."""
         while True:
             chunk = self._next()
@@ -286,25 +348,29 @@ class _Taker:
                 self._share.sent += len(record[1])
             elif self._share.place(chunk) is Place.COMING:
                 with self._changed:
-                    self._states[chunk] = COMING  # it has left the window before it was written
+                    self._wait_for(chunk)  # it has left the window before it was written
+                    self._share.notify()
             else:
                 lack(self.link, [chunk])
 
     def _next(self) -> int | None:
         """Return a chunk that can be sent, or None after a while."""
         with self._changed:
-            if not self._fresh and not self._ready:
-                if self.link.closed:
-                    raise LinkError("The link was closed.")
-                if not self._changed.wait(PAUSE):
-                    self._look_again()
+            if self.link.closed or self._share.ended:
+                raise LinkError("The link was closed.")
+            if time.monotonic() - self._looked >= PAUSE:
+                self._look_again()
+            if not self.queued:
+                self._changed.wait(PAUSE)
                 return None
             chunk = (self._fresh or self._ready).popleft()
             self._states[chunk] = NOT_WANTED
+            self._share.made_room()
             return chunk
 
     def _look_again(self) -> None:
         """Find chunks that are on the disk, or will never come, although they did not arrive."""
+        self._looked = time.monotonic()
         chunk = self._states.find(COMING)
         while chunk >= 0:
             self._look_at(chunk)

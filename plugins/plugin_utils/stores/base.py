@@ -131,11 +131,6 @@ class Store(ABC):
     def remove(self, name: str) -> None:
         """Remove an image."""
 
-    def report_folder(self) -> str:
-        """Return the folder on this machine for reports, which is made if need be; raises OSError."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        return self.folder
-
     def existing(self, name: str, update: bool) -> ImageReader | None:
         """Return the image of that name which a capture may replace, or None.
 

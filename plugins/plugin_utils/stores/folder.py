@@ -46,9 +46,6 @@ class FolderStore(Store):
             raise ImagingError(f"{path} can't be read: {error.strerror}.") from error
         return ImageReader(source)
 
-    def report_folder(self) -> str:
-        return self.folder  # a store is not made for a report
-
     def check_writable(self) -> None:
         check_writable(self.path)
 

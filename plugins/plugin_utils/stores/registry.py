@@ -35,8 +35,8 @@ def open_store(arguments: Mapping[str, Any]) -> Store:
 
 
 def report_folder(location: str, staging: str) -> str:
-    """Return the folder on this machine for the reports of a store; raises OSError, and ValueError for a location that is no store."""
+    """Return the folder on this machine for the reports of a store; raises ValueError for a location that is no store."""
     kind = kind_of(location)
     if kind is None:
         raise ValueError(f"{location!r} is not an image store")
-    return kind(location, StoreAccess(staging=staging)).report_folder()
+    return kind(location, StoreAccess(staging=staging)).folder

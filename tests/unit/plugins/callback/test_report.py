@@ -178,6 +178,19 @@ def test_no_report_is_wanted(tmp_path: Path, no: object) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("playbook", ["clone", "restore"])
+def test_a_folder_is_made_for_the_report_of_a_transfer_alone(tmp_path: Path, playbook: str) -> None:
+    store = tmp_path / "new/store"
+    told = Told(playbook, imaging_store=str(store))
+    told.callback.v2_runner_on_failed(result("a", "ansible.builtin.command", msg="no"))
+    told.end()
+    assert not store.exists() and "No such file" in told.warnings()[0]
+    told = Told(playbook, imaging_store=str(store))
+    told.start()
+    told.end()
+    assert report(store)["playbook"] == playbook and store.stat().st_mode & 0o777 == 0o700
+
+
 def test_other_playbooks_have_a_report_only_of_a_transfer(tmp_path: Path) -> None:
     told = Told("site", imaging_store=str(tmp_path))
     told.start("ansible.builtin.command")

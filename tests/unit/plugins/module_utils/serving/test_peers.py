@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,16 @@ from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import RecordHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.peers import (
     MAX_WINDOW,
+    PAUSE,
     DiskRecords,
     Place,
     Share,
     Window,
     window_size,
 )
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import want
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link, SocketChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, SocketChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.zstd import find_zstd
 
 from ..samples import CHUNK, Used, make_image, noise
@@ -113,7 +116,7 @@ def test_what_differs_on_the_disk_makes_no_record(tmp_path: Path, reader: ImageR
 def test_without_a_thread_for_it_a_laptop_is_turned_away(
     reader: ImageReader, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    share = Share(reader.index, Window(0), lambda chunk: Place.NOWHERE, lambda: None)  # type: ignore[arg-type, return-value]
+    share = Share(reader.index, Window(0), lambda chunk: Place.NOWHERE, lambda: None)
     near, far = socket.socketpair()
     with near, far:
         link = Link(SocketChannel(near), Name(LAPTOP, "lab-01"))
@@ -131,7 +134,7 @@ def test_without_a_thread_for_it_a_laptop_is_turned_away(
 
 
 def test_a_share_waits_for_those_who_take_from_it(reader: ImageReader) -> None:
-    share = Share(reader.index, Window(0), lambda chunk: Place.COMING, lambda: None)  # type: ignore[arg-type, return-value]
+    share = Share(reader.index, Window(0), lambda chunk: Place.COMING, lambda: None)
     assert share.wait_for_takers(0)
     near, far = socket.socketpair()
     with near, far:
@@ -142,9 +145,43 @@ def test_a_share_waits_for_those_who_take_from_it(reader: ImageReader) -> None:
     share.close()
 
 
+def test_what_turns_out_to_be_on_the_disk_is_sent_while_other_chunks_arrive(
+    tmp_path: Path, reader: ImageReader
+) -> None:
+    (tmp_path / "disk").write_bytes(DISK)
+    first, other = (row.chunk for row in list(reader.index)[:2])
+    asked, on_disk = threading.Event(), threading.Event()
+
+    def place(chunk: int) -> Place:
+        asked.set()
+        return Place.DISK if on_disk.is_set() else Place.COMING
+
+    with RawDisk(str(tmp_path / "disk")) as raw:
+
+        def disk_records() -> DiskRecords:
+            return DiskRecords(raw, reader.index, reader.header.image_id, find_zstd())
+
+        share = Share(reader.index, Window(1000), place, disk_records)
+        near, far = socket.socketpair()
+        with near, far:
+            share.serve(Link(SocketChannel(near), Name(LAPTOP, "lab-01")))
+            link = Link(SocketChannel(far), Name(LAPTOP, "lab-02"))
+            want(link, [(first, first + 1)])
+            assert asked.wait(10)
+            on_disk.set()
+            header = next(reader.records(other, other + 1)).header
+            message, deadline = None, time.monotonic() + 10
+            while message is None and time.monotonic() < deadline:
+                share.add(header, memoryview(b"x"))
+                time.sleep(PAUSE / 10)
+                message = link.poll()
+            assert message is not None and message.kind == Kind.RECORD
+        share.close()
+
+
 def test_at_its_end_a_share_keeps_nothing_and_takes_nobody(reader: ImageReader) -> None:
     window = Window(1000, pinned=[7])
-    share = Share(reader.index, window, lambda chunk: Place.NOWHERE, lambda: None, keep=True)  # type: ignore[arg-type, return-value]
+    share = Share(reader.index, window, lambda chunk: Place.NOWHERE, lambda: None, keep=True)
     window.add(1, b"", frame(30))
     window.add(7, b"", frame(30))
     share.end()

@@ -206,7 +206,9 @@ class Run:
 
     def source_for(self, image: ImageReader | SharedDisk, host: str) -> StoredSource | SharedSource:
         """What a worker serves to its laptop."""
-        return self.source(image) if isinstance(image, ImageReader) else SharedSource(image, host, self.timeouts)
+        if isinstance(image, ImageReader):
+            return self.source(image)
+        return SharedSource(image, host, self.timeouts, Tcp("127.0.0.1"))
 
     def join(self, seconds: float = 60) -> None:
         """Wait for all laptops."""

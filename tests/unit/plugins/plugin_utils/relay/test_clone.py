@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,7 +113,15 @@ class Reference:
         failed = self.converse(ask, then_leave=True)
         if not failed:
             port = self.module.wait_for_port()
-            sharing = Sharing(HOST, "127.0.0.1", "127.0.0.1", port, "reference", ("", ""))
+            sharing = Sharing(
+                host=HOST,
+                address="127.0.0.1",
+                ip="127.0.0.1",
+                port=port,
+                way={},
+                run_id="reference",
+                folders=("", ""),
+            )
             self._run.image = lambda: SharedDisk.of(sharing, *described)
             self._run.origin = Address(HOST, "127.0.0.1", port)
         return failed
@@ -257,6 +265,21 @@ def test_a_reference_that_nobody_takes_from_ends_by_itself(run: Run, reference: 
     began = time.monotonic()
     said = reference.module.collect(3 * run.timeouts.link_timeout)
     assert said["failed"] and time.monotonic() - began < run.timeouts.link_timeout + 2
+
+
+@pytest.mark.parametrize("run", [replace(TIMEOUTS, max_pause=0.1)], indirect=True)
+def test_a_link_that_breaks_while_nothing_is_taken_is_made_again(run: Run, reference: Reference) -> None:
+    reference.share()
+    source = run.source_for(run.image(), "lab-00")
+    links = reference.session._listener._taken
+    worker = Name(LAPTOP, "worker of lab-00")
+    wait_until(lambda: worker in links)
+    before = links[worker]
+    before.close()
+    wait_until(lambda: links[worker] is not before)
+    assert len(list(source.records(0, 3))) == 3
+    source.close()  # type: ignore[union-attr]
+    assert reference.end()["passed_on"] > 0
 
 
 @SHORT
