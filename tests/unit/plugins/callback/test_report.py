@@ -182,6 +182,7 @@ def test_no_report_is_wanted(tmp_path: Path, no: object) -> None:
 def test_a_folder_is_made_for_the_report_of_a_transfer_alone(tmp_path: Path, playbook: str) -> None:
     store = tmp_path / "new/store"
     told = Told(playbook, imaging_store=str(store))
+    told.start("ansible.builtin.command")
     told.callback.v2_runner_on_failed(result("a", "ansible.builtin.command", msg="no"))
     told.end()
     assert not store.exists() and "No such file" in told.warnings()[0]
