@@ -85,7 +85,7 @@ def test_an_image_that_appeared_or_changed_meanwhile_is_left_as_it_is(store: Sto
     assert "Uploads" not in s3_client(s3).list_multipart_uploads(Bucket=BUCKET)
 
 
-def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next(
+def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next_which_tells_how_it_gets_on(
     store: Store, s3: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = s3_client(s3)
@@ -94,7 +94,11 @@ def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next(
     client.upload_part(**target, UploadId=upload, PartNumber=1, Body=bytes(5 << 20))
     assert not store.has("image") and store.names() == []
     monkeypatch.setattr(s3_module, "PART_SIZE", 5 << 20)
+    reports: list[tuple[int, int]] = []
+    store.on_upload = lambda done, total: reports.append((done, total))
     put(store, "image", 1)
+    size = store.open("image").source.size
+    assert reports == [(0, size), *((done, size) for done in range(5 << 20, size, 5 << 20)), (size, size)]
     assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET)
 
 
