@@ -79,7 +79,7 @@ class WatchedParticipant(Participant):
     """Notes where its laptop was told to take chunks from, and why it left another one."""
 
     def __init__(self, board: Board, name: str, moves: list[str]) -> None:
-        super().__init__(board, lambda text: moves.append(f"{name}: {text}"))
+        super().__init__(lambda _site: board, lambda text: moves.append(f"{name}: {text}"))
         self._name = name
         self._moves = moves
         self._last = ""

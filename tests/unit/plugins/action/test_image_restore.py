@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address
 
 ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 
@@ -19,7 +21,7 @@ ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 def new_action() -> Any:
     action: Any = ActionModule.__new__(ActionModule)
     action._task = SimpleNamespace(check_mode=False)
-    action.running = SimpleNamespace(port=19000)
+    action.running = SimpleNamespace(port=19000, networks="198.18.0.0/22")
     addresses = iter(["198.18.0.10"])
     action.address = lambda: next(addresses, "no such host.invalid")
     return action
@@ -33,8 +35,21 @@ def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_an
     action = new_action()
     with action._relay(ARGUMENTS, of_laptops("lab-01", "lab-02"), "00", print) as relay:
         for link in (SimpleNamespace(handlers={}), SimpleNamespace(handlers={})):
-            action._on_progress(link, SimpleNamespace(update=None), "lab-01", relay)
+            action._on_progress(link, SimpleNamespace(update=None), "lab-01", "", relay)
             assert Kind.LOST in link.handlers
+
+
+@pytest.mark.parametrize(("named", "site"), [("", "198.18.0.0/22"), ("Wien", "Wien")])
+def test_the_site_is_the_laptops_network_unless_it_has_a_name(
+    named: str, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Address] = []
+    relay = SimpleNamespace(attach=id, progress=lambda link, status, address: reports.append(address))
+    action = new_action()
+    action._ip = "198.18.0.10"
+    on_progress = action._on_progress(None, SimpleNamespace(update=id), "lab-01", named, relay)
+    on_progress(Status(STREAMING, 0, 100, 0, 100, 1.0, {}).pack())
+    assert reports == [Address("lab-01", "198.18.0.10", 19000, site)]
 
 
 @pytest.mark.parametrize(

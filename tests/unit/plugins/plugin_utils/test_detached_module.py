@@ -69,7 +69,9 @@ def fixture_module(connection: Connection, tmp_path: Path, monkeypatch: pytest.M
 def run_of(pid: int, **values: Any) -> Run:
     """A run of a process, as a module publishes it."""
     started = start_time(pid) or 0
-    run = Run(pid, started, port=19000, state=LISTENING, since=1.0, payload="", device="/dev/sdq", run_id=RUN_ID)
+    run = Run(
+        pid, started, port=19000, state=LISTENING, since=1.0, payload="", device="/dev/sdq", networks="", run_id=RUN_ID
+    )
     return replace(run, **values)
 
 
