@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Credentials, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss
@@ -119,6 +120,7 @@ class Worker:
             "size": image.header.geometry.disk_size,
             "root": image.root_digest.hex(),
             "credentials": asdict(authority.issue(Name(LAPTOP, self.name))),
+            "servers": plan["servers"],
         }
         self.laptop = LaptopProcess(plan["namespaces"][number], laptop)
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -218,7 +220,8 @@ def run_laptop(plan: dict[str, Any]) -> None:
     session = Session(plan["name"], str(disk), credentials, ("", 0), TIMEOUTS, own, relay=True)
     threading.Thread(target=_tell_port, args=(session,), daemon=True).start()
     try:
-        result = restore_disk(session, disk, bytes.fromhex(plan["root"]))
+        servers = {name: HttpLocation(**location) for name, location in plan["servers"].items()}
+        result = restore_disk(session, disk, bytes.fromhex(plan["root"]), servers=servers)
         kept = {name: result[name] for name in ("taken_from", "passed_on", "verified")}
     except Exception as error:
         kept = {"failed": True, "msg": str(error)}
