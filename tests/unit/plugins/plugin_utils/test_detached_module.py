@@ -94,8 +94,8 @@ def test_a_module_is_followed_to_its_result(
     job = tmp_path / RUN_ID / "j123.456"
     job.write_text('{"started": true, "finished": false, "ansible_job_id": "j123.456"}')
     assert not module.ended()
-    publish(tmp_path, run_of(process.pid))
-    assert module.wait_for_port() == 19000
+    publish(tmp_path, run_of(process.pid, networks="198.51.100.0/24"))
+    assert (module.wait_for_port(), module.networks) == (19000, "198.51.100.0/24")
     job.write_text('{"changed": true}')
     assert not module.ended()
     process.kill()
