@@ -249,6 +249,8 @@ class _NotWritable(ImagingError):
 class _UploadedFile(StagedFile):
     """The file in which an image is written, in the folder for staging, and which is uploaded when it is complete."""
 
+    COMMIT_STAGE = "upload"
+
     def __init__(self, store: S3Store, name: str) -> None:
         super().__init__(os.path.join(store.folder, name + SUFFIX))
         self._store = store
