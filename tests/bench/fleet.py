@@ -71,6 +71,7 @@ class Fleet:
     taken_from: list[list[str]] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)
     """When a laptop was told to take chunks from where, and why it left another one."""
+    warnings: list[str] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """Processor seconds of each laptop."""
     images_of_store: float = 0.0

@@ -194,6 +194,7 @@ def run_controller(plan: dict[str, Any]) -> None:
             "images": sent / image.stored_bytes,
             "taken_from": [[each["host"] for each in worker.result.get("taken_from", ())] for worker in workers],
             "moves": moves,
+            "warnings": [text for worker in workers for text in worker.result.get("warnings", ())],
             "cpu": [worker.result.get("cpu", 0.0) for worker in workers],
         }
         print(json.dumps(found), flush=True)
@@ -222,7 +223,7 @@ def run_laptop(plan: dict[str, Any]) -> None:
     try:
         servers = {name: HttpLocation(**location) for name, location in plan["servers"].items()}
         result = restore_disk(session, disk, bytes.fromhex(plan["root"]), servers=servers)
-        kept = {name: result[name] for name in ("taken_from", "passed_on", "verified")}
+        kept = {name: result[name] for name in ("taken_from", "passed_on", "verified", "warnings")}
     except Exception as error:
         kept = {"failed": True, "msg": str(error)}
     print(json.dumps(kept | {"cpu": time.process_time()}), flush=True)

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
-from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store, StoreAccess
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.https import HttpsStore
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.s3 import S3Store
 
-from ..lab.servers import BUCKET, S3_KEYS, nginx, s3_client, s3_server
+from ..lab.servers import BUCKET, S3_KEYS, nginx, s3_server
 from .fleet import StoreServer, make_image, run_fleet
 from .speed import Say
 from .state import Bar
@@ -62,21 +63,20 @@ def _servers(folder: Path, store: Path) -> dict[str, StoreServer]:
     @contextlib.contextmanager
     def https(inside: Sequence[str], address: str) -> Iterator[HttpLocation]:
         with nginx(place("nginx"), str(store), address, inside) as server:
-            yield _location(name, server.url, server.ca)
+            yield _location(HttpsStore(server.url, StoreAccess(ca=server.ca)), name)
 
     @contextlib.contextmanager
     def s3(inside: Sequence[str], address: str) -> Iterator[HttpLocation]:
         with s3_server(place("s3"), address, inside) as server:
-            s3_client(server).upload_file(str(image), BUCKET, image.name)
-            yield _location(name, f"s3://{BUCKET}", server.ca, server.url)
+            os.environ.update(S3_KEYS)
+            bucket = S3Store(f"s3://{BUCKET}", StoreAccess(ca=server.ca, endpoint=server.url))
+            bucket.upload(str(image), name, None)
+            yield _location(bucket, name)
 
     return {"nginx": https, "S3": s3}
 
 
-def _location(image: str, store: str, ca: str, endpoint: str = "") -> HttpLocation:
-    """Return where laptops read an image of a store."""
-    os.environ.update(S3_KEYS)
-    defaults = {name: spec["default"] for name, spec in STORE.items()}
-    location = open_store({**defaults, "store": store, "store_ca": ca, "store_endpoint": endpoint}).http_location(image)
+def _location(store: Store, image: str) -> HttpLocation:
+    location = store.http_location(image)
     assert location is not None
     return location
