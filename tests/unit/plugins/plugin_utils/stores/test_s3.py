@@ -118,6 +118,12 @@ def test_a_capture_goes_to_the_bucket_and_the_next_one_takes_what_did_not_change
     assert os.listdir(store.folder) == []
 
 
+def test_an_image_that_another_program_has_uploaded_is_read(store: Store, s3: Server, tmp_path: Path) -> None:
+    root, _masked = make_image(str(tmp_path / "image"), DISK, USED)
+    s3_client(s3).upload_file(str(tmp_path / "image"), BUCKET, store.image_path("image").partition(f"{BUCKET}/")[2])
+    assert store.open("image").root_digest == root
+
+
 def test_an_image_is_compressed_anew(store: Store) -> None:
     root, before = put(store, "image", 1), store.open("image")
     made = recompress(store, "image", 1)
