@@ -36,6 +36,7 @@ class HttpImage:
     """An image on an HTTP server (``sources.base.ChunkSource``)."""
 
     names = (MIRROR, STORE)
+    max_requests = MIN_REQUESTS
 
     def __init__(
         self,
@@ -54,7 +55,6 @@ class HttpImage:
         self._reader: ImageReader | None = None
         self._equal = False
         self._clock = clock
-        self.max_requests = MIN_REQUESTS
         self._asked = 0.0
         """When the server was asked last."""
         self._records = 0
