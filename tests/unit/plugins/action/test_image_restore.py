@@ -40,9 +40,7 @@ def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_an
 
 
 @pytest.mark.parametrize(("named", "site"), [("", "198.18.0.0/22"), ("Wien", "Wien")])
-def test_the_site_is_the_laptops_network_unless_it_has_a_name(
-    named: str, site: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_site_is_the_laptops_network_unless_it_has_a_name(named: str, site: str) -> None:
     reports: list[Address] = []
     relay = SimpleNamespace(attach=id, progress=lambda link, status, address: reports.append(address))
     action = new_action()
