@@ -47,7 +47,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
-    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    # SeaweedFS lies beside this Python.
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin", str(Path(sys.executable).parent)])
     try:
         _check()
         report = measure(arguments)
