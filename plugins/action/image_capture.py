@@ -10,7 +10,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.arguments import CAP
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.quantities import size
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
+from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import interruptible
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import Upload
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -49,7 +51,12 @@ class ActionModule(TransferAction):
                 arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress, sink.meter
             )
             if not result.get("failed"):
-                sink.conclude(result)
+                with (
+                    interruptible(),
+                    Upload(str(task_vars["inventory_hostname"]), self._display.display) as upload,
+                ):
+                    store.on_upload = upload.report
+                    sink.conclude(result)
         except ImagingError as error:
             left = sink.release()
             raise ImagingError(f"{error}{_kept(left, sink.partial)}", **{**error.facts, "kept_bytes": left}) from error

@@ -166,7 +166,9 @@ def _restore_forecast(
     if at_once > 1:
         notes.append(f"Assumed: all {at_once} laptops are like this one.")
     if at_once > 1 and relay:
-        notes.append("Assumed: they reach each other, and pass the image on, so that the controller sends it once.")
+        notes.append(
+            "Assumed: they are at one site, reach each other, and pass the image on, so that the controller sends it once."
+        )
     elif at_once > 1:
         notes.append(
             f"They share the controller's {own.interface}, which has {own.mbit} Mbit/s according to the system."

@@ -18,7 +18,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.server impor
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.meter import Meter
-from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, passes_on, shared_ip
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import (
+    make_participant,
+    network_of,
+    passes_on,
+    shared_ip,
+)
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address, Participant
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import Upstreams
 from ansible_collections.fleet.imaging.plugins.plugin_utils.shared_disk import SharedDisk, SharedSource, Sharing
@@ -94,11 +99,14 @@ class ActionModule(TransferAction):
             if participant is not None:
                 participant.leave()
 
-    def _on_progress(self, link: Link, meter: Meter, host: str, relay: Participant | None) -> Callable[[bytes], object]:
-        """Return what hears of the laptop's progress."""
+    def _on_progress(
+        self, link: Link, meter: Meter, host: str, site: str, relay: Participant | None
+    ) -> Callable[[bytes], object]:
+        """Return what hears of the progress of a laptop at a site, whose name is empty where the user gives none."""
         if relay is None or self.running is None:
             return meter.update
-        place = Address(host=host, ip=self._ip, port=self.running.port)
+        site = site or network_of(self._ip, self.running.networks)
+        place = Address(host=host, ip=self._ip, port=self.running.port, site=site)
         relay.attach(link)
 
         def on_progress(report: bytes) -> None:
@@ -133,7 +141,7 @@ class ActionModule(TransferAction):
             ticket = replace(ticket, relay=relay is not None)
 
             def conversation(link: Link) -> None:
-                serve(link, source, self._on_progress(link, meter, ticket.host, relay))
+                serve(link, source, self._on_progress(link, meter, ticket.host, arguments["site"], relay))
 
             result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)
         if warnings:

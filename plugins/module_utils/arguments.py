@@ -72,6 +72,7 @@ RESTORING: dict[str, Any] = {
     "unused": {"type": "str", "choices": list(UNUSED), "default": DISCARD},
     "rewrite": {"type": "bool", "default": False},
     "mirror": {"type": "str", "default": ""},
+    "site": {"type": "str", "default": ""},
 }
 
 SETTABLE: dict[str, dict[str, Any]] = {

@@ -47,7 +47,8 @@ class Run:
 
     ``started`` is the process's start time in clock ticks since boot (proc(5), /proc/PID/stat, field 22). ``state`` has changed last at
     ``since``, in seconds since boot. ``payload`` is the name of the folder that Ansible's wrapper has made for the module, and removes again
-    unless it is killed; what does not match PAYLOAD is none. No file has a path that anything is removed by.
+    unless it is killed; what does not match PAYLOAD is none. No file has a path that anything is removed by. ``networks`` are the laptop's, in the
+    form 198.51.100.0/24, separated by commas.
     """
 
     pid: int
@@ -57,6 +58,7 @@ class Run:
     since: float
     payload: str
     device: str
+    networks: str
     run_id: str
 
     def pack(self) -> str:
@@ -99,6 +101,7 @@ FORMS: dict[str, tuple[Callable[..., str], re.Pattern[str], Callable[..., Any]]]
     "since": ("{:.3f}".format, re.compile(r"-?[0-9]{1,18}\.[0-9]{3}"), float),
     "payload": (str, re.compile("[!-~]*"), str),
     "device": (_quoted, re.compile("[!-~]+"), _unquoted),
+    "networks": (str, re.compile("[0-9a-f.:/,]{0,2048}"), str),
     "run_id": (str, WORD, str),
 }
 """Of each field: how it is written, what it looks like, and how it is read. A path may hold any byte, also a line feed."""

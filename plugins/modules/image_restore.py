@@ -88,6 +88,14 @@ options:
     type: str
     choices: [auto, "off"]
     default: auto
+  site:
+    description:
+      - Name of the site at which the laptop is. With O(relay), only the laptops of one site take chunks from one another, so that the image comes to
+        each site about once, over whatever line leads there.
+      - If empty, the site is the laptop's network to which the address belongs by which the controller reaches it. Laptops that have no such network,
+        as behind NAT, form one site.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - fleet.imaging.common
   - fleet.imaging.disk

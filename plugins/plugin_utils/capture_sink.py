@@ -186,8 +186,9 @@ class CaptureSink:
         with writing_to(self._store.folder):
             watch = self.watches.new()
             image.finish(result["used_bytes"], result["bad_ranges"], result["root_digest"])
-            self._staged.commit(self._old_identity)
             watch.busy("finish")
+            self._staged.commit(self._old_identity)
+            watch.busy(self._staged.COMMIT_STAGE)
 
     def flush(self) -> None:
         """Flush everything that arrived to the medium."""

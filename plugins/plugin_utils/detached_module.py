@@ -129,6 +129,8 @@ class DetachedModule:
         self._tmpdir: str | None = None
         self._seen = False
         self._gone_since: float | None = None
+        self.networks = ""
+        """The laptop's networks, as it says (``Run.networks``), once it listens."""
 
     @property
     def folders(self) -> tuple[str, str]:
@@ -204,7 +206,7 @@ class DetachedModule:
         while True:
             run = self.published()
             if run is not None and run.state in (LISTENING, CONNECTED, WAITING) and 0 < run.port < 65536:
-                self._seen = True
+                self._seen, self.networks = True, run.networks
                 return run.port
             if self.ended():
                 return None

@@ -128,6 +128,11 @@ class Transfer:
         """Seconds without a link after which this end gives up."""
         return self._timeouts.link_timeout if self.links else self._timeouts.first_patience
 
+    @property
+    def networks(self) -> str:
+        """The laptop's networks, as it says (``Run.networks``)."""
+        return self._module.networks
+
     def _connect_time(self, now: float) -> float:
         """Seconds that an attempt to connect has, which begins now."""
         times, since = self._timeouts, self._failing_since

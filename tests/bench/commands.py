@@ -32,14 +32,15 @@ from .report import Report
 from .speed import CASES, Speed
 from .ssh import measure_ssh
 from .state import measure_state
+from .stores import measure_stores
 from .ways import measure_ways
 
 ROOT = Path(__file__).absolute().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BUSY = 1.0
 STATE, SSH, LEVELS, FORECAST = "state", "ssh", "levels", "forecast"
-DISK_OF_2_TIB, WAYS, FLEET, CLONE = "disk-of-2-tib", "ways", "fleet", "clone"
-NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS, FLEET, CLONE]
+DISK_OF_2_TIB, WAYS, FLEET, STORES, CLONE = "disk-of-2-tib", "ways", "fleet", "stores", "clone"
+NAMES = [*(case.name for case in CASES), STATE, SSH, LEVELS, FORECAST, DISK_OF_2_TIB, WAYS, FLEET, STORES, CLONE]
 
 
 def main() -> int:
@@ -47,7 +48,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
-    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    # SeaweedFS lies beside this Python.
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin", str(Path(sys.executable).parent)])
     try:
         _check()
         report = measure(arguments)
@@ -97,6 +99,8 @@ def measure(arguments: argparse.Namespace) -> Report:
             report.bars += measure_fleet(folder, say)
         if CLONE in chosen:
             report.bars += measure_clone(folder, arguments.runs, say)
+        if STORES in chosen:
+            report.bars += measure_stores(folder, say)
         if DISK_OF_2_TIB in chosen:
             report.big_disk = measure_big_disk(folder, say)
     if WAYS in chosen:
@@ -115,7 +119,9 @@ def _interrupt(*dummy: object) -> None:
 def _check() -> None:
     if not can_isolate():
         raise LabError("the benchmark needs root, network namespaces and loop devices, and not all are to be had here")
-    missing = [program for program in ("gzip", "nc", "partclone.extfs", "zstd") if not shutil.which(program)]
+    missing = [
+        program for program in ("gzip", "nc", "nginx", "partclone.extfs", "weed", "zstd") if not shutil.which(program)
+    ]
     if missing:
         raise LabError(f"{', '.join(missing)} not found; install what is missing: make setup")
 

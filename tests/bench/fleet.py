@@ -10,13 +10,18 @@ the limit and not the processors of this machine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
 
 from ..lab.network import Network
 from .fleet_peers import seconds_of_multicast, seconds_of_unicast
@@ -66,8 +71,20 @@ class Fleet:
     taken_from: list[list[str]] = field(default_factory=list)
     moves: list[str] = field(default_factory=list)
     """When a laptop was told to take chunks from where, and why it left another one."""
+    warnings: list[str] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """Processor seconds of each laptop."""
+    images_of_store: float = 0.0
+    """Images that the server of the image store sent, if there is one."""
+
+    @property
+    def slowest(self) -> float:
+        """Seconds of the slowest laptop; ``LIMIT`` if one failed."""
+        return max(each or LIMIT for each in self.seconds)
+
+
+StoreServer = Callable[[Sequence[str], str], contextlib.AbstractContextManager[HttpLocation]]
+"""Serves the image at an address, in the namespace that the beginning of a command enters."""
 
 
 def measure_fleet(folder: Path, say: Say) -> list[Bar]:
@@ -133,11 +150,14 @@ def make_image(folder: Path, seconds: float = SECONDS) -> Path:
     return store
 
 
-def run_fleet(folder: Path, store: Path, count: int, fault: Fault | None = None) -> Fleet:
-    """Run a fleet in namespaces, which are removed afterwards."""
+def run_fleet(
+    folder: Path, store: Path, count: int, fault: Fault | None = None, server: StoreServer | None = None
+) -> Fleet:
+    """Run a fleet in namespaces, which are removed afterwards. ``server``, if there is one, has a link of its own, as fast as the others."""
     network = Network(folder / "fleet-network")
     subnet = network.up()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(network.down)
         addresses = [network.attach(number, subnet, MBIT) for number in range(count + 1)]
         if fault is not None and fault.kind == "slow":
             network.limit(fault.place + 1, fault.mbit)
@@ -148,20 +168,21 @@ def run_fleet(folder: Path, store: Path, count: int, fault: Fault | None = None)
             "addresses": addresses[1:],
             "fault": None if fault is None else asdict(fault),
             "limit": LIMIT * (10 if fault is not None and fault.kind == "slow" else 1),
+            "servers": {},
         }
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            network.namespace(0),
-            sys.executable,
-            "-m",
-            RUN,
-            "controller",
-            json.dumps(plan),
-        ]
+        sent_by_store = Path("/sys/class/net", network.port(count + 1), "statistics/rx_bytes")
+        if server is not None:
+            address = network.attach(count + 1, subnet, None)
+            location = stack.enter_context(server(_inside(network, count + 1), address))
+            network.limit(count + 1, MBIT)
+            plan["servers"] = {STORE: asdict(location)}
+        before = int(sent_by_store.read_text()) if server is not None else 0
+        command = [*_inside(network, 0), sys.executable, "-m", RUN, "controller", json.dumps(plan)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=Path(__file__).parents[5])
+        sent = int(sent_by_store.read_text()) - before if server is not None else 0
         values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return Fleet(**values)
-    finally:
-        network.down()
+        return Fleet(**values, images_of_store=sent / next(store.iterdir()).stat().st_size)
+
+
+def _inside(network: Network, number: int) -> list[str]:
+    return ["ip", "netns", "exec", network.namespace(number)]

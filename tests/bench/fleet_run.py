@@ -22,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder im
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.server import serve
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Credentials, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Link
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss
@@ -79,7 +80,7 @@ class WatchedParticipant(Participant):
     """Notes where its laptop was told to take chunks from, and why it left another one."""
 
     def __init__(self, board: Board, name: str, moves: list[str]) -> None:
-        super().__init__(board, lambda text: moves.append(f"{name}: {text}"))
+        super().__init__(lambda _site: board, lambda text: moves.append(f"{name}: {text}"))
         self._name = name
         self._moves = moves
         self._last = ""
@@ -119,6 +120,7 @@ class Worker:
             "size": image.header.geometry.disk_size,
             "root": image.root_digest.hex(),
             "credentials": asdict(authority.issue(Name(LAPTOP, self.name))),
+            "servers": plan["servers"],
         }
         self.laptop = LaptopProcess(plan["namespaces"][number], laptop)
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -192,6 +194,7 @@ def run_controller(plan: dict[str, Any]) -> None:
             "images": sent / image.stored_bytes,
             "taken_from": [[each["host"] for each in worker.result.get("taken_from", ())] for worker in workers],
             "moves": moves,
+            "warnings": [text for worker in workers for text in worker.result.get("warnings", ())],
             "cpu": [worker.result.get("cpu", 0.0) for worker in workers],
         }
         print(json.dumps(found), flush=True)
@@ -218,8 +221,9 @@ def run_laptop(plan: dict[str, Any]) -> None:
     session = Session(plan["name"], str(disk), credentials, ("", 0), TIMEOUTS, own, relay=True)
     threading.Thread(target=_tell_port, args=(session,), daemon=True).start()
     try:
-        result = restore_disk(session, disk, bytes.fromhex(plan["root"]))
-        kept = {name: result[name] for name in ("taken_from", "passed_on", "verified")}
+        servers = {name: HttpLocation(**location) for name, location in plan["servers"].items()}
+        result = restore_disk(session, disk, bytes.fromhex(plan["root"]), servers=servers)
+        kept = {name: result[name] for name in ("taken_from", "passed_on", "verified", "warnings")}
     except Exception as error:
         kept = {"failed": True, "msg": str(error)}
     print(json.dumps(kept | {"cpu": time.process_time()}), flush=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from ansible_collections.fleet.imaging.tests.integration.playbooks import (
     start_playbook,
 )
 from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
+from ansible_collections.fleet.imaging.tests.lab.network import PREFIX_LENGTH
+from ansible_collections.fleet.imaging.tests.lab.servers import nginx
 
 pytestmark = pytest.mark.skipif(not isolated(), reason="laptops need network namespaces and loop devices, and so root")
 
@@ -103,6 +106,32 @@ def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: 
     found = results(lab, playbook(lab, "restore", *where(image), *YES))
     assert [each["changed"] for each in found] == [False] * 3
     assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
+
+
+def test_each_site_takes_one_image_from_the_server_of_the_store_and_nothing_from_the_controller(
+    lab: Lab, image: Path, tmp_path: Path
+) -> None:
+    third, bridge = lab.targets[2], str(ip_interface(f"{lab.reference.address}/{PREFIX_LENGTH}").network[1])
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    # The smallest network with its address is its site.
+    network = ["dev", "eth0", str(ip_network(f"{third.address}/30", strict=False))]
+    third.run(["ip", "route", "add", *network])
+    try:
+        with nginx(tmp_path, str(image.parent), bridge) as server:
+            store = ("-e", f"imaging_store={server.url}", "-e", f"imaging_store_ca={server.ca}")
+            found = results(lab, playbook(lab, "restore", *where(image), *store, *YES))
+            requests = [line.split() for line in server.log.read_text().splitlines()]
+    finally:
+        third.run(["ip", "route", "delete", *network])
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))
+    # The address of the client, and the size of the response.
+    *near, far = (sum(int(line[9]) for line in requests if line[0] == laptop.address) for laptop in lab.targets)
+    size = found[0]["stored_bytes"]
+    assert size * 0.9 < sum(near) < 1.2 * size and size * 0.9 < far < 1.2 * size, (near, far, size)
+    assert [each["frame_bytes"]["controller"] for each in found] == [0] * 3
+    assert found[2]["taken_from"] == [] and sorted(len(each["taken_from"]) for each in found[:2]) == [0, 1]
 
 
 def test_laptops_become_equal_to_a_reference_and_the_controller_sends_nothing_of_the_disk(

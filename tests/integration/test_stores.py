@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from ipaddress import ip_interface
 from types import SimpleNamespace
@@ -59,7 +60,9 @@ def test_an_image_is_captured_into_s3_and_restored_from_there_and_from_a_web_ser
         "imaging_store_endpoint": servers.s3.url,
         "imaging_store_ca": servers.s3.ca,
     }
-    captured = run(lab, servers, "capture", {**s3, "imaging_image": "sent"}).of("image_capture")[0].result
+    outcome = run(lab, servers, "capture", {**s3, "imaging_image": "sent"})
+    assert re.search("100 % .* uploading", outcome.stdout)
+    captured = outcome.of("image_capture")[0].result
     assert captured["path"] == f"s3://{BUCKET}/fleet/sent.img.zst"
     assert os.listdir(servers.folder / "staging") == ["reports"]
 

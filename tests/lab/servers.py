@@ -151,9 +151,9 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, images: str, address: str = "127.0.0.1") -> Iterator[Server]:
+def nginx(folder: Path, images: str, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> Iterator[Server]:
     """Serve a folder by nginx: at ``/``, for a bearer token at ``/token/``, for a client's certificate at ``/client/``, by a redirect at ``/moved/``,
-    and without ranges at ``/whole/``.
+    and without ranges at ``/whole/``. ``inside`` is the beginning of a command that runs another one in a network namespace.
     """
     authority = Authority(folder / "authority")
     certificate, key = authority.issue("server", [address])
@@ -171,7 +171,7 @@ def nginx(folder: Path, images: str, address: str = "127.0.0.1") -> Iterator[Ser
             authority=authority.certificate,
         )
     )
-    command = ["nginx", "-c", str(config), "-e", str(folder / "error.log")]
+    command = [*inside, "nginx", "-c", str(config), "-e", str(folder / "error.log")]
     with _running(command, address, port, folder / "output.log"):
         yield Server(f"https://{address}:{port}", authority, folder / "access.log")
 
@@ -197,8 +197,8 @@ def _wait_for_bucket(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[Server]:
-    """Run SeaweedFS with an empty bucket, BUCKET, for whoever has S3_KEYS, over TLS."""
+def s3_server(folder: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> Iterator[Server]:
+    """Run SeaweedFS with an empty bucket, BUCKET, for whoever has S3_KEYS, over TLS. ``inside`` is as of :func:`nginx`."""
     authority = Authority(folder / "authority")
     certificate, key = authority.issue("server", [address])
     keys = {"accessKey": S3_KEYS["AWS_ACCESS_KEY_ID"], "secretKey": S3_KEYS["AWS_SECRET_ACCESS_KEY"]}
@@ -208,7 +208,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[Server]:
     ports = dict(zip([*parts, *(f"{part}.grpc" for part in parts)], free_ports(2 * len(parts)), strict=True))
     ports.update({"s3.iceberg": 0, "s3.lance": 0})  # not served
     (folder / "data").mkdir()
-    command = ["weed", "mini", f"-dir={folder / 'data'}", f"-ip={address}", f"-ip.bind={address}"]
+    command = [*inside, "weed", "mini", f"-dir={folder / 'data'}", f"-ip={address}", f"-ip.bind={address}"]
     command += [
         f"-{part}.port{dot}{kind}={port}" for name, port in ports.items() for part, dot, kind in [name.partition(".")]
     ]

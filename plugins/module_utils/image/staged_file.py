@@ -24,6 +24,9 @@ BUFFER = 1 << 20
 class StagedFile:
     """The partial file (mode 0600) of one image, locked by this process."""
 
+    COMMIT_STAGE = "finish"
+    """The stage under which the time of :meth:`commit` is counted."""
+
     def __init__(self, path: str) -> None:
         """Create and lock the file; raises OSError, and ImagingError when another capture has it or it belongs to another user."""
         self.path = path

@@ -18,6 +18,7 @@ from ..stream.link import Kind, Link, LinkError
 from ..stream.listener import ControllerGone, Listener
 from ..timeouts import Timeouts
 from .job import remove_job, remove_uncollected
+from .networks import own_networks
 from .run_folder import RunFolder, clock, payload_folder, start_time
 
 
@@ -56,6 +57,7 @@ class Session:
             since=clock(),
             payload=payload_folder(),
             device=device,
+            networks=own_networks(),
             run_id=run_id,
         )
         remove_uncollected(run_id, timeouts.link_timeout)

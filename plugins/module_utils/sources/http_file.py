@@ -37,6 +37,9 @@ Source: a reader that pauses for 10 ms after each 2 MiB got 1.1 GB/s from nginx 
 """
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+UNCHANGED = ("identity", "aws-chunked")
+"""Content encodings of bytes as they are. Some servers of S3 say that of an upload by the AWS CLI or boto3, which was only sent in that form."""
+
 SECONDS = re.compile("[0-9]{1,9}")
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
@@ -362,5 +365,5 @@ def _size_of_range(answer: http.client.HTTPResponse, start: int, end: int) -> in
     """Return the size of the file of which a response has this range; None when it has something else."""
     found = CONTENT_RANGE.fullmatch(answer.getheader("Content-Range", ""))
     first, last, size = map(int, found.groups()) if found else (0, -1, 0)
-    exact = (first, last) == (start, end - 1) and answer.getheader("Content-Encoding", "identity") == "identity"
+    exact = (first, last) == (start, end - 1) and answer.getheader("Content-Encoding", "identity") in UNCHANGED
     return size if exact else None

@@ -179,6 +179,8 @@ def _mirror(busy: Shares, context: AdviceContext) -> str:
 
 
 def _store_server(busy: Shares, context: AdviceContext) -> str:
+    if TARGET_WRITE not in busy:
+        return "most of the time went into the upload after the capture; the server of the image store, or the network to it, takes no more"
     return "the server of the image store, or the network to it, gives no more; a copy of the store near the laptops (imaging_mirror) would help"
 
 

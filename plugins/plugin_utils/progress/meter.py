@@ -17,6 +17,7 @@ from .limits import (
     LIMITS,
     SOURCE_READ,
     STORE,
+    STORE_SERVER,
     TARGET_READ,
     AdviceContext,
     Usage,
@@ -113,15 +114,16 @@ class Meter:
             self._base = point
 
     def close(self, report: str) -> None:
-        """Take the last report, and charge the time that the store's disk took alone after the laptop was done; raises ImagingError."""
+        """Take the last report, and charge the time that the store took alone after the laptop was done; raises ImagingError."""
         status = Status.unpack(report.encode())
         # It arrives with the module's result, some time after it was made.
         made = self._clock() if self._offset is None else self._offset + status.seconds
         heard = self.history.last.usage.controller_seconds if self.history else made
         self._take(status, max(made, heard))
-        seconds = busy(self._watches.stages(), "finish")
-        if seconds:
-            self.bottlenecks.charge({STORE: 1.0}, seconds)
+        for stage, limit in (("finish", STORE), ("upload", STORE_SERVER)):
+            seconds = busy(self._watches.stages(), stage)
+            if seconds:
+                self.bottlenecks.charge({limit: 1.0}, seconds)
 
     def stages(self) -> dict[str, Mapping[str, float]]:
         """Return the busy and waiting times of both ends in the form of a result."""

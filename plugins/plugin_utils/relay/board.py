@@ -69,7 +69,7 @@ def unpack_members(data: bytes) -> list[Member]:
 
 
 class Board:
-    """The board of the laptops that restore one image in one run."""
+    """The board of the laptops of one site that restore one image in one run."""
 
     def __init__(self, path: str, patience: float = PATIENCE) -> None:
         """``path`` is made when it is missing, in a folder that only this user can enter; raises OSError."""

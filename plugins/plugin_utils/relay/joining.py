@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import ipaddress
 import os
 import socket
@@ -34,19 +36,34 @@ def shared_ip(address: str) -> str | None:
     return None if ip.is_loopback or ip.is_link_local or ip.is_unspecified else str(ip)
 
 
+def network_of(ip: str, networks: str) -> str:
+    """Return the smallest of a laptop's networks with the address by which it is reached; empty when there is none, as behind NAT.
+
+    ``networks`` is what the laptop says (``Run.networks``).
+    """
+    address, found = ipaddress.ip_address(ip), []
+    for text in networks.split(","):
+        with contextlib.suppress(ValueError):
+            network = ipaddress.ip_network(text)
+            if address in network:
+                found.append(network)
+    return str(max(found, key=lambda network: network.prefixlen, default=""))
+
+
 def make_participant(
     host: str, root_digest: str, warn: Callable[[str], object], origin: Address | None = None
 ) -> Participant | None:
-    """Return what takes part for a laptop; None, after a warning, when it can't take part. ``origin`` is as of Participant.
-
-    All workers of a run have the same folder for temporary files, which Ansible makes at its start and removes at its end.
-    """
+    """Return what takes part for a laptop; None, after a warning, when it can't take part. ``origin`` is as of Participant."""
     if len(host.encode()) > MAX_NAME:
         warn(f"This laptop does not take part in the relay, because its name is longer than {MAX_NAME} bytes.")
         return None
-    try:
-        board = Board(os.path.join(constants.DEFAULT_LOCAL_TMP, f"relay-{root_digest}"))
-    except OSError as error:
-        warn(f"This laptop does not take part in the relay: {error}.")
-        return None
-    return Participant(board, warn, origin=origin)
+    return Participant(lambda site: open_board(root_digest, site), warn, origin=origin)
+
+
+def open_board(root_digest: str, site: str) -> Board:
+    """Open the board of the laptops of a site that restore one image; raises OSError.
+
+    All workers of a run have the same folder for temporary files, which Ansible makes at its start and removes at its end.
+    """
+    name = f"relay-{root_digest}-{hashlib.sha256(site.encode()).hexdigest()}"
+    return Board(os.path.join(constants.DEFAULT_LOCAL_TMP, name))

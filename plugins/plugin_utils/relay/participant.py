@@ -32,6 +32,8 @@ class Address:
     host: str
     ip: str
     port: int
+    site: str = ""
+    """Laptops of one site take chunks from one another."""
 
 
 class Participant:
@@ -39,18 +41,21 @@ class Participant:
 
     def __init__(
         self,
-        board: Board,
+        open_board: Callable[[str], Board],
         warn: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         origin: Address | None = None,
     ) -> None:
-        """``warn`` is called when this laptop can't take chunks from others, and when it was sent damage by another one.
+        """``open_board`` opens the board of a site. ``warn`` is called when this laptop can't take chunks from others, and when it was sent damage by
+        another one.
 
         ``origin`` is where all chunks come from at last, if that is another laptop and not an image of the controller.
         """
         self.upstreams = Upstreams()
         self._origin = origin
-        self._board = board
+        self._open_board = open_board
+        self._board: Board | None = None
+        """None before the laptop's first report."""
         self._warn = warn
         self._clock = clock
         self._lock = threading.Lock()
@@ -78,7 +83,8 @@ class Participant:
                 return
             self._decided = now
             if not self._ended:
-                with self._board.locked() as page:
+                board = self._board = self._board or self._open_board(address.site)
+                with board.locked() as page:
                     members = page.members()
                     if self._guide is None:
                         self._join(page, members, address, missing, now)
@@ -126,7 +132,7 @@ class Participant:
         with self._lock, self._or_alone(link):
             self._told = None  # this is answered in any case
             upstream = self._upstream
-            if self._guide is not None and upstream is not None and upstream.name == loss.host:
+            if self._board and self._guide and upstream is not None and upstream.name == loss.host:
                 with self._board.locked() as page:
                     members, now = page.members(), self._clock()
                     if members[upstream.number].missing or upstream.is_origin or loss.damage:  # else it has just ended
@@ -182,10 +188,11 @@ class Participant:
     def leave(self) -> None:
         """Let the others know that nothing can be taken from this laptop any more."""
         with self._lock:
-            if self._guide is not None:
+            if self._board and self._guide:
                 with contextlib.suppress(Exception), self._board.locked() as page:  # others find out by themselves
                     me = page.members()[self._number]
                     self.upstreams.slow = me.slow
                     page.write([replace(me, gone=True)])
             self._ended, self._guide, self._upstream = True, None, None
-            self._board.close()
+            if self._board:
+                self._board.close()

@@ -6,7 +6,7 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -86,6 +86,9 @@ class Store(ABC):
 
     path: str
     """Where the store is, as it is shown."""
+
+    on_upload: Callable[[int, int], object] = staticmethod(lambda _done, _total: None)
+    """Is called during an upload: the server has so many bytes of so many, at first none."""
 
     folder: str
     """The folder on this machine for what is not in the store yet, and for reports."""

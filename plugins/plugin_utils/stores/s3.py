@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -190,7 +190,7 @@ class S3Store(Store):
         condition = {"IfNoneMatch": "*"} if replaced is None else {"IfMatch": replaced}
         with self._told("written", _NotWritable):
             try:
-                _upload(client, target, path, condition)
+                _upload(client, target, path, condition, self.on_upload)
             except _sdk().ClientError as error:
                 if error.response["Error"]["Code"] in REPLACED:
                     raise ImagingError(
@@ -200,7 +200,13 @@ class S3Store(Store):
             _abort_uploads(client, target)
 
 
-def _upload(client: Any, target: Mapping[str, str], path: str, condition: Mapping[str, str]) -> None:
+def _upload(
+    client: Any,
+    target: Mapping[str, str],
+    path: str,
+    condition: Mapping[str, str],
+    report: Callable[[int, int], object],
+) -> None:
     """Upload a file in parts, several at a time, under a condition (RFC 9110, 13.1) that is checked when all are there."""
     size = os.path.getsize(path)
     part_size = max(PART_SIZE, -(-size // MAX_PARTS))
@@ -213,7 +219,11 @@ def _upload(client: Any, target: Mapping[str, str], path: str, condition: Mappin
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         try:
-            parts = list(in_order(range(1, -(-size // part_size) + 1), send))
+            report(0, size)
+            parts = []
+            for part in in_order(range(1, -(-size // part_size) + 1), send):
+                parts.append(part)
+                report(min(size, len(parts) * part_size), size)
             client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
             with contextlib.suppress(_sdk().ClientError, _sdk().BotoCoreError):
@@ -238,6 +248,8 @@ class _NotWritable(ImagingError):
 
 class _UploadedFile(StagedFile):
     """The file in which an image is written, in the folder for staging, and which is uploaded when it is complete."""
+
+    COMMIT_STAGE = "upload"
 
     def __init__(self, store: S3Store, name: str) -> None:
         super().__init__(os.path.join(store.folder, name + SUFFIX))

@@ -23,7 +23,7 @@ def run_action(
     task.check_mode = check_mode
     plugin = kind(task, MagicMock(), MagicMock(), MagicMock(), Templar(None), MagicMock())
     try:
-        result: dict[str, Any] = plugin.run(task_vars={})
+        result: dict[str, Any] = plugin.run(task_vars={"inventory_hostname": "localhost"})
     except TaskFailure as failure:
         result = failure.result
     return result

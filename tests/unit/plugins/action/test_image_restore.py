@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.action.image_restore import ActionModule
+from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, Status
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.participant import Address
 
 ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 
@@ -20,7 +22,7 @@ ARGUMENTS = {"relay": "auto", "transport": "tcp"}
 def new_action() -> Any:
     action: Any = ActionModule.__new__(ActionModule)
     action._task = SimpleNamespace(check_mode=False)
-    action.running = SimpleNamespace(port=19000)
+    action.running = SimpleNamespace(port=19000, networks="198.18.0.0/22")
     addresses = iter(["198.18.0.10"])
     action.address = lambda: next(addresses, "no such host.invalid")
     return action
@@ -34,7 +36,7 @@ def test_a_laptop_takes_part_over_each_link_although_its_name_is_not_resolved_an
     action = new_action()
     with action._relay(ARGUMENTS, of_laptops("lab-01", "lab-02"), "00", print) as relay:
         for link in (SimpleNamespace(handlers={}), SimpleNamespace(handlers={})):
-            action._on_progress(link, SimpleNamespace(update=None), "lab-01", relay)
+            action._on_progress(link, SimpleNamespace(update=None), "lab-01", "", relay)
             assert Kind.LOST in link.handlers
 
 
@@ -55,6 +57,17 @@ def test_a_failure_says_where_chunks_were_to_come_from() -> None:
         relay.upstreams.name("lab-02")
     facts = action.facts_of_failure()
     assert facts["sent_bytes"] == 7 and facts["taken_from"] == [{"host": "lab-02", "bytes": None}]
+
+
+@pytest.mark.parametrize(("named", "site"), [("", "198.18.0.0/22"), ("Wien", "Wien")])
+def test_the_site_is_the_laptops_network_unless_it_has_a_name(named: str, site: str) -> None:
+    reports: list[Address] = []
+    relay = SimpleNamespace(attach=id, progress=lambda link, status, address: reports.append(address))
+    action = new_action()
+    action._ip = "198.18.0.10"
+    on_progress = action._on_progress(None, SimpleNamespace(update=id), "lab-01", named, relay)
+    on_progress(Status(STREAMING, 0, 100, 0, 100, 1.0, {}).pack())
+    assert reports == [Address("lab-01", "198.18.0.10", 19000, site)]
 
 
 @pytest.mark.parametrize(

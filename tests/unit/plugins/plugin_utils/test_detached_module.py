@@ -69,7 +69,9 @@ def fixture_module(connection: Connection, tmp_path: Path, monkeypatch: pytest.M
 def run_of(pid: int, **values: Any) -> Run:
     """A run of a process, as a module publishes it."""
     started = start_time(pid) or 0
-    run = Run(pid, started, port=19000, state=LISTENING, since=1.0, payload="", device="/dev/sdq", run_id=RUN_ID)
+    run = Run(
+        pid, started, port=19000, state=LISTENING, since=1.0, payload="", device="/dev/sdq", networks="", run_id=RUN_ID
+    )
     return replace(run, **values)
 
 
@@ -92,8 +94,8 @@ def test_a_module_is_followed_to_its_result(
     job = tmp_path / RUN_ID / "j123.456"
     job.write_text('{"started": true, "finished": false, "ansible_job_id": "j123.456"}')
     assert not module.ended()
-    publish(tmp_path, run_of(process.pid))
-    assert module.wait_for_port() == 19000
+    publish(tmp_path, run_of(process.pid, networks="198.51.100.0/24"))
+    assert (module.wait_for_port(), module.networks) == (19000, "198.51.100.0/24")
     job.write_text('{"changed": true}')
     assert not module.ended()
     process.kill()

@@ -60,7 +60,7 @@ def test_the_playbooks_use_checked_values_alone_and_all_of_them() -> None:
 def test_what_is_for_modules_is_handed_over_by_who_takes_it() -> None:
     arguments = module_arguments(read_settings({"imaging_port": "0", "imaging_rewrite": "yes"})[0])
     assert arguments["transfer"] == {"port": 0, "transport": "tcp", "ssh_client": "paramiko", "link_timeout": 120}
-    assert arguments["image_restore"] == {"unused": "discard", "rewrite": True, "mirror": ""}
+    assert arguments["image_restore"] == {"unused": "discard", "rewrite": True, "mirror": "", "site": ""}
     assert arguments["relay"] == {"relay": "auto"}
     assert arguments["image_import"] == {"update": False}
 

@@ -73,6 +73,7 @@ def mine(device: str = "/dev/sdx", port: int = 19000) -> Run:
         since=clock(),
         payload="",
         device=device,
+        networks="198.51.100.0/24,2001:db8::/64",
         run_id="new",
     )
 

@@ -19,6 +19,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.limits impo
     LIMITS,
     NETWORK,
     STORE,
+    STORE_SERVER,
     TARGET_READ,
     TARGET_WRITE,
     AdviceContext,
@@ -196,6 +197,18 @@ def test_the_last_report_comes_late_with_the_result() -> None:
     ends.now += 4.0
     ends.meter.close(ends.status.pack().decode())
     assert ends.meter.limited_by == TARGET_WRITE
+
+
+@pytest.mark.parametrize(("stage", "limit"), [("finish", STORE), ("upload", STORE_SERVER)])
+def test_what_the_store_takes_after_a_capture_counts(stage: str, limit: str) -> None:
+    ends = Ends(100 * MB, capturing=True)
+    for _second in range(3):  # of which the first is charged to nothing
+        ends.pass_by(1, 10 * MB, 0, {"store": 0.1}, read=0.9, send=0.1)
+    ends.controller[stage] = {"busy": 8.0, "wait": 0.0, "cpu": 0.5}
+    ends.meter.close(ends.status.pack().decode())
+    verdict = ends.meter.verdict(AdviceContext())
+    assert verdict is not None and verdict["limit"] == limit and ends.meter.limits()[limit] == 0.8
+    assert ("upload" in str(verdict["explanation"])) == (stage == "upload")
 
 
 @pytest.mark.parametrize(

@@ -128,13 +128,13 @@ class Laptop:
             run.timeouts,
             lambda: meter.mark,
         )
-        participant = Participant(Board(str(run.board)), self.warnings.append, origin=run.origin)
+        participant = Participant(run.open_board, self.warnings.append, origin=run.origin)
         self.upstreams = participant.upstreams
 
         def conversation(link: Link) -> None:
             self.link = link
             participant.attach(link)
-            address = Address(self.name, "127.0.0.1", run.port_of(self, session._listener.port))
+            address = Address(self.name, "127.0.0.1", run.port_of(self, session._listener.port), run.site_of(self))
 
             def progress(payload: bytes) -> None:
                 meter.update(payload)
@@ -182,18 +182,22 @@ class Run:
         self.store = store
         self.timeouts = timeouts
         self.authority = Authority()
-        self.board = folder / "board"
         self.source: Callable[[Any], StoredSource] = SlowSource
         self.image: Callable[[], ImageReader | SharedDisk] = lambda: self.store.open("image")
         self.origin: Address | None = None
         self.port_of: Callable[[Laptop, int], int] = lambda laptop, port: port
         """The port at which others reach a laptop."""
+        self.site_of: Callable[[Laptop], str] = lambda laptop: ""
         self.rotational = False
         """Whether the laptops' disks rotate."""
         self.servers: dict[str, HttpLocation] = {}
         """HTTP servers that have the image."""
         self.laptops: list[Laptop] = []
         self._folder = folder
+
+    def open_board(self, site: str) -> Board:
+        """The board of a site."""
+        return Board(str(self._folder / f"board{site}"))
 
     def add(self, content: bytes) -> Laptop:
         """Start one more laptop with this content of its disk."""

@@ -10,9 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible import constants
 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.board import SLOT, Board
-from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import make_participant, shared_ip
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.joining import (
+    make_participant,
+    network_of,
+    open_board,
+    shared_ip,
+)
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.rules import Member
 
 FIRST = Member(
@@ -74,6 +80,34 @@ def test_an_address_that_means_another_machine_elsewhere_is_not_shared(address: 
 @pytest.mark.parametrize("address", ["198.18.0.10", "fd00::7"])
 def test_other_addresses_are(address: str) -> None:
     assert shared_ip(address) == address
+
+
+NETWORKS = "192.0.2.0/25,198.18.0.0/15,198.18.0.0/22,fd00::/64,172.17.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("address", "network"), [("198.18.0.10", "198.18.0.0/22"), ("fd00::7", "fd00::/64"), ("203.0.113.9", "")]
+)
+def test_a_laptop_belongs_to_the_smallest_of_its_networks_with_its_address(address: str, network: str) -> None:
+    assert network_of(address, NETWORKS) == network
+
+
+@pytest.mark.parametrize(
+    "said", ["", "198.18.0.10/22", "198.18.0.0/33", "0", "/", ",", "::/", "../../etc", "198.18.0.0/22/1"]
+)
+def test_what_is_no_network_is_left_out(said: str) -> None:
+    assert network_of("198.18.0.10", said) == ""
+    assert network_of("198.18.0.10", f"{said},198.18.0.0/24,{said}") == "198.18.0.0/24"
+
+
+def test_each_site_and_each_image_has_a_board_whatever_the_site_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    for image in ("00", "11"):
+        for site in ("", "../Wien/Süd", "x" * 5000, "198.18.0.0/22", "../Wien/Süd"):
+            open_board(image, site).close()
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 def test_a_name_that_does_not_fit_is_left_out_with_a_warning() -> None:

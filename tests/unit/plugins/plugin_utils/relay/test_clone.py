@@ -184,6 +184,17 @@ def test_all_become_equal_and_the_reference_sends_its_disk_once(run: Run, refere
     assert reference.disk.read_bytes() == DISK
 
 
+def test_one_laptop_of_each_site_takes_from_the_reference(run: Run, reference: Reference) -> None:
+    reference.share()
+    run.site_of = lambda laptop: laptop.name[-1]
+    for _number in range(2):
+        run.add(BLANK)
+    run.join()
+    assert [laptop.received_from.keys() for laptop in run.laptops] == [{HOST}] * 2
+    assert all(map(is_equal, run.laptops)) and [laptop.result["sent"] for laptop in run.laptops] == [0] * 2
+    reference.end()
+
+
 def test_nothing_travels_to_equal_laptops(run: Run, reference: Reference) -> None:
     reference.share()
     for _number in range(2):

@@ -74,10 +74,6 @@ def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
 
 
 def test_four_laptops_take_one_image_from_the_server_of_the_store_and_none_from_the_controller(run: Run) -> None:
-    def slowly(offset: int, data: bytes) -> bytes:
-        time.sleep(0.002)  # for 16 KiB
-        return data
-
     with serving(run.store.path) as server:
         server.spoil = slowly
         run.servers = {STORE: HttpLocation(url=f"{server.url}/image.img.zst")}
@@ -88,6 +84,42 @@ def test_four_laptops_take_one_image_from_the_server_of_the_store_and_none_from_
     from_server = [laptop.result["frame_bytes"][STORE] for laptop in run.laptops]
     assert sum(from_server) < 1.2 * run.image_size() and run.images() == 0
     assert sum(1 for size in from_server if size) == 1
+
+
+def at_two_sites(run: Run) -> dict[str, list[Laptop]]:
+    """Have six laptops begin that are at two sites by turns."""
+    run.site_of = lambda laptop: "west" if int(laptop.name[-2:]) % 2 else "east"
+    for _number in range(6):
+        run.add(BLANK)
+    run.join()
+    assert restored(run) == [True] * 6
+    sites = {"east": run.laptops[::2], "west": run.laptops[1::2]}
+    for laptops in sites.values():
+        names = {laptop.name for laptop in laptops}
+        assert all(laptop.received_from.keys() < names for laptop in laptops)
+    return sites
+
+
+def test_each_site_takes_one_image_from_the_controller(run: Run) -> None:
+    for laptops in at_two_sites(run).values():
+        assert sorted(len(laptop.received_from) for laptop in laptops) == [0, 1, 1]
+        assert sum(laptop.result["sent"] for laptop in laptops) < 1.2 * run.image_size()
+
+
+def test_each_site_takes_one_image_from_the_server_of_the_store(run: Run) -> None:
+    with serving(run.store.path) as server:
+        server.spoil = slowly
+        run.servers = {STORE: HttpLocation(url=f"{server.url}/image.img.zst")}
+        for laptops in at_two_sites(run).values():
+            from_server = [laptop.result["frame_bytes"][STORE] for laptop in laptops]
+            assert run.image_size() <= sum(from_server) < 1.2 * run.image_size()
+    assert run.images() == 0
+
+
+def slowly(_offset: int, data: bytes) -> bytes:
+    """Have a server send 16 KiB in two milliseconds."""
+    time.sleep(0.002)
+    return data
 
 
 def restored(run: Run) -> list[bool]:

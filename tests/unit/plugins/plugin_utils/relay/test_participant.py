@@ -31,7 +31,9 @@ class Worker:
         self.name = f"lab-{number:02}"
         self.warnings: list[str] = []
         self.now = 0.0
-        self.participant = Participant(Board(str(board), patience=0.3), self.warnings.append, lambda: self.now)
+        self.participant = Participant(
+            lambda _site: Board(str(board), patience=0.3), self.warnings.append, lambda: self.now
+        )
         self.connect()
 
     def connect(self) -> None:

@@ -85,7 +85,7 @@ def test_an_image_that_appeared_or_changed_meanwhile_is_left_as_it_is(store: Sto
     assert "Uploads" not in s3_client(s3).list_multipart_uploads(Bucket=BUCKET)
 
 
-def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next(
+def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next_which_tells_how_it_gets_on(
     store: Store, s3: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = s3_client(s3)
@@ -94,7 +94,11 @@ def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next(
     client.upload_part(**target, UploadId=upload, PartNumber=1, Body=bytes(5 << 20))
     assert not store.has("image") and store.names() == []
     monkeypatch.setattr(s3_module, "PART_SIZE", 5 << 20)
+    reports: list[tuple[int, int]] = []
+    store.on_upload = lambda done, total: reports.append((done, total))
     put(store, "image", 1)
+    size = store.open("image").source.size
+    assert reports == [(0, size), *((done, size) for done in range(5 << 20, size, 5 << 20)), (size, size)]
     assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET)
 
 
@@ -112,6 +116,12 @@ def test_a_capture_goes_to_the_bucket_and_the_next_one_takes_what_did_not_change
     assert changed["changed"] and changed["kept"] == again["kept"] - 1
     verify_image(store.open("captured"))
     assert os.listdir(store.folder) == []
+
+
+def test_an_image_that_another_program_has_uploaded_is_read(store: Store, s3: Server, tmp_path: Path) -> None:
+    root, _masked = make_image(str(tmp_path / "image"), DISK, USED)
+    s3_client(s3).upload_file(str(tmp_path / "image"), BUCKET, store.image_path("image").partition(f"{BUCKET}/")[2])
+    assert store.open("image").root_digest == root
 
 
 def test_an_image_is_compressed_anew(store: Store) -> None:
