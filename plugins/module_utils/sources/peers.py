@@ -132,20 +132,22 @@ class PeerSource:
                 self._changed.wait(PATIENCE)
                 raise NotSent
         item = download.next(PATIENCE)
-        if item is None and waited > self._timeouts.peer_idle:
-            item = LinkError(f"{download.upstream.host} has sent nothing for {waited:.0f} seconds.")
-        if item is None:
-            raise NotSent
         if isinstance(item, ImagingError):
             self._lose(download, item)
             raise NotSent
         if isinstance(item, list):
-            raise NotSent(self._without(download, item))
-        header, frame = item
-        if not self._arrived(download, header):
-            raise NotSent
-        buffer[: len(frame)] = frame
-        return header
+            lacking = self._without(download, item)
+            if lacking:
+                raise NotSent(lacking)
+        elif item is not None and self._arrived(download, item[0]):
+            header, frame = item
+            buffer[: len(frame)] = frame
+            return header
+        # Nothing has come, or nothing that is still wanted: who sends that for ever is left too.
+        if waited > self._timeouts.peer_idle:
+            reason = f"{download.upstream.host} has sent nothing that it was asked for for {waited:.0f} seconds."
+            self._lose(download, LinkError(reason))
+        raise NotSent
 
     def _drop(self) -> list[int]:
         """Give up all requests."""
