@@ -13,7 +13,7 @@ from typing import Callable, Iterable, Sequence
 from ..engine.partition_names import merge
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.record import RecordHeader
+from ..image.record import RecordError, RecordHeader
 from ..stream.conversation import MAX_WANTS, raise_end, want
 from ..stream.link import Kind, Link, LinkError
 from ..stream.relaying import Loss, Upstream, unpack_lack
@@ -133,7 +133,8 @@ class PeerSource:
                 raise NotSent
         item = download.next(PATIENCE)
         if isinstance(item, ImagingError):
-            self._lose(download, item)
+            # What a link carries is what its other end has sent. So a record that can't be one is not an accident of the link.
+            self._lose(download, item, damage=isinstance(item, RecordError))
             raise NotSent
         if isinstance(item, list):
             lacking = self._without(download, item)
@@ -277,7 +278,7 @@ class _Download:
             raise_end(message)
         header = self._unpack(message.payload)
         if header.frame_size != message.body_size:
-            raise LinkError("A record arrived whose frame does not have the size that its header says.")
+            raise RecordError("A record arrived whose frame does not have the size that its header says.")
         frame = bytearray(header.frame_size)
         link.receive_body(memoryview(frame))
         return header, frame
