@@ -38,6 +38,9 @@ Source: a reader that pauses for 10 ms after each 2 MiB got 1.1 GB/s from nginx 
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 SECONDS = re.compile("[0-9]{1,9}")
+URL = re.compile("[!-~]*")
+"""The characters of a URL. http.client refuses others by an error that shows all of it, with its signature."""
+
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
 REFUSED = (http.client.UNAUTHORIZED, http.client.FORBIDDEN)
@@ -161,7 +164,7 @@ class _Server:
         """Go to another address, which must be one of https if this one is."""
         target = urlsplit(urljoin(self._url, location))
         downgraded = urlsplit(self._url).scheme == "https" and target.scheme != "https"
-        if target.scheme not in ("http", "https") or not target.hostname or downgraded:
+        if target.scheme not in ("http", "https") or not target.hostname or downgraded or not URL.fullmatch(location):
             raise ValueError(
                 f"it redirects to {location.partition('?')[0][:200]!r}: expected an address with http or https, and after https with https"
             )

@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3 as 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.lab.servers import BUCKET, S3_KEYS, Server, s3_client
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import make_image, noise
 
 from ..halves import DISK, SIZE, USED, capture, disk_is_restored, restore
@@ -245,6 +246,31 @@ def test_what_can_not_be_reached_says_why(
     with pytest.raises(ImagingError, match=f"(?i){said}") as caught:
         attempt(store)
     assert caught.value.facts["codes"] == [code]
+
+
+NOTHING = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "TooManyRequests"), (503, "SlowDown"), (503, "")])
+def test_a_busy_server_is_asked_again(tmp_path: Path, status: int, code: str) -> None:
+    """A proxy before it may answer without the words of S3."""
+    asked: list[float] = []
+
+    def answer(handler: Any) -> bool:
+        asked.append(time.monotonic())
+        busy = len(asked) < 3
+        body = f"<Error><Code>{code}</Code></Error>".encode() if code else b"busy"
+        handler.send_response(status if busy else 200)
+        handler.send_header("Content-Length", str(len(body if busy else NOTHING)))
+        handler.send_header("Retry-After", "1")
+        handler.end_headers()
+        handler.wfile.write(body if busy else NOTHING)
+        return True
+
+    with serving(str(tmp_path)) as server:
+        server.answer = answer
+        assert store_at(f"s3://{BUCKET}", endpoint=server.url).names() == []
+    assert len(asked) == 3
 
 
 def test_a_server_with_another_certificate_is_refused(s3: Server) -> None:
