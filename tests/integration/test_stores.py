@@ -81,6 +81,8 @@ def test_an_image_is_captured_into_s3_and_restored_from_there_and_from_a_web_ser
         "imaging_store_token": str(servers.folder / "token"),
         "imaging_image": "sent",
     }
+    (found,) = run(lab, servers, "images", web, "-e", "imaging_verify_images=true").of("image_info")[0].result["images"]
+    assert (found["name"], found["intact"], found["root_digest"]) == ("sent", True, listed["root_digest"])
     outcome = run(lab, servers, "restore", web, "-l", second.name, "-e", "imaging_rewrite=true")
     result = outcome.of("image_restore", second.name)[0].result
     assert result["verified"] and result["frame_bytes"]["controller"] == 0 < result["frame_bytes"]["store"]
