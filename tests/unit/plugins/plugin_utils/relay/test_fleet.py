@@ -137,6 +137,15 @@ def test_all_equal_need_nothing(run: Run) -> None:
     assert run.images() == 0
 
 
+def test_of_laptops_that_are_equal_already_the_others_take_nothing_twice(run: Run) -> None:
+    for content in (DISK, BLANK, DISK, BLANK):
+        run.add(content)
+    run.join()
+    assert restored(run) == [True] * 4
+    assert [laptop.result["changed"] for laptop in run.laptops] == [False, True, False, True]
+    assert run.images() < 1.2
+
+
 class Proxies:
     """Between laptops: what is sent to one can be held up, or its connections cut."""
 

@@ -18,7 +18,9 @@ from botocore.exceptions import EndpointConnectionError
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Unreadable
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3 as s3_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
@@ -113,6 +115,14 @@ def test_a_capture_goes_to_the_bucket_and_the_next_one_takes_what_did_not_change
     assert changed["changed"] and changed["kept"] == again["kept"] - 1
     verify_image(store.open("captured"))
     assert os.listdir(store.folder) == []
+
+
+def test_a_file_is_imported_into_the_bucket(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(DISK)
+    request = ImportRequest(str(tmp_path / "disk.img"), used_map="all")
+    assert import_file(run_command, store, request).changed
+    assert store.names() == ["disk"] and os.listdir(store.folder) == []
+    verify_image(store.open("disk"))
 
 
 def test_an_image_is_compressed_anew(store: Store) -> None:
