@@ -12,6 +12,7 @@ from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.reasons import NO_IMAGE, STORE_NOT_WRITABLE
 from ...module_utils.sources.http_file import (
+    PATIENT_RATE,
     HttpFile,
     HttpLocation,
     NoFile,
@@ -69,7 +70,7 @@ class HttpsStore(Store):
         return location
 
     def _file(self, name: str) -> HttpFile:
-        file = HttpFile(self.http_location(name), DEFAULTS.http_silence)
+        file = HttpFile(self.http_location(name), DEFAULTS.http_silence, min_rate=PATIENT_RATE)
         file.open()
         return file
 

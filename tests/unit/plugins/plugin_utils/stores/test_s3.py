@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from botocore.exceptions import EndpointConnectionError
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Unreadable
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
@@ -26,7 +28,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import S
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.lab.servers import BUCKET, S3_KEYS, Server, s3_client
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
-from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import make_image, noise
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
 from ..halves import DISK, SIZE, USED, capture, disk_is_restored, restore
 from .conftest import store_at
@@ -120,7 +122,8 @@ def test_a_capture_goes_to_the_bucket_and_the_next_one_takes_what_did_not_change
 def test_a_file_is_imported_into_the_bucket(store: Store, tmp_path: Path) -> None:
     (tmp_path / "disk.img").write_bytes(DISK)
     request = ImportRequest(str(tmp_path / "disk.img"), used_map="all")
-    assert import_file(run_command, store, request).changed
+    done = import_file(run_command, store, request)
+    assert done is not None and done.changed
     assert store.names() == ["disk"] and os.listdir(store.folder) == []
     verify_image(store.open("disk"))
 
@@ -256,6 +259,24 @@ def test_what_can_not_be_reached_says_why(
     with pytest.raises(ImagingError, match=f"(?i){said}") as caught:
         attempt(store)
     assert caught.value.facts["codes"] == [code]
+
+
+def test_a_slow_server_that_none_can_replace_is_read_with_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a rate at which a laptop would go to the controller."""
+    monkeypatch.setattr(s3_module, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
+    root, _masked = make_image(str(tmp_path / "image.img.zst"), noise(1 << 20), Used((0, 1 << 20)), 1 << 20)
+
+    def slowly(offset: int, data: bytes) -> bytes:
+        time.sleep(0.05)  # 320 KiB a second
+        return data
+
+    with serving(str(tmp_path)) as server:
+        image = store_at(f"s3://{BUCKET}", endpoint=server.url).open("image")
+        server.spoil = slowly
+        verify_image(image)
+    assert image.root_digest == root
 
 
 NOTHING = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
