@@ -176,6 +176,19 @@ def test_all_become_equal_and_the_reference_sends_its_disk_once(run: Run, refere
     assert reference.disk.read_bytes() == DISK
 
 
+def test_a_larger_disk_becomes_equal_too_and_passes_on(run: Run, reference: Reference) -> None:
+    reference.share()
+    for more in (3, 0):
+        run.add(BLANK + b"old" * CHUNK * more)
+    run.join()
+    assert [failure(laptop).strip() for laptop in run.laptops] == [""] * 2
+    assert all(map(is_equal, run.laptops))
+    # What is patched on a disk of another size is needed before anything is taken from laptops.
+    assert run.laptops[0].result["sent"] < CHUNK and run.laptops[1].result["sent"] == 0
+    assert {HOST} | {"lab-00"} == {giver for laptop in run.laptops for giver in laptop.received_from}
+    reference.end()
+
+
 def test_nothing_travels_to_equal_laptops(run: Run, reference: Reference) -> None:
     reference.share()
     for _number in range(2):
