@@ -32,7 +32,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import
 from ...module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
 from .fleet import Laptop, Run, SlowSource
 
-CHUNKS = 300
+CHUNKS = 200
 SIZE = CHUNKS * CHUNK
 DISK = noise(SIZE, 6)
 BLANK = bytes(SIZE)
@@ -40,7 +40,7 @@ LAB_00 = Name(LAPTOP, "lab-00")
 
 
 class QuickSource(SlowSource):
-    """Sends an image in a second and a half."""
+    """Sends an image in a second."""
 
     rate = 200.0
 
