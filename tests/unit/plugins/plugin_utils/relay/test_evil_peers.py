@@ -67,6 +67,18 @@ def taken_from(run: Run, host: str) -> int:
     return sum(laptop.received_from.get(host, 0) for laptop in run.laptops)
 
 
+def begin(run: Run) -> Laptop:
+    """Start a laptop that others will take from, and return it when it has begun."""
+    first = run.add(BLANK)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        plan = first.sink._job.plan if first.sink is not None else None
+        if plan is not None and plan.delta.done >= 0.1 * SIZE and first.relay._share is not None:
+            return first
+        time.sleep(0.01)
+    raise AssertionError(f"{first.name} does not begin: {first.error}")
+
+
 class Impostor:
     """Listens in a laptop's place, and does what it is told to with each connection."""
 
@@ -133,7 +145,8 @@ IMPOSTORS: dict[str, Callable[[Run, pytest.MonkeyPatch], Callable[[socket.socket
 def test_an_impostor_gets_no_request_and_costs_a_moment(run: Run, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     impostor = Impostor(IMPOSTORS[kind](run, monkeypatch))
     run.port_of = lambda laptop, port: impostor.port if laptop.name == LAB_00.host else port
-    for _number in range(3):
+    begin(run)
+    for _number in range(2):
         run.add(BLANK)
     run.join(30)
     impostor.close()
@@ -148,8 +161,8 @@ def test_the_real_laptop_in_the_same_place_is_asked(run: Run) -> None:
     """What the test above would see if an impostor were believed."""
     real = Impostor(with_certificate(run.authority.issue(LAB_00)))
     run.port_of = lambda laptop, port: real.port if laptop.name == LAB_00.host else port
-    for _number in range(2):
-        run.add(BLANK)
+    begin(run)
+    run.add(BLANK)
     run.join(30)
     real.close()
     assert real.believed and restored(run) == [True] * 2
@@ -184,13 +197,7 @@ def test_where_a_firewall_drops_what_laptops_send_each_other_it_is_said_once(run
 
 def evil(run: Run, spoil: Callable[[Callable[..., Any], int, Any], Any]) -> Laptop:
     """Start a first laptop that sends what ``spoil`` makes of each record; it is called with what finds records, a chunk, and the disk."""
-    first = run.add(BLANK)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        plan = first.sink._job.plan if first.sink is not None else None
-        if plan is not None and plan.delta.done >= 0.1 * SIZE and first.relay._share is not None:
-            break
-        time.sleep(0.01)
+    first = begin(run)
     share = first.relay._share
     honest = share.find
     share.find = lambda chunk, disk: spoil(honest, chunk, disk)
@@ -255,7 +262,7 @@ def test_a_laptop_that_denies_what_it_has_costs_no_more_than_none(run: Run) -> N
 
 @pytest.mark.parametrize("ranges", [[(0, CHUNKS)], [(CHUNKS, CHUNKS + 1)]], ids=["all and reads nothing", "no chunk"])
 def test_a_laptop_that_asks_for_harm_keeps_its_neighbour_from_nothing(run: Run, ranges: list[tuple[int, int]]) -> None:
-    first = evil(run, lambda find, chunk, disk: find(chunk, disk))
+    first = begin(run)
     thief = run.authority.issue(Name(LAPTOP, "lab-07"))
     with socket.create_connection(("127.0.0.1", first.session._listener.port), 5) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -269,7 +276,7 @@ def test_a_laptop_that_asks_for_harm_keeps_its_neighbour_from_nothing(run: Run, 
 
 
 def test_a_laptop_of_another_run_gets_nothing_although_it_knows_the_authority(run: Run) -> None:
-    first = evil(run, lambda find, chunk, disk: find(chunk, disk))
+    first = begin(run)
     stranger = replace(Authority().issue(Name(LAPTOP, "lab-01")), authority=run.authority.controller.authority)
     with socket.create_connection(("127.0.0.1", first.session._listener.port), 5) as raw:
         channel = connect_tls(TcpChannel(raw), stranger.context(server_side=False), LAB_00, 5)
