@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.serving.peers import
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import want
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Credentials, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError, TcpChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Upstream
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import accept_tls, connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils import run_authority
@@ -149,8 +150,12 @@ def test_an_impostor_gets_no_request_and_costs_a_moment(run: Run, monkeypatch: p
     for _number in range(2):
         run.add(BLANK)
     run.join(30)
+    began = time.monotonic()
+    with pytest.raises(LinkError):
+        run.laptops[1].relay._connect(Upstream(LAB_00.host, "127.0.0.1", impostor.port))
+    assert time.monotonic() - began < 2 * run.timeouts.peer_connect + 2
     impostor.close()
-    assert impostor.connections > 0
+    assert impostor.connections > 1
     assert not impostor.believed and taken_from(run, LAB_00.host) == 0
     assert restored(run) == [True] * 3
     # The one that has taken the impostor's place as a head passes on what it gets.
