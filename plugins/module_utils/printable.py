@@ -9,6 +9,7 @@ A character that a terminal obeys, that changes the direction of text, or that n
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -33,6 +34,15 @@ MARKS_IN_A_ROW = 5
 
 DEEPEST = 32
 """Levels of nesting of a value. What lies deeper is not shown."""
+
+
+PASSWORD = re.compile("(?<=://)[^/?#]*@")
+QUERY = re.compile(r"(://[^?#]*)[?#].*", re.DOTALL)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without what may be secret in it: user, password, query and fragment. Other text is returned as it is."""
+    return QUERY.sub(r"\1?...", PASSWORD.sub("...@", url))
 
 
 def printable(text: str) -> str:

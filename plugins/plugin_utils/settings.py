@@ -18,6 +18,7 @@ from ..module_utils.disk.findings import CONTENT_CHECKS
 from ..module_utils.disk.select import Wanted
 from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, RECOMPRESSION, parse_level
 from ..module_utils.errors import ImagingError
+from ..module_utils.printable import without_secrets
 from .formats.exporting import FORMATS
 from .stores.registry import FORMS, kind_of
 
@@ -268,7 +269,7 @@ def module_arguments(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else str(value)
+    text = repr(without_secrets(value)) if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

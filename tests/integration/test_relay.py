@@ -19,11 +19,13 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     TIMEOUT,
     assert_holds,
     assert_nothing_remains,
+    held,
     kill_on_laptop,
     looks_bootable,
     make_foreign,
     result_of,
     wait_for_share,
+    wait_until,
     where,
     written,
 )
@@ -199,10 +201,12 @@ def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:
         make_foreign(laptop)
     laptop = lab.targets[0]
     before = written(laptop.disk)
-    running = start_playbook(lab, "restore", *where(image), *YES, environment=SHORT)
+    running = start_playbook(lab, "restore", *where(image), *YES, "-vvvv", environment=SHORT)
     wait_for_share(laptop.disk, image, 0.4, before, running)
     laptop.power_off()
     outcome = running.wait()
+    shown = outcome.stdout + outcome.stderr + "".join(repr(result.result) for result in outcome.results)
+    assert "image_restore" in shown and "PRIVATE KEY" not in shown
     assert list(outcome.failures()) == [laptop.name], outcome.failures()
     _page, data = newest(image.parent, "restore")
     assert data["laptops"][0]["host"] == laptop.name and data["laptops"][0]["sent_bytes"] > 0
@@ -210,3 +214,25 @@ def test_one_of_three_laptops_is_switched_off(lab: Lab, image: Path) -> None:
     assert [each["verified"] for each in others] == [True, True]
     for other in lab.targets[1:]:
         assert_holds(image, Path(other.disk))
+
+
+def test_a_laptop_that_stands_still_for_a_while_holds_no_other_up(lab: Lab, image: Path) -> None:
+    for laptop in lab.targets:
+        make_foreign(laptop)
+    head, *others = lab.targets
+    before = written(head.disk)
+    running = start_playbook(lab, "restore", *where(image, 60), *YES, environment=SHORT)
+    wait_for_share(head.disk, image, 0.4, before, running)
+
+    def done() -> set[str]:
+        return {
+            each.host for each in running.results() if each.action.endswith("image_restore") and each.status == "ok"
+        }
+
+    with held(head, "AnsiballZ_image_restore"):
+        wait_until(lambda: done() >= {other.name for other in others}, "the others are done", 40)
+        assert head.name not in done()
+    found = results(lab, running.wait())
+    assert [each["verified"] for each in found] == [True] * 3
+    for laptop in lab.targets:
+        assert_holds(image, Path(laptop.disk))

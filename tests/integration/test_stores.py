@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from ipaddress import ip_interface
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,13 @@ def fixture_servers(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "token").write_text(TOKEN)
     with s3_server(folder / "s3", address) as s3, nginx(folder / "nginx", str(folder / "images"), address) as web:
         yield SimpleNamespace(s3=s3, web=web, folder=folder)
+
+
+def holding_secrets(folder: Path) -> list[Path]:
+    """The files below a folder that hold a secret: a laptop's own key of SSH is not one of ours."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 1 << 20)
+    secrets = [secret.replace("PRIVATE KEY", "BEGIN PRIVATE KEY").encode() for secret in SECRETS]
+    return [path for path in paths if any(secret in path.read_bytes() for secret in secrets)]
 
 
 def run(lab: Lab, servers: SimpleNamespace, name: str, settings: dict[str, str], *arguments: str) -> Outcome:
@@ -84,9 +92,14 @@ def test_an_image_is_captured_into_s3_and_restored_from_there_and_from_a_web_ser
         "imaging_store_token": str(servers.folder / "token"),
         "imaging_image": "sent",
     }
+    (found,) = run(lab, servers, "images", web, "-e", "imaging_verify_images=true").of("image_info")[0].result["images"]
+    assert (found["name"], found["intact"], found["root_digest"]) == ("sent", True, listed["root_digest"])
     outcome = run(lab, servers, "restore", web, "-l", second.name, "-e", "imaging_rewrite=true")
     result = outcome.of("image_restore", second.name)[0].result
     assert result["verified"] and result["frame_bytes"]["controller"] == 0 < result["frame_bytes"]["store"]
+
+    folders = [LOCAL_TEMP, servers.folder / "staging", *(laptop.folder for laptop in lab.laptops)]
+    assert [str(path) for folder in folders for path in holding_secrets(folder)] == []
 
     run(lab, servers, "images", s3, "-e", '{"imaging_remove_images": ["sent"]}')
     assert s3_client(servers.s3).list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0

@@ -281,11 +281,14 @@ def test_two_restores_of_the_same_laptop(lab: Lab, image: Path) -> None:
     assert_holds(image, Path(laptop.disk))
 
 
-def test_one_of_eight_laptops_dies(survival_plan: Plan, image: Path) -> None:
+def test_one_of_eight_laptops_dies_and_others_come_late(survival_plan: Plan, image: Path) -> None:
+    """Six laptops on four forks, and then two more, each as soon as it can: whom they take from has partly ended."""
+    late = ("-f", "4", "-e", "batch=6")
+    environment = {**SHORT, "ANSIBLE_STRATEGY": "free"}
     with running_lab(survival_plan, laptops=8) as large:
         laptop = large.targets[3]
         before = written(laptop.disk)
-        running = start_playbook(large, RESTORE_ONE, "-l", "lab_laptops", *where(image), environment=SHORT)
+        running = start_playbook(large, RESTORE_ONE, "-l", "lab_laptops", *where(image), *late, environment=environment)
         wait_for_share(laptop.disk, image, 0.5, before, running)
         laptop.power_off()
         outcome = running.wait()
@@ -293,6 +296,7 @@ def test_one_of_eight_laptops_dies(survival_plan: Plan, image: Path) -> None:
         for other in large.targets:
             if other.name != laptop.name:
                 assert result_of(outcome, other.name)["verified"] is True
+                assert_holds(image, Path(other.disk))
         boot_live_medium_again(laptop)
         assert_finished_by_running_again(large, image, laptop, 0.35)
         assert_nothing_remains(large)

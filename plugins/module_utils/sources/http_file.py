@@ -25,6 +25,9 @@ from ..stream.credentials import load_pair
 MIN_RATE = 1 << 20
 """Minimum rate in bytes a second. A record may take the time at this rate plus the silence."""
 
+PATIENT_RATE = 64 << 10
+"""The same where no other machine has the file. A record of 4 MiB takes a minute, which is half of the default ``Timeouts.link_timeout``."""
+
 MAX_REDIRECTS = 5
 
 FIRST_PAUSE = 0.5
@@ -41,6 +44,9 @@ UNCHANGED = ("identity", "aws-chunked")
 """Content encodings of bytes as they are. Some servers of S3 say that of an upload by the AWS CLI or boto3, which was only sent in that form."""
 
 SECONDS = re.compile("[0-9]{1,9}")
+URL = re.compile("[!-~]*")
+"""The characters of a URL. http.client refuses others by an error that shows all of it, with its signature."""
+
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
 REFUSED = (http.client.UNAUTHORIZED, http.client.FORBIDDEN)
@@ -164,7 +170,7 @@ class _Server:
         """Go to another address, which must be one of https if this one is."""
         target = urlsplit(urljoin(self._url, location))
         downgraded = urlsplit(self._url).scheme == "https" and target.scheme != "https"
-        if target.scheme not in ("http", "https") or not target.hostname or downgraded:
+        if target.scheme not in ("http", "https") or not target.hostname or downgraded or not URL.fullmatch(location):
             raise ValueError(
                 f"it redirects to {location.partition('?')[0][:200]!r}: expected an address with http or https, and after https with https"
             )
@@ -183,14 +189,24 @@ class HttpFile:
     All requests use one connection, one after the other.
     """
 
-    def __init__(self, location: HttpLocation, silence: float, renew: Callable[[], HttpLocation] | None = None) -> None:
-        """Nothing is asked yet. After so many seconds of silence the server is given up. ``renew`` signs the URL anew, if it is a signed one."""
+    def __init__(
+        self,
+        location: HttpLocation,
+        silence: float,
+        renew: Callable[[], HttpLocation] | None = None,
+        min_rate: int = MIN_RATE,
+    ) -> None:
+        """Nothing is asked yet. After so many seconds of silence, or at a lower rate in bytes a second, the server is given up.
+
+        ``renew`` signs the URL anew, if it is a signed one.
+        """
         self.name = location.name
         self.size = 0
         self.version: str | None = None
         """The file's entity tag (RFC 9110, 8.8.3), if the server sends one."""
         self._renew = renew
         self._silence = silence
+        self._min_rate = min_rate
         self._deadline = 0.0
         self._server = _Server(location, silence)
         self._answer: http.client.HTTPResponse | None = None
@@ -218,7 +234,7 @@ class HttpFile:
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``."""
-        self._deadline = time.monotonic() + self._silence + size / MIN_RATE
+        self._deadline = time.monotonic() + self._silence + size / self._min_rate
         pause, broken = FIRST_PAUSE, False
         while True:
             try:
@@ -326,7 +342,7 @@ class HttpFile:
 
     def _too_slow(self) -> Unreadable:
         return self._failed(
-            f"it is too slow: expected an answer within {self._silence:.0f} seconds and {MIN_RATE >> 20} MiB a second"
+            f"it is too slow: expected an answer within {self._silence:.0f} seconds and {self._min_rate >> 10} KiB a second"
         )
 
     def _failed(self, reason: str, kind: type[Unreadable] = Unreadable) -> Unreadable:

@@ -13,7 +13,7 @@ from typing import Callable, Iterable, Sequence
 from ..engine.partition_names import merge
 from ..errors import ImagingError
 from ..image.header import ImageHeader
-from ..image.record import RecordHeader
+from ..image.record import RecordError, RecordHeader
 from ..stream.conversation import MAX_WANTS, raise_end, want
 from ..stream.link import Kind, Link, LinkError
 from ..stream.relaying import Loss, Upstream, unpack_lack
@@ -132,20 +132,23 @@ class PeerSource:
                 self._changed.wait(PATIENCE)
                 raise NotSent
         item = download.next(PATIENCE)
-        if item is None and waited > self._timeouts.peer_idle:
-            item = LinkError(f"{download.upstream.host} has sent nothing for {waited:.0f} seconds.")
-        if item is None:
-            raise NotSent
         if isinstance(item, ImagingError):
-            self._lose(download, item)
+            # What a link carries is what its other end has sent. So a record that can't be one is not an accident of the link.
+            self._lose(download, item, damage=isinstance(item, RecordError))
             raise NotSent
         if isinstance(item, list):
-            raise NotSent(self._without(download, item))
-        header, frame = item
-        if not self._arrived(download, header):
-            raise NotSent
-        buffer[: len(frame)] = frame
-        return header
+            lacking = self._without(download, item)
+            if lacking:
+                raise NotSent(lacking)
+        elif item is not None and self._arrived(download, item[0]):
+            header, frame = item
+            buffer[: len(frame)] = frame
+            return header
+        # Nothing has come, or nothing that is still wanted: who sends that for ever is left too.
+        if waited > self._timeouts.peer_idle:
+            reason = f"{download.upstream.host} has sent nothing that it was asked for for {waited:.0f} seconds."
+            self._lose(download, LinkError(reason))
+        raise NotSent
 
     def _drop(self) -> list[int]:
         """Give up all requests."""
@@ -275,7 +278,7 @@ class _Download:
             raise_end(message)
         header = self._unpack(message.payload)
         if header.frame_size != message.body_size:
-            raise LinkError("A record arrived whose frame does not have the size that its header says.")
+            raise RecordError("A record arrived whose frame does not have the size that its header says.")
         frame = bytearray(header.frame_size)
         link.receive_body(memoryview(frame))
         return header, frame

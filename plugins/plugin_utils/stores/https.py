@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A folder on an HTTPS server as an image store, which is only read. The server must serve ranges."""
 
+import re
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.reasons import NO_IMAGE, STORE_NOT_WRITABLE
 from ...module_utils.sources.http_file import (
+    PATIENT_RATE,
     HttpFile,
     HttpLocation,
     NoFile,
@@ -18,6 +20,9 @@ from ...module_utils.sources.http_file import (
 )
 from ...module_utils.timeouts import DEFAULTS
 from .base import Store, StoreAccess, check_name, local_path
+
+TOKEN = re.compile("[!-~]*")
+"""What a header can carry as a token, and a little more than RFC 6750 allows."""
 
 
 class HttpsStore(Store):
@@ -53,7 +58,7 @@ class HttpsStore(Store):
             ca=access.read("ca"),
             certificate=access.read("certificate"),
             key=access.read("key"),
-            token=access.read("token").strip(),
+            token=_token(access),
         )
         try:
             location.tls()
@@ -65,7 +70,7 @@ class HttpsStore(Store):
         return location
 
     def _file(self, name: str) -> HttpFile:
-        file = HttpFile(self.http_location(name), DEFAULTS.http_silence)
+        file = HttpFile(self.http_location(name), DEFAULTS.http_silence, min_rate=PATIENT_RATE)
         file.open()
         return file
 
@@ -99,3 +104,13 @@ class HttpsStore(Store):
 
     def remove(self, name: str) -> None:
         self.check_writable()
+
+
+def _token(access: StoreAccess) -> str:
+    """Return the bearer token, empty for none; raises ImagingError, which does not show what the file holds instead."""
+    token = access.read("token").strip()
+    if not TOKEN.fullmatch(token):
+        raise ImagingError(
+            f"imaging_store_token is {access.token}: expected one token in it, of letters, digits and punctuation without spaces, on one line."
+        )
+    return token

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...module_utils.errors import ImagingError
+from ...module_utils.printable import without_secrets
 from .base import Store, StoreAccess
 from .folder import FolderStore
 from .https import HttpsStore
@@ -30,7 +31,7 @@ def open_store(arguments: Mapping[str, Any]) -> Store:
     """Return the store that a module's arguments (``arguments.STORE``) describe; raises ImagingError."""
     kind = kind_of(arguments["store"])
     if kind is None:
-        raise ImagingError(f"{arguments['store']!r} is not an image store: expected {FORMS}.")
+        raise ImagingError(f"{without_secrets(arguments['store'])!r} is not an image store: expected {FORMS}.")
     return kind(arguments["store"], StoreAccess.of(arguments))
 
 
@@ -38,5 +39,5 @@ def report_folder(location: str, staging: str) -> str:
     """Return the folder on this machine for the reports of a store; raises ValueError for a location that is no store."""
     kind = kind_of(location)
     if kind is None:
-        raise ValueError(f"{location!r} is not an image store")
+        raise ValueError(f"{without_secrets(location)!r} is not an image store")
     return kind(location, StoreAccess(staging=staging)).folder

@@ -21,7 +21,7 @@ from ...module_utils.image.reader import ImageReader, Unreadable
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.image.writer import SUFFIX
 from ...module_utils.reasons import STORE_NOT_WRITABLE
-from ...module_utils.sources.http_file import HttpFile, HttpLocation, NoFile
+from ...module_utils.sources.http_file import PATIENT_RATE, HttpFile, HttpLocation, NoFile
 from ...module_utils.timeouts import DEFAULTS
 from ..store_space import check_writable, writing_to
 from ..verify_images import in_order
@@ -155,7 +155,8 @@ class S3Store(Store):
         return HttpLocation(url=url, ca=self._access.read("ca"))
 
     def open(self, name: str) -> ImageReader:
-        file = HttpFile(self.http_location(name), DEFAULTS.http_silence, lambda: self.http_location(name))
+        location, silence = self.http_location(name), DEFAULTS.http_silence
+        file = HttpFile(location, silence, lambda: self.http_location(name), PATIENT_RATE)
         try:
             file.open()
             return ImageReader(file)

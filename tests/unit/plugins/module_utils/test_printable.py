@@ -14,6 +14,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import (
     printable,
     printable_all,
     printable_lines,
+    without_secrets,
 )
 
 
@@ -68,3 +69,17 @@ def test_a_value_of_any_depth_is_taken() -> None:
 def test_errors_and_what_programs_complain_of_are_fit_to_be_shown() -> None:
     assert str(ImagingError("blkid: \x1b[2J\u202e")) == "blkid: \\x1b[2J\\u202e"
     assert CommandResult(1, "", "no\x1b[2J such\n disk").complaint() == "exit status 1, no\\x1b[2J such disk"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://host/a", "https://host/a"),
+        ("https://user:p@ss@host:8/a?signature=x#y", "https://...@host:8/a?..."),
+        ("s3://bucket/a#b", "s3://bucket/a?..."),
+        ("https://host/a@b", "https://host/a@b"),
+        ("/home/me@here/images?", "/home/me@here/images?"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown == without_secrets(shown)

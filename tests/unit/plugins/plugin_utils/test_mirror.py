@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -125,6 +126,28 @@ def test_a_connection_that_breaks_once_is_made_again(laptop: SimpleNamespace, mi
     assert (from_mirror, from_controller, found.warnings) == (all_frames(laptop), 0, [])
 
 
+@pytest.mark.parametrize("most", [3, 20], ids=["often", "sometimes"])
+def test_a_mirror_that_cuts_at_random_places_makes_no_disk_wrong(
+    laptop: SimpleNamespace, mirror: RangeServer, most: int
+) -> None:
+    chance, cuts = random.Random(most), []
+    left = [chance.randint(1, most)]
+
+    def spoil(offset: int, data: bytes) -> bytes:
+        left[0] -= 1
+        if not left[0]:
+            left[0] = chance.randint(1, most)
+            cuts.append(offset)
+            raise Cut
+        return data
+
+    mirror.spoil = spoil
+    from_mirror, from_controller, found = restored(laptop, mirror)
+    assert len(cuts) > 1 and from_mirror + from_controller == all_frames(laptop)
+    # It is left when it cuts the same record twice.
+    assert len(found.warnings) == bool(from_controller)
+
+
 def no_ranges(handler: Any) -> bool:
     handler.send_response(200)
     handler.send_header("Content-Length", "5")
@@ -162,10 +185,21 @@ def other_range(handler: Any) -> bool:
         (redirect(f"/{NAME}"), "redirects more than"),
         (redirect("file:///etc/passwd"), "file:///etc/passwd"),
         (redirect("http://[::1/"), "can't be read"),
+        (redirect("/a b?X-Amz-Signature=hidden"), "redirects to '/a b': expected an address"),
         (other_range, "something else"),
         (lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9\r\n" * 9) > 0, "connection broke"),
     ],
-    ids=["no ranges", "missing", "busy", "redirected for ever", "a file", "no address", "another range", "no HTTP"],
+    ids=[
+        "no ranges",
+        "missing",
+        "busy",
+        "redirected for ever",
+        "a file",
+        "no address",
+        "no URL",
+        "another range",
+        "no HTTP",
+    ],
 )
 def test_a_mirror_of_no_use_is_left_for_the_controller(
     laptop: SimpleNamespace, mirror: RangeServer, answer: Callable[[Any], bool], why: str
@@ -173,7 +207,7 @@ def test_a_mirror_of_no_use_is_left_for_the_controller(
     mirror.answer = answer
     from_mirror, from_controller, found = restored(laptop, mirror)
     assert (from_mirror, from_controller) == (0, all_frames(laptop))
-    assert len(found.warnings) == 1 and why in found.warnings[0]
+    assert len(found.warnings) == 1 and why in found.warnings[0] and "hidden" not in found.warnings[0]
 
 
 def test_a_mirror_that_nobody_runs_is_left_for_the_controller(laptop: SimpleNamespace, mirror: RangeServer) -> None:

@@ -142,6 +142,31 @@ def test_over_tls_the_certificate_counts(certificate: str, tmp_path: Any, monkey
             file.read_range(0, 5)
 
 
+def test_a_clients_certificate_is_shown_to_its_own_server_alone(certificate: str, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    tls.load_verify_locations(certificate)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    shown: list[tuple[str, bool]] = []
+
+    def note(name: str, then: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        def answer(handler: Any) -> bool:
+            shown.append((name, handler.connection.getpeercert(True) is not None))
+            return then(handler)
+
+        return answer
+
+    with open(certificate, encoding="ascii") as file:
+        pem = file.read()
+    with serving(str(tmp_path), tls=tls) as home, serving(str(tmp_path), tls=tls) as abroad:
+        home.answer = note("home", refuse(302, Location=f"{abroad.url}/file"))
+        abroad.answer = note("abroad", lambda handler: False)
+        location = HttpLocation(url=f"{home.url}/file", ca=pem, certificate=pem, key=pem)
+        assert HttpFile(location, SILENCE).read_range(5, 10) == CONTENT[5:15]
+    assert shown == [("home", True), ("abroad", False)]
+
+
 def test_a_read_that_waits_is_stopped_by_another_thread(server: RangeServer) -> None:
     file = HttpFile(HttpLocation(url=f"{server.url}/file"), 60.0)
     file.open()

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,10 +15,12 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, RecordHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import CHUNK as CHUNK_NUMBER
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, SocketChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError, SocketChannel
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, lack
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
@@ -97,7 +101,7 @@ def test_a_laptop_that_lives_and_sends_nothing_is_left(peers: Peers) -> None:
     other = Link(SocketChannel(peers.far), Name(LAPTOP, "lab-00"), TIMEOUTS, heartbeat=0.1)
     peers.source.assign(UPSTREAM)
     peers.source.request([1, 2])
-    assert "has sent nothing for" in peers.wait_for_loss()
+    assert "has sent nothing that it was asked for" in peers.wait_for_loss()
     assert peers.lost() == [1, 2]
     other.close()
 
@@ -112,6 +116,35 @@ def test_lacking_what_nobody_asked_for_takes_no_memory_and_keeps_no_laptop(peers
     assert not peers.source.has(1) and peers.source.has(5)
     assert len(peers.source._lacking) == 1
     other.close()
+
+
+def record(chunk: int) -> tuple[bytes, bytes]:
+    """A record of a chunk with its frame, which nothing here looks into."""
+    size = 100
+    header = RecordHeader(chunk, USED, b"", CHUNK, bytes(32), size, bytes(32), STREAM)
+    return header.pack(), bytes(size)
+
+
+@pytest.mark.parametrize("kind", [Kind.RECORD, Kind.LACK], ids=["records that came before", "chunks that it lacks"])
+def test_a_laptop_that_only_repeats_itself_is_left(peers: Peers, kind: Kind) -> None:
+    other = Link(SocketChannel(peers.far), Name(LAPTOP, "lab-00"), TIMEOUTS)
+    peers.source.assign(UPSTREAM)
+    peers.source.request([1, 2])
+    message = record(1) if kind == Kind.RECORD else (CHUNK_NUMBER.pack(1),)
+
+    def repeat() -> None:
+        with contextlib.suppress(LinkError):
+            while True:
+                other.send(kind, *message)
+
+    threading.Thread(target=repeat, daemon=True).start()
+    deadline = time.monotonic() + 5
+    while not peers.losses and time.monotonic() < deadline:
+        with contextlib.suppress(NotSent):
+            peers.source.receive(ROOM)
+    (loss,) = peers.losses
+    assert loss.host == UPSTREAM.host and "has sent nothing that it was asked for" in loss.reason
+    assert peers.lost() == [2]
 
 
 def test_what_fails_while_a_link_is_made_is_a_loss(peers: Peers) -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -36,6 +37,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.listener import ControllerGone, Listener
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import TlsChannel, connect_tls
+from ansible_collections.fleet.imaging.plugins.plugin_utils import run_authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.ends import (
     AUTHORITY,
@@ -94,7 +96,15 @@ def test_a_certificate_has_one_name(names: tuple[tuple[str, str], ...]) -> None:
         Name.from_certificate({"subjectAltName": names})
 
 
+def expired(name: Name) -> Credentials:
+    """A certificate of this run's authority that is valid no more."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run_authority, "LAST_MOMENT", datetime(2001, 1, 1))
+        return AUTHORITY.issue(name)
+
+
 STRANGERS = {
+    "the controller, once": expired(THE_CONTROLLER),
     "another run's controller": OTHER_RUN.controller,
     "another run's laptop of this name": OTHER_RUN.issue(LAB_01),
     "another run's certificate with this run's authority": replace(
@@ -124,6 +134,7 @@ def test_only_the_controller_of_this_run_is_let_in(listener: Listener, who: str)
     [
         pytest.param(OTHER_RUN.issue(LAB_01), id="another run's laptop of this name"),
         pytest.param(CREDENTIALS[LAB_02], id="another laptop's, stolen"),
+        pytest.param(expired(LAB_01), id="the laptop's own, expired"),
         pytest.param(CONTROLLER_CREDENTIALS, id="the controller's, which never listens"),
     ],
 )

@@ -195,6 +195,19 @@ def test_one_laptop_of_each_site_takes_from_the_reference(run: Run, reference: R
     reference.end()
 
 
+def test_a_larger_disk_becomes_equal_too_and_passes_on(run: Run, reference: Reference) -> None:
+    reference.share()
+    for more in (3, 0):
+        run.add(BLANK + b"old" * CHUNK * more)
+    run.join()
+    assert [failure(laptop).strip() for laptop in run.laptops] == [""] * 2
+    assert all(map(is_equal, run.laptops))
+    # What is patched on a disk of another size is needed before anything is taken from laptops.
+    assert run.laptops[0].result["sent"] < CHUNK and run.laptops[1].result["sent"] == 0
+    assert {HOST} | {"lab-00"} == {giver for laptop in run.laptops for giver in laptop.received_from}
+    reference.end()
+
+
 def test_nothing_travels_to_equal_laptops(run: Run, reference: Reference) -> None:
     reference.share()
     for _number in range(2):

@@ -77,6 +77,7 @@ def test_who_proves_himself_may_read(site: SimpleNamespace, image: str, token: s
         ("", {"ca": ""}, "CERTIFICATE_VERIFY_FAILED", "unreadable_image"),
         ("", {"ca": "foreign"}, "CERTIFICATE_VERIFY_FAILED", "unreadable_image"),
         ("/token", {}, "wrong or expired credentials", "unreadable_image"),
+        ("/token", {"token": "wrong"}, "wrong or expired credentials", "unreadable_image"),
         ("/client", {}, "403 Forbidden", "unreadable_image"),
         ("/client", {"token": "token"}, "403 Forbidden", "unreadable_image"),
         ("/whole", {}, "does not serve ranges", "unreadable_image"),
@@ -94,7 +95,13 @@ def test_what_can_not_be_read_says_why(
     said: str,
     code: str,
 ) -> None:
-    files = {"token": token, "foreign": str(Authority(tmp_path / "foreign").certificate), "": ""}
+    (tmp_path / "wrong").write_text(f"{TOKEN}x")
+    files = {
+        "wrong": str(tmp_path / "wrong"),
+        "token": token,
+        "foreign": str(Authority(tmp_path / "foreign").certificate),
+        "": "",
+    }
     store = store_at(
         site.server.url + folder, **{"ca": site.server.ca, **{name: files[value] for name, value in access.items()}}
     )
@@ -102,6 +109,12 @@ def test_what_can_not_be_read_says_why(
         store.open(image)
     assert caught.value.facts["codes"] == [code]
     assert TOKEN not in str(caught.value)
+
+
+def test_a_certificate_is_of_the_host_that_was_asked_for(site: SimpleNamespace, image: str) -> None:
+    elsewhere = site.server.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(ImagingError, match=r"CERTIFICATE_VERIFY_FAILED.*localhost"):
+        store_at(elsewhere, ca=site.server.ca).open(image)
 
 
 def test_a_server_that_can_not_be_reached_says_so() -> None:
@@ -124,6 +137,7 @@ def test_nothing_is_written_and_nothing_is_listed(site: SimpleNamespace, image: 
     [
         ({"ca": "nowhere"}, "imaging_store_ca is nowhere, which can't be read: No such file"),
         ({"token": "empty"}, "imaging_store_token is empty: expected a file of 1 to .* found nothing"),
+        ({"token": "text"}, "imaging_store_token is text: expected one token"),
         ({"ca": "text"}, "certificates for https.* can't be used"),
         ({"certificate": "text", "key": "text"}, "certificates for https.* can't be used"),
         ({"key": "text"}, "imaging_store_key is set without imaging_store_certificate"),
@@ -135,8 +149,9 @@ def test_files_of_no_use_are_refused_before_anything_is_asked(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "text").write_text("not a certificate")
-    with pytest.raises(ImagingError, match=said):
+    with pytest.raises(ImagingError, match=said) as caught:
         store_at("https://127.0.0.1:9", **access).open("image")
+    assert "not a certificate" not in str(caught.value)  # the wrong file may hold a secret, too
 
 
 def restored(laptop: SimpleNamespace, site: SimpleNamespace, location: HttpLocation, **options: Any) -> Any:

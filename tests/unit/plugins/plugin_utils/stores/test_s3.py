@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,16 @@ from botocore.exceptions import EndpointConnectionError
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Unreadable
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
+from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3 as s3_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.lab.servers import BUCKET, S3_KEYS, Server, s3_client
-from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import make_image, noise
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import serving
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
 from ..halves import DISK, SIZE, USED, capture, disk_is_restored, restore
 from .conftest import store_at
@@ -122,6 +127,15 @@ def test_an_image_that_another_program_has_uploaded_is_read(store: Store, s3: Se
     root, _masked = make_image(str(tmp_path / "image"), DISK, USED)
     s3_client(s3).upload_file(str(tmp_path / "image"), BUCKET, store.image_path("image").partition(f"{BUCKET}/")[2])
     assert store.open("image").root_digest == root
+
+
+def test_a_file_is_imported_into_the_bucket(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(DISK)
+    request = ImportRequest(str(tmp_path / "disk.img"), used_map="all")
+    done = import_file(run_command, store, request)
+    assert done is not None and done.changed
+    assert store.names() == ["disk"] and os.listdir(store.folder) == []
+    verify_image(store.open("disk"))
 
 
 def test_an_image_is_compressed_anew(store: Store) -> None:
@@ -255,6 +269,49 @@ def test_what_can_not_be_reached_says_why(
     with pytest.raises(ImagingError, match=f"(?i){said}") as caught:
         attempt(store)
     assert caught.value.facts["codes"] == [code]
+
+
+def test_a_slow_server_that_none_can_replace_is_read_with_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a rate at which a laptop would go to the controller."""
+    monkeypatch.setattr(s3_module, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
+    root, _masked = make_image(str(tmp_path / "image.img.zst"), noise(1 << 20), Used((0, 1 << 20)), 1 << 20)
+
+    def slowly(offset: int, data: bytes) -> bytes:
+        time.sleep(0.05)  # 320 KiB a second
+        return data
+
+    with serving(str(tmp_path)) as server:
+        image = store_at(f"s3://{BUCKET}", endpoint=server.url).open("image")
+        server.spoil = slowly
+        verify_image(image)
+    assert image.root_digest == root
+
+
+NOTHING = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "TooManyRequests"), (503, "SlowDown"), (503, "")])
+def test_a_busy_server_is_asked_again(tmp_path: Path, status: int, code: str) -> None:
+    """A proxy before it may answer without the words of S3."""
+    asked: list[float] = []
+
+    def answer(handler: Any) -> bool:
+        asked.append(time.monotonic())
+        busy = len(asked) < 3
+        body = f"<Error><Code>{code}</Code></Error>".encode() if code else b"busy"
+        handler.send_response(status if busy else 200)
+        handler.send_header("Content-Length", str(len(body if busy else NOTHING)))
+        handler.send_header("Retry-After", "1")
+        handler.end_headers()
+        handler.wfile.write(body if busy else NOTHING)
+        return True
+
+    with serving(str(tmp_path)) as server:
+        server.answer = answer
+        assert store_at(f"s3://{BUCKET}", endpoint=server.url).names() == []
+    assert len(asked) == 3
 
 
 def test_a_server_with_another_certificate_is_refused(s3: Server) -> None:
