@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_damage_is_told_of_a_laptop_that_this_one_takes_from_only_and_in_words_t
     assert "lab-01 sent damaged data to lab-02" in warning and warning.isprintable()
     workers[2].loses("lab-01", damage=True)
     assert len(workers[2].warnings) == 1
+
+
+def test_the_board_says_how_fast_records_arrive_and_how_fast_a_laptop_could_write(
+    workers: list[Worker], tmp_path: Path
+) -> None:
+    worker = workers[1]
+    for second, written in enumerate((0, 50, 100)):
+        worker.now = second + 1.0
+        stages = {"write": {"busy": 0.1 * second}, "decompress": {"busy": 0.8 * second}, "hash": {"busy": 0.2 * second}}
+        status = replace(STATUS, stages=stages, workers=4, written=written, pace=300.0)
+        worker.participant.progress(worker.link, status, Address(worker.name, "198.18.0.10", 19000))
+    with Board(str(tmp_path / "board")).locked() as page:
+        row = page.members()[1]
+    assert row.receives == 300.0 and row.writes == pytest.approx(200.0)
 
 
 def test_a_worker_whose_part_fails_leaves_its_laptop_to_the_controller(workers: list[Worker], tmp_path: Path) -> None:
