@@ -181,10 +181,13 @@ def run_controller(plan: dict[str, Any]) -> None:
         if fault is not None and fault["kind"] != "slow":
             _strike(workers[fault["place"]], plan["namespaces"][fault["place"]], fault)
         deadline = time.monotonic() + plan["limit"]
-        for number, worker in enumerate(workers):
-            if fault is None or number != fault["place"] or fault["kind"] == "slow":
+        faulty = [] if fault is None else [workers[place] for place in fault["places"]]
+        for worker in workers:
+            if worker not in faulty:
                 worker.thread.join(max(0.0, deadline - time.monotonic()))
         sent = int(SENT.read_text()) - before
+        for worker in faulty if fault is not None and fault["kind"] == "slow" else []:
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
         for worker in workers:
             if not worker.laptop.has_ended():
                 worker.laptop.process.kill()

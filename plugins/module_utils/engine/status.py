@@ -34,7 +34,7 @@ class Status:
     """One report. Sizes are in bytes, times in seconds since the laptop began.
 
     ``data_done`` and ``data_total`` leave out chunks of zeros, which need no sending. ``scanned`` counts bytes that were read for comparison,
-    ``written`` bytes that were written.
+    ``written`` bytes that were written. ``pace`` is how many bytes a second arrive from another machine once they have begun to; 0: not known.
     """
 
     phase: str
@@ -50,6 +50,7 @@ class Status:
     scanned: int = 0
     written: int = 0
     level: int = 0
+    pace: float = 0.0
 
     def pack(self) -> bytes:
         """Return the report as JSON, as it is sent."""
@@ -71,7 +72,7 @@ class Status:
 
 
 NUMBERS = ("done", "total", "data_done", "data_total", "workers", "processors", "scanned", "written", "level")
-REALS = ("seconds", "cpu")
+REALS = ("seconds", "cpu", "pace")
 
 
 def _number(value: Any) -> int:

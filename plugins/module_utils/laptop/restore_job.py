@@ -15,7 +15,7 @@ from ..engine.status import COMPARING, STREAMING, VERIFYING, ZEROING, Reporter, 
 from ..engine.stopwatch import Stopwatches
 from ..image.header import ImageHeader
 from ..image.index import Row
-from ..sources.base import ChunkSource
+from ..sources.base import ChunkSource, Pace
 from ..stream.conversation import send_progress
 from ..stream.link import Link, LinkError
 from ..timeouts import Timeouts
@@ -66,6 +66,8 @@ class RestoreJob:
         """The plan, once the image was described."""
         self.relay: Relay | None = None
         """The part in a relay, if laptops pass the image on, once it was described."""
+        self.pace = Pace()
+        """How fast records arrive from the controller."""
         self._session = session
         self._monitor: LinkMonitor
         self._reporter = Reporter()
@@ -134,6 +136,7 @@ class RestoreJob:
             done = delta.compared
         elif self._doing in (ZEROING, VERIFYING):
             done, total = self._done, self._total
+        peers = self.relay.source.pace if self.relay is not None else None
         return Status(
             phase=self._doing,
             done=done,
@@ -147,6 +150,7 @@ class RestoreJob:
             cpu=time.process_time(),
             scanned=plan.scan.bytes_read,
             written=plan.engine.bytes_written,
+            pace=(peers or self.pace).rate,
         )
 
     @property

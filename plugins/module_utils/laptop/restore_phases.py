@@ -86,7 +86,7 @@ class Describe(Phase):
             )
         job.disk.check_fits(header, index)
         requests = REVOCABLE_REQUESTS if job.request.relay else MAX_WANTS
-        controller = LinkSource(lambda: job.link, header, job.consequence, requests)
+        controller = LinkSource(lambda: job.link, header, job.consequence, requests, job.pace)
         preferred = job.join_relay(header)
         for name, location in job.request.servers.items():
             file = HttpFile(location, job.timeouts.http_silence)

@@ -26,6 +26,26 @@ class NotSent(ImagingError):
         self.chunks = list(chunks)
 
 
+class Pace:
+    """How fast records arrive once they have begun to, also while their sender mostly waits for others itself."""
+
+    KEPT = 0.8
+    """The weight of all earlier records, from one record to the next."""
+
+    def __init__(self) -> None:
+        self._size = self._seconds = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        """Take a record with ``size`` bytes of content, whose frame took ``seconds`` to arrive."""
+        self._size = self.KEPT * self._size + size
+        self._seconds = self.KEPT * self._seconds + seconds
+
+    @property
+    def rate(self) -> float:
+        """Bytes of content a second; 0 before the first record."""
+        return self._size / self._seconds if self._seconds else 0.0
+
+
 class ChunkSource(Protocol):
     """Provides records on request: requests are answered one after the other, each in its order. Only :meth:`close` may be called by any thread.
 

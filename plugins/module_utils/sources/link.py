@@ -15,6 +15,7 @@ from ..image.record import RecordHeader
 from ..stream.conversation import MAX_WANTS, damaged, receive_record, want
 from ..stream.credentials import CONTROLLER
 from ..stream.link import Link, LinkError, Message
+from .base import Pace
 
 DAMAGED_LIMIT = 3
 """How often one chunk may arrive damaged. More often is not an accident of a single link, and ends the transfer."""
@@ -33,9 +34,14 @@ class LinkSource:
         header: ImageHeader,
         consequence: Callable[[], str],
         max_requests: int = MAX_WANTS,
+        pace: Pace | None = None,
     ) -> None:
-        """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now."""
+        """``newest`` returns the newest link; ``consequence`` describes the state of the disk if the transfer ends now.
+
+        ``pace`` is told how fast records arrive.
+        """
         self.max_requests = max_requests
+        self._pace = pace or Pace()
         self._newest = newest
         self._header = header
         self._consequence = consequence
@@ -61,7 +67,11 @@ class LinkSource:
     def receive(self, buffer: memoryview) -> RecordHeader | None:
         """Receive the next record."""
         begun, self._begun = self._begun, None
-        return receive_record(self._link or self._newest(), self._unpack, buffer, begun=begun)
+        link = self._link or self._newest()
+        header = receive_record(link, self._unpack, buffer, begun=begun)
+        if header is not None:
+            self._pace.add(header.content_size, link.body_seconds)
+        return header
 
     def ready(self) -> bool:
         """Return whether the next record has begun to arrive."""

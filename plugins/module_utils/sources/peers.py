@@ -18,7 +18,7 @@ from ..stream.conversation import MAX_WANTS, raise_end, want
 from ..stream.link import Kind, Link, LinkError
 from ..stream.relaying import Loss, Upstream, unpack_lack
 from ..timeouts import DEFAULTS, Timeouts
-from .base import NotSent
+from .base import NotSent, Pace
 
 PEERS = "peers"
 
@@ -100,6 +100,12 @@ class PeerSource:
     def has(self, chunk: int) -> bool:
         """Return whether the laptop may have a chunk, or another one may be named that has it."""
         return self._started and chunk not in self._lacking and (self._download is not None or not self._decided)
+
+    @property
+    def pace(self) -> Pace | None:
+        """How fast records arrive from the laptop; None when there is none."""
+        download = self._download
+        return download.pace if download else None
 
     @property
     def unused(self) -> bool:
@@ -231,6 +237,7 @@ class _Download:
         self.upstream = upstream
         self.reached = False
         """Whether the laptop could be connected to."""
+        self.pace = Pace()
         self._source = source
         self._connect = connect
         self._unpack = unpack
@@ -281,6 +288,7 @@ class _Download:
             raise RecordError("A record arrived whose frame does not have the size that its header says.")
         frame = bytearray(header.frame_size)
         link.receive_body(memoryview(frame))
+        self.pace.add(header.content_size, link.body_seconds)
         return header, frame
 
     def _put(self, item: tuple[RecordHeader, bytearray] | list[int] | ImagingError) -> None:

@@ -194,6 +194,8 @@ class Link:
         """The time at which the latest message, or its body, was complete."""
         self._closed = threading.Event()
         self.bytes_sent = 0
+        self.body_seconds = 0.0
+        """How long the latest body took to arrive, once its message had."""
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def send(self, kind: Kind, payload: bytes = b"", body: bytes | memoryview = b"") -> None:
@@ -262,12 +264,14 @@ class Link:
 
     def receive_body(self, view: memoryview) -> None:
         """Fill ``view``, which is as long as the message's body, with the body; raises LinkError."""
+        began = time.monotonic()
         try:
             receive_exactly(self._channel, view)
         except LinkError:
             self.close()
             raise
         self.last_heard = time.monotonic()
+        self.body_seconds = self.last_heard - began
 
     def _send_heartbeats(self) -> None:
         while not self._closed.wait(self._heartbeat):

@@ -11,11 +11,12 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .rules import Member
 
-SLOT = struct.Struct("<iHqd????H45s255s")
-"""Upstream, port, missing, heard, gone, slow, trial, proven, length of the name, address, name (UTF-8)."""
+SLOT = struct.Struct("<iHqd????dddH45s255s")
+"""Upstream, port, missing, heard, gone, trial, proven, sends slowly, limit, receives, writes, length of the name, address, name (UTF-8)."""
 
 MAX_NAME = 255
 """Bytes of a host's name; a laptop with a longer one does not take part."""
@@ -37,9 +38,12 @@ def pack_member(member: Member) -> bytes:
         member.missing,
         member.heard,
         member.gone,
-        member.slow,
         member.trial,
         member.proven,
+        member.sends_slowly,
+        member.limit,
+        member.receives,
+        member.writes,
         len(name),
         member.address.encode(),
         name,
@@ -48,24 +52,43 @@ def pack_member(member: Member) -> bytes:
 
 def unpack_members(data: bytes) -> list[Member]:
     """Return all members, by their numbers."""
-    return [
-        Member(
-            number=number,
-            name=name[:length].decode(),
-            address=address.rstrip(b"\0").decode(),
-            port=port,
-            upstream=upstream,
-            missing=missing,
-            heard=heard,
-            gone=gone,
-            slow=slow,
-            trial=trial,
-            proven=proven,
-        )
-        for number, (upstream, port, missing, heard, gone, slow, trial, proven, length, address, name) in enumerate(
-            SLOT.iter_unpack(data[: len(data) // SLOT.size * SLOT.size])
-        )
-    ]
+    rows = SLOT.iter_unpack(data[: len(data) // SLOT.size * SLOT.size])
+    return [_member(number, row) for number, row in enumerate(rows)]
+
+
+def _member(number: int, row: tuple[Any, ...]) -> Member:
+    (
+        upstream,
+        port,
+        missing,
+        heard,
+        gone,
+        trial,
+        proven,
+        sends_slowly,
+        limit,
+        receives,
+        writes,
+        length,
+        address,
+        name,
+    ) = row
+    return Member(
+        number=number,
+        name=name[:length].decode(),
+        address=address.rstrip(b"\0").decode(),
+        port=port,
+        upstream=upstream,
+        missing=missing,
+        heard=heard,
+        gone=gone,
+        trial=trial,
+        proven=proven,
+        sends_slowly=sends_slowly,
+        limit=limit,
+        receives=receives,
+        writes=writes,
+    )
 
 
 class Board:

@@ -9,6 +9,7 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,9 +18,13 @@ from ansible_collections.fleet.imaging.plugins.module_utils.printable import pri
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, unpack_loss
 
+from ..progress.time_left import busy
 from .board import Board, Page
 from .rules import CONTROLLER, Guide, Member
 from .upstreams import Upstreams
+
+REPORTS = 4
+"""From how many reports of a laptop its speed of writing is taken."""
 
 MIN_INTERVAL = 0.8
 """Seconds between two decisions. Laptops report once a second, and more often when they begin something new."""
@@ -34,6 +39,25 @@ class Address:
     port: int
     site: str = ""
     """Laptops of one site take chunks from one another."""
+
+
+class Writes:
+    """How fast a laptop could write, also while it mostly waits for others."""
+
+    def __init__(self) -> None:
+        self._reports: deque[Status] = deque(maxlen=REPORTS)
+
+    def rate(self, status: Status) -> float:
+        """Take a report, and return bytes a second: what was written in the time in which the disk or the processors were busy with it."""
+        self._reports.append(status)
+        before = self._reports[0]
+
+        def spent(*stages: str) -> float:
+            return sum(busy(status.stages, stage) - busy(before.stages, stage) for stage in stages)
+
+        seconds = max(spent("write"), spent("decompress", "hash") / max(1, status.workers))
+        written = status.written - before.written
+        return written / seconds if seconds > 0 and written > 0 else math.inf
 
 
 class Participant:
@@ -66,6 +90,7 @@ class Participant:
         """Where the laptop is to take chunks from; None: from the controller."""
         self._told: tuple[Link, int] | None = None
         """The latest link and what the laptop was told over it."""
+        self._writes = Writes()
         self._warned = False
         self._ended = False
         """Whether this takes part no more. The board may be closed."""
@@ -90,7 +115,14 @@ class Participant:
                         self._join(page, members, address, missing, now)
                     else:
                         me = members[self._number]
-                        members[self._number] = replace(me, missing=missing, heard=now, port=address.port)
+                        members[self._number] = replace(
+                            me,
+                            missing=missing,
+                            heard=now,
+                            port=address.port,
+                            receives=status.pace,
+                            writes=self._writes.rate(status),
+                        )
                         self._decide(page, members, now)
             self._tell(link)
 

@@ -16,11 +16,17 @@ import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, RecordHeader
-from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
+from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent, Pace
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import CHUNK as CHUNK_NUMBER
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, LinkError, SocketChannel
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import (
+    HEAD,
+    Kind,
+    Link,
+    LinkError,
+    SocketChannel,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream, lack
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 
@@ -178,3 +184,33 @@ def test_a_request_is_sent_once_the_link_is_there(peers: Peers) -> None:
     peers.source.assign(UPSTREAM)
     assert other.receive().kind == Kind.WANT
     other.close()
+
+
+def test_the_time_before_a_record_begins_to_arrive_does_not_count() -> None:
+    near, far = socket.socketpair()
+    link = Link(SocketChannel(near), Name(LAPTOP, "lab-00"), TIMEOUTS)
+
+    def send() -> None:
+        time.sleep(0.2)
+        far.sendall(HEAD.pack(Kind.RECORD, 1, 2) + b"xy")
+        time.sleep(0.1)
+        far.sendall(b"z")
+
+    began = time.monotonic()
+    threading.Thread(target=send).start()
+    link.receive()
+    link.receive_body(memoryview(bytearray(2)))
+    assert 0 < link.body_seconds <= time.monotonic() - began - 0.2
+    link.close()
+    far.close()
+
+
+def test_the_pace_follows_the_latest_records() -> None:
+    pace = Pace()
+    assert pace.rate == 0.0
+    for _number in range(20):
+        pace.add(100, 1.0)
+    assert pace.rate == pytest.approx(100.0)
+    for _number in range(20):
+        pace.add(100, 0.1)
+    assert pace.rate == pytest.approx(1000.0, rel=0.2)

@@ -18,17 +18,21 @@ STEP = 0.1
 SILENCE = 2.5
 """How long a laptop waits for an upstream that has died without a reset."""
 
+BUFFER = 0.3
+"""How much a laptop receives before it is written."""
+
 SCALE = 1 << 20
 """``Member.missing`` for one second at the rate of a port."""
 
 
 @dataclass
 class Laptop:
-    """One simulated laptop. ``takes`` is the rate at which it receives and writes, ``gives`` that at which it sends."""
+    """One simulated laptop. It receives at the rate ``takes``, writes at the rate ``writes`` and sends at the rate ``gives``."""
 
     start: float
     takes: float = 1.0
     gives: float = 1.0
+    writes: float = float("inf")
     dies: float = float("inf")
     resets: bool = True
     """Whether others learn of its death at once."""
@@ -36,7 +40,13 @@ class Laptop:
     """When it does nothing: from and to."""
     cannot_reach: Callable[[int], bool] = lambda number: False
     done: float = 0.0
+    """What it has received."""
+    written: float = 0.0
+    receives: float = 0.0
+    """The rate at which a record arrives once it has begun to."""
     finished: float | None = None
+    sent: float = 0.0
+    """What the controller had sent when it was finished."""
     left: float | None = None
     noticed: float | None = None
     """When it noticed that its upstream is silent."""
@@ -116,9 +126,11 @@ class Simulation:
         known = set(sources)
         for source in [*sources, *(number for number in takers if number not in known)]:
             self._send(source, takers.get(source, []))
-            for each in takers.get(source, []):
-                if each.done >= self.size - 1e-9:
-                    each.done, each.finished = self.size, self.now
+        for laptop in self.order:
+            if self._works(laptop) and laptop.finished is None:
+                laptop.written = min(laptop.done, laptop.written + laptop.writes * STEP)
+                if laptop.written >= self.size - 1e-9:
+                    laptop.done, laptop.finished, laptop.sent = self.size, self.now, self.sent
 
     def _send(self, source: int, takers: list[Laptop]) -> None:
         if source == CONTROLLER:
@@ -130,7 +142,11 @@ class Simulation:
             capacity = giver.gives * STEP
             has = giver.done if giver.done >= self.size else giver.done - self.frame
         wanted = {
-            each.number: min(each.takes * STEP * self._random.uniform(0.8, 1.0), max(0.0, has - each.done))
+            each.number: min(
+                each.takes * STEP * self._random.uniform(0.8, 1.0),
+                max(0.0, has - each.done),
+                each.written + max(BUFFER, each.writes * STEP) - each.done,
+            )
             for each in takers
             if source == CONTROLLER or not each.cannot_reach(source)
         }
@@ -138,10 +154,19 @@ class Simulation:
             sorted((each for each in takers if each.number in wanted), key=lambda t: wanted[t.number])
         ):
             given = min(wanted[each.number], capacity / (len(wanted) - rank))
+            others = [want for number, want in wanted.items() if number != each.number]
+            left = capacity - sum(min(want, capacity / len(wanted)) for want in others)
+            if given:
+                self._arrives(each, max(given, left) / STEP)
             each.done += given
             capacity -= given
             if source == CONTROLLER:
                 self.sent += given
+
+    def _arrives(self, laptop: Laptop, offered: float) -> None:
+        """Note how fast a record arrives, as a laptop measures it: not exactly, and as a mean of the latest ones."""
+        rate = min(laptop.takes, offered) * self._random.uniform(0.8, 1.3)
+        laptop.receives = 0.7 * laptop.receives + 0.3 * rate if laptop.receives else rate
 
     def _report(self, step: int) -> None:
         for laptop in self.order:
@@ -157,8 +182,13 @@ class Simulation:
                 continue
             lost = self._loses(laptop, row)
             if (step + laptop.number) % round(1 / STEP) == 0 or lost:
-                missing = round((self.size - laptop.done) * SCALE)
-                self.members[laptop.number] = replace(row, missing=missing, heard=self.now)
+                self.members[laptop.number] = replace(
+                    row,
+                    missing=round((self.size - laptop.written) * SCALE),
+                    heard=self.now,
+                    receives=laptop.receives * SCALE,
+                    writes=laptop.writes * SCALE * self._random.uniform(0.8, 1.3),
+                )
                 self._decide(laptop)
         for laptop in self.order:
             if laptop.finished is not None and laptop.left is None and self._works(laptop):
@@ -195,12 +225,13 @@ class Simulation:
         if after != before:
             laptop.fed_by.append(after)
             laptop.blocked = self.now + STEP
+            laptop.receives = 0.0
 
     def own_times(self) -> dict[int, float]:
         """Return how long each laptop took that has finished, by its number: from its own start, as a multiple of one alone."""
         alone = self.size / 0.9  # the mean of what ``_send`` draws
         return {each.number: (each.finished - each.start) / alone for each in self.order if each.finished is not None}
 
-    def images(self) -> float:
-        """Return how many images the controller has sent."""
-        return self.sent / self.size
+    def images(self, *without: int) -> float:
+        """Return how many images the controller had sent when all laptops but these were finished."""
+        return max(each.sent for each in self.order if each.number not in without) / self.size

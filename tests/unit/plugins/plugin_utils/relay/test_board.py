@@ -30,9 +30,12 @@ FIRST = Member(
     missing=1 << 50,
     heard=123.5,
     gone=True,
-    slow=True,
+    limit=1.5e6,
     trial=True,
     proven=True,
+    sends_slowly=True,
+    receives=1e8,
+    writes=2.5e8,
 )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk, write_spans
+from ansible_collections.fleet.imaging.plugins.module_utils.engine import restore
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE
@@ -43,12 +45,17 @@ def is_restored(laptop: Laptop) -> bool:
     return laptop.error is None and not laptop.result.get("failed") and laptop.disk.read_bytes() == DISK
 
 
+def done(laptop: Laptop) -> float:
+    """The share of the image that a laptop has."""
+    plan = laptop.sink._job.plan if laptop.sink is not None else None
+    return plan.delta.done / SIZE if plan is not None else 0.0
+
+
 def wait_for_share(laptop: Laptop, share: float) -> None:
     """Wait until a laptop has so much of the image."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        plan = laptop.sink._job.plan if laptop.sink is not None else None
-        if plan is not None and plan.delta.done >= share * SIZE:
+        if done(laptop) >= share:
             return
         time.sleep(0.01)
     raise AssertionError(f"{laptop.name} does not get on: {laptop.error}")
@@ -251,6 +258,37 @@ def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Pr
     proxies.frozen.clear()
     run.join()
     assert restored(run) == [True] * 4
+
+
+class MuchSlowerSource(SlowSource):
+    """With this one, an image takes long enough for slow laptops to be found."""
+
+    rate = 25.0
+
+
+def test_two_slow_disks_at_the_head_hold_up_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.source = MuchSlowerSource
+    slow = {"disk-00", "disk-01"}
+
+    def write_slowly(disk: RawDisk, *arguments: Any) -> int:
+        if Path(disk.path).name in slow:
+            time.sleep(0.4)
+        return write_spans(disk, *arguments)
+
+    monkeypatch.setattr(restore, "write_spans", write_slowly)
+    laptops = [run.add(BLANK)]
+    for _number in range(4):
+        wait_for_share(laptops[-1], 1 / CHUNKS)  # so that they come in this order
+        laptops.append(run.add(BLANK))
+    for laptop in laptops[2:]:
+        laptop.join(90)
+    assert all(map(is_restored, laptops[2:]))
+    assert max(done(laptop) for laptop in laptops[:2]) < 0.6
+    slow.clear()
+    monkeypatch.setattr(MuchSlowerSource, "rate", 1000.0)
+    run.join()
+    assert restored(run) == [True] * 5
+    assert run.images() < 2.3
 
 
 def test_laptops_that_can_not_reach_each_other_take_all_from_the_controller_and_say_so(run: Run) -> None:

@@ -128,7 +128,7 @@ def test_the_result_says_which_laptops_were_left_and_why(workers: list[Worker], 
         {"host": "lab-00", "code": LOST},
     ]
     with Board(str(tmp_path / "board")).locked() as page:
-        page.write([replace(page.members()[2], slow=True)])
+        page.write([replace(page.members()[2], limit=1.0)])
     worker.participant.leave()
     assert worker.participant.upstreams.facts(None)["slow"]
     workers[0].participant.leave()
@@ -140,6 +140,20 @@ def test_a_laptop_that_has_all_and_ends_is_not_called_lost(workers: list[Worker]
     workers[1].report(missing=0)
     workers[2].loses("lab-01")
     assert workers[2].participant.upstreams.facts(None)["left"] == []
+
+
+def test_the_board_says_how_fast_records_arrive_and_how_fast_a_laptop_could_write(
+    workers: list[Worker], tmp_path: Path
+) -> None:
+    worker = workers[1]
+    for second, written in enumerate((0, 50, 100)):
+        worker.now = second + 1.0
+        stages = {"write": {"busy": 0.1 * second}, "decompress": {"busy": 0.8 * second}, "hash": {"busy": 0.2 * second}}
+        status = replace(STATUS, stages=stages, workers=4, written=written, pace=300.0)
+        worker.participant.progress(worker.link, status, Address(worker.name, "198.18.0.10", 19000))
+    with Board(str(tmp_path / "board")).locked() as page:
+        row = page.members()[1]
+    assert row.receives == 300.0 and row.writes == pytest.approx(200.0)
 
 
 def test_a_worker_whose_part_fails_leaves_its_laptop_to_the_controller(workers: list[Worker], tmp_path: Path) -> None:
