@@ -58,7 +58,7 @@ def test_a_capture_that_can_not_fit_ends_before_its_first_record(lab: Lab, mount
 
 
 def test_a_capture_that_may_not_fit_says_so_before_and_keeps_what_was_stored(lab: Lab, mount_store: MountStore) -> None:
-    store = mount_store("size=28m")
+    store = mount_store("size=24m")
     outcome = playbook(lab, CAPTURE_ONE, "-l", "reference", "-e", f"imaging_store={store}", "-e", "imaging_image=large")
     said = outcome.stdout + outcome.stderr
     assert "this image will take about" in said

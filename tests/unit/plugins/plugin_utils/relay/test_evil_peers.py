@@ -27,6 +27,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying impo
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.tls import accept_tls, connect_tls
 from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Timeouts
 from ansible_collections.fleet.imaging.plugins.plugin_utils import run_authority
+from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
@@ -157,6 +158,7 @@ def test_an_impostor_gets_no_request_and_costs_a_moment(run: Run, monkeypatch: p
     impostor.close()
     assert impostor.connections > 1
     assert not impostor.believed and taken_from(run, LAB_00.host) == 0
+    assert any(host == LAB_00.host for laptop in run.laptops[1:] for host, _code in laptop.left)
     assert restored(run) == [True] * 3
     # The one that has taken the impostor's place as a head passes on what it gets.
     assert run.images() < 2.5
@@ -242,6 +244,7 @@ def test_a_record_that_is_not_the_images_is_never_written_and_its_sender_is_name
     run.join(30)
     assert restored(run) == [True, True]
     assert any("lab-00 sent damaged data to lab-01" in warning for warning in second.warnings), second.warnings
+    assert ("lab-00", DAMAGE) in second.left
     assert taken_from(run, "lab-00") < 0.2 * run.image_size()
 
 
