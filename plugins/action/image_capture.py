@@ -12,7 +12,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.quantities import si
 from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import CaptureSink
 from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import interruptible
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import Upload
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import showing_upload
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -51,11 +51,8 @@ class ActionModule(TransferAction):
                 arguments, self.ticket(arguments, task_vars), task_vars, sink.converse, sink.progress, sink.meter
             )
             if not result.get("failed"):
-                with (
-                    interruptible(),
-                    Upload(str(task_vars["inventory_hostname"]), self._display.display) as upload,
-                ):
-                    store.on_upload = upload.report
+                host = str(task_vars["inventory_hostname"])
+                with interruptible(), showing_upload(store, host, self._display.display):
                     sink.conclude(result)
         except ImagingError as error:
             left = sink.release()

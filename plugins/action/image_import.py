@@ -14,7 +14,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing im
     ImportRequest,
     import_file,
 )
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import Upload
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import showing_upload
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import check_bounds, collection_version
@@ -44,8 +44,7 @@ class ActionModule(ControllerAction):
             collection_version=collection_version(),
         )
         store = open_store(arguments)
-        with Upload(self.task_vars["inventory_hostname"], self._display.display) as upload:
-            store.on_upload = upload.report
+        with showing_upload(store, self.task_vars["inventory_hostname"], self._display.display):
             done = import_file(run_command, store, request, self._task.check_mode)
         return {"changed": True} if done is None else _describe(done)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.level import RECOMPRESSION
 from ansible_collections.fleet.imaging.plugins.plugin_utils.controller_action import ControllerAction
-from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import Upload
+from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import showing_upload
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 
@@ -26,8 +26,7 @@ class ActionModule(ControllerAction):
         """Compress; raises ImagingError."""
         store, level = open_store(arguments), arguments["level"]
         before = store.open(arguments["image"])
-        with Upload(self.task_vars["inventory_hostname"], self._display.display) as upload:
-            store.on_upload = upload.report
+        with showing_upload(store, self.task_vars["inventory_hostname"], self._display.display):
             after = before if self._task.check_mode else recompress(store, arguments["image"], level)
         return {
             "changed": before.header.compression_level != level,

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from ..stores.base import Store
 from .line import ProgressEvent
 from .publisher import Publisher
 
@@ -55,3 +57,11 @@ class Upload:
     def __exit__(self, *exception: object) -> None:
         if self._publisher is not None:
             self._publisher.__exit__(*exception)
+
+
+@contextlib.contextmanager
+def showing_upload(store: Store, host: str, display: Callable[[str], object]) -> Iterator[None]:
+    """Show the progress of what a store uploads meanwhile. ``host`` and ``display`` are as of Upload."""
+    with Upload(host, display) as upload:
+        store.on_upload = upload.report
+        yield
