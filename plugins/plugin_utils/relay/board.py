@@ -16,7 +16,22 @@ from typing import Any
 from .rules import Member
 
 SLOT = struct.Struct("<iHqd????dddH45s255s")
-"""Upstream, port, missing, heard, gone, trial, proven, sends slowly, limit, receives, writes, length of the name, address, name (UTF-8)."""
+"""The fields of FIELDS, the length of the name, the address, the name (UTF-8)."""
+
+FIELDS = (
+    "upstream",
+    "port",
+    "missing",
+    "heard",
+    "gone",
+    "trial",
+    "proven",
+    "sends_slowly",
+    "limit",
+    "receives",
+    "writes",
+)
+"""Those of a Member that are stored as they are."""
 
 MAX_NAME = 255
 """Bytes of a host's name; a laptop with a longer one does not take part."""
@@ -32,22 +47,8 @@ MAX_PAUSE = 0.02
 def pack_member(member: Member) -> bytes:
     """Return the slot of a member."""
     name = member.name.encode()
-    return SLOT.pack(
-        member.upstream,
-        member.port,
-        member.missing,
-        member.heard,
-        member.gone,
-        member.trial,
-        member.proven,
-        member.sends_slowly,
-        member.limit,
-        member.receives,
-        member.writes,
-        len(name),
-        member.address.encode(),
-        name,
-    )
+    values = [getattr(member, field) for field in FIELDS]
+    return SLOT.pack(*values, len(name), member.address.encode(), name)
 
 
 def unpack_members(data: bytes) -> list[Member]:
@@ -57,37 +58,12 @@ def unpack_members(data: bytes) -> list[Member]:
 
 
 def _member(number: int, row: tuple[Any, ...]) -> Member:
-    (
-        upstream,
-        port,
-        missing,
-        heard,
-        gone,
-        trial,
-        proven,
-        sends_slowly,
-        limit,
-        receives,
-        writes,
-        length,
-        address,
-        name,
-    ) = row
+    *values, length, address, name = row
     return Member(
         number=number,
         name=name[:length].decode(),
         address=address.rstrip(b"\0").decode(),
-        port=port,
-        upstream=upstream,
-        missing=missing,
-        heard=heard,
-        gone=gone,
-        trial=trial,
-        proven=proven,
-        sends_slowly=sends_slowly,
-        limit=limit,
-        receives=receives,
-        writes=writes,
+        **dict(zip(FIELDS, values, strict=True)),
     )
 
 
