@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-CONTROLLER = "controller"
+from ...module_utils.sources.http_image import MIRROR, STORE
+from ...module_utils.stream.credentials import CONTROLLER
+
 LAPTOPS = "laptops"
-STORE = "store"
-MIRROR = "mirror"
 SOURCES = (CONTROLLER, STORE, MIRROR, LAPTOPS)
 """The kinds of machines from which laptops take an image."""
 

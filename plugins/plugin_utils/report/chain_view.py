@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...module_utils.sources.http_image import MIRROR, STORE
+from ...module_utils.stream.credentials import CONTROLLER
 from ..relay.upstreams import DAMAGE, LOST, UNREACHABLE
-from .chain import CONTROLLER, LAPTOPS, MIRROR, STORE, Flow, Machine, Row, flows, in_order, main_givers, rows
+from .chain import LAPTOPS, Flow, Machine, Row, flows, in_order, main_givers, rows
 from .chain_svg import chain_picture
 from .text import laptops, size
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...module_utils.quantities import number
+from ...module_utils.sources.http_image import MIRROR, STORE
+from ...module_utils.sources.peers import PEERS
+from ...module_utils.stream.credentials import CONTROLLER
 from ...plugin_utils import outcome
 from ..outcome import CAPTURE, RESTORE, Failure, Laptop
 from ..progress.bottlenecks import Bottlenecks
 from ..run import Run
 from ..times import rfc3339
-from .chain import CONTROLLER, LAPTOPS, MIRROR, SOURCES, STORE
+from .chain import LAPTOPS, SOURCES
 from .rates import samples
 from .text import laptops
 
@@ -146,7 +149,7 @@ def _laptop(laptop: Laptop, run: Run) -> dict[str, Any]:
     if entry["throughput"] is None and entry["used_bytes"] is not None and entry["seconds"]:
         entry["throughput"] = int(entry["used_bytes"] / entry["seconds"])
     sizes = _mapping(result.get("frame_bytes"))
-    entry["frame_bytes"] = {kind: _number(sizes.get("peers" if kind == LAPTOPS else kind)) for kind in SOURCES}
+    entry["frame_bytes"] = {kind: _number(sizes.get(PEERS if kind == LAPTOPS else kind)) for kind in SOURCES}
     entry["taken_from"] = [
         {"host": each["host"], "bytes": _number(each.get("bytes"))} for each in _of_hosts(result.get("taken_from"), run)
     ]

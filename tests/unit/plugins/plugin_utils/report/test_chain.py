@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import CONTROLLER
 from ansible_collections.fleet.imaging.plugins.plugin_utils.report.chain import (
-    CONTROLLER,
     LAPTOPS,
     MANY,
     Flow,
