@@ -208,6 +208,25 @@ class Run:
         self.laptops[-1].start()
         return self.laptops[-1]
 
+    def add_in_order(self, *contents: bytes) -> list[Laptop]:
+        """Start several laptops, each when the one before has joined, and return them when all have joined."""
+        added = []
+        for content in contents:
+            added.append(self.add(content))
+            self._wait_for_members(len(self.laptops))
+        return added
+
+    def _wait_for_members(self, count: int, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        board = self.open_board("")
+        with contextlib.closing(board):
+            while True:
+                with board.locked() as page:
+                    if len(page.members()) >= count:
+                        return
+                assert time.monotonic() < deadline, [laptop.error for laptop in self.laptops]
+                time.sleep(0.01)
+
     def source_for(self, image: ImageReader | SharedDisk, host: str) -> StoredSource | SharedSource:
         """What a worker serves to its laptop."""
         if isinstance(image, ImageReader):

@@ -197,8 +197,7 @@ def test_one_laptop_of_each_site_takes_from_the_reference(run: Run, reference: R
 
 def test_a_larger_disk_becomes_equal_too_and_passes_on(run: Run, reference: Reference) -> None:
     reference.share()
-    for more in (3, 0):
-        run.add(BLANK + b"old" * CHUNK * more)
+    run.add_in_order(BLANK + b"old" * CHUNK * 3, BLANK)
     run.join()
     assert [failure(laptop).strip() for laptop in run.laptops] == [""] * 2
     assert all(map(is_equal, run.laptops))

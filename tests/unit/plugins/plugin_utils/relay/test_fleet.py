@@ -228,7 +228,7 @@ def fixture_proxies(run: Run) -> Iterator[Proxies]:
 
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_laptop_whose_connections_break_is_left(run: Run, proxies: Proxies, place: int) -> None:
-    laptops = [run.add(BLANK) for _number in range(5)]
+    laptops = run.add_in_order(*[BLANK] * 5)
     wait_for_share(laptops[-1], 0.3)
     proxies.closed.add(laptops[place].name)
     run.join()
@@ -245,7 +245,7 @@ class SlowerSource(SlowSource):
 
 def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Proxies) -> None:
     run.source = SlowerSource
-    laptops = [run.add(BLANK) for _number in range(4)]
+    laptops = run.add_in_order(*[BLANK] * 4)
     wait_for_share(laptops[-1], 0.3)
     silent = laptops[1]
     below = next(laptop for laptop in laptops if silent.name in laptop.received_from)
@@ -276,10 +276,7 @@ def test_two_slow_disks_at_the_head_hold_up_nobody(run: Run, monkeypatch: pytest
         return write_spans(disk, *arguments)
 
     monkeypatch.setattr(restore, "write_spans", write_slowly)
-    laptops = [run.add(BLANK)]
-    for _number in range(4):
-        wait_for_share(laptops[-1], 1 / CHUNKS)  # so that they come in this order
-        laptops.append(run.add(BLANK))
+    laptops = run.add_in_order(*[BLANK] * 5)
     for laptop in laptops[2:]:
         laptop.join(90)
     assert all(map(is_restored, laptops[2:]))
