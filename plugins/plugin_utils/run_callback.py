@@ -5,6 +5,7 @@
 
 import atexit
 import getpass
+import importlib.util
 import os
 import platform
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 from ..module_utils.printable import printable_all
+from .laptop_answer import documented_fields
 from .outcome import Failure, transfer_kind
 from .run import Run, failure_message
 
 DISK_INFO = "fleet.imaging.disk_info"
 SETTINGS = "fleet.imaging.settings"
+ACTIONS = "ansible_collections.fleet.imaging.plugins.action"
 
 
 class RunCallback(CallbackBase):
@@ -49,6 +52,10 @@ class RunCallback(CallbackBase):
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Handle the start of a play. Its variables are known when its first task starts."""
         self._play = play
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Load what the task needs, in the process that the workers of all hosts are forked from."""
+        load_once(_action(task))
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         if self._run is None:
@@ -112,6 +119,18 @@ class RunCallback(CallbackBase):
         run, self._run = self._run, None
         if run is not None:
             self.finish(run, interrupted)
+
+
+def load_once(action: str) -> None:
+    """Import the action plugin of a name of this collection and the documented fields of its module; do nothing for other names.
+
+    Ansible imports an action plugin in each worker, so once for each host. That takes a quarter of a second of processor time, which is most of a
+    task's that finds nothing to do.
+    """
+    namespace, _dot, name = action.rpartition(".")
+    if namespace == "fleet.imaging" and importlib.util.find_spec(f"{ACTIONS}.{name}"):
+        importlib.import_module(f"{ACTIONS}.{name}")
+        documented_fields(name)
 
 
 def _action(task: Any) -> str:

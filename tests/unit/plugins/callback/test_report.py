@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,9 @@ from ansible_collections.fleet.imaging.plugins.callback.report import CallbackMo
 
 RESTORE = "fleet.imaging.image_restore"
 HOSTS = ("a", "b")
+
+
+ACTION = "ansible_collections.fleet.imaging.plugins.action.image_probe"
 
 
 def task(action: str, run_once: bool = False) -> Any:
@@ -311,3 +315,14 @@ def test_a_failure_of_any_depth_is_reported(tmp_path: Path) -> None:
     told.callback.v2_runner_on_ok(result("b", RESTORE, changed=True, verified=True))
     told.end()
     assert states(tmp_path) == {"a": "failed", "b": "restored and verified"}
+
+
+def test_what_a_task_needs_is_loaded_before_workers_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, ACTION, raising=False)
+    callback = Told().callback
+    callback.v2_playbook_on_task_start(task("fleet.imaging.image_probe"), False)
+    assert ACTION in sys.modules
+    loaded = set(sys.modules)
+    for other in ("ansible.builtin.ping", "fleet.imaging.no_such_module", "debug"):
+        callback.v2_playbook_on_task_start(task(other), False)
+    assert set(sys.modules) == loaded
