@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -52,6 +52,30 @@ def interruptible() -> Iterator[None]:
         _die_with_parent(0)
         for number, handler in saved.items():
             signal.signal(number, handler)
+
+
+def ignore_repeated_interrupts() -> Callable[[], None]:
+    """Ignore every Ctrl-C after the first one, until the returned function is called. Only the main thread may call either.
+
+    Ansible ends its work in order after the first one, and leaves the second one to the kernel, which ends the process at once: a person who
+    types Ctrl-C twice would not be told what has become of the laptops.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        return lambda: None
+
+    def interrupt(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        finally:
+            signal.signal(number, signal.SIG_IGN)
+
+    def heed() -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, interrupt)
+    return heed
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ import getpass
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
 from ..module_utils.printable import printable_all
+from .interruption import ignore_repeated_interrupts
 from .laptop_answer import documented_fields
 from .outcome import Failure, transfer_kind
 from .run import Run, failure_message
@@ -36,6 +37,7 @@ class RunCallback(CallbackBase):
         self._run: Run | None = None
         self._play: Any = None
         self._process = os.getpid()
+        self._heed_interrupts: Callable[[], None] = lambda: None
         atexit.register(self._at_exit)
 
     def finish(self, run: Run, interrupted: bool) -> None:
@@ -48,6 +50,7 @@ class RunCallback(CallbackBase):
     def v2_playbook_on_start(self, playbook: Any) -> None:
         name = os.path.splitext(os.path.basename(str(playbook._file_name)))[0]
         self._run = Run(name, _user(), platform.node(), datetime.now(UTC))
+        self._heed_interrupts = ignore_repeated_interrupts()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Handle the start of a play. Its variables are known when its first task starts."""
@@ -96,6 +99,7 @@ class RunCallback(CallbackBase):
         """Handle the end of the process before the end of the run. Ansible's workers, which have a copy of this object, do nothing here."""
         if os.getpid() == self._process:
             self._finish(interrupted=True)
+            self._heed_interrupts()  # what follows may wait for workers
 
     def _learn(self, result: Any, failed: bool) -> None:
         action, name = _action(result.task), result.host.get_name()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -42,3 +43,38 @@ def test_a_signal_interrupts_whichever_thread_gets_it(number: str, thread: str) 
         [sys.executable, "-c", PROGRAM, number, thread], capture_output=True, text=True, timeout=20, check=True
     )
     assert done.stdout.split() == ["interrupted"]
+
+
+TWICE = """
+import atexit, os, signal, threading, time
+from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import ignore_repeated_interrupts
+
+def as_ansible(number, _frame):
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def say():
+    time.sleep(0.5)
+    print("said", flush=True)
+    heed()
+    interrupt()
+    time.sleep(10)
+    print("was not interrupted again")
+
+signal.signal(signal.SIGINT, as_ansible)
+heed = ignore_repeated_interrupts()
+atexit.register(say)
+threading.Timer(0.3, interrupt).start()
+try:
+    time.sleep(10)
+except KeyboardInterrupt:
+    threading.Timer(0.2, interrupt).start()
+"""
+
+
+def test_ctrl_c_typed_twice_leaves_time_for_the_last_words() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout.split() == ["said"] and done.returncode == -signal.SIGINT, done
