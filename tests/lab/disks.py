@@ -70,21 +70,29 @@ def detach_loop_device(device: str, path: Path, seconds: float) -> bool:
 
     A file system in user space may still be writing after umount has returned. And once it is free, anybody may take the device.
     """
-    run("losetup", "--detach", device)
+    shown = str(path.resolve())
+    _detach(device, shown)
     deadline = time.monotonic() + seconds
-    while _shows(device, path):
+    while _shown_by(device) == shown:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def _shows(device: str, path: Path) -> bool:
+def _detach(device: str, shown: str) -> None:
+    """Detach a loop device, unless it shows another file by now. While it is open here, it can't be let go of and taken by anybody else."""
+    with open(device, "rb"):
+        if _shown_by(device) == shown:
+            run("losetup", "--detach", device)
+
+
+def _shown_by(device: str) -> str:
+    """Return the path of the file that a loop device shows, empty if there is none."""
     try:
-        shown = Path("/sys/block", Path(device).name, "loop/backing_file").read_text().rstrip("\n")
+        return Path("/sys/block", Path(device).name, "loop/backing_file").read_text().rstrip("\n")
     except OSError:
-        return False
-    return shown == str(path.resolve())
+        return ""
 
 
 def read_partitions(device: str) -> None:
@@ -96,11 +104,12 @@ def detach_loop_devices(folder: Path) -> None:
     """Unmount and detach every loop device whose file lies, or lay, in a folder."""
     listed = json.loads(run("losetup", "--json", "--list", "-O", "NAME,BACK-FILE") or '{"loopdevices": []}')
     for entry in listed["loopdevices"]:
-        if str(entry["back-file"]).startswith(f"{folder}/"):
+        shown = str(entry["back-file"])
+        if shown.startswith(f"{folder}/"):
             for mount_point in _mount_points(entry["name"]):
                 run("umount", mount_point)
-            run("losetup", "--detach", entry["name"])
-            if Path(f"/sys/block/{Path(entry['name']).name}/loop").exists():
+            _detach(entry["name"], shown)
+            if _shown_by(entry["name"]) == shown:
                 raise LabError(
                     f"{entry['name']} is in use; end what holds it (lsblk {entry['name']}) and run this again"
                 )
