@@ -55,7 +55,7 @@ def ignore(_header: RecordHeader, _frame: memoryview) -> None:
 
 class _Slot:
     def __init__(self, geometry: Geometry) -> None:
-        self.frame = memoryview(bytearray(max_frame_size(geometry.chunk_size)))
+        self.frame = aligned_buffer(max_frame_size(geometry.chunk_size))
         self.content = aligned_buffer(geometry.chunk_size)
         self.header: RecordHeader
 
