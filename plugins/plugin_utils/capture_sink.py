@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The requesting end of a capture: stores a laptop's disk as an image."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -198,9 +199,10 @@ class CaptureSink:
             os.fsync(self._staged.file.fileno())
 
     def close(self) -> None:
-        """End the background thread before the file is closed."""
+        """End the background thread before the file is closed; raises ImagingError when the medium did not take what was written."""
         if self._image is not None:
-            self._image.close()
+            with writing_to(self._store.folder):
+                self._image.close()
 
     @property
     def partial(self) -> str:
@@ -221,6 +223,7 @@ class CaptureSink:
 
     def release(self) -> int:
         """Unlock the incomplete file; returns how many bytes of it the next capture can use."""
-        self.close()
+        with contextlib.suppress(ImagingError):  # the next capture hashes what it uses of the file
+            self.close()
         writer = self._image.writer if self._image else None
         return self._staged.release(keep=writer is not None and len(writer.index) > 0)

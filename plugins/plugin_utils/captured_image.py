@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Assembles the image of a disk, for one description of it, from received records and from the store."""
 
+import os
 from dataclasses import replace
+from functools import partial
 
+from ..module_utils.disk.background_sync import BackgroundSync
 from ..module_utils.errors import ImagingError
 from ..module_utils.image.header import ImageHeader
 from ..module_utils.image.index import Row
@@ -14,8 +17,15 @@ from ..module_utils.image.staged_file import StagedFile
 from ..module_utils.image.writer import ImageWriter
 from ..module_utils.stream.link import LinkError
 from ..module_utils.zstd import find_zstd
-from .background_sync import BackgroundSync
 from .seeds import Seeds, checked_record
+
+SYNC_STEP = 16 << 20
+"""Bytes after which the file is synced while more is written."""
+
+MAX_UNSYNCED = 64 << 20
+"""Bytes that may be written and not be on the medium."""
+
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class CapturedImage:
@@ -58,7 +68,7 @@ class CapturedImage:
         writer = self._begun()
         writer.append(record, frame)
         if self._syncing is None:
-            self._syncing = BackgroundSync(self._staged.file.fileno())
+            self._syncing = BackgroundSync(partial(_sync, self._staged.file.fileno()), SYNC_STEP, MAX_UNSYNCED)
         self._syncing.wrote(writer.stored_bytes)
 
     def keep(self, record: RecordHeader) -> None:
@@ -115,7 +125,7 @@ class CapturedImage:
             )
 
     def close(self) -> None:
-        """End the background thread before the file is closed."""
-        if self._syncing is not None:
-            self._syncing.close()
-            self._syncing = None
+        """End the background thread before the file is closed; raises its error."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.close()

@@ -10,6 +10,7 @@ import hashlib
 from functools import partial
 from typing import Callable, Iterable, Union
 
+from ..disk.background_sync import BackgroundSync
 from ..disk.raw_io import RawDisk, aligned_buffer, spans, write_spans
 from ..errors import ImagingError
 from ..image.geometry import Geometry
@@ -34,6 +35,12 @@ Reject = Callable[[int, ImagingError], None]
 MAX_ZERO_SIZE = 1 << 30
 """Maximum bytes to zero before the progress is recorded."""
 
+FLUSH_STEP = 64 << 20
+"""Bytes after which the disk is flushed while more is written: seldom enough for a disk to which each flush costs a rotation."""
+
+MAX_UNFLUSHED = 256 << 20
+"""Bytes that may be written and not be flushed."""
+
 
 class DamagedFrame(ImagingError):
     """A frame does not match its record header."""
@@ -55,7 +62,7 @@ def ignore(_header: RecordHeader, _frame: memoryview) -> None:
 
 class _Slot:
     def __init__(self, geometry: Geometry) -> None:
-        self.frame = memoryview(bytearray(max_frame_size(geometry.chunk_size)))
+        self.frame = aligned_buffer(max_frame_size(geometry.chunk_size))
         self.content = aligned_buffer(geometry.chunk_size)
         self.header: RecordHeader
 
@@ -145,7 +152,9 @@ class Restore:
         if not self._slots:
             self._slots = [_Slot(self._geometry) for dummy in range(self.workers + SPARE_SLOTS)]
         pipeline = OrderedPipeline(self._slots, feed, partial(self._work, checked), self.workers, interrupt)
-        with contextlib.closing(pipeline.results()) as results:
+        before = self.bytes_written
+        flushing = BackgroundSync(self._disk.flush, FLUSH_STEP, MAX_UNFLUSHED)
+        with contextlib.closing(flushing), contextlib.closing(pipeline.results()) as results:
             for slot, content in results:
                 writing.wait("write")
                 if isinstance(content, ImagingError):
@@ -154,6 +163,7 @@ class Restore:
                 row = self._goal.row(slot.header.chunk)
                 if row is not None:
                     self._write_chunk(row, content)
+                    flushing.wrote(self.bytes_written - before)
                 written(slot.header.chunk)
                 writing.busy("write")
 

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A disk that somebody else holds."""
+"""A disk that somebody else holds, and the memory that it is read into."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.processes import lockers_of, openers_of, summarize
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import DiskError, RawDisk, aligned_buffer
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LOCKED
 
 LOCKING = """
@@ -73,3 +75,26 @@ def test_only_a_few_processes_are_named() -> None:
 
 def test_what_is_not_there_has_no_holders(tmp_path: Path) -> None:
     assert lockers_of(str(tmp_path / "none")) == openers_of(str(tmp_path / "none")) == []
+
+
+def test_a_buffer_for_reading_past_the_cache_stays_with_its_process() -> None:
+    """open(2), NOTES: O_DIRECT and fork() go together with private memory only when the child does not get it."""
+    buffer = aligned_buffer(4 << 20)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    assert address % mmap.PAGESIZE == 0
+    flags = _flags_of(address)
+    assert "dc" in flags  # proc(5), VmFlags: do not copy on fork
+    assert "hg" in flags or not Path("/sys/kernel/mm/transparent_hugepage").exists()
+
+
+def _flags_of(address: int) -> list[str]:
+    """The flags of the mapping in which an address of this process lies (proc(5), /proc/PID/smaps)."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")
+        if "-" in first:
+            start, end = (int(number, 16) for number in first.split("-"))
+            inside = start <= address < end
+        elif inside and first == "VmFlags:":
+            return rest.split()
+    return []
