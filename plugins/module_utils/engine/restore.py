@@ -35,7 +35,7 @@ Reject = Callable[[int, ImagingError], None]
 MAX_ZERO_SIZE = 1 << 30
 """Maximum bytes to zero before the progress is recorded."""
 
-FLUSH_STEP = 64 << 20
+FLUSH_STEP = 128 << 20
 """Bytes after which the disk is flushed while more is written: seldom enough for a disk to which each flush costs a rotation."""
 
 MAX_UNFLUSHED = 256 << 20
