@@ -64,7 +64,7 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List the images; raises ImagingError when a requested one does not exist."""
-        store = open_store(arguments)
+        store = open_store(arguments, self._display.display)
         names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
         asked = arguments["names"]

@@ -76,6 +76,7 @@ class HttpImage:
                 self._reader = ImageReader(self._file, like=self._wanted)
             except (BadImage, Unreadable) as error:
                 raise SourceFailed(str(error)) from error
+            self._file.patience.end()
             self._equal = self._reader.root_digest == self._wanted.root_digest()
             if not self._equal:
                 self._warn(

@@ -15,7 +15,8 @@ from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.image.writer import SUFFIX
 from ...module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
-from ...module_utils.sources.http_file import HttpLocation
+from ...module_utils.sources.http_file import PATIENT_RATE, HttpFile, HttpLocation, Patience
+from ...module_utils.timeouts import DEFAULTS
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
 
@@ -173,6 +174,12 @@ class Store(ABC):
     def drop_upload(self, name: str) -> None:
         """Remove such an image from this machine, and what the store has of it."""
         raise self.no_upload(name)
+
+    def http_file(self, location: HttpLocation, renew: Callable[[], HttpLocation] | None = None) -> HttpFile:
+        """Open a file on a server, where no other machine has it; ``renew`` is as of HttpFile. Raises NoFile, too."""
+        file = HttpFile(location, DEFAULTS.http_silence, renew, PATIENT_RATE, Patience(DEFAULTS.http_busy, self.say))
+        file.open()
+        return file
 
     def no_upload(self, name: str) -> ImagingError:
         """Return the error that there is no such image."""

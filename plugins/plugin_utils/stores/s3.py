@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from ...module_utils.errors import ImagingError
 from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
-from ...module_utils.sources.http_file import PATIENT_RATE, HttpFile, HttpLocation, NoFile
-from ...module_utils.timeouts import DEFAULTS
+from ...module_utils.sources.http_file import HttpLocation, NoFile
 from ..store_space import check_writable, writing_to
 from .base import Store, StoreAccess, UploadFacts, image_names, local_path
 from .s3_bucket import MISSING, Bucket, code_of, sdk
@@ -75,11 +74,8 @@ class S3Store(Store):
         return HttpLocation(url=url, ca=self._access.read("ca"))
 
     def open(self, name: str) -> ImageReader:
-        location, silence = self.http_location(name), DEFAULTS.http_silence
-        file = HttpFile(location, silence, lambda: self.http_location(name), PATIENT_RATE)
         try:
-            file.open()
-            return ImageReader(file)
+            return ImageReader(self.http_file(self.http_location(name), lambda: self.http_location(name)))
         except NoFile:
             raise self.no_image(name) from None
 

@@ -22,8 +22,8 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFA
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import base, s3_bucket, s3_parts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3 as s3_module
-from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3_bucket, s3_parts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.lab.servers import BUCKET, S3_KEYS, Server, s3_client
@@ -257,7 +257,7 @@ def test_a_slow_server_that_none_can_replace_is_read_with_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a rate at which a laptop would go to the controller."""
-    monkeypatch.setattr(s3_module, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
+    monkeypatch.setattr(base, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
     root, _masked = make_image(str(tmp_path / "image.img.zst"), noise(1 << 20), Used((0, 1 << 20)), 1 << 20)
 
     def slowly(offset: int, data: bytes) -> bytes:
