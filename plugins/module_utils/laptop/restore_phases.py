@@ -92,7 +92,7 @@ class Describe(Phase):
             # A mirror is to save time.
             patience = Patience(job.timeouts.http_busy, job.outcome.warn) if name == STORE else None
             file = HttpFile(location, job.timeouts.http_silence, patience=patience)
-            preferred.append(HttpImage(name, file, index, job.outcome.warn))
+            preferred.append(HttpImage(name, file, index, job.outcome.warn, job.pace))
         router = Router(preferred, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 

@@ -245,6 +245,8 @@ class HttpFile:
         self._position = self._end = 0
         """Bytes of the current response that were not read yet."""
         self._plan = (0, 0)
+        self.body_seconds = 0.0
+        """Seconds that the bytes of the latest read took to arrive, without the wait for a response to begin."""
         self.stopped = False
         """Whether :meth:`stop` was called."""
 
@@ -298,9 +300,12 @@ class HttpFile:
             if not self.reaches(offset) or offset + size > self._end:
                 planned = self._plan[1] if self._plan[0] <= offset else 0
                 self._ask(offset, max(offset + size, planned))
+            began = time.monotonic()
             if offset > self._position:
                 self._take(offset - self._position)
-            return self._take(size)
+            data = self._take(size)
+            self.body_seconds = time.monotonic() - began
+            return data
         except ssl.SSLEOFError as error:
             raise ConnectionResetError(str(error)) from error
         except ssl.SSLError as error:
