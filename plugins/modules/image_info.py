@@ -74,7 +74,7 @@ uploads:
       type: str
     sent_bytes:
       description: How many bytes of it the server says that it has; null when it can't be asked, or knows of no such upload.
-      returned: always
+      returned: when the server says so
       type: int
     running:
       description: Whether another run uploads it now.
