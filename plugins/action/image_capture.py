@@ -13,6 +13,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.capture_sink import 
 from ansible_collections.fleet.imaging.plugins.plugin_utils.interruption import interruptible
 from ansible_collections.fleet.imaging.plugins.plugin_utils.laptop_answer import NOT_IN_CHECK_MODE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.progress.upload import showing_upload
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import UnfinishedUpload
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.registry import open_store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer_action import MEASURED, STATUS, TransferAction
 
@@ -39,7 +40,7 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Capture; raises ImagingError."""
-        store = open_store(arguments)
+        store = open_store(arguments, self._display.display)
         name = arguments["image"]
         old = store.existing(name, arguments["update"])
         if self._task.check_mode:
@@ -54,6 +55,8 @@ class ActionModule(TransferAction):
                 host = str(task_vars["inventory_hostname"])
                 with interruptible(), showing_upload(store, host, self._display.display):
                     sink.conclude(result)
+        except UnfinishedUpload as error:
+            raise ImagingError(str(error), **{**error.facts, "kept_bytes": error.kept_bytes}) from error
         except ImagingError as error:
             left = sink.release()
             raise ImagingError(f"{error}{_kept(left, sink.partial)}", **{**error.facts, "kept_bytes": left}) from error

@@ -28,7 +28,7 @@ class ActionModule(ControllerAction):
         path = os.path.abspath(os.path.expanduser(arguments["dest"]))
         kind = arguments["format"] or format_of(path)
         FORMATS[kind].check()
-        image = open_store(arguments).open(arguments["image"])
+        image = open_store(arguments, self._display.display).open(arguments["image"])
         if os.path.lexists(path):
             raise ImagingError(
                 f"{path} exists already, and a file is not overwritten: remove it, or set imaging_export to another name."

@@ -43,7 +43,7 @@ class ActionModule(ControllerAction):
             update=arguments["update"],
             collection_version=collection_version(),
         )
-        store = open_store(arguments)
+        store = open_store(arguments, self._display.display)
         with showing_upload(store, self.task_vars["inventory_hostname"], self._display.display):
             done = import_file(run_command, store, request, self._task.check_mode)
         return {"changed": True} if done is None else _describe(done)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Describes the images in the image store on the controller. The task's host is not contacted."""
 
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from ansible_collections.fleet.imaging.plugins.module_utils.arguments import STORE
@@ -63,10 +64,12 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List the images; raises ImagingError when a requested one does not exist."""
-        store = open_store(arguments)
+        store = open_store(arguments, self._display.display)
         names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
-        result = {"changed": False, "store": store.path, "images": images}
+        asked = arguments["names"]
+        uploads = [asdict(each) for each in store.unfinished_uploads() if asked is None or each.name in asked]
+        result = {"changed": False, "store": store.path, "images": images, "uploads": uploads}
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:
             result.update(

@@ -87,7 +87,7 @@ class ActionModule(TransferAction):
         for name in ("laptops", "forks"):
             if arguments[name] < 1:
                 raise ImagingError(f"{name} is {arguments[name]}, and must be at least 1.")
-        store = open_store(arguments)
+        store = open_store(arguments, self._display.display)
         if arguments["purpose"] == CAPTURE:
             return self._forecast_capture(arguments, task_vars, store)
         if not arguments["image"]:

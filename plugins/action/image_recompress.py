@@ -24,7 +24,7 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Compress; raises ImagingError."""
-        store, level = open_store(arguments), arguments["level"]
+        store, level = open_store(arguments, self._display.display), arguments["level"]
         before = store.open(arguments["image"])
         with showing_upload(store, self.task_vars["inventory_hostname"], self._display.display):
             after = before if self._task.check_mode else recompress(store, arguments["image"], level)

@@ -117,7 +117,7 @@ class ActionModule(TransferAction):
 
     def transfer(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Restore or, in check mode, compare; raises ImagingError."""
-        image = _open(arguments)
+        image = _open(arguments, self._display.display)
         wanted, found = arguments["root_digest"], image.root_digest.hex()
         if wanted not in ("", found):
             raise ImagingError(
@@ -162,10 +162,10 @@ class ActionModule(TransferAction):
         )
 
 
-def _open(arguments: dict[str, Any]) -> StoredImage | SharedDisk:
+def _open(arguments: dict[str, Any], say: Callable[[str], object]) -> StoredImage | SharedDisk:
     """Return the image in the store or, if a laptop shares its disk instead, that disk; raises ImagingError."""
     name = arguments["image"]
     if arguments["shared"]:
         return SharedDisk.load(name)
-    store = open_store(arguments)
+    store = open_store(arguments, say)
     return StoredImage(store, name, store.open(name))

@@ -50,7 +50,7 @@ options:
   store_staging:
     description:
       - Folder on the controller for reports, and for images while they are captured or imported, if O(store) is not a folder. It needs as much
-        space as such an image.
+        space as such an image. An image whose upload broke off stays there until a later run has uploaded the rest.
     type: path
     default: ~/fleet-images
 """

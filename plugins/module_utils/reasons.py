@@ -62,6 +62,7 @@ DAMAGED_IMAGE = "damaged_image"
 UNREADABLE_IMAGE = "unreadable_image"
 STORE_NOT_WRITABLE = "store_not_writable"
 STORE_FULL = "store_full"
+UPLOAD_UNFINISHED = "upload_unfinished"
 
 
 @dataclass(frozen=True)

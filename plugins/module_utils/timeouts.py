@@ -97,6 +97,9 @@ class Timeouts:
     """Before a step that releases a disk is repeated. A loop device that was detached stays while another program has it open (losetup(8), -d)."""
     http_silence: float = 10.0
     """An HTTP server of images that has sent nothing for so long is asked no more."""
+    http_busy: float = 60.0
+    """A busy HTTP server with the image store that says when to ask again (Retry-After) is waited for so long in all, beyond ``http_silence``; by
+    a laptop only while it opens the image, because it can have the rest from the controller."""
     peer_silence: float = 2.5
     """A laptop that takes chunks from another one leaves it after so long without a byte: all laptops below wait meanwhile."""
     peer_connect: float = 2.5
@@ -214,6 +217,7 @@ ORDER = (
         "behind a silent laptop, the one before it must be found while it still passes on",
     ),
     ("peer_silence", "peer_idle", "a laptop that waits for others itself is not a dead one"),
+    ("http_silence", "http_busy", "a server that says that it is busy is waited for longer than one that says nothing"),
     ("held_disk", "result", "a module may wait for its disk once more after its last word"),
 )
 """Shorter, longer, and why: both are names of fields or properties of :class:`Timeouts`."""

@@ -130,7 +130,9 @@ kept_chunks:
   returned: success, not in check mode
   type: int
 kept_bytes:
-  description: Bytes of the incomplete image that are kept in the store. The next capture with this name continues from them.
+  description:
+    - Bytes of the incomplete image, or of the complete one that could not be uploaded, that are kept on the controller. The next capture with this
+      name continues from them.
   returned: failure
   type: int
 used_chunks:

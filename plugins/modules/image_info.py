@@ -29,6 +29,7 @@ extends_documentation_fragment:
   - fleet.imaging.store
 seealso:
   - module: fleet.imaging.image_capture
+  - module: fleet.imaging.image_upload
   - module: fleet.imaging.image_restore
 """
 
@@ -49,6 +50,40 @@ store:
   description: The image store, as an absolute path or a URL.
   returned: success, and when a damaged image is found
   type: str
+uploads:
+  description: Images that are complete on the controller, and whose uploads to this store did not end. M(fleet.imaging.image_upload) finishes them.
+  returned: success, and when a damaged image is found
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the image.
+      returned: always
+      type: str
+    path:
+      description: The file on the controller.
+      returned: always
+      type: str
+    stored_bytes:
+      description: Size of that file in bytes.
+      returned: always
+      type: int
+    root_digest:
+      description: SHA-256 in hexadecimal of the image's content; empty when the upload can't be finished.
+      returned: always
+      type: str
+    sent_bytes:
+      description: How many bytes of it the server says that it has; null when it can't be asked, or knows of no such upload.
+      returned: when the server says so
+      type: int
+    running:
+      description: Whether another run uploads it now.
+      returned: always
+      type: bool
+    error:
+      description: Why the upload can't be finished; empty when it can.
+      returned: always
+      type: str
 images:
   description: One entry for each image, sorted by name when all are listed. If an image can't be opened, only its name, path and error are known.
   returned: success, and when a damaged image is found

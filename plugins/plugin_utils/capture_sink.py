@@ -41,7 +41,8 @@ MAX_CHANGES = 256
 class CaptureSink:
     """Stores the laptop's disk as an image, over as many links as necessary.
 
-    It describes the old image, or the file of an interrupted capture, to the laptop, which then sends only what differs.
+    It describes the old image, or what earlier captures have left, to the laptop, which then sends only what differs. An image that an earlier
+    capture has left complete, and that the store does not have yet, comes before the one that the store has.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class CaptureSink:
         self._store = store
         self._warn = warn
         self._staged = staged
-        self._old = old
+        self._finished = staged.finished
+        self._seeds = [each for each in (self._finished and self._finished.reader, old) if each]
+        self._old = self._seeds[0] if self._seeds else None
         self._old_identity = old.source.version if old else None
         self._damaged: set[int] = set()
         self._image: CapturedImage | None = None
@@ -127,7 +130,7 @@ class CaptureSink:
         self._check_expected(header.geometry)
         self._room = memoryview(bytearray(max_frame_size(header.geometry.chunk_size)))
         left = self._left()
-        files = [*left, *([self._old] if self._old else [])]
+        files = [*left, *self._seeds]
         if self._changes:
             # The old image is more likely to hold the current content of these partitions than a capture that used another map.
             files.reverse()
@@ -181,7 +184,11 @@ class CaptureSink:
         self.close()
         image = self._described()
         if image.is_old(result["root_digest"]):
-            self.changed = False
+            self.changed = self._finished is not None
+            if self._finished is not None:
+                watch = self.watches.new()
+                self._finished.commit(self._old_identity)
+                watch.busy(self._staged.COMMIT_STAGE)
             self._staged.remove()
             return
         with writing_to(self._store.folder):

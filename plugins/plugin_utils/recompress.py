@@ -24,7 +24,7 @@ def recompress(store: Store, name: str, level: int) -> ImageReader:
     """Compress an image anew at a level of zstd, and return it as it is then; raises ImagingError, and leaves the image as it was.
 
     Nothing is done when the image says that it has this level. Who reads the image meanwhile goes on with the old file. What an interrupted
-    capture of that name has left is removed.
+    capture of that name has left is removed, but not an image that it has left complete: that has to be uploaded or dropped first.
     """
     old = store.open(name)
     if old.header.compression_level == level:
@@ -32,9 +32,18 @@ def recompress(store: Store, name: str, level: int) -> ImageReader:
     store.check_writable()
     staged = store.stage(name)
     try:
-        with writing_to(store.folder):
-            _fill(staged, old, level)
-            staged.commit(old.source.version)
+        finished = staged.finished
+        if finished is None:
+            with writing_to(store.folder):
+                _fill(staged, old, level)
+                staged.commit(old.source.version)
+        elif (finished.reader.root_digest, finished.reader.header.compression_level) == (old.root_digest, level):
+            finished.commit(old.source.version)
+        else:
+            raise ImagingError(
+                f"An upload of another image {name!r} to {store.path} did not end, so this one was left as it is. Run images.yml with "
+                "imaging_uploads: finish, or with imaging_uploads: drop, before."
+            )
     finally:
         staged.release(keep=False)
     return store.open(name)

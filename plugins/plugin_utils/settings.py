@@ -228,6 +228,7 @@ SETTINGS: dict[str, Setting] = {
     "imaging_export_format": Setting("", one_of("", *FORMATS)),
     "imaging_verify_images": Setting(False, read_boolean),
     "imaging_recompress": Setting("", read_recompress),
+    "imaging_uploads": Setting("", one_of("", "finish", "drop")),
     "imaging_remove_images": Setting([], list_of()),
 }
 """By name. inventory/group_vars/all.yml explains each."""

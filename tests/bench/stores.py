@@ -19,7 +19,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import S
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.https import HttpsStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.s3 import S3Store
 
-from ..lab.servers import BUCKET, S3_KEYS, nginx, s3_server
+from ..lab.servers import BUCKET, S3_KEYS, nginx, s3_client, s3_server
 from .fleet import StoreServer, make_image, run_fleet
 from .speed import Say
 from .state import Bar
@@ -70,7 +70,7 @@ def _servers(folder: Path, store: Path) -> dict[str, StoreServer]:
         with s3_server(place("s3"), address, inside) as server:
             os.environ.update(S3_KEYS)
             bucket = S3Store(f"s3://{BUCKET}", StoreAccess(ca=server.ca, endpoint=server.url))
-            bucket.upload(str(image), name, None)
+            s3_client(server).upload_file(str(image), BUCKET, image.name)
             yield _location(bucket, name)
 
     return {"nginx": https, "S3": s3}

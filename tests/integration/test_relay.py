@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
+from ansible_collections.fleet.imaging.plugins.module_utils.image.record import ZERO, unpack_ranges
 from ansible_collections.fleet.imaging.tests.integration.faults import (
     SHORT,
     TIMEOUT,
@@ -24,6 +27,7 @@ from ansible_collections.fleet.imaging.tests.integration.faults import (
     kill_on_laptop,
     looks_bootable,
     make_foreign,
+    put_image,
     result_of,
     wait_for_share,
     wait_until,
@@ -109,6 +113,45 @@ def test_the_controller_sends_about_one_image_and_nothing_to_equal_laptops(lab: 
     found = results(lab, playbook(lab, "restore", *where(image), *YES))
     assert [each["changed"] for each in found] == [False] * 3
     assert [each["frame_bytes"]["peers"] + each["frame_bytes"]["controller"] for each in found] == [0] * 3
+
+
+def test_laptops_that_verify_found_different_take_what_is_missing_once_from_the_controller(
+    lab: Lab, image: Path
+) -> None:
+    """One of them has half of the image on its disk, one has nothing of it."""
+    same, *changed = lab.targets
+    for laptop in lab.targets:
+        put_image(image, laptop)
+    rows = [row for row in ImageReader(FileSource(str(image))).index if not row.flags & ZERO]
+    for laptop, missing in zip(changed, (rows[: len(rows) // 2], rows), strict=True):
+        spoil(laptop.disk, image, missing)
+    before = written(same.disk)
+    compared = playbook(lab, "verify", *where(image), environment=SHORT)
+    different = sorted(compared.failures())
+    assert different == sorted(laptop.name for laptop in changed), compared.stdout
+    outcome = playbook(lab, "restore", "-l", ",".join(different), *where(image), *YES, environment=SHORT)
+    assert outcome.status == 0, outcome.stdout
+    found = [result_of(outcome, laptop.name) for laptop in changed]
+    assert [each["verified"] for each in found] == [True, True]
+    for laptop in changed:
+        assert_holds(image, Path(laptop.disk))
+    size, came = sum(row.frame_size for row in rows), [each["frame_bytes"] for each in found]
+    # If the first of them is the head of the chain, half of the image comes from its disk. Else it takes the other half from the second one.
+    assert sum(each["controller"] for each in came) < 1.2 * size and sum(each["peers"] for each in came) > 0.3 * size
+    assert written(same.disk) == before
+    assert_nothing_remains(lab)
+
+
+def spoil(device: str, image: Path, rows: Sequence[Row]) -> None:
+    """Change a sector of each of these chunks."""
+    geometry = ImageReader(FileSource(str(image))).header.geometry
+    with open(device, "r+b") as disk:
+        for row in rows:
+            start, _end = next(iter(unpack_ranges(row.ranges, geometry.length(row.chunk))))
+            disk.seek(geometry.offset(row.chunk) + start)
+            disk.write(os.urandom(512))
+        disk.flush()
+        os.fsync(disk.fileno())
 
 
 def test_each_site_takes_one_image_from_the_server_of_the_store_and_nothing_from_the_controller(

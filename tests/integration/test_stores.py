@@ -22,10 +22,12 @@ from ansible_collections.fleet.imaging.tests.lab.servers import (
     BUCKET,
     S3_KEYS,
     TOKEN,
+    Server,
     nginx,
     s3_client,
     s3_server,
 )
+from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.stores.network import Network
 
 SECRETS = (S3_KEYS["AWS_SECRET_ACCESS_KEY"], TOKEN, "X-Amz-Signature", "PRIVATE KEY")
 
@@ -49,12 +51,23 @@ def holding_secrets(folder: Path) -> list[Path]:
     return [path for path in paths if any(secret in path.read_bytes() for secret in secrets)]
 
 
-def run(lab: Lab, servers: SimpleNamespace, name: str, settings: dict[str, str], *arguments: str) -> Outcome:
-    """Run a playbook that succeeds, with everything that Ansible can show of it."""
+def settings_of(server: Server) -> dict[str, str]:
+    """The variables of a store in S3."""
+    return {
+        "imaging_store": f"s3://{BUCKET}/fleet",
+        "imaging_store_endpoint": server.url,
+        "imaging_store_ca": server.ca,
+    }
+
+
+def run(
+    lab: Lab, servers: SimpleNamespace, name: str, settings: dict[str, str], *arguments: str, status: int = 0
+) -> Outcome:
+    """Run a playbook, which ends with a status, with everything that Ansible can show of it."""
     more = {"imaging_store_staging": str(servers.folder / "staging"), **settings}
     variables = [text for key, value in more.items() for text in ("-e", f"{key}={value}")]
     outcome = playbook(lab, name, *variables, *YES, "-vvvv", *arguments, environment=S3_KEYS)
-    assert outcome.status == 0, outcome.stdout + outcome.stderr
+    assert outcome.status == status, outcome.stdout + outcome.stderr
     shown = outcome.stdout + outcome.stderr + "".join(repr(result.result) for result in outcome.results)
     assert [secret for secret in SECRETS if secret in shown] == []
     return outcome
@@ -63,11 +76,7 @@ def run(lab: Lab, servers: SimpleNamespace, name: str, settings: dict[str, str],
 def test_an_image_is_captured_into_s3_and_restored_from_there_and_from_a_web_server(
     lab: Lab, servers: SimpleNamespace
 ) -> None:
-    s3 = {
-        "imaging_store": f"s3://{BUCKET}/fleet",
-        "imaging_store_endpoint": servers.s3.url,
-        "imaging_store_ca": servers.s3.ca,
-    }
+    s3 = settings_of(servers.s3)
     outcome = run(lab, servers, "capture", {**s3, "imaging_image": "sent"})
     assert re.search("100 % .* uploading", outcome.stdout)
     captured = outcome.of("image_capture")[0].result
@@ -104,3 +113,25 @@ def test_an_image_is_captured_into_s3_and_restored_from_there_and_from_a_web_ser
     run(lab, servers, "images", s3, "-e", '{"imaging_remove_images": ["sent"]}')
     assert s3_client(servers.s3).list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
     assert [path for laptop in lab.laptops for path in tickets(laptop.folder)] == [*tickets(LOCAL_TEMP)] == []
+
+
+def test_an_upload_that_broke_off_is_shown_and_finished_without_the_laptop(lab: Lab, servers: SimpleNamespace) -> None:
+    network = Network(servers.s3)
+    s3 = {**settings_of(servers.s3), "imaging_store_endpoint": network.url, "imaging_image": "cut"}
+    try:
+        network.rest = 1 << 20
+        failed = run(lab, servers, "capture", s3, status=2).of("image_capture")[0].result
+        assert failed["codes"] == ["store_not_writable", "upload_unfinished"] and failed["kept_bytes"] > 1 << 20
+        assert "imaging_uploads: finish" in failed["msg"] and ".upload" in failed["msg"]
+        network.rest = None
+        every = {**s3, "imaging_image": ""}
+        shown = run(lab, servers, "images", every)
+        assert re.search(r"cut: its upload did not end.*imaging_uploads: finish", shown.stdout)
+        assert shown.of("image_info")[0].result["images"] == []
+        done = run(lab, servers, "images", every, "-e", "imaging_uploads=finish", "-e", "imaging_verify_images=true")
+        (upload,) = done.of("image_upload")[0].result["uploads"]
+        (image,) = done.of("image_info")[0].result["images"]
+        assert (image["name"], image["intact"], image["root_digest"]) == ("cut", True, upload["root_digest"])
+        assert done.of("image_info")[0].result["uploads"] == []
+    finally:
+        network.proxy.close()

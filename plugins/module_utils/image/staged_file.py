@@ -13,12 +13,22 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from ..errors import ImagingError
 from ..private_files import open_own
+from .reader import ImageReader
 
 BUFFER = 1 << 20
+
+
+class FinishedFile(Protocol):
+    """A complete image that an earlier run could not put into the store."""
+
+    reader: ImageReader
+
+    def commit(self, replaced: Any) -> None:
+        """Put it there; ``replaced`` is as of :meth:`StagedFile.commit`. Raises ImagingError, and the file stays."""
 
 
 class StagedFile:
@@ -26,6 +36,9 @@ class StagedFile:
 
     COMMIT_STAGE = "finish"
     """The stage under which the time of :meth:`commit` is counted."""
+
+    finished: FinishedFile | None = None
+    """What an earlier run has left complete. Another file that is committed takes its place."""
 
     def __init__(self, path: str) -> None:
         """Create and lock the file; raises OSError, and ImagingError when another capture has it or it belongs to another user."""

@@ -31,8 +31,8 @@ from ..image.header import ImageHeader
 from ..image.index import Index, max_index_size
 from ..image.record import RecordHeader
 from ..sources.content import ImageContent
-from ..sources.http_file import HttpFile
-from ..sources.http_image import HttpImage
+from ..sources.http_file import HttpFile, Patience
+from ..sources.http_image import STORE, HttpImage
 from ..sources.link import LinkSource
 from ..sources.router import Router
 from ..stream.conversation import MAX_WANTS, ask_header, receive_index
@@ -89,8 +89,10 @@ class Describe(Phase):
         controller = LinkSource(lambda: job.link, header, job.consequence, requests, job.pace)
         preferred = job.join_relay(header)
         for name, location in job.request.servers.items():
-            file = HttpFile(location, job.timeouts.http_silence)
-            preferred.append(HttpImage(name, file, index, job.outcome.warn))
+            # A mirror is to save time.
+            patience = Patience(job.timeouts.http_busy, job.outcome.warn) if name == STORE else None
+            file = HttpFile(location, job.timeouts.http_silence, patience=patience)
+            preferred.append(HttpImage(name, file, index, job.outcome.warn, job.pace))
         router = Router(preferred, controller, header.geometry.chunk_count, job.outcome.warn)
         return Prepare(DescribedImage(header, index, router))
 

@@ -183,6 +183,36 @@ class _Server:
         self._connection = self.socket = None
 
 
+class Patience:
+    """How long a busy server is waited for that says when to ask again, beyond the time that an answer may take."""
+
+    def __init__(self, seconds: float = 0.0, say: Callable[[str], object] = lambda _said: None) -> None:
+        """``seconds`` are those of all waits together. ``say`` is called with a sentence about each."""
+        self._left = seconds
+        self._say = say
+
+    def end(self) -> None:
+        """Wait no more from now on."""
+        self._left = 0.0
+
+    def gives(self, name: str, busy: _Busy) -> bool:
+        """Return whether a server gets the time that it asks for, and count it."""
+        if busy.pause is None or busy.pause > self._left:
+            return False
+        self._left -= busy.pause
+        self._say(
+            f"{name}: the server is busy ({busy.status}), and is asked again after the {busy.pause} seconds that it asks for."
+        )
+        return True
+
+    def refusal(self, busy: _Busy, left: float) -> str:
+        """Return why a server is not waited for; ``left`` are the seconds that its answer may take."""
+        if busy.pause is None:
+            return f"it is busy ({busy.status}), and stays so for longer than an answer may take"
+        most = max(self._left, left, 0.0)
+        return f"it is busy ({busy.status}) and asks for {busy.pause} more seconds, but it is waited for {most:.0f} at the most"
+
+
 class HttpFile:
     """A file on an HTTP server as a byte source (``image.reader.ByteSource``). Raises Unreadable.
 
@@ -195,6 +225,7 @@ class HttpFile:
         silence: float,
         renew: Callable[[], HttpLocation] | None = None,
         min_rate: int = MIN_RATE,
+        patience: Patience | None = None,
     ) -> None:
         """Nothing is asked yet. After so many seconds of silence, or at a lower rate in bytes a second, the server is given up.
 
@@ -207,12 +238,15 @@ class HttpFile:
         self._renew = renew
         self._silence = silence
         self._min_rate = min_rate
+        self.patience = patience or Patience()
         self._deadline = 0.0
         self._server = _Server(location, silence)
         self._answer: http.client.HTTPResponse | None = None
         self._position = self._end = 0
         """Bytes of the current response that were not read yet."""
         self._plan = (0, 0)
+        self.body_seconds = 0.0
+        """Seconds that the bytes of the latest read took to arrive, without the wait for a response to begin."""
         self.stopped = False
         """Whether :meth:`stop` was called."""
 
@@ -245,15 +279,18 @@ class HttpFile:
                 broken = True  # a server may close an idle connection at any time: try once more over a new one
                 self._disconnect()
             except _Busy as busy:
-                self._wait(pause if busy.pause is None else busy.pause, busy.status)
+                self._wait(pause, busy)
                 pause *= 2
 
-    def _wait(self, seconds: float, status: int) -> None:
-        """Wait for a busy server, unless that takes longer than an answer may take."""
+    def _wait(self, pause: float, busy: _Busy) -> None:
+        """Wait for a busy server, for as long as it asks for, or for ``pause`` seconds."""
         self._disconnect()
+        seconds = pause if busy.pause is None else busy.pause
         end = time.monotonic() + seconds
         if end >= self._deadline:
-            raise self._failed(f"it is busy ({status}) and can't be waited for: it asks for {seconds:g} more seconds")
+            if not self.patience.gives(self.name, busy):
+                raise self._failed(self.patience.refusal(busy, self._deadline - time.monotonic()))
+            self._deadline += seconds
         while time.monotonic() < end:
             self._check_time()
             time.sleep(min(0.1, seconds))
@@ -263,9 +300,12 @@ class HttpFile:
             if not self.reaches(offset) or offset + size > self._end:
                 planned = self._plan[1] if self._plan[0] <= offset else 0
                 self._ask(offset, max(offset + size, planned))
+            began = time.monotonic()
             if offset > self._position:
                 self._take(offset - self._position)
-            return self._take(size)
+            data = self._take(size)
+            self.body_seconds = time.monotonic() - began
+            return data
         except ssl.SSLEOFError as error:
             raise ConnectionResetError(str(error)) from error
         except ssl.SSLError as error:

@@ -14,7 +14,7 @@ from ..errors import ImagingError
 from ..image.index import Index, Row
 from ..image.reader import BadImage, ImageReader, Unreadable
 from ..image.record import RecordHeader
-from .base import SourceFailed
+from .base import Pace, SourceFailed
 from .http_file import HttpFile
 
 MIRROR = "mirror"
@@ -44,14 +44,19 @@ class HttpImage:
         file: HttpFile,
         wanted: Index,
         warn: Callable[[str], object],
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``name`` is one of MIRROR and STORE, ``wanted`` the index of the image to restore. ``warn`` is called when the server has another image."""
+        """``name`` is one of MIRROR and STORE, ``wanted`` the index of the image to restore. ``warn`` is called when the server has another image.
+
+        ``pace`` is told how fast records arrive.
+        """
         self.name = name
         self.stage = f"fetch from {name}"
         self._file = file
         self._wanted = wanted
         self._warn = warn
+        self._pace = pace or Pace()
         self._reader: ImageReader | None = None
         self._equal = False
         self._clock = clock
@@ -76,6 +81,7 @@ class HttpImage:
                 self._reader = ImageReader(self._file, like=self._wanted)
             except (BadImage, Unreadable) as error:
                 raise SourceFailed(str(error)) from error
+            self._file.patience.end()
             self._equal = self._reader.root_digest == self._wanted.root_digest()
             if not self._equal:
                 self._warn(
@@ -106,6 +112,7 @@ class HttpImage:
             record = reader.record(row)
         except (BadImage, Unreadable) as error:
             raise SourceFailed(str(error)) from error
+        self._pace.add(record.header.content_size, self._file.body_seconds)
         buffer[: len(record.frame)] = record.frame
         return record.header
 

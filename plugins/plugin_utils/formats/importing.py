@@ -89,9 +89,13 @@ def import_file(run: RunCommand, store: Store, request: ImportRequest, check_onl
     staged = store.stage(name)
     work = _Import(run, request, source, staged)
     try:
-        with writing_to(store.folder):
-            work.fill()
-            staged.commit(replaced)
+        finished = staged.finished
+        if finished is not None and _is_made_of(finished.reader, source, request):
+            finished.commit(replaced)
+        else:
+            with writing_to(store.folder):
+                work.fill()
+                staged.commit(replaced)
     finally:
         staged.remove()
     return Imported(
@@ -115,14 +119,17 @@ def _made_before(store: Store, name: str, source: DiskImageFile, request: Import
         return None
     with contextlib.suppress(ImagingError):
         image = store.open(name)
-        if source.format == FLEET:
-            same = ImageReader(FileSource(source.path)).root_digest == image.root_digest
-        else:
-            same = image.header.source.get("imported_from") == source.identity
-            same = same and image.header.source.get("used_map") == request.used_map
-        if same:
+        if _is_made_of(image, source, request):
             return image
     return None
+
+
+def _is_made_of(image: ImageReader, source: DiskImageFile, request: ImportRequest) -> bool:
+    """Return whether an image was made of a file as it is now; raises ImagingError when the file is an image itself, and damaged."""
+    if source.format == FLEET:
+        return ImageReader(FileSource(source.path)).root_digest == image.root_digest
+    made = image.header.source
+    return bool(made.get("imported_from") == source.identity and made.get("used_map") == request.used_map)
 
 
 class _Import:

@@ -25,24 +25,25 @@ class Upload:
         self._display = display
         self._clock = clock
         self._began = 0.0
-        self._done = self._total = 0
+        self._done = self._total = self._before = 0
         self._publisher: Publisher | None = None
 
     def __enter__(self) -> Upload:
         return self
 
     def report(self, done: int, total: int) -> None:
-        """Take a report: the server has so many bytes of so many. The first report is made before it has any."""
+        """Take a report: the server has so many bytes of so many. The first report is made before any are sent by this run."""
         self._done, self._total = done, total
         if self._publisher is None:
-            self._began = self._clock()
+            self._began, self._before = self._clock(), done
             self._publisher = Publisher(self.event, self._display)
             self._publisher.__enter__()
 
     def event(self) -> ProgressEvent:
         """Return the progress."""
         done, total = self._done, self._total
-        mean = done / max(self._clock() - self._began, 1e-3) if done else None
+        sent = done - self._before
+        mean = sent / max(self._clock() - self._began, 1e-3) if sent else None
         return ProgressEvent(
             host=self._host,
             state="uploading",

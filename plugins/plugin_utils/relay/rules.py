@@ -104,7 +104,7 @@ class Member:
     sends_slowly: bool = False
     """Whether others got little from it although it had more. So how much it gets itself does not matter."""
     receives: float = 0.0
-    """Bytes a second at which records arrive from its upstream once they have begun to; 0: not known yet."""
+    """Bytes a second at which records arrive from its upstream, or a head's from a server, once they have begun to; 0: not known yet."""
     writes: float = math.inf
     """Bytes a second that its disk and its processors could write."""
     trial: bool = False
@@ -162,7 +162,7 @@ class Fleet:
         Of the two ports that a record crosses, the slower one determines how fast it arrives. So the faster of its links tells more of a laptop.
         """
         if not member.receives and member.upstream == CONTROLLER:
-            return 0.0  # it may take from an HTTP server
+            return 0.0  # nothing has arrived yet
         return min(member.writes, max([member.receives, *(taker.receives for taker in self.takers(member))]))
 
     def takers(self, member: Member) -> Sequence[Member]:

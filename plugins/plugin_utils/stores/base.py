@@ -15,7 +15,8 @@ from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.image.writer import SUFFIX
 from ...module_utils.reasons import IMAGE_EXISTS, NO_IMAGE
-from ...module_utils.sources.http_file import HttpLocation
+from ...module_utils.sources.http_file import PATIENT_RATE, HttpFile, HttpLocation, Patience
+from ...module_utils.timeouts import DEFAULTS
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,199}")
 
@@ -78,6 +79,31 @@ class StoreAccess:
         return text
 
 
+@dataclass(frozen=True)
+class UploadFacts:
+    """What is known of an image that is complete on this machine and not in its store yet.
+
+    ``sent_bytes`` is what the server says that it has of it, None when it was not asked or can't say. ``running`` says whether a process works on it
+    now. ``root_digest`` is empty, and ``error`` says why, when the upload can't go on.
+    """
+
+    name: str
+    path: str
+    stored_bytes: int
+    root_digest: str = ""
+    sent_bytes: int | None = None
+    running: bool = False
+    error: str = ""
+
+
+class UnfinishedUpload(ImagingError):
+    """An image is complete on this machine, as a file of ``kept_bytes``, and could not be put into its store."""
+
+    def __init__(self, message: str, codes: list[str], kept_bytes: int) -> None:
+        super().__init__(message, codes)
+        self.kept_bytes = kept_bytes
+
+
 class Store(ABC):
     """Images by name. All methods raise ImagingError, which says what is there instead or what to do."""
 
@@ -88,7 +114,10 @@ class Store(ABC):
     """Where the store is, as it is shown."""
 
     on_upload: Callable[[int, int], object] = staticmethod(lambda _done, _total: None)
-    """Is called during an upload: the server has so many bytes of so many, at first none."""
+    """Is called during an upload: the server has so many bytes of so many, at first those of an earlier run."""
+
+    say: Callable[[str], object] = staticmethod(lambda _said: None)
+    """Is called with what the user has to know at once."""
 
     folder: str
     """The folder on this machine for what is not in the store yet, and for reports."""
@@ -133,6 +162,30 @@ class Store(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove an image."""
+
+    def unfinished_uploads(self) -> list[UploadFacts]:
+        """Return the images that are complete on this machine and not in the store yet, by name."""
+        return []
+
+    def finish_upload(self, name: str) -> None:
+        """Put such an image into the store."""
+        raise self.no_upload(name)
+
+    def drop_upload(self, name: str) -> None:
+        """Remove such an image from this machine, and what the store has of it."""
+        raise self.no_upload(name)
+
+    def http_file(self, location: HttpLocation, renew: Callable[[], HttpLocation] | None = None) -> HttpFile:
+        """Open a file on a server, where no other machine has it; ``renew`` is as of HttpFile. Raises NoFile, too."""
+        file = HttpFile(location, DEFAULTS.http_silence, renew, PATIENT_RATE, Patience(DEFAULTS.http_busy, self.say))
+        file.open()
+        return file
+
+    def no_upload(self, name: str) -> ImagingError:
+        """Return the error that there is no such image."""
+        return ImagingError(
+            f"There is no unfinished upload of {name!r} to {self.path}. List them with images.yml.", [NO_IMAGE]
+        )
 
     def existing(self, name: str, update: bool) -> ImageReader | None:
         """Return the image of that name which a capture may replace, or None.

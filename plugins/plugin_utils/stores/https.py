@@ -11,14 +11,7 @@ from ...module_utils.errors import ImagingError
 from ...module_utils.image.reader import ImageReader
 from ...module_utils.image.staged_file import StagedFile
 from ...module_utils.reasons import NO_IMAGE, STORE_NOT_WRITABLE
-from ...module_utils.sources.http_file import (
-    PATIENT_RATE,
-    HttpFile,
-    HttpLocation,
-    NoFile,
-    image_url,
-)
-from ...module_utils.timeouts import DEFAULTS
+from ...module_utils.sources.http_file import HttpLocation, NoFile, image_url
 from .base import Store, StoreAccess, check_name, local_path
 
 TOKEN = re.compile("[!-~]*")
@@ -69,21 +62,16 @@ class HttpsStore(Store):
             ) from error
         return location
 
-    def _file(self, name: str) -> HttpFile:
-        file = HttpFile(self.http_location(name), DEFAULTS.http_silence, min_rate=PATIENT_RATE)
-        file.open()
-        return file
-
     def has(self, name: str) -> bool:
         try:
-            self._file(name)
+            self.http_file(self.http_location(name))
         except NoFile:
             return False
         return True
 
     def open(self, name: str) -> ImageReader:
         try:
-            return ImageReader(self._file(name))
+            return ImageReader(self.http_file(self.http_location(name)))
         except NoFile:
             raise self.no_image(name) from None
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The kinds of image stores."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...module_utils.errors import ImagingError
@@ -27,12 +27,14 @@ def kind_of(location: str) -> type[Store] | None:
         return None
 
 
-def open_store(arguments: Mapping[str, Any]) -> Store:
-    """Return the store that a module's arguments (``arguments.STORE``) describe; raises ImagingError."""
+def open_store(arguments: Mapping[str, Any], say: Callable[[str], object] | None = None) -> Store:
+    """Return the store that a module's arguments (``arguments.STORE``) describe; raises ImagingError. ``say`` is as of Store."""
     kind = kind_of(arguments["store"])
     if kind is None:
         raise ImagingError(f"{without_secrets(arguments['store'])!r} is not an image store: expected {FORMS}.")
-    return kind(arguments["store"], StoreAccess.of(arguments))
+    store = kind(arguments["store"], StoreAccess.of(arguments))
+    store.say = say or store.say
+    return store
 
 
 def report_folder(location: str, staging: str) -> str:

@@ -23,7 +23,7 @@ GROUPS: dict[str, list[str]] = yaml_load((ROOT / "meta/runtime.yml").read_text()
 PREFIX = "fleet.imaging."
 WITH_ACTION = [
     *("image_capture", "image_export", "image_import", "image_info"),
-    *("image_probe", "image_recompress", "image_remove", "image_restore", "image_share"),
+    *("image_probe", "image_recompress", "image_remove", "image_restore", "image_share", "image_upload"),
 ]
 OF_TRANSFERS = ["image_capture", "image_probe", "image_restore", "image_share"]
 

@@ -70,12 +70,18 @@ Spoil = Callable[[int, bytes], bytes]
 
 
 class Proxy:
-    """Stands between controller and laptop, for as many connections as come."""
+    """Stands between controller and laptop, or another server, at its address, for as many connections as come."""
 
-    def __init__(self, port: int, to_laptop: Callable[[], Spoil], to_controller: Callable[[], Spoil]) -> None:
-        self._port = port
+    def __init__(
+        self,
+        port: int,
+        to_laptop: Callable[[], Spoil],
+        to_controller: Callable[[], Spoil],
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._target = (address, port)
         self._makers = (to_laptop, to_controller)
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server((address, 0))
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
         threading.Thread(target=self._serve, daemon=True).start()
@@ -85,7 +91,7 @@ class Proxy:
             while True:
                 near, _address = self._server.accept()
                 self.connections += 1
-                far = socket.create_connection(("127.0.0.1", self._port))
+                far = socket.create_connection(self._target)
                 for source, target, make in ((near, far, self._makers[0]), (far, near, self._makers[1])):
                     threading.Thread(target=self._pump, args=(source, target, make()), daemon=True).start()
 

@@ -23,6 +23,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file im
     HttpFile,
     HttpLocation,
     NoFile,
+    Patience,
     image_url,
 )
 
@@ -222,6 +223,30 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks_for(server: RangeServer,
     with pytest.raises(Unreadable, match=rf"busy \({status}\).*asks for 60 more seconds"):
         file.read_range(100, 10)
     assert time.monotonic() - began < SILENCE
+
+
+def test_a_busy_server_that_asks_for_more_time_is_waited_for_within_a_bound_and_that_is_said(
+    server: RangeServer,
+) -> None:
+    said: list[str] = []
+    file = HttpFile(HttpLocation(url=f"{server.url}/file?signature=0"), 1.5, patience=Patience(4.0, said.append))
+    server.answer = refuse(503, 1, Retry_After="2")
+    began = time.monotonic()
+    file.open()
+    assert time.monotonic() - began >= 2
+    assert said == [
+        f"{server.url}/file: the server is busy (503), and is asked again after the 2 seconds that it asks for."
+    ]
+    server.answer = refuse(429, Retry_After="9")
+    with pytest.raises(
+        Unreadable, match=r"^http.*/file: it is busy \(429\) and asks for 9 more seconds.* 2 at the most"
+    ):
+        file.read_range(5, 10)
+    file.patience.end()
+    server.answer = refuse(429, 1, Retry_After="2")
+    with pytest.raises(Unreadable, match="asks for 2 more seconds"):
+        file.read_range(5, 10)
+    assert len(said) == 1
 
 
 def test_a_busy_server_that_names_no_time_is_waited_for_with_growing_pauses(server: RangeServer) -> None:

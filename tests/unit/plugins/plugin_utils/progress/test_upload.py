@@ -34,6 +34,17 @@ def test_an_upload_is_shown_with_its_rate_and_the_time_left() -> None:
         )
 
 
+def test_what_an_earlier_run_has_sent_does_not_count_for_the_rate() -> None:
+    now = 100.0
+    upload = Upload("reference-01", print, lambda: now)
+    with upload:
+        upload.report(300, 400)
+        assert (upload.event().whole, upload.event().eta) == (0.75, None)
+        now = 110.0
+        upload.report(350, 400)
+        assert (upload.event().now, upload.event().eta) == (5.0, 10.0)
+
+
 def test_the_end_of_an_upload_is_shown() -> None:
     shown: list[str] = []
     with Upload("reference-01", shown.append) as upload:

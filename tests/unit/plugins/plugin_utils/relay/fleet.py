@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transfer import Transfer
 from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp import Tcp
 
+from ...module_utils.samples import Used, make_image
 from ..halves import NO_IDENTITY, StartedModule, no_programs
 
 TIMEOUTS = Timeouts(link_timeout=6.0, first_link=4.0)
@@ -159,6 +161,26 @@ class Laptop:
         return restore_disk(session, self.disk, root, hold, self._run.rotational, self._run.servers)
 
     @property
+    def is_restored(self) -> bool:
+        """Whether it has ended well, and its disk holds the image."""
+        return self.error is None and not self.result.get("failed") and self.disk.read_bytes() == self._run.content
+
+    @property
+    def done(self) -> float:
+        """The share of the image that it has."""
+        plan = self.sink._job.plan if self.sink is not None else None
+        return plan.delta.done / len(self._run.content) if plan is not None else 0.0
+
+    def wait_for_share(self, share: float) -> None:
+        """Wait until it has so much of the image, and others can take from it."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self.done >= share and self.relay._share is not None:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{self.name} does not get on: {self.error}")
+
+    @property
     def relay(self) -> Any:
         assert self.sink is not None and self.sink._job.relay is not None
         return self.sink._job.relay
@@ -192,6 +214,8 @@ class Run:
         """Whether the laptops' disks rotate."""
         self.servers: dict[str, HttpLocation] = {}
         """HTTP servers that have the image."""
+        self.content = b""
+        """What a restored disk holds."""
         self.laptops: list[Laptop] = []
         self._folder = folder
 
@@ -233,6 +257,16 @@ class Run:
             return self.source(image)
         return SharedSource(image, host, self.timeouts, Tcp("127.0.0.1"))
 
+    def begin(self, content: bytes) -> Laptop:
+        """Start a laptop that others will take from, and return it when it has begun."""
+        first = self.add(content)
+        first.wait_for_share(0.1)
+        return first
+
+    def restored(self) -> list[bool]:
+        """Of each laptop, whether it is restored."""
+        return [laptop.is_restored for laptop in self.laptops]
+
     def join(self, seconds: float = 60) -> None:
         """Wait for all laptops."""
         for laptop in self.laptops:
@@ -245,3 +279,13 @@ class Run:
     def image_size(self) -> int:
         """Bytes of all frames that a foreign laptop needs."""
         return sum(row.frame_size for row in self.store.open("image").index if not row.flags & 2)
+
+
+def made_run(folder: Path, content: bytes, timeouts: Timeouts = TIMEOUTS) -> Run:
+    """Return a run whose image is of a disk with this content, all of it used."""
+    store = FolderStore(str(folder / "store"))
+    os.mkdir(store.path)
+    make_image(store.image_path("image"), content, Used((0, len(content))))
+    run = Run(folder, store, timeouts)
+    run.content = content
+    return run

@@ -29,10 +29,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 from ansible_collections.fleet.imaging.plugins.plugin_utils import run_authority
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_authority import Authority
-from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
-from ...module_utils.samples import CHUNK, STREAM, Used, geometry, make_image, noise
-from .fleet import Laptop, Run, SlowSource
+from ...module_utils.samples import CHUNK, STREAM, geometry, noise
+from .fleet import Laptop, Run, SlowSource, made_run
 
 CHUNKS = 200
 SIZE = CHUNKS * CHUNK
@@ -49,36 +48,14 @@ class QuickSource(SlowSource):
 
 @pytest.fixture(name="run")
 def fixture_run(tmp_path: Path) -> Run:
-    store = FolderStore(str(tmp_path / "store"))
-    Path(store.path).mkdir()
-    make_image(store.image_path("image"), DISK, Used((0, SIZE)))
-    run = Run(tmp_path, store, Timeouts(link_timeout=6.0, first_link=4.0, peer_connect=0.5, peer_idle=2.5))
+    run = made_run(tmp_path, DISK, Timeouts(link_timeout=6.0, first_link=4.0, peer_connect=0.5, peer_idle=2.5))
     run.source = QuickSource
     return run
-
-
-def restored(run: Run) -> list[bool]:
-    return [
-        laptop.error is None and not laptop.result.get("failed") and laptop.disk.read_bytes() == DISK
-        for laptop in run.laptops
-    ]
 
 
 def taken_from(run: Run, host: str) -> int:
     """Bytes that all laptops took from one."""
     return sum(laptop.received_from.get(host, 0) for laptop in run.laptops)
-
-
-def begin(run: Run) -> Laptop:
-    """Start a laptop that others will take from, and return it when it has begun."""
-    first = run.add(BLANK)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        plan = first.sink._job.plan if first.sink is not None else None
-        if plan is not None and plan.delta.done >= 0.1 * SIZE and first.relay._share is not None:
-            return first
-        time.sleep(0.01)
-    raise AssertionError(f"{first.name} does not begin: {first.error}")
 
 
 class Impostor:
@@ -147,7 +124,7 @@ IMPOSTORS: dict[str, Callable[[Run, pytest.MonkeyPatch], Callable[[socket.socket
 def test_an_impostor_gets_no_request_and_costs_a_moment(run: Run, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     impostor = Impostor(IMPOSTORS[kind](run, monkeypatch))
     run.port_of = lambda laptop, port: impostor.port if laptop.name == LAB_00.host else port
-    begin(run)
+    run.begin(BLANK)
     for _number in range(2):
         run.add(BLANK)
     run.join(30)
@@ -159,7 +136,7 @@ def test_an_impostor_gets_no_request_and_costs_a_moment(run: Run, monkeypatch: p
     assert impostor.connections > 1
     assert not impostor.believed and taken_from(run, LAB_00.host) == 0
     assert any(host == LAB_00.host for laptop in run.laptops[1:] for host, _code in laptop.left)
-    assert restored(run) == [True] * 3
+    assert run.restored() == [True] * 3
     # The one that has taken the impostor's place as a head passes on what it gets.
     assert run.images() < 2.5
 
@@ -168,11 +145,11 @@ def test_the_real_laptop_in_the_same_place_is_asked(run: Run) -> None:
     """What the test above would see if an impostor were believed."""
     real = Impostor(with_certificate(run.authority.issue(LAB_00)))
     run.port_of = lambda laptop, port: real.port if laptop.name == LAB_00.host else port
-    begin(run)
+    run.begin(BLANK)
     run.add(BLANK)
     run.join(30)
     real.close()
-    assert real.believed and restored(run) == [True] * 2
+    assert real.believed and run.restored() == [True] * 2
 
 
 @contextlib.contextmanager
@@ -195,7 +172,7 @@ def test_where_a_firewall_drops_what_laptops_send_each_other_it_is_said_once(run
         for _number in range(4):
             run.add(BLANK)
         run.join(30)
-    assert restored(run) == [True] * 4
+    assert run.restored() == [True] * 4
     assert run.images() == 4.0
     warnings = [warning for laptop in run.laptops for warning in laptop.warnings]
     assert len(set(warnings)) == 1 and "can't connect to one another" in warnings[0]
@@ -204,7 +181,7 @@ def test_where_a_firewall_drops_what_laptops_send_each_other_it_is_said_once(run
 
 def evil(run: Run, spoil: Callable[[Callable[..., Any], int, Any], Any]) -> Laptop:
     """Start a first laptop that sends what ``spoil`` makes of each record; it is called with what finds records, a chunk, and the disk."""
-    first = begin(run)
+    first = run.begin(BLANK)
     share = first.relay._share
     honest = share.find
     share.find = lambda chunk, disk: spoil(honest, chunk, disk)
@@ -242,7 +219,7 @@ def test_a_record_that_is_not_the_images_is_never_written_and_its_sender_is_name
     evil(run, spoil)
     second = run.add(BLANK)
     run.join(30)
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert any("lab-00 sent damaged data to lab-01" in warning for warning in second.warnings), second.warnings
     assert ("lab-00", DAMAGE) in second.left
     assert taken_from(run, "lab-00") < 0.2 * run.image_size()
@@ -253,10 +230,10 @@ def test_a_laptop_that_replays_a_record_for_ever_is_left(run: Run) -> None:
     second = run.add(BLANK)
     begin = time.monotonic()
     second.join(30)
-    assert restored(run)[1]
+    assert run.restored()[1]
     assert time.monotonic() - begin < CHUNKS / QuickSource.rate + 12
     run.join(30)
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
 
 
 def test_a_laptop_that_denies_what_it_has_costs_no_more_than_none(run: Run) -> None:
@@ -264,13 +241,13 @@ def test_a_laptop_that_denies_what_it_has_costs_no_more_than_none(run: Run) -> N
     first.relay._share.place = lambda chunk: Place.NOWHERE
     second = run.add(BLANK)
     run.join(30)
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert second.received_from == {} and run.images() < 2.1
 
 
 @pytest.mark.parametrize("ranges", [[(0, CHUNKS)], [(CHUNKS, CHUNKS + 1)]], ids=["all and reads nothing", "no chunk"])
 def test_a_laptop_that_asks_for_harm_keeps_its_neighbour_from_nothing(run: Run, ranges: list[tuple[int, int]]) -> None:
-    first = begin(run)
+    first = run.begin(BLANK)
     thief = run.authority.issue(Name(LAPTOP, "lab-07"))
     with socket.create_connection(("127.0.0.1", first.session._listener.port), 5) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -279,12 +256,12 @@ def test_a_laptop_that_asks_for_harm_keeps_its_neighbour_from_nothing(run: Run, 
         second = run.add(BLANK)
         run.join(30)
         link.close()
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert second.received_from.get("lab-00", 0) > 0 and run.images() < 1.8
 
 
 def test_a_laptop_of_another_run_gets_nothing_although_it_knows_the_authority(run: Run) -> None:
-    first = begin(run)
+    first = run.begin(BLANK)
     stranger = replace(Authority().issue(Name(LAPTOP, "lab-01")), authority=run.authority.controller.authority)
     with socket.create_connection(("127.0.0.1", first.session._listener.port), 5) as raw:
         channel = connect_tls(TcpChannel(raw), stranger.context(server_side=False), LAB_00, 5)
@@ -293,16 +270,13 @@ def test_a_laptop_of_another_run_gets_nothing_although_it_knows_the_authority(ru
             want(link, [(0, CHUNKS)])
             link.receive()
     run.join(30)
-    assert restored(run) == [True] and first.relay.sent == 0
+    assert run.restored() == [True] and first.relay.sent == 0
 
 
 def test_runs_whose_laptops_are_told_of_each_other_do_not_meet(run: Run, tmp_path: Path) -> None:
     """They have other images, the same names, and a board that can't be shared in fact."""
     (tmp_path / "other").mkdir()
-    store = FolderStore(str(tmp_path / "other/store"))
-    Path(store.path).mkdir()
-    make_image(store.image_path("image"), noise(SIZE, 7), Used((0, SIZE)))
-    other = Run(tmp_path / "other", store, run.timeouts)
+    other = made_run(tmp_path / "other", noise(SIZE, 7), run.timeouts)
     other.source = QuickSource
     other.open_board = run.open_board  # type: ignore[method-assign]
     for _number in range(2):
@@ -310,5 +284,4 @@ def test_runs_whose_laptops_are_told_of_each_other_do_not_meet(run: Run, tmp_pat
         other.add(BLANK)
     run.join(30)
     other.join(30)
-    assert restored(run) == [True, True]
-    assert [laptop.disk.read_bytes() == noise(SIZE, 7) for laptop in other.laptops] == [True, True]
+    assert run.restored() == other.restored() == [True, True]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine import restor
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
 from ansible_collections.fleet.imaging.plugins.plugin_utils.relay.upstreams import DAMAGE
-from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 
 from ...module_utils.range_server import serving
-from ...module_utils.samples import CHUNK, Used, make_image, noise
+from ...module_utils.samples import CHUNK, Used, noise
 from ..halves import Proxy, Spoil
-from .fleet import Laptop, Run, SlowSource
+from .fleet import Laptop, Run, SlowSource, made_run
 
 CHUNKS = 300
 SIZE = CHUNKS * CHUNK
@@ -35,30 +33,7 @@ BLANK = bytes(SIZE)
 
 @pytest.fixture(name="run")
 def fixture_run(tmp_path: Path) -> Run:
-    store = FolderStore(str(tmp_path / "store"))
-    os.mkdir(store.path)
-    make_image(store.image_path("image"), DISK, USED)
-    return Run(tmp_path, store)
-
-
-def is_restored(laptop: Laptop) -> bool:
-    return laptop.error is None and not laptop.result.get("failed") and laptop.disk.read_bytes() == DISK
-
-
-def done(laptop: Laptop) -> float:
-    """The share of the image that a laptop has."""
-    plan = laptop.sink._job.plan if laptop.sink is not None else None
-    return plan.delta.done / SIZE if plan is not None else 0.0
-
-
-def wait_for_share(laptop: Laptop, share: float) -> None:
-    """Wait until a laptop has so much of the image."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if done(laptop) >= share:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{laptop.name} does not get on: {laptop.error}")
+    return made_run(tmp_path, DISK)
 
 
 def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
@@ -66,7 +41,7 @@ def test_eight_laptops_take_one_image_from_the_controller(run: Run) -> None:
         run.add(BLANK)
     run.join()
     assert [(laptop.error, laptop.result.get("msg")) for laptop in run.laptops] == [(None, None)] * 8
-    assert all(map(is_restored, run.laptops))
+    assert all(run.restored())
     assert run.images() < 1.2
     # Each laptop but the first takes all from one other laptop.
     assert sorted(len(laptop.received_from) for laptop in run.laptops) == [0] + [1] * 7
@@ -83,10 +58,11 @@ def test_four_laptops_take_one_image_from_the_server_of_the_store_and_none_from_
         for _number in range(4):
             run.add(BLANK)
         run.join()
-    assert restored(run) == [True] * 4
+    assert run.restored() == [True] * 4
     from_server = [laptop.result["frame_bytes"][STORE] for laptop in run.laptops]
     assert sum(from_server) < 1.2 * run.image_size() and run.images() == 0
-    assert sum(1 for size in from_server if size) == 1
+    (head,) = [laptop for laptop in run.laptops if laptop.result["frame_bytes"][STORE]]
+    assert head.sink is not None and head.sink._job.pace.rate > 0
 
 
 def at_two_sites(run: Run) -> dict[str, list[Laptop]]:
@@ -95,7 +71,7 @@ def at_two_sites(run: Run) -> dict[str, list[Laptop]]:
     for _number in range(6):
         run.add(BLANK)
     run.join()
-    assert restored(run) == [True] * 6
+    assert run.restored() == [True] * 6
     sites = {"east": run.laptops[::2], "west": run.laptops[1::2]}
     for laptops in sites.values():
         names = {laptop.name for laptop in laptops}
@@ -125,10 +101,6 @@ def slowly(_offset: int, data: bytes) -> bytes:
     return data
 
 
-def restored(run: Run) -> list[bool]:
-    return [is_restored(laptop) for laptop in run.laptops]
-
-
 def warnings(run: Run) -> list[str]:
     return [warning for laptop in run.laptops for warning in laptop.warnings]
 
@@ -136,16 +108,16 @@ def warnings(run: Run) -> list[str]:
 def test_a_laptop_alone_takes_all_from_the_controller(run: Run) -> None:
     laptop = run.add(BLANK)
     run.join()
-    assert is_restored(laptop) and run.images() == 1.0
+    assert laptop.is_restored and run.images() == 1.0
     assert laptop.received_from == {} and laptop.result["passed_on"] == 0
 
 
 def test_a_late_laptop_takes_all_from_one_that_has_nearly_all(run: Run) -> None:
     first = run.add(BLANK)
-    wait_for_share(first, 0.7)
+    first.wait_for_share(0.7)
     late = run.add(BLANK)
     run.join()
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert late.received_from["lab-00"] > 0
     assert run.images() < 1.8
 
@@ -153,10 +125,10 @@ def test_a_late_laptop_takes_all_from_one_that_has_nearly_all(run: Run) -> None:
 def test_a_rotating_disk_is_not_read_for_others_and_what_came_is_kept_from_the_beginning(run: Run) -> None:
     run.rotational = True
     first = run.add(BLANK)
-    wait_for_share(first, 0.4)
+    first.wait_for_share(0.4)
     second = run.add(BLANK)
     run.join()
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert second.received_from["lab-00"] > 0.7 * run.image_size()
     assert run.images() < 1.3
 
@@ -165,10 +137,10 @@ def test_what_is_equal_is_served_from_the_disk(run: Run) -> None:
     # The first half of one disk is equal already. It is not in memory, and the other laptop lacks it.
     half = SIZE // 2
     first = run.add(DISK[:half] + bytes(SIZE - half))
-    wait_for_share(first, 0.6)
+    first.wait_for_share(0.6)
     second = run.add(BLANK)
     run.join()
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     assert second.received_from["lab-00"] > 0.9 * run.image_size()
     assert run.images() < 0.7
 
@@ -177,7 +149,7 @@ def test_all_equal_need_nothing(run: Run) -> None:
     for _number in range(3):
         run.add(DISK)
     run.join()
-    assert restored(run) == [True] * 3
+    assert run.restored() == [True] * 3
     assert run.images() == 0
 
 
@@ -185,7 +157,7 @@ def test_of_laptops_that_are_equal_already_the_others_take_nothing_twice(run: Ru
     for content in (DISK, BLANK, DISK, BLANK):
         run.add(content)
     run.join()
-    assert restored(run) == [True] * 4
+    assert run.restored() == [True] * 4
     assert [laptop.result["changed"] for laptop in run.laptops] == [False, True, False, True]
     assert run.images() < 1.2
 
@@ -229,10 +201,10 @@ def fixture_proxies(run: Run) -> Iterator[Proxies]:
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_laptop_whose_connections_break_is_left(run: Run, proxies: Proxies, place: int) -> None:
     laptops = run.add_in_order(*[BLANK] * 5)
-    wait_for_share(laptops[-1], 0.3)
+    laptops[-1].wait_for_share(0.3)
     proxies.closed.add(laptops[place].name)
     run.join()
-    assert restored(run) == [True] * 5
+    assert run.restored() == [True] * 5
     # There can be two heads for a second, in which the controller sends a third of this image.
     assert run.images() < 1.5
 
@@ -246,7 +218,7 @@ class SlowerSource(SlowSource):
 def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Proxies) -> None:
     run.source = SlowerSource
     laptops = run.add_in_order(*[BLANK] * 4)
-    wait_for_share(laptops[-1], 0.3)
+    laptops[-1].wait_for_share(0.3)
     silent = laptops[1]
     below = next(laptop for laptop in laptops if silent.name in laptop.received_from)
     begin = time.monotonic()
@@ -257,7 +229,7 @@ def test_a_laptop_that_falls_silent_is_left_after_a_moment(run: Run, proxies: Pr
     assert run.images() < 1.2
     proxies.frozen.clear()
     run.join()
-    assert restored(run) == [True] * 4
+    assert run.restored() == [True] * 4
 
 
 class MuchSlowerSource(SlowSource):
@@ -279,12 +251,12 @@ def test_two_slow_disks_at_the_head_hold_up_nobody(run: Run, monkeypatch: pytest
     laptops = run.add_in_order(*[BLANK] * 5)
     for laptop in laptops[2:]:
         laptop.join(90)
-    assert all(map(is_restored, laptops[2:]))
-    assert max(done(laptop) for laptop in laptops[:2]) < 0.6
+    assert all(laptop.is_restored for laptop in laptops[2:])
+    assert max(laptop.done for laptop in laptops[:2]) < 0.6
     slow.clear()
     monkeypatch.setattr(MuchSlowerSource, "rate", 1000.0)
     run.join()
-    assert restored(run) == [True] * 5
+    assert run.restored() == [True] * 5
     assert run.images() < 2.3
 
 
@@ -295,7 +267,7 @@ def test_laptops_that_can_not_reach_each_other_take_all_from_the_controller_and_
     for _number in range(5):
         run.add(BLANK)
     run.join()
-    assert restored(run) == [True] * 5
+    assert run.restored() == [True] * 5
     assert run.images() == 5.0
     # The words are the same for all, because Ansible shows the same words once.
     assert len(set(warnings(run))) == 1 and "can't connect to one another" in warnings(run)[0]
@@ -307,7 +279,7 @@ def test_laptops_that_can_not_reach_each_other_take_all_from_the_controller_and_
 )
 def test_a_laptop_that_sends_damage_is_named_and_left(run: Run, frame: Callable[[bytes], bytes]) -> None:
     first = run.add(BLANK)
-    wait_for_share(first, 0.05)
+    first.wait_for_share(0.05)
     share = first.relay._share
     honest = share.find
 
@@ -318,7 +290,7 @@ def test_a_laptop_that_sends_damage_is_named_and_left(run: Run, frame: Callable[
     share.find = find
     second, third = run.add(BLANK), run.add(BLANK)
     run.join()
-    assert restored(run) == [True] * 3
+    assert run.restored() == [True] * 3
     assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()
     assert any("lab-00 sent damaged data" in warning for warning in warnings(run))
     assert ("lab-00", DAMAGE) in second.left + third.left
@@ -327,40 +299,40 @@ def test_a_laptop_that_sends_damage_is_named_and_left(run: Run, frame: Callable[
 
 def test_a_laptop_that_promises_and_never_sends_is_left(run: Run) -> None:
     first = run.add(BLANK)
-    wait_for_share(first, 0.05)
+    first.wait_for_share(0.05)
     first.relay._share.find = lambda chunk, disk: time.sleep(1000)
     second = run.add(BLANK)
     second.join(40)
-    assert is_restored(second)
+    assert second.is_restored
 
 
 def test_two_runs_at_once_do_not_meet(run: Run, tmp_path: Path) -> None:
     other_folder = tmp_path / "other"
     other_folder.mkdir()
-    other = Run(other_folder, run.store)
+    other = made_run(other_folder, DISK)
     for _number in range(2):
         run.add(BLANK)
         other.add(BLANK)
     run.join()
     other.join()
-    assert restored(run) == restored(other) == [True, True]
+    assert run.restored() == other.restored() == [True, True]
     assert run.images() < 1.2 and other.images() < 1.2
 
 
 def test_a_worker_that_is_gone_leaves_its_laptop_to_the_others(run: Run) -> None:
     laptops = [run.add(BLANK) for _number in range(4)]
-    wait_for_share(laptops[-1], 0.2)
+    laptops[-1].wait_for_share(0.2)
     head = next(laptop for laptop in laptops if not laptop.received_from)
     assert head.link is not None
     head.link.close()  # it connects again, and the laptops below go on meanwhile
     run.join()
-    assert restored(run) == [True] * 4
+    assert run.restored() == [True] * 4
     assert run.images() < 1.3
 
 
 def test_a_laptop_whose_relay_fails_restores_its_own_disk_and_says_so_once(run: Run) -> None:
     first = run.add(BLANK)
-    wait_for_share(first, 0.05)
+    first.wait_for_share(0.05)
 
     def add(_header: object, _frame: object) -> None:
         raise MemoryError
@@ -368,7 +340,7 @@ def test_a_laptop_whose_relay_fails_restores_its_own_disk_and_says_so_once(run: 
     first.relay._share.add = add
     second = run.add(BLANK)
     run.join()
-    assert restored(run) == [True, True]
+    assert run.restored() == [True, True]
     (warning,) = first.result["warnings"]
     assert "passes the image on to no other one any more" in warning
     assert second.received_from.get("lab-00", 0) < 0.2 * run.image_size()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,17 +15,20 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
-from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Unreadable
+from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import ImageReader, Unreadable
 from ansible_collections.fleet.imaging.plugins.module_utils.serving.stored import StoredSource
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_file import HttpLocation
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.http_image import STORE
+from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFAULTS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import export_image
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import base
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.folder import FolderStore
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
 from ansible_collections.fleet.imaging.tests.lab.servers import TOKEN, Authority
+from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.range_server import RangeServer, serving
 from ansible_collections.fleet.imaging.tests.unit.plugins.module_utils.samples import Used, make_image, noise
 
-from ..halves import DISK, SIZE, USED, disk_is_restored, restore
+from ..halves import DISK, SIZE, TIMEOUTS, USED, disk_is_restored, restore
 from .conftest import store_at
 
 
@@ -56,6 +60,54 @@ def test_an_image_is_exported_like_a_file(site: SimpleNamespace, image: str, tmp
     export_image(store_at(site.server.url, ca=site.server.ca).open(image), str(tmp_path / "there"), "raw")
     export_image(FolderStore(str(site.images)).open(image), str(tmp_path / "here"), "raw")
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes() != bytes(SIZE)
+
+
+def busy_once(server: RangeServer, seconds: int) -> None:
+    """Have a server ask once for some seconds of time."""
+    left = [True]
+
+    def answer(handler: Any) -> bool:
+        if not left:
+            return False
+        left.pop()
+        handler.send_response(503)
+        handler.send_header("Content-Length", "0")
+        handler.send_header("Retry-After", str(seconds))
+        handler.end_headers()
+        return True
+
+    server.answer = answer
+
+
+def test_a_busy_server_is_waited_for_by_the_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By HTTP, which a store in S3 may use."""
+    monkeypatch.setattr(base, "DEFAULTS", replace(DEFAULTS, http_silence=1.5, http_busy=2.0))
+    root, _masked = make_image(str(tmp_path / "image.img.zst"), DISK, USED)
+    said: list[str] = []
+    with serving(str(tmp_path)) as server:
+        store = store_at("https://images.lab")
+        store.say = said.append
+        location = HttpLocation(url=f"{server.url}/image.img.zst")
+        busy_once(server, 2)
+        assert ImageReader(store.http_file(location)).root_digest == root
+        assert len(said) == 1 and "busy (503)" in said[0]
+        busy_once(server, 3)
+        with pytest.raises(
+            Unreadable, match=f"{server.url}/image.img.zst: .* asks for 3 more seconds, .* 2 at the most"
+        ):
+            store.http_file(location)
+
+
+def test_a_busy_server_is_waited_for_by_a_laptop(laptop: SimpleNamespace) -> None:
+    timeouts = replace(TIMEOUTS, http_silence=1.5, http_busy=2.0)
+    with serving(laptop.store.path) as server:
+        location = HttpLocation(url=f"{server.url}/image.img.zst")
+        busy_once(server, 2)
+        result, _ends = restore(laptop, servers={STORE: location}, timeouts=timeouts)
+    assert result["verified"] and disk_is_restored(laptop)
+    assert result["frame_bytes"]["controller"] == 0 < result["frame_bytes"][STORE]
+    (warning,) = result["warnings"]
+    assert "busy (503)" in warning
 
 
 def test_who_proves_himself_may_read(site: SimpleNamespace, image: str, token: str) -> None:

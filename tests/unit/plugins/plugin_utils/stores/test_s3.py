@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import Unreadable
@@ -23,6 +22,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import DEFA
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.importing import ImportRequest, import_file
 from ansible_collections.fleet.imaging.plugins.plugin_utils.recompress import recompress
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import base, s3_bucket, s3_parts
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores import s3 as s3_module
 from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import Store
 from ansible_collections.fleet.imaging.plugins.plugin_utils.verify_images import verify_image
@@ -82,7 +82,7 @@ def test_an_image_that_appeared_or_changed_meanwhile_is_left_as_it_is(store: Sto
     version = image.source.version
     root = put(store, "image", 2, version)
     for replaced in (None, version):
-        with pytest.raises(ImagingError, match="was created or changed during the capture, and was left"):
+        with pytest.raises(ImagingError, match="was created or changed meanwhile, and was left"):
             put(store, "image", 3, replaced)
     assert store.open("image").root_digest == root
     with pytest.raises(Unreadable, match="changed while it was read"):
@@ -98,7 +98,7 @@ def test_an_upload_that_was_killed_leaves_no_image_and_is_tidied_up_by_the_next_
     upload = client.create_multipart_upload(**target)["UploadId"]
     client.upload_part(**target, UploadId=upload, PartNumber=1, Body=bytes(5 << 20))
     assert not store.has("image") and store.names() == []
-    monkeypatch.setattr(s3_module, "PART_SIZE", 5 << 20)
+    monkeypatch.setattr(s3_parts, "PART_SIZE", 5 << 20)
     reports: list[tuple[int, int]] = []
     store.on_upload = lambda done, total: reports.append((done, total))
     put(store, "image", 1)
@@ -143,24 +143,6 @@ def test_an_image_is_compressed_anew(store: Store) -> None:
     made = recompress(store, "image", 1)
     assert (made.root_digest, made.header.compression_level) == (root, 1) != (root, before.header.compression_level)
     assert os.listdir(store.folder) == []
-
-
-def test_an_upload_that_fails_leaves_what_was_captured_for_the_next_capture(
-    laptop: SimpleNamespace, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    laptop.store = store
-    with monkeypatch.context() as patched:
-        patched.setattr(s3_module, "_upload", fail)
-        with pytest.raises(ImagingError, match=r"can't be written.*Could not connect") as caught:
-            capture(laptop)
-    assert caught.value.facts["codes"] == ["store_not_writable"]
-    assert os.listdir(store.folder) == ["captured.img.zst.partial"] and store.names() == []
-    again, _ends = capture(laptop)
-    assert again["kept"] == len(store.open("captured").index) and os.listdir(store.folder) == []
-
-
-def fail(*_arguments: object) -> None:
-    raise EndpointConnectionError(endpoint_url="https://s3.lab")
 
 
 def test_a_laptop_reads_the_image_by_a_signed_url_and_has_no_keys(laptop: SimpleNamespace, store: Store) -> None:
@@ -275,7 +257,7 @@ def test_a_slow_server_that_none_can_replace_is_read_with_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a rate at which a laptop would go to the controller."""
-    monkeypatch.setattr(s3_module, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
+    monkeypatch.setattr(base, "DEFAULTS", replace(DEFAULTS, http_silence=0.4))
     root, _masked = make_image(str(tmp_path / "image.img.zst"), noise(1 << 20), Used((0, 1 << 20)), 1 << 20)
 
     def slowly(offset: int, data: bytes) -> bytes:
@@ -320,6 +302,6 @@ def test_a_server_with_another_certificate_is_refused(s3: Server) -> None:
 
 
 def test_without_boto3_there_is_a_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_module, "_sdk", lambda: None)
+    monkeypatch.setattr(s3_bucket, "sdk", lambda: None)
     with pytest.raises(ImagingError, match=r"needs boto3 on this machine.*pip install boto3"):
         store_at(f"s3://{BUCKET}").names()
