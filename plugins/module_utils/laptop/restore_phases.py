@@ -212,7 +212,7 @@ class Write(Phase):
 
         def run() -> None:
             try:
-                if not delta.finished:
+                while not delta.finished:
                     delta.advance(len(delta.states), poll)
             except BaseException as error:  # the writing thread raises it
                 delta.fail(error)
