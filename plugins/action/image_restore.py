@@ -77,7 +77,7 @@ class ActionModule(TransferAction):
         self,
         arguments: dict[str, Any],
         task_vars: dict[str, Any],
-        root_digest: str,
+        image_id: bytes,
         warn: Callable[[str], object],
         origin: Address | None = None,
     ) -> Iterator[Participant | None]:
@@ -90,9 +90,7 @@ class ActionModule(TransferAction):
             yield None
             return
         self._ip = ip
-        participant = self._participant = make_participant(
-            str(task_vars["inventory_hostname"]), root_digest, warn, origin
-        )
+        participant = self._participant = make_participant(str(task_vars["inventory_hostname"]), image_id, warn, origin)
         try:
             yield participant
         finally:
@@ -119,14 +117,14 @@ class ActionModule(TransferAction):
         """Restore or, in check mode, compare; raises ImagingError."""
         image = _open(arguments, self._display.display)
         wanted, found = arguments["root_digest"], image.root_digest.hex()
-        if wanted not in ("", found):
+        if found and wanted not in ("", found):
             raise ImagingError(
                 f"The image {arguments['image']} was replaced since it was chosen: its root digest was {wanted} and is now {found}. "
                 "Nothing was written. Run again, so that all laptops of a run go by the same image."
             )
         # A comparison takes next to nothing of the image.
         location = None if self._task.check_mode else image.location()
-        ticket = replace(self.ticket(arguments, task_vars, found), store=location)
+        ticket = replace(self.ticket(arguments, task_vars, found or wanted), store=location)
         warnings: list[str] = []
 
         def reach(sharing: Sharing) -> Transport:
@@ -134,13 +132,15 @@ class ActionModule(TransferAction):
 
         with (
             image.source(ticket.host, ticket.timeouts, reach) as source,
-            self._relay(arguments, task_vars, found, warnings.append, image.origin) as relay,
+            self._relay(arguments, task_vars, image.image_id, warnings.append, image.origin) as relay,
         ):
             self._source = source
             meter = Meter(source.watches, lambda: source.frames_sent, frames=image.max_sent)
             ticket = replace(ticket, relay=relay is not None)
 
             def conversation(link: Link) -> None:
+                if isinstance(source, SharedSource):
+                    source.attach(link)
                 serve(link, source, self._on_progress(link, meter, ticket.host, arguments["site"], relay))
 
             result, transfer = self.run_transfer(arguments, ticket, task_vars, conversation, lambda: meter.mark, meter)

@@ -427,6 +427,7 @@ def _restore(module: AnsibleModule, sinks: list[RestoreSink]) -> dict[str, objec
         rewrite=module.params["rewrite"],
         servers=servers(module.params, ticket),
         relay=ticket.relay and not module.check_mode,
+        shared=module.params["shared"],
     )
     run = module_runner(module)
     with open_session(module.params, ticket) as session, TargetDisk(run, request) as disk, contextlib.closing(

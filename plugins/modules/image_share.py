@@ -11,9 +11,12 @@ module: image_share
 short_description: Let other laptops take a whole disk from this machine
 version_added: 0.1.0
 description:
-  - Reads the used space of a disk and hashes it on all cores of the machine. The hashes, without any data, go to the controller. After this task the
+  - Maps the used space of a disk, checks its file systems, and begins to hash it on all cores of the machine. After this task the
     module stays and holds the disk, and laptops on which M(fleet.imaging.image_restore) runs with
-    O(fleet.imaging.image_restore#module:shared=true) take the data from there, the first one directly and the others from one another.
+    O(fleet.imaging.image_restore#module:shared=true) take the data from there, the first one directly and the others from one another, while it is
+    still hashed. The hashes go to them through the controller.
+  - All is hashed within this task if the disk rotates, because reading it at two places at once would take longer, or with
+    O(bad_sectors=zero), because the description names what can't be read.
   - What is taken is read again, checked against the hashes, and compressed on all cores. So the disk is read twice. For laptops that take the same
     at about the same time, this is done once.
   - A second task with O(state=ended) ends the sharing. Without it, the module ends by itself once no laptop and no controller has been connected for
@@ -109,10 +112,6 @@ image:
     source_wwn:
       description: The disk's world wide name.
       type: str
-    root_digest:
-      description: SHA-256 in hexadecimal of the content. An image of this disk has the same.
-      returned: success, not in check mode
-      type: str
     generalization:
       description: Whether the system on the disk was prepared for copying, as far as that is known.
       returned: success, not in check mode
@@ -135,7 +134,7 @@ used_bytes:
   returned: success
   type: int
 seconds:
-  description: Seconds in which the disk was described.
+  description: Seconds until other laptops could begin to take the disk. It may be hashed for longer.
   returned: success, with O(state=begun), not in check mode
   type: float
 model:
@@ -155,7 +154,9 @@ used_chunks:
   returned: success, with O(state=ended)
   type: int
 root_digest:
-  description: SHA-256 in hexadecimal of the content.
+  description:
+    - SHA-256 in hexadecimal of the content. An image of this disk has the same. Empty if the sharing ended before all was hashed, so that no laptop
+      could finish.
   returned: success, with O(state=ended)
   type: str
 bytes_read:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +19,18 @@ from ansible import constants
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.image.hashes import Hashes
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, max_index_size
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import max_frame_size
+from ansible_collections.fleet.imaging.plugins.module_utils.serving.hashes import answer_hashes
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.base import NotSent
 from ansible_collections.fleet.imaging.plugins.module_utils.sources.peers import PeerSource
-from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import join_index, raise_end
+from ansible_collections.fleet.imaging.plugins.module_utils.stream.conversation import (
+    ask_hashes,
+    join_index,
+    raise_end,
+)
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.credentials import LAPTOP, Name
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.link import Kind, Link, Message
 from ansible_collections.fleet.imaging.plugins.module_utils.stream.relaying import Loss, Upstream
@@ -34,6 +40,9 @@ from ansible_collections.fleet.imaging.plugins.module_utils.timeouts import Time
 from .relay.participant import Address
 from .run_authority import run_authority
 from .transports.transport import Transport
+
+ROOT = ".root"
+"""The end of the name under which the root digest is kept."""
 
 PAUSE = 0.5
 """Seconds between a failure of the link to the reference and the next attempt to make it."""
@@ -57,7 +66,10 @@ class Sharing:
 
 @dataclass(frozen=True)
 class SharedDisk:
-    """The description of a shared disk: what laptops are made equal to, as an image of the store is (``stored_image.StoredImage``)."""
+    """The description of a shared disk: what laptops are made equal to, as an image of the store is (``stored_image.StoredImage``).
+
+    The index has no hashes yet (``image.hashes``).
+    """
 
     sharing: Sharing
     packed_header: bytes
@@ -69,13 +81,16 @@ class SharedDisk:
     def of(cls, sharing: Sharing, packed_header: bytes, packed_index: bytes) -> SharedDisk:
         """Check a description that has arrived; raises ImagingError."""
         header = ImageHeader.unpack(packed_header)
-        index = Index.unpack(packed_index, packed_header, header.geometry)
+        index = Index.unpack(packed_index, packed_header, header.geometry, hashed=False)
         return cls(sharing=sharing, packed_header=packed_header, packed_index=packed_index, header=header, index=index)
 
+    root_digest = b""
+    """Nothing: the root digest of the disk's content is known only when all is hashed."""
+
     @property
-    def root_digest(self) -> bytes:
-        """The root digest of the disk's content."""
-        return self.index.root_digest()
+    def image_id(self) -> bytes:
+        """What tells its records from those of any other disk or image."""
+        return self.header.image_id
 
     @property
     def max_sent(self) -> int:
@@ -101,6 +116,21 @@ class SharedDisk:
         """Return nothing: there is no file to say anything of."""
         return {}
 
+    def hold_to(self, root: bytes) -> None:
+        """Hold all laptops of the run to the root digest that the reference says first; raises ImagingError when this is another one."""
+        path, found = _path(self.sharing.host, ROOT), root.hex()
+        try:
+            # A link is made with its content at once, whichever workers do it at the same time.
+            with contextlib.suppress(FileExistsError):
+                os.symlink(found, path)
+            first = os.readlink(path)
+        except OSError as error:
+            raise ImagingError(f"The root digest of the shared disk can't be kept: {error}.") from error
+        if first != found:
+            raise ImagingError(
+                f"The reference says that its disk has the root digest {found}, and said {first} to another laptop."
+            )
+
     def save(self) -> None:
         """Keep this for the later tasks of the run; raises OSError."""
         rows = (json.dumps(asdict(self.sharing)).encode(), self.packed_header, self.packed_index)
@@ -123,15 +153,16 @@ class SharedDisk:
         return cls.of(Sharing(**dict(values, folders=tuple(values["folders"]))), header, index)
 
 
-def _path(host: str) -> str:
+def _path(host: str, suffix: str = "") -> str:
     """All workers of a run have the same folder for temporary files, which only this user can enter, and which Ansible removes at its end."""
-    return os.path.join(constants.DEFAULT_LOCAL_TMP, f"shared-{quote(host, safe='')}")
+    return os.path.join(constants.DEFAULT_LOCAL_TMP, f"shared-{quote(host, safe='')}{suffix}")
 
 
 def forget(host: str) -> None:
     """Remove what was kept of a host's disk."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(host))
+    for path in (_path(host), _path(host, ROOT)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def ask_description(link: Link, on_progress: Callable[[bytes], object]) -> tuple[bytes, bytes]:
@@ -170,6 +201,9 @@ class SharedSource:
         self._upstream = Upstream(sharing.host, sharing.address, sharing.port)
         self._peer = PeerSource(self._connect, disk.header, self._lost, timeouts)
         self._link: Link | None = None
+        self._hashes = Hashes(disk.index)
+        self._linked = time.monotonic()
+        """When there was last a link, or the laptop has begun to wait for hashes over its own one."""
         self._connecting = True
         self._taking = False
         """Whether records are waited for. Who waits finds out about a broken link."""
@@ -188,8 +222,40 @@ class SharedSource:
             self._link = link = self._make_link(upstream)
         finally:
             self._connecting = False
-        link.handlers[Kind.END] = self._end
+        link.handlers.update({Kind.END: self._end, Kind.HASHES: self._take_hashes, Kind.ROOT: self._take_root})
+        if not self._hashes.root:
+            ask_hashes(link, len(self._hashes))
         return link
+
+    def attach(self, link: Link) -> None:
+        """Answer the laptop's request for hashes over a new link."""
+        self._linked = time.monotonic()
+        answer_hashes(link, self._hashes, self._check_reference)
+
+    def _check_reference(self) -> None:
+        """Raise ImagingError when no more hashes will come."""
+        now = time.monotonic()
+        if self._hashes.root or (self._link is not None and not self._link.closed and not self._ended):
+            self._linked = now
+        elif self._ended or now - self._linked > self._timeouts.link_timeout:
+            raise self._failed()
+
+    def _take_hashes(self, payload: bytes) -> None:
+        with self._ended_by_contradiction():
+            self._hashes.unpack(payload)
+
+    def _take_root(self, payload: bytes) -> None:
+        with self._ended_by_contradiction():
+            self._disk.hold_to(payload)
+            self._hashes.agree(payload)
+
+    @contextlib.contextmanager
+    def _ended_by_contradiction(self) -> Iterator[None]:
+        try:
+            yield
+        except ImagingError as error:
+            self._ended = str(error)
+            raise
 
     def _make_link(self, upstream: Upstream) -> Link:
         channel = self._transport.open(upstream.port, self._timeouts.connect)

@@ -30,6 +30,11 @@ class StoredImage:
         return self.reader.root_digest
 
     @property
+    def image_id(self) -> bytes:
+        """What tells its records from those of any other image."""
+        return self.reader.header.image_id
+
+    @property
     def max_sent(self) -> int:
         """The maximum bytes of frames that are sent to a laptop."""
         return self.reader.stored_bytes

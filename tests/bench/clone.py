@@ -4,8 +4,9 @@
 """How long one laptop and eight take to become equal to a reference, against a capture of the same disk followed by nothing.
 
 The links are so slow that they are the limit and not the processors of this machine, which all laptops share, and both sides compress at the same
-level. The time of a clone is that of hashing the reference, and from then until the last laptop has written and flushed everything: what a capture
-is for the image. The read-back, which a capture does not have, and the whole playbooks are in the details.
+level. The time of a clone is that until the reference is described, and from the start of the restores until the last laptop has written and flushed
+everything: what a capture is for the image. The reference hashes its disk meanwhile, and while Ansible starts the restores, too. The read-back, which
+a capture does not have, and the whole playbooks are in the details.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LEVEL = ("-e", "imaging_compression_level=3")
 class Clone:
     """The seconds of one run."""
 
-    hashing: float
+    describing: float
     writing: float
     """Of the laptop that took longest."""
     reading_back: float
@@ -46,7 +47,7 @@ class Clone:
     @property
     def seconds(self) -> float:
         """Until the last laptop has everything."""
-        return self.hashing + self.writing
+        return self.describing + self.writing
 
 
 def measure_clone(folder: Path, runs: int, say: Say) -> list[Bar]:
@@ -95,7 +96,7 @@ def _clone(lab: Lab, store: Path, count: int) -> Clone:
     if outcome.status or len(shared) != 1 or len(restored) != count:
         raise PlaybookFailed(f"clone ended with status {outcome.status}:\n{outcome.stdout}{outcome.stderr}")
     return Clone(
-        hashing=float(shared[0]["seconds"]),
+        describing=float(shared[0]["seconds"]),
         writing=max(float(result["write_seconds"]) for result in restored),
         reading_back=max(float(result["compare_seconds"]) for result in restored),
         playbook=taken,

@@ -7,6 +7,8 @@ The scan compares the chunks with the guards first, then a sample from all over 
 chunks nor the samples ahead promise equal content, it wants all chunks until shortly before the next equal sample without comparing them, or all
 that remain when there is none. So a foreign disk costs a few reads, a disk that has drifted is read once, and a half-written disk is recognised as
 far as it was written, also when that did not begin at its start: other laptops send first what they have just got themselves.
+
+What has no hash yet (``image.hashes``) is neither compared nor requested.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import itertools
 import threading
 from bisect import bisect_right
 from collections import deque
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator, Sequence
 
 from ..image.index import Row
 from ..image.record import ZERO
@@ -45,6 +47,32 @@ MIN_EQUAL_SHARE_ROTATING = 1 / 2
 """Minimum share on a rotating disk, which can't read and write at once: a useless comparison costs as much as a useful one saves."""
 
 
+class _Rest:
+    """Rows that are still to be compared."""
+
+    def __init__(self, rows: Iterator[Row], goal: Goal) -> None:
+        self._rows = rows
+        self._goal = goal
+        self._next: Row | None = None
+
+    def take(self, most: int) -> Iterator[Row]:
+        """Yield up to so many rows, as they are now; ends before one without a hash, which is then the next one."""
+        for _number in range(most):
+            row = self._next or next(self._rows, None)
+            self._next = row if row is None or row.hashed else self._goal.row(row.chunk)
+            if self._next is None or not self._next.hashed:
+                return
+            found, self._next = self._next, None
+            yield found
+
+
+def sample_of(chunks: Sequence[int]) -> list[int]:
+    """Return a sample of these used chunks, in their order."""
+    count = min(MAX_SAMPLES, max(MIN_SAMPLES, len(chunks) // SAMPLED_SHARE))
+    step = max(1, len(chunks) // (count + 1))
+    return list(chunks[step::step][:count])
+
+
 class DeltaScan:
     """The state of every chunk of a disk. One thread compares; another thread requests the wanted chunks and writes them."""
 
@@ -55,22 +83,27 @@ class DeltaScan:
         self._min_equal_share = MIN_EQUAL_SHARE_ROTATING if rotating else MIN_EQUAL_SHARE
         self.states = bytearray(goal.geometry.chunk_count)
         self.total = self.data_total = 0
-        """Bytes with desired content, and those of them outside of chunks of zeros."""
+        """Bytes with desired content, and those of them outside of chunks that are known to be zeros from the beginning."""
         self.done = self.data_done = 0
         """As ``total`` and ``data_total``, of the chunks that need no sending any more."""
         self.compared = 0
         """Bytes that were compared."""
+        self._data = bytearray(len(self.states))  # for each chunk, whether it counts in data_total
         for row in goal.rows():
             self.states[row.chunk] = UNKNOWN
             size = goal.bytes_in(row)
             self.total += size
-            self.data_total += 0 if row.flags & ZERO else size
+            self._data[row.chunk] = not row.flags & ZERO
+            self.data_total += size * self._data[row.chunk]
         self._changed = threading.Condition()
         self._lowest_wanted = len(self.states)
-        self._samples: list[int] = []
+        self._unhashed = False
+        """Whether the lowest wanted chunk can't be requested yet."""
+        # Blank disks have chunks of zeros, too.
+        self._samples = sample_of([chunk for chunk, data in enumerate(self._data) if data])
         self._equal_samples: list[int] = []
         self._recent: deque[bool] = deque(maxlen=WINDOW)
-        self._rest: Iterator[Row] | None = None
+        self._rest: _Rest | None = None
         self._whole = False
         self.finished = False
         """Whether no chunk is UNKNOWN any more."""
@@ -98,10 +131,11 @@ class DeltaScan:
             self._note(row, equal)
 
     def advance(self, most: int, poll: Callable[[], None] = lambda: None) -> None:
-        """Compare up to ``most`` more chunks; ``poll`` is called after each, and may raise to interrupt the scan."""
+        """Compare up to ``most`` more chunks, as far as they are hashed; ``poll`` is called after each, and may raise to interrupt the scan."""
         if self._rest is None:
-            self._rest = itertools.chain(() if self._whole else self._sample(), self.rows(UNKNOWN))
-        with contextlib.closing(self._scan.compare(itertools.islice(self._rest, most))) as results:
+            rows = itertools.chain(() if self._whole else self._sample(), self.rows(UNKNOWN))
+            self._rest = _Rest(rows, self._goal)
+        with contextlib.closing(self._scan.compare(self._rest.take(most))) as results:
             try:
                 for row, equal in results:
                     self._note(row, equal)
@@ -116,15 +150,9 @@ class DeltaScan:
             self.give_up()
 
     def _sample(self) -> Iterator[Row]:
-        """Yield chunks from all over the disk, in disk order; no chunks of zeros, which any blank disk has."""
-        count = min(MAX_SAMPLES, max(MIN_SAMPLES, len(self._goal) // SAMPLED_SHARE))
-        candidates = [row.chunk for row in self._goal.rows() if not row.flags & ZERO]
-        step = max(1, len(candidates) // (count + 1))
-        self._samples = [chunk for chunk in candidates[step::step][:count] if self.states[chunk] == UNKNOWN]
-        for chunk in self._samples:
-            row = self._goal.row(chunk)
-            if row is not None:
-                yield row
+        """Yield chunks from all over the disk, in disk order."""
+        self._samples = [chunk for chunk in self._samples if self.states[chunk] == UNKNOWN]
+        yield from filter(None, map(self._goal.row, self._samples))
 
     def _note(self, row: Row, equal: bool) -> None:
         with self._changed:
@@ -142,14 +170,15 @@ class DeltaScan:
         if row is not None:
             size = self._goal.bytes_in(row)
             self.done += size
-            self.data_done += 0 if row.flags & ZERO else size
+            self.data_done += size * self._data[row.chunk]
 
     def _learn(self, row: Row, equal: bool) -> None:
-        if row.chunk in self._samples:
-            if equal:
-                self._equal_samples.append(row.chunk)
-        elif not row.flags & ZERO:
+        if row.flags & ZERO:
+            return
+        if row.chunk not in self._samples:
             self._recent.append(equal)
+        elif equal:
+            self._equal_samples.append(row.chunk)
 
     def _worth_continuing(self, position: int) -> bool:
         if self._whole or len(self._recent) < FIRST_VERDICT:
@@ -172,8 +201,8 @@ class DeltaScan:
         with self._changed:
             self.states[:start] = self.states[:start].replace(bytes((UNKNOWN,)), bytes((WANTED,)))
             self._lowest_wanted = 0
+            self._rest = _Rest(self.rows(UNKNOWN), self._goal)
             self._changed.notify_all()
-        self._rest = self.rows(UNKNOWN)
         return False
 
     def give_up(self) -> None:
@@ -193,7 +222,8 @@ class DeltaScan:
     def wait(self, seconds: float) -> None:
         """Wait until a chunk is wanted or the scan has ended, for at most ``seconds``."""
         with self._changed:
-            if self._lowest_wanted == len(self.states) and not self.finished and self.error is None:
+            idle = self._lowest_wanted == len(self.states) and not self.finished
+            if (idle or self._unhashed) and self.error is None:
                 self._changed.wait(seconds)
 
     def take(self, most: int) -> list[int]:
@@ -205,9 +235,13 @@ class DeltaScan:
             if self.error is not None:
                 raise self.error
             taken: list[int] = []
+            self._unhashed = False
             chunk = self.states.find(WANTED, self._lowest_wanted)
             while chunk >= 0 and len(taken) < most:
                 row = self._goal.row(chunk)
+                if row is not None and not row.hashed:
+                    self._unhashed = True  # and so are those after it
+                    break
                 if self._goal.patched(chunk) or (row is not None and row.flags & ZERO):
                     self.states[chunk] = KNOWN
                     self._settle(row)

@@ -32,6 +32,12 @@ MAX_TOTALS_SIZE = 1 << 20
 MAX_INDEX_SIZE = 512 << 20
 """Bytes: the index of a disk of 8 TiB with a hundred used ranges in each chunk of 4 MiB. Both ends keep it in memory."""
 
+NO_HASH = bytes(32)
+"""In place of the hash of a chunk that was not hashed yet (``image.hashes``)."""
+
+FLAGS_OFFSET, HASH_OFFSET = 4, ROW.size - len(NO_HASH)
+"""Where flags and hash lie in a row."""
+
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -70,6 +76,11 @@ class Row:
         return mine == (header.chunk, header.flags, header.ranges, header.content_hash)
 
     @property
+    def hashed(self) -> bool:
+        """Whether the hash of the content is known."""
+        return self.content_hash != NO_HASH
+
+    @property
     def record_offset(self) -> int:
         """The offset of the chunk's record in the file."""
         return self.frame_offset - SKIPPABLE.size - FIELDS.size - len(self.ranges)
@@ -103,6 +114,8 @@ class Index:
         self._rows: Buffer = bytearray()
         self._ranges: Buffer = bytearray()
         self._checked_root: bytes | None = None
+        self.missing = 0
+        """How many rows have no hash yet."""
 
     def __len__(self) -> int:
         """Return how many chunks are used."""
@@ -134,6 +147,26 @@ class Index:
             )
         self._rows += packed  # type: ignore[operator]  # only an index being built is appended to; its buffers are bytearrays
         self._ranges += row.ranges  # type: ignore[operator]
+        self.missing += not row.hashed
+
+    def set_hash(self, chunk: int, flags: int, content_hash: bytes) -> bool:
+        """Give a row its hash, and the flags that its content has; returns whether that is new. Raises BadIndex when it can't be the row's."""
+        position = self.position(chunk)
+        row = None if position is None else self.row_at(position)
+        if position is None or row is None or content_hash == NO_HASH or not flags & USED:
+            raise BadIndex(f"A hash of chunk {chunk} arrived, which is not one of a used chunk of this disk.")
+        if row.hashed:
+            if (row.flags, row.content_hash) != (flags, content_hash):
+                raise BadIndex(f"Another hash of chunk {chunk} arrived than before.")
+            return False
+        check_flags(chunk, flags, row.ranges, content_hash, self.geometry.length(chunk))
+        start = position * ROW.size
+        # Other threads read meanwhile: a row that has its hash has its flags. The buffer of an index without hashes is a bytearray.
+        self._rows[start + FLAGS_OFFSET] = flags  # type: ignore[index]
+        self._rows[start + HASH_OFFSET : start + ROW.size] = content_hash  # type: ignore[index]
+        self._checked_root = None
+        self.missing -= 1
+        return True
 
     def truncate(self, chunk: int) -> None:
         """Remove the rows of ``chunk`` and of all chunks after it, so that they can be appended again."""
@@ -210,11 +243,16 @@ class Index:
 
     @classmethod
     def unpack(
-        cls, data: Buffer, packed_header: bytes, geometry: Geometry, check_row: Callable[[Row], None] = lambda row: None
+        cls,
+        data: Buffer,
+        packed_header: bytes,
+        geometry: Geometry,
+        check_row: Callable[[Row], None] = lambda row: None,
+        hashed: bool = True,
     ) -> Index:
         """Read a packed index without copying its rows, and check each of them; raises BadIndex.
 
-        ``check_row`` is called with each row, for further checks by the caller.
+        ``check_row`` is called with each row, for further checks by the caller. Unless ``hashed``, rows need no hash yet.
         """
         view = memoryview(data)
         if len(view) < HEAD.size:
@@ -236,9 +274,12 @@ class Index:
         index = cls(geometry)
         index.totals = _read_totals(packed_totals)
         start = HEAD.size + totals
-        index._rows = view[start : start + rows * ROW.size]
+        packed_rows = view[start : start + rows * ROW.size]
+        index._rows = packed_rows if hashed else bytearray(packed_rows)
         index._ranges = view[start + rows * ROW.size :]
         index._check(root, check_row)
+        if hashed and index.missing:
+            raise BadIndex(f"{index.missing} rows of the index have no hash.")
         return index
 
     def _check(self, root: bytes, check_row: Callable[[Row], None]) -> None:
@@ -256,6 +297,7 @@ class Index:
                 raise BadIndex(f"Row {position} of the index (chunk {row.chunk}) has impossible flags or frame size.")
             check_flags(row.chunk, row.flags, row.ranges, row.content_hash, length)
             check_row(row)
+            self.missing += not row.hashed
             digest.add(row.chunk, row.flags, row.ranges, row.content_hash)
             before, first = row.chunk, first + len(row.ranges) // RANGE.size
         if first * RANGE.size != len(self._ranges):

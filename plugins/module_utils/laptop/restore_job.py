@@ -5,25 +5,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import Iterable
+from typing import Callable, Iterable
 
 from ..disk_state import UNTOUCHED
 from ..engine.pipeline import processors
 from ..engine.status import COMPARING, STREAMING, VERIFYING, ZEROING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
+from ..errors import ImagingError
+from ..image.hashes import Hashes
 from ..image.header import ImageHeader
-from ..image.index import Row
+from ..image.index import Index, Row
 from ..sources.base import ChunkSource, Pace
-from ..stream.conversation import send_progress
-from ..stream.link import Link, LinkError
+from ..stream.conversation import ask_hashes, send_progress
+from ..stream.link import Kind, Link, LinkError
 from ..timeouts import Timeouts
 from ..zstd import Zstd
 from .relay import Relay
 from .restore_plan import RestorePlan
 from .session import LinkMonitor, Session
 from .target_disk import RestoreRequest, TargetDisk
+
+HASHES_PAUSE = 0.05
+"""Seconds after which who needs hashes of the image looks again whether they have arrived."""
 
 
 @dataclass
@@ -68,6 +74,10 @@ class RestoreJob:
         """The part in a relay, if laptops pass the image on, once it was described."""
         self.pace = Pace()
         """How fast records arrive from the controller."""
+        self.hashes: Hashes
+        """The hashes of the image, once it was described."""
+        self._asked: Link | None = None
+        """The link over which they were requested."""
         self._session = session
         self._monitor: LinkMonitor
         self._reporter = Reporter()
@@ -101,13 +111,41 @@ class RestoreJob:
         """The newest link."""
         return self._monitor.link
 
-    def poll(self) -> None:
-        """Check whether the controller has ended the transfer, and report the progress. Broken links are replaced.
+    def follow(self, index: Index) -> None:
+        """Take the hashes of the image, which may all be there; raises ImagingError as :meth:`_agree`."""
+        self.hashes = Hashes(index)
+        if index.missing:
+            self._session.handlers[Kind.HASHES] = self.hashes.unpack
+            self._session.handlers[Kind.ROOT] = self._agree
+        else:
+            self._agree(index.root_digest())
 
-        Must be called regularly while nothing is requested from the controller. Raises PeerEnded, ControllerGone.
+    def _agree(self, root: bytes) -> None:
+        """Take the root digest that the controller says; raises ImagingError unless the hashes have it, and it is that of the request."""
+        self.hashes.agree(root)
+        wanted = self.request.root_digest
+        if root != wanted and (wanted or not self.request.shared):
+            raise ImagingError(
+                f"The index that arrived has the root digest {root.hex()} and the image that was asked for has {wanted.hex()}. {self.consequence()}."
+            )
+
+    def poll(self) -> None:
+        """Check whether the controller has ended the transfer, take hashes of the image, and report the progress. Broken links are replaced.
+
+        Must be called regularly while nothing is requested from the controller. Raises PeerEnded, ControllerGone, ImagingError.
         """
         self._monitor.check()
+        if not self.hashes.root and self.link is not self._asked:
+            self._asked = self.link
+            with contextlib.suppress(LinkError):  # they are requested again over the next link
+                ask_hashes(self.link, len(self.hashes))
         self.report_progress()
+
+    def wait_until(self, ready: Callable[[], object]) -> None:
+        """Wait for something that comes from the controller."""
+        while not ready():
+            self.poll()
+            time.sleep(HASHES_PAUSE)
 
     def report_progress(self) -> None:
         """Send a progress report to the controller, if one is due."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Callable, ContextManager
@@ -37,7 +38,7 @@ from ..sources.link import LinkSource
 from ..sources.router import Router
 from ..stream.conversation import MAX_WANTS, ask_header, receive_index
 from .relay import Relay
-from .restore_job import RestoreJob, bytes_of
+from .restore_job import HASHES_PAUSE, RestoreJob, bytes_of
 from .restore_plan import DescribedImage, RestorePlan, make_plan
 from .view import Comparison, ExpectedView, comparing, summarize
 
@@ -77,13 +78,8 @@ class Describe(Phase):
         packed_header = ask_header(job.link)
         header = ImageHeader.unpack(packed_header)
         packed_index = receive_index(job.link, max_index_size(header.geometry))
-        index = Index.unpack(packed_index, packed_header, header.geometry)
-        found = index.root_digest()
-        if found != job.request.root_digest:
-            raise ImagingError(
-                f"The index that arrived has the root digest {found.hex()} and the image that was asked for has "
-                f"{job.request.root_digest.hex()}. Nothing was written."
-            )
+        index = Index.unpack(packed_index, packed_header, header.geometry, hashed=not job.request.shared)
+        job.follow(index)
         job.disk.check_fits(header, index)
         requests = REVOCABLE_REQUESTS if job.request.relay else MAX_WANTS
         controller = LinkSource(lambda: job.link, header, job.consequence, requests, job.pace)
@@ -106,6 +102,8 @@ class Prepare(Phase):
     def run(self, job: RestoreJob) -> Survey:
         image, size = self.image, job.disk.raw.size
         view = ExpectedView(image.header, size)
+        if size != image.header.geometry.disk_size:
+            job.wait_until(lambda: job.hashes.root)
         image.router.restart()
         content = ImageContent(image.router, image.header, image.index, job.zstd)
         patched = patched_chunks(image.header, image.index, size, content.read)
@@ -126,6 +124,7 @@ class Survey(Phase):
         if job.request.rewrite and job.request.write:
             plan.delta.give_up()
         else:
+            job.wait_until(lambda: all(row is None or row.hashed for row in map(plan.goal.row, plan.guards.chunks())))
             plan.delta.begin(whole=not job.request.write)
         for chunk in plan.guards.chunks():
             if plan.delta.states[chunk] == EQUAL:
@@ -142,8 +141,10 @@ class Compare(Phase):
     def run(self, job: RestoreJob) -> None:
         delta = self.plan.delta
         job.poll()
-        if not delta.finished:
+        while not delta.finished:
             delta.advance(len(delta.states), job.poll)
+            _pause(job)
+        job.wait_until(lambda: job.hashes.root)
         job.outcome.differing = [row.chunk for row in delta.rows(WANTED)]
         job.outcome.compared = True
         if not job.outcome.differing:
@@ -189,8 +190,9 @@ class Write(Phase):
             while not delta.finished:
                 delta.advance(CHUNKS_PER_TURN, job.poll)
                 self._fetch(job)
+                _pause(job)
         else:
-            self._scan_in_background()
+            self._scan_in_background(job)
             self._fetch(job)
             self.close()
         if job.relay is not None:
@@ -202,7 +204,7 @@ class Write(Phase):
         if self._scan_thread is not None:
             self._scan_thread.join()
 
-    def _scan_in_background(self) -> None:
+    def _scan_in_background(self, job: RestoreJob) -> None:
         """Scan in a thread of its own, which goes on when the link breaks."""
         delta = self.plan.delta
         if self._scan_thread is not None:
@@ -214,8 +216,10 @@ class Write(Phase):
 
         def run() -> None:
             try:
-                if not delta.finished:
+                while not delta.finished:
                     delta.advance(len(delta.states), poll)
+                    poll()
+                    _pause(job)
             except BaseException as error:  # the writing thread raises it
                 delta.fail(error)
 
@@ -258,10 +262,10 @@ class Write(Phase):
                 if header is not None:
                     self._check_asked(header.chunk)
                     return header
-            elif last:
+            elif last and not delta.count(WANTED):
                 return None
             else:
-                delta.wait(IDLE_PAUSE)
+                delta.wait(IDLE_PAUSE if job.hashes.root else HASHES_PAUSE)
         return None
 
     def _ask(self, job: RestoreJob) -> None:
@@ -287,6 +291,7 @@ class Complete(Phase):
 
     def run(self, job: RestoreJob) -> ReadBack:
         plan = self.plan
+        job.wait_until(lambda: job.hashes.root)
         job.poll()
         if plan.delta.count(KNOWN):
             job.enter(ZEROING, bytes_of(plan, plan.delta.rows(KNOWN)))
@@ -360,6 +365,12 @@ class PassOn(Phase):
 
     def run(self, job: RestoreJob) -> None:
         self.relay.take_leave(job.poll)
+
+
+def _pause(job: RestoreJob) -> None:
+    """Let hashes arrive, if there are not all."""
+    if not job.hashes.root:
+        time.sleep(HASHES_PAUSE)
 
 
 def _views(job: RestoreJob, plan: RestorePlan) -> ContextManager[Callable[[Callable[[], None]], Comparison]]:

@@ -93,7 +93,7 @@ def restore_result(job: RestoreJob, plan: RestorePlan) -> Restored:
         table=job.disk.table_id(),
         disk_size=raw.size,
         larger_by=raw.size - image.index.geometry.disk_size,
-        root_digest=job.request.root_digest.hex(),
+        root_digest=job.hashes.root.hex(),
         used_chunks=len(plan.goal),
         used_bytes=image.index.used_bytes(),
         equal_chunks=delta.count(EQUAL),

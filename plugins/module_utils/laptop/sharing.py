@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shares the disk of the reference: describes its content to the controller, then makes the records that laptops ask for.
 
-The description is the header and the index of an image that has no file. The disk is read once for it, and only hashed. A record is made when a
-laptop asks for it: its chunk is read again, compared with the index, and compressed.
+The description is the header and the index of an image that has no file. The index has no hashes: the disk is read for them while laptops already
+ask for what is hashed. A record is made when a laptop asks for it: its chunk is read again, compared with its hash, and compressed.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..disk.command import RunCommand
 from ..engine.capture import Capture, UnreadableSectors
+from ..engine.delta_scan import sample_of
 from ..engine.partition_names import NamedRange
 from ..engine.resize import image_facts
 from ..engine.status import CHECKING, HASHING, Reporter, Status
 from ..engine.stopwatch import Stopwatches
 from ..errors import ImagingError
+from ..image.hashes import Hashes
 from ..image.header import ImageHeader
-from ..image.index import Index, Row
+from ..image.index import NO_HASH, Index, Row
 from ..image.record import IMAGE_ID_SIZE, USED, RecordHeader, pack_ranges
 from ..run_file import CONNECTED, WAITING
+from ..serving.hashes import answer_hashes
 from ..serving.requested import RequestedShare
 from ..stream.conversation import describe, raise_end, send_progress
 from ..stream.credentials import Credentials
-from ..stream.link import Kind, Link
+from ..stream.link import Kind, Link, LinkError
 from ..stream.listener import ControllerGone
 from ..ticket import Ticket
 from ..zstd import Zstd
@@ -50,7 +54,10 @@ POLL = 0.2
 
 
 class Described:
-    """The description of a held disk, which a thread makes."""
+    """The description of a held disk and the hashes of its chunks, which a thread makes.
+
+    The disk is described without hashes once its file systems were checked, so the description does not change any more.
+    """
 
     def __init__(self, disk: SourceDisk, request: CaptureRequest, ticket: Ticket, zstd: Zstd) -> None:
         self._disk = disk
@@ -58,16 +65,25 @@ class Described:
         self._ticket = ticket
         self._zstd = zstd
         self._watches = Stopwatches()
-        self._checking = self._stopped = False
+        self._stopped = False
         self._capture: Capture | None = None
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
+        self.error: BaseException | None = None
+        """Why not all could be described or hashed."""
+        self._ready = threading.Event()
+        """Set when the disk is described, or never will be."""
         self._thread: threading.Thread | None = None
         self.header: ImageHeader
-        self.index: Index
+        self.packed: tuple[bytes, bytes] | None = None
+        """Packed header and index; None before the disk is described."""
+        self.hashes: Hashes
         self.bad_ranges: list[NamedRange] = []
         """The unreadable ranges, which count as zeros."""
         self.bytes_read = 0
+
+    @property
+    def _hash_first(self) -> bool:
+        """Whether all is hashed before: the header names what can't be read, and a rotating disk loses more by being read at two places."""
+        return self._request.zero_bad_sectors or self._disk.disk.rotational
 
     def start(self) -> None:
         """Begin to make it, the first time that this is called."""
@@ -76,22 +92,17 @@ class Described:
             self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Return whether it is made, after so many seconds at the most; raises what has failed."""
-        made = self._ended.wait(seconds)
-        if made and self._error is not None:
-            raise self._error
-        return made
+        """Return whether the disk is described, after so many seconds at the most; raises what has failed."""
+        ready = self._ready.wait(seconds)
+        if ready and self.error is not None:
+            raise self.error
+        return ready
 
     def stop(self) -> None:
         """Wait until the disk is not read any more."""
         self._stopped = True
         if self._thread is not None:
             self._thread.join()
-
-    @property
-    def made(self) -> bool:
-        """Whether it is made."""
-        return self._ended.is_set() and self._error is None
 
     def _run(self) -> None:
         try:
@@ -101,36 +112,46 @@ class Described:
             while not self._read():
                 pass
         except UnreadableSectors as error:
-            self._error = unreadable(self._disk, error)
+            self.error = unreadable(self._disk, error)
         except BaseException as error:  # the thread that waits raises it
-            self._error = error
+            self.error = error
         finally:
-            self._ended.set()
+            self._ready.set()
 
     def _read(self) -> bool:
-        """Hash all used chunks; returns False when more of the disk turned out to be used than was thought."""
+        """Hash all used chunks; returns False when more of the disk turned out to be used than was thought, before it was described."""
         disk, image_id = self._disk, os.urandom(IMAGE_ID_SIZE)
         capture = self._capture = records_maker(
             disk, self._request, self._zstd, image_id, self._watches, hash_only=True
         )
-        index = Index(disk.geometry)
-        self._checking = False
-        with contextlib.closing(capture.records_of(iter(range(disk.geometry.chunk_count)))) as records:
+        index = used_index(disk)
+        hashes = self.hashes = Hashes(index)
+        with contextlib.closing(capture.records_of(iter(hashing_order(index)))) as records:
             for record, _frame in records:
-                if self._stopped or disk.take_doubts():
+                if self._stopped or not self._describe(capture, image_id):
                     return self._stopped
-                # There is no frame yet. An index that is sent has a size for each.
-                index.append(replace(Row.of(record), frame_size=record.content_size))
-        self._checking = True
-        while not disk.checked(POLL):
-            if self._stopped or disk.take_doubts():
+                hashes.add(record.chunk, record.flags, record.content_hash)
+        while self.packed is None:
+            if self._stopped or not self._describe(capture, image_id, POLL):
                 return self._stopped
         self.bytes_read += capture.bytes_read
+        hashes.agree(index.root_digest())
+        return True
+
+    def _describe(self, capture: Capture, image_id: bytes, seconds: float = 0.0) -> bool:
+        """Describe the disk, if it can be described after so many seconds; returns False when more of it is used than was thought."""
+        if self.packed is not None:
+            return True
+        disk = self._disk
+        checked = disk.checked(seconds)
         if disk.take_doubts():
             return False
-        self.bad_ranges = named_bad_ranges(disk, capture)
-        self.header = replace(disk.header(image_id, self._ticket), bad_ranges=self.bad_ranges)
-        self.index = index
+        if checked and not (self._hash_first and self.hashes.index.missing):
+            self.bad_ranges = named_bad_ranges(disk, capture)
+            self.header = replace(disk.header(image_id, self._ticket), bad_ranges=self.bad_ranges)
+            packed = self.header.pack()
+            self.packed = packed, used_index(disk).pack(packed)
+            self._ready.set()
         return True
 
     def capture(self) -> Capture:
@@ -142,7 +163,7 @@ class Described:
         capture = self._capture
         if capture is None:
             return None
-        phase = CHECKING if self._checking else HASHING
+        phase = HASHING if self.hashes.index.missing else CHECKING
         return reading_status(capture, phase, self._disk.used.ranges.total(), self._watches)
 
 
@@ -156,6 +177,7 @@ class DiskShare:
         """Made when the disk is described."""
         self._threads: list[threading.Thread] = []
         self._closed = threading.Event()
+        self._records_read = 0
         self.failure: ImagingError | None = None
         """Why no record can be made any more."""
 
@@ -185,11 +207,12 @@ class DiskShare:
                 send_progress(link, status.pack())
         if self._share is None:
             self._begin()
-        packed = described.header.pack()
-        describe(link, packed, described.index.pack(packed))
+        if described.packed is None:
+            raise AssertionError("the disk is described")
+        describe(link, *described.packed)
 
     def _begin(self) -> None:
-        share = self._share = RequestedShare(self._described.index)
+        share = self._share = RequestedShare(self._described.hashes.index)
         self._session.last_use = lambda: time.monotonic() if share.busy else share.left
         for name, work in (("accept-laptops", self._accept), ("make-records", self._make)):
             thread = threading.Thread(target=work, args=(share,), name=name, daemon=True)
@@ -201,7 +224,11 @@ class DiskShare:
         used = False
         while not self._closed.is_set():
             with contextlib.suppress(ControllerGone):
-                share.serve(self._session.next_peer(POLL))
+                link = self._session.next_peer(POLL)
+                answer_hashes(link, self._described.hashes, partial(self._check_open, share))
+                share.serve(link)
+            if self._described.error is not None:
+                self._fail(share, self._described.error)
             if share.busy != used:
                 used = not used
                 self._session.publish(CONNECTED if used else WAITING)
@@ -216,15 +243,24 @@ class DiskShare:
                         raise AssertionError("no image is known that the laptop could have")
                     share.add(header, frame)
         except Exception as error:  # such as an allocation of memory: nobody must wait for records that will not come
+            self._fail(share, error)
+        finally:
+            self._records_read = capture.bytes_read
+
+    def _fail(self, share: RequestedShare, error: BaseException) -> None:
+        if self.failure is None:
             self.failure = (
                 error if isinstance(error, ImagingError) else ImagingError(f"No record can be made: {error!r}.")
             )
             share.end(str(self.failure))
-        finally:
-            self._described.bytes_read += capture.bytes_read
+
+    @staticmethod
+    def _check_open(share: RequestedShare) -> None:
+        if share.ended:
+            raise LinkError("Nothing is shared any more.")
 
     def _check(self, header: RecordHeader) -> None:
-        row = self._described.index.find(header.chunk)
+        row = self._described.hashes.index.find(header.chunk)
         if row is None or not row.describes(header):
             raise ImagingError(
                 f"Chunk {header.chunk} of the reference's disk is not what it was when the disk was described: expected no change during the run. "
@@ -241,6 +277,11 @@ class DiskShare:
         """Bytes of frames."""
         return self._share.sent if self._share else 0
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read of the disk's content."""
+        return self._described.bytes_read + self._records_read
+
     def close(self) -> None:
         """End all links, and wait until the disk is not read any more."""
         self._closed.set()
@@ -249,6 +290,33 @@ class DiskShare:
         for thread in self._threads:
             thread.join()
         self._described.stop()
+
+
+def used_index(disk: SourceDisk) -> Index:
+    """Return the index of a mapped disk, without hashes. There are no frames yet; an index that is sent has a size for each."""
+    geometry = disk.geometry
+    index = Index(geometry)
+    for chunk in range(geometry.chunk_count):
+        start, length = geometry.offset(chunk), geometry.length(chunk)
+        ranges = [(low - start, high - start) for low, high in disk.used.ranges.within(start, start + length)]
+        if ranges:
+            index.append(
+                Row(
+                    chunk=chunk,
+                    flags=USED,
+                    ranges=pack_ranges(ranges, length),
+                    content_hash=NO_HASH,
+                    frame_size=length,
+                )
+            )
+    return index
+
+
+def hashing_order(index: Index) -> list[int]:
+    """Return the used chunks in the order in which laptops compare them: those of the guards, a sample, and then the disk from its start."""
+    chunks = [row.chunk for row in index]
+    guards = [chunk for chunk in (0, index.geometry.chunk_count - 1) if index.position(chunk) is not None]
+    return list(dict.fromkeys([*guards, *sample_of(chunks), *chunks]))
 
 
 @dataclass(frozen=True)
@@ -266,14 +334,8 @@ def look(run: RunCommand, request: CaptureRequest) -> Looked:
     nobody = Ticket(run_id="0", credentials=Credentials("", "", ""), host="", created="", collection_version="")
     with SourceDisk(run, request) as disk:
         disk.map_used()
-        index = Index(disk.geometry)
-        for chunk in range(disk.geometry.chunk_count):
-            start, length = disk.geometry.offset(chunk), disk.geometry.length(chunk)
-            ranges = [(low - start, high - start) for low, high in disk.used.ranges.within(start, start + length)]
-            if ranges:
-                index.append(Row(chunk=chunk, flags=USED, ranges=pack_ranges(ranges, length), content_hash=bytes(32)))
         return Looked(
-            image=asdict(image_facts(disk.header(bytes(IMAGE_ID_SIZE), nobody), index)),
+            image=asdict(image_facts(disk.header(bytes(IMAGE_ID_SIZE), nobody), used_index(disk))),
             device=disk.raw.path,
             disk_size=disk.geometry.disk_size,
             used_bytes=disk.used.ranges.total(),
@@ -318,16 +380,17 @@ def share_disk(disk: SourceDisk, described: Described, session: Session) -> Shar
             raise
     finally:
         share.close()
-    if not described.made:
+    if described.packed is None:
         raise ImagingError("The controller ended the run before the disk was described.")
+    index = described.hashes.index
     return Shared(
         device=disk.raw.path,
         **disk.identity(),
         disk_size=disk.geometry.disk_size,
-        used_bytes=described.index.used_bytes(),
-        used_chunks=len(described.index),
-        root_digest=described.index.root_digest().hex(),
-        bytes_read=described.bytes_read,
+        used_bytes=index.used_bytes(),
+        used_chunks=len(index),
+        root_digest=described.hashes.root.hex(),
+        bytes_read=share.bytes_read,
         passed_on=share.sent,
         links_made=session.links_made,
     )

@@ -25,7 +25,8 @@ class RestoreRequest:
 
     ``unused`` is one of ``engine.goal.UNUSED``; with ``rewrite``, everything is written, even equal chunks.
     ``servers`` are the HTTP servers that have the image, by their names (``sources.http_image``), in the order in which they are asked.
-    With ``relay``, laptops pass the image on to one another.
+    With ``relay``, laptops pass the image on to one another. With ``shared``, it is the disk of another laptop: hashes come later, and the root
+    digest may be empty.
     """
 
     device: str
@@ -38,6 +39,7 @@ class RestoreRequest:
     rewrite: bool = False
     servers: Mapping[str, HttpLocation] = field(default_factory=dict)
     relay: bool = False
+    shared: bool = False
 
 
 class TargetDisk(HeldDisk):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Passes on a disk that is complete: each record is made when laptops ask for it, once for all that wait for it at the time."""
+"""Passes on a disk that is held: each record is made when laptops ask for it, once for all that wait for it at the time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class RequestedShare(Share):
         self._stopped = False
 
     def _place(self, chunk: int) -> Place:
-        return Place.COMING if self.index.find(chunk) is not None else Place.NOWHERE
+        row = self.index.find(chunk)
+        return Place.COMING if row is not None and row.hashed else Place.NOWHERE
 
     def wanted(self) -> Iterator[int]:
         """Yield the chunks that laptops wait for, one of each laptop in turn, and wait for them; ends when nothing is passed on any more."""

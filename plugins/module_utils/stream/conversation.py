@@ -8,6 +8,7 @@ sink   -> HEADER INDEX ... INDEX(empty)   an older image that the sink has; not 
 sink   -> WANT(ranges of chunks)          source -> RECORD or KEPT ... SERVED, or CHANGED: the sink begins with DESCRIBE again
 laptop -> PROGRESS(report)                whenever the laptop may send; not answered
 sink   -> DAMAGED(chunk)                  source checks its own copy, and ends if that is damaged; not answered
+sink   -> HASHES(how many it has)         source -> HASHES ... ROOT, beside all else: the index that was sent had no hashes yet
 sink   -> DONE                            source -> DONE
 either -> END(reason)
 
@@ -24,6 +25,7 @@ from .link import INDEX_PIECE, Kind, Link, LinkError, Message
 
 RANGE = struct.Struct("<II")
 CHUNK = struct.Struct("<I")
+COUNT = struct.Struct("<I")
 
 MAX_WANTS = 64
 """Maximum number of unanswered requests of a sink. More would only wait in the source's memory."""
@@ -143,6 +145,11 @@ def send_progress(link: Link, report: bytes) -> None:
     link.send(Kind.PROGRESS, report)
 
 
+def ask_hashes(link: Link, count: int) -> None:
+    """Request the hashes after the first ``count``, which this end has. They come from now on, and are taken by a handler of the link."""
+    link.send(Kind.HASHES, COUNT.pack(count))
+
+
 def damaged(link: Link, chunk: int) -> None:
     """Tell the source that a chunk's frame did not match its hash."""
     link.send(Kind.DAMAGED, CHUNK.pack(chunk))
@@ -168,6 +175,14 @@ def unpack_want(payload: bytes, chunks: int) -> list[tuple[int, int]]:
         ranges.append((start, end))
         before = end
     return ranges
+
+
+def unpack_count(payload: bytes) -> int:
+    """Return the number in a request for hashes; raises ImagingError."""
+    if len(payload) != COUNT.size:
+        raise ImagingError("The other end asked for hashes in a form that can't be read.")
+    count: int = COUNT.unpack(payload)[0]
+    return count
 
 
 def unpack_damaged(payload: bytes, chunks: int) -> int:

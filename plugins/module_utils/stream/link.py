@@ -71,6 +71,10 @@ class Kind(IntEnum):
     """Laptop to controller: chunks can't be taken from there."""
     LACK = 16
     """Source to sink, between laptops: it will not have these chunks."""
+    HASHES = 17
+    """Sink to source: how many hashes it has of a disk that is still hashed. Source to sink: the next ones (``image.hashes``)."""
+    ROOT = 18
+    """Source to sink, after the last hash: the root digest."""
 
 
 INDEX_PIECE = 1 << 20

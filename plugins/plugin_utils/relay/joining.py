@@ -51,19 +51,19 @@ def network_of(ip: str, networks: str) -> str:
 
 
 def make_participant(
-    host: str, root_digest: str, warn: Callable[[str], object], origin: Address | None = None
+    host: str, image_id: bytes, warn: Callable[[str], object], origin: Address | None = None
 ) -> Participant | None:
     """Return what takes part for a laptop; None, after a warning, when it can't take part. ``origin`` is as of Participant."""
     if len(host.encode()) > MAX_NAME:
         warn(f"This laptop does not take part in the relay, because its name is longer than {MAX_NAME} bytes.")
         return None
-    return Participant(lambda site: open_board(root_digest, site), warn, origin=origin)
+    return Participant(lambda site: open_board(image_id, site), warn, origin=origin)
 
 
-def open_board(root_digest: str, site: str) -> Board:
+def open_board(image_id: bytes, site: str) -> Board:
     """Open the board of the laptops of a site that restore one image; raises OSError.
 
     All workers of a run have the same folder for temporary files, which Ansible makes at its start and removes at its end.
     """
-    name = f"relay-{root_digest}-{hashlib.sha256(site.encode()).hexdigest()}"
+    name = f"relay-{image_id.hex()}-{hashlib.sha256(site.encode()).hexdigest()}"
     return Board(os.path.join(constants.DEFAULT_LOCAL_TMP, name))

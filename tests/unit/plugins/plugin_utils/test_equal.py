@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk, ReadError
+from ansible_collections.fleet.imaging.plugins.module_utils.engine import delta_scan
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import check_record
 from ansible_collections.fleet.imaging.plugins.module_utils.image.staged_file import StagedFile
@@ -102,6 +103,19 @@ def test_with_rewrite_everything_is_written(laptop: SimpleNamespace) -> None:
     restore(laptop)
     result, _ends = restore(laptop, rewrite=True)
     assert (result["equal_chunks"], result["written_chunks"], result["verified"]) == (0, USED_CHUNKS, True)
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_what_is_equal_far_behind_what_is_not_is_compared_too(
+    laptop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, rotating: bool
+) -> None:
+    # So that what lies between the first chunks and the first equal sample is not compared.
+    for name, value in (("MIN_EQUAL_SHARE", 0.9), ("MIN_EQUAL_SHARE_ROTATING", 0.9), ("WINDOW", 4)):
+        monkeypatch.setattr(delta_scan, name, value)
+    restore(laptop)
+    spoil(laptop, *range(15))
+    result, _ends = restore(laptop, rotating=rotating)
+    assert disk_is_restored(laptop) and 10 <= result["equal_chunks"] <= 12
 
 
 @pytest.mark.parametrize("rotating", [False, True])

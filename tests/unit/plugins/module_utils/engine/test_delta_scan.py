@@ -23,11 +23,12 @@ from ansible_collections.fleet.imaging.plugins.module_utils.engine.delta_scan im
     WINDOW,
     WRITTEN,
     DeltaScan,
+    sample_of,
 )
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.goal import LEAVE, ZERO_UNUSED, Goal
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.scan import Scan
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import NO_HASH, Index, Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.reader import FileSource, ImageReader
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import USED, ZERO, zeros_hash
 
@@ -50,12 +51,16 @@ class Disk:
             yield row, row.chunk in self.equal
 
 
+def hash_of(chunk: int) -> bytes:
+    return (chunk + 1).to_bytes(32, "big")
+
+
 def make_goal(zeros: Iterable[int] = ()) -> Goal:
     measures = geometry(CHUNKS * CHUNK)
     index = Index(measures)
     zero = set(zeros)
     for chunk in range(CHUNKS):
-        digest = zeros_hash(CHUNK) if chunk in zero else chunk.to_bytes(32, "big")
+        digest = zeros_hash(CHUNK) if chunk in zero else hash_of(chunk)
         index.append(Row(chunk, USED | ZERO if chunk in zero else USED, b"", digest, 0, 1))
     return Goal(index, CHUNKS * CHUNK, LEAVE)
 
@@ -163,6 +168,65 @@ def test_a_look_that_was_interrupted_goes_on() -> None:
     delta.advance(CHUNKS)
     assert delta.finished
     assert delta.count(EQUAL) == CHUNKS
+
+
+class Unhashed:
+    """A scan of a disk whose index has no hashes yet."""
+
+    def __init__(self, equal: Iterable[int]) -> None:
+        self.index = Index(geometry(CHUNKS * CHUNK))
+        for chunk in range(CHUNKS):
+            self.index.append(Row(chunk, USED, b"", NO_HASH, 0, 1))
+        self.disk = Disk(equal)
+        goal = Goal(self.index, CHUNKS * CHUNK, LEAVE)
+        self.delta = DeltaScan(self.disk, goal, [0, CHUNKS - 1])  # type: ignore[arg-type]
+
+    def hash(self, chunks: Iterable[int], zeros: Iterable[int] = ()) -> None:
+        zero = set(zeros)
+        for chunk in chunks:
+            if chunk in zero:
+                self.index.set_hash(chunk, USED | ZERO, zeros_hash(CHUNK))
+            else:
+                self.index.set_hash(chunk, USED, hash_of(chunk))
+
+    def begin(self) -> None:
+        """Compare guards and samples."""
+        self.hash([0, CHUNKS - 1])
+        self.delta.begin()
+        self.delta.advance(CHUNKS)
+        assert len(self.disk.compared) == 2
+        self.hash(sample_of(range(CHUNKS)))
+        self.delta.advance(CHUNKS)
+        assert len(self.disk.compared) == 2 + CHUNKS // 100
+
+
+def test_nothing_is_looked_at_or_asked_for_that_has_no_hash() -> None:
+    scan = Unhashed([])
+    delta = scan.delta
+    scan.begin()
+    scan.hash(range(1, 10))
+    delta.advance(CHUNKS)
+    assert delta.finished and delta.count(WANTED) == CHUNKS
+    assert delta.take(CHUNKS) == list(range(10))
+    scan.hash(range(10, 40), zeros=[20])
+    assert delta.take(15) == [*range(10, 20), *range(21, 26)]
+    assert delta.take(CHUNKS) == list(range(26, 40)) and delta.count(KNOWN) == 1
+    scan.hash(set(range(40, CHUNKS - 1)) - set(sample_of(range(CHUNKS))))
+    assert len(delta.take(CHUNKS)) == CHUNKS - 40
+    for chunk in range(CHUNKS):
+        delta.written(chunk)
+    assert delta.done == delta.total == delta.data_done == delta.data_total
+
+
+@pytest.mark.parametrize("equal", [range(CHUNKS), range(600, 1200)])
+def test_hashes_that_come_late_change_nothing_but_the_time(equal: range) -> None:
+    scan = Unhashed(equal)
+    scan.begin()
+    for start in range(1, CHUNKS - 1, 7):
+        scan.hash(set(range(start, min(start + 7, CHUNKS - 1))) - set(sample_of(range(CHUNKS))))
+        scan.delta.advance(CHUNKS)
+    assert scan.delta.finished and scan.delta.states == look_at(equal)[0].states
+    assert scan.disk.compared == look_at(equal)[1].compared
 
 
 def test_what_ended_the_looking_is_raised_where_it_is_asked_for() -> None:

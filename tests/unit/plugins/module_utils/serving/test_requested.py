@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 
-from ansible_collections.fleet.imaging.plugins.module_utils.image.index import Index, Row
+from ansible_collections.fleet.imaging.plugins.module_utils.image.index import NO_HASH, Index, Row
 from ansible_collections.fleet.imaging.plugins.module_utils.image.record import (
     IMAGE_ID_SIZE,
     USED,
@@ -34,6 +34,7 @@ USED_CHUNKS = CHUNKS - 1
 """The last chunk is not used."""
 MEASURES = geometry(CHUNKS * CHUNK)
 IMAGE_ID = bytes(IMAGE_ID_SIZE)
+HASH = b"h" * 32
 BIG = bytes(CHUNK)
 """A frame that fills the buffer of a connection."""
 
@@ -44,7 +45,7 @@ def record(chunk: int, frame: bytes) -> RecordHeader:
         flags=USED,
         ranges=pack_ranges([(0, CHUNK)], CHUNK),
         content_size=CHUNK,
-        content_hash=bytes(32),
+        content_hash=HASH,
         frame_size=len(frame),
         frame_hash=bytes(32),
         image_id=IMAGE_ID,
@@ -54,10 +55,11 @@ def record(chunk: int, frame: bytes) -> RecordHeader:
 class Maker:
     """A share, and a thread that makes its records."""
 
-    def __init__(self, frame: bytes) -> None:
-        index = Index(MEASURES)
+    def __init__(self, frame: bytes, unhashed: Collection[int] = ()) -> None:
+        index = self.index = Index(MEASURES)
         for chunk in range(USED_CHUNKS):
-            index.append(replace(Row.of(record(chunk, frame)), frame_size=len(frame)))
+            row = replace(Row.of(record(chunk, frame)), frame_size=len(frame))
+            index.append(replace(row, content_hash=NO_HASH) if chunk in unhashed else row)
         self.share = RequestedShare(index)
         self.made: list[int] = []
         self.may_make = threading.Event()
@@ -88,8 +90,8 @@ class Maker:
 
 
 @contextmanager
-def making(frame: bytes = b"x" * 100) -> Iterator[Maker]:
-    maker = Maker(frame)
+def making(frame: bytes = b"x" * 100, unhashed: Collection[int] = ()) -> Iterator[Maker]:
+    maker = Maker(frame, unhashed)
     try:
         yield maker
     finally:
@@ -120,6 +122,16 @@ def test_a_record_is_made_once_for_all_that_wait_for_it() -> None:
         maker.may_make.set()
         assert [receive(link, USED_CHUNKS) for link in links] == [set(range(USED_CHUNKS))] * 5
         assert sorted(maker.made) == list(range(USED_CHUNKS))
+
+
+def test_no_record_is_made_of_a_chunk_that_was_not_hashed() -> None:
+    with making(unhashed={5}) as maker:
+        link = maker.connect("early")
+        want(link, [(5, 6)])
+        assert unpack_lack(link.receive().payload) == [5] and maker.made == []
+        maker.index.set_hash(5, USED, HASH)
+        want(link, [(5, 6)])
+        assert receive(link, 1) == {5}
 
 
 def test_a_laptop_that_takes_nothing_holds_up_no_other_one() -> None:

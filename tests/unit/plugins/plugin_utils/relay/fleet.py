@@ -63,9 +63,12 @@ def restore_disk(
     hold: Callable[[RestoreSink], object] = id,
     rotational: bool = False,
     servers: Mapping[str, HttpLocation] = MappingProxyType({}),
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Run the laptop's half of a restore with a relay; ``hold`` is called with its sink."""
-    request = RestoreRequest(str(path), root, {}, write=True, read_back=True, relay=True, servers=servers)
+    request = RestoreRequest(
+        str(path), root, {}, write=True, read_back=True, relay=True, servers=servers, shared=shared
+    )
     with session, RawDisk(str(path), writable=True) as raw:
         target = SimpleNamespace(
             raw=raw,
@@ -135,6 +138,8 @@ class Laptop:
 
         def conversation(link: Link) -> None:
             self.link = link
+            if isinstance(source, SharedSource):
+                source.attach(link)
             participant.attach(link)
             address = Address(self.name, "127.0.0.1", run.port_of(self, session._listener.port), run.site_of(self))
 
@@ -144,7 +149,8 @@ class Laptop:
 
             serve(link, source, progress)
 
-        module = StartedModule(lambda: self._module(session, image.root_digest), lambda: session._listener.port)
+        shared = isinstance(image, SharedDisk)
+        module = StartedModule(lambda: self._module(session, image.root_digest, shared), lambda: session._listener.port)
         ends._module = module  # type: ignore[assignment]
         try:
             return dict(ends.converse(conversation), sent=source.frames_sent)
@@ -154,11 +160,11 @@ class Laptop:
             participant.leave()
             module.collect(3 * run.timeouts.link_timeout)
 
-    def _module(self, session: Session, root: bytes) -> dict[str, Any]:
+    def _module(self, session: Session, root: bytes, shared: bool) -> dict[str, Any]:
         def hold(sink: RestoreSink) -> None:
             self.sink = sink
 
-        return restore_disk(session, self.disk, root, hold, self._run.rotational, self._run.servers)
+        return restore_disk(session, self.disk, root, hold, self._run.rotational, self._run.servers, shared)
 
     @property
     def is_restored(self) -> bool:

@@ -107,7 +107,7 @@ def test_each_site_and_each_image_has_a_board_whatever_the_site_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    for image in ("00", "11"):
+    for image in (b"00", b"11"):
         for site in ("", "../Wien/Süd", "x" * 5000, "198.18.0.0/22", "../Wien/Süd"):
             open_board(image, site).close()
     assert len(list(tmp_path.iterdir())) == 8
@@ -115,5 +115,5 @@ def test_each_site_and_each_image_has_a_board_whatever_the_site_is_called(
 
 def test_a_name_that_does_not_fit_is_left_out_with_a_warning() -> None:
     warnings: list[str] = []
-    assert make_participant("ä" * 128, "00", warnings.append) is None
+    assert make_participant("ä" * 128, b"00", warnings.append) is None
     assert "longer than 255 bytes" in warnings[0]

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible import constants
 
-from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
+from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk, ReadError
 from ansible_collections.fleet.imaging.plugins.module_utils.image.header import ImageHeader
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.capture import CaptureRequest
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
@@ -57,8 +58,12 @@ class Reference:
         self.disk = disk
         self.folder = RunFolder(str(disk.parent / f"run-{next(NUMBERS)}"), run.timeouts)
         self.doubts: Callable[[], bool] = lambda: False
+        self.checked: Callable[[], bool] = lambda: True
+        """Whether all file systems were checked."""
+        self.kind = SimpleNamespace(rotational=False)
         self.read: Callable[[int], object] = id
         """Called with each offset before it is read."""
+        self.described: Described
         credentials = run.authority.issue(Name(LAPTOP, HOST))
         self.session = Session("reference", str(disk), credentials, ("", 0), run.timeouts, self.folder, relay=True)
         self.module = StartedModule(self._work, lambda: self.session._listener.port)
@@ -78,17 +83,19 @@ class Reference:
             measures = geometry(raw.size)
             disk: Any = SimpleNamespace(
                 raw=raw,
+                disk=self.kind,
                 geometry=measures,
                 used=SimpleNamespace(ranges=USED, partitions_json=list),
                 map_used=lambda: None,
-                checked=lambda seconds: True,
+                checked=lambda seconds: self.checked(),
                 take_doubts=self._take_doubts,
                 content=lambda: (raw, USED),
                 header=lambda stream, ticket: ImageHeader(measures, stream, "now"),
                 identity=lambda: NO_IDENTITY,
             )
             request = CaptureRequest(str(self.disk), "all", 1, False, None, chunk_size=CHUNK)
-            return asdict(share_disk(disk, Described(disk, request, None, find_zstd()), self.session))  # type: ignore[arg-type]
+            self.described = Described(disk, request, None, find_zstd())  # type: ignore[arg-type]
+            return asdict(share_disk(disk, self.described, self.session))
 
     def converse(self, conversation: Callable[[Link], None], then_leave: bool = False) -> dict[str, Any]:
         run = self._run
@@ -126,6 +133,22 @@ class Reference:
             self._run.origin = Address(HOST, "127.0.0.1", port)
         return failed
 
+    def hold_hashing(self, chunk: int) -> threading.Event:
+        """Hold the reference up when it is about to hash a chunk, until the event is set."""
+        go_on, held = threading.Event(), [chunk * CHUNK]
+
+        def read(offset: int) -> None:
+            if offset in held:
+                held.remove(offset)
+                go_on.wait(30)
+
+        self.read = read
+        return go_on
+
+    def hash_all(self) -> None:
+        """Wait until all is hashed."""
+        wait_until(lambda: self.described.hashes.root)
+
     def end(self) -> dict[str, Any]:
         return self.converse(finish)
 
@@ -136,7 +159,8 @@ class Reference:
 
 
 @pytest.fixture(name="run")
-def fixture_run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+def fixture_run(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     run = Run(tmp_path, FolderStore(str(tmp_path / "store")), getattr(request, "param", TIMEOUTS))
     run.authority = run_authority()  # by which workers connect to the reference
     return run
@@ -149,6 +173,16 @@ def fixture_reference(run: Run, tmp_path: Path) -> Iterator[Reference]:
     reference = Reference(run, disk)
     yield reference
     reference.module.collect(3 * run.timeouts.link_timeout)
+
+
+def does_not_boot(laptop: Laptop) -> bool:
+    return laptop.disk.read_bytes()[:512] == bytes(512)
+
+
+def done(laptop: Laptop) -> int:
+    """How many chunks it has."""
+    plan = laptop.sink and laptop.sink._job.plan
+    return plan.delta.done // CHUNK if plan else 0
 
 
 def is_equal(laptop: Laptop) -> bool:
@@ -229,6 +263,7 @@ def test_where_the_laptops_cannot_reach_the_reference_the_controller_stands_betw
 
 def test_a_reference_that_changes_is_refused_and_no_disk_boots(run: Run, reference: Reference) -> None:
     reference.share()
+    reference.hash_all()
     with open(reference.disk, "r+b") as disk:
         disk.seek(149 * CHUNK)
         disk.write(b"changed")
@@ -236,27 +271,24 @@ def test_a_reference_that_changes_is_refused_and_no_disk_boots(run: Run, referen
     run.join()
     for laptop in laptops:
         assert "Chunk 149 of the reference's disk is not what it was" in failure(laptop)
-        assert laptop.disk.read_bytes()[:512] == bytes(512)
+        assert does_not_boot(laptop)
     assert "Chunk 149" in reference.end()["msg"]
 
 
 @pytest.mark.parametrize("run", [Timeouts(link_timeout=4.0, first_link=4.0)], indirect=True)
 def test_when_the_reference_dies_the_laptops_say_so_and_the_next_run_goes_on(run: Run, reference: Reference) -> None:
     reference.share()
+    reference.hash_all()
     died, reads = threading.Event(), itertools.count()
     reference.read = lambda _offset: died.wait(30) if next(reads) >= 100 else None
     laptops = [run.add(BLANK), run.add(BLANK)]
-    wait_until(lambda: all(laptop.sink and laptop.sink._job.plan for laptop in laptops))
-    wait_until(lambda: min(plan_of(laptop).delta.done for laptop in laptops) >= 90 * CHUNK)
-    listener = reference.session._listener
-    listener.close()  # nobody can connect any more
-    for link in list(listener._taken.values()):
-        link.close()
+    wait_until(lambda: min(map(done, laptops)) >= 90)
+    cut_off(reference)
     run.join()
     died.set()
     for laptop in laptops:
         assert "The reference reference-01 sends no more of its disk" in failure(laptop), failure(laptop)
-        assert laptop.disk.read_bytes()[:512] == bytes(512)
+        assert does_not_boot(laptop)
     reference.module.collect(30)
     again = Reference(run, reference.disk)
     again.share()
@@ -266,14 +298,138 @@ def test_when_the_reference_dies_the_laptops_say_so_and_the_next_run_goes_on(run
     again.end()
 
 
-def plan_of(laptop: Laptop) -> Any:
-    assert laptop.sink is not None and laptop.sink._job.plan is not None
-    return laptop.sink._job.plan
+def cut_off(reference: Reference) -> None:
+    """Nobody reaches it any more."""
+    listener = reference.session._listener
+    listener.close()
+    for link in list(listener._taken.values()):
+        link.close()
+
+
+@pytest.mark.parametrize("rotational", [False, True])
+def test_laptops_take_what_is_hashed_while_the_reference_hashes(
+    run: Run, reference: Reference, rotational: bool
+) -> None:
+    go_on = reference.hold_hashing(101)
+    run.rotational = rotational
+    reference.share()
+    laptops = [run.add(BLANK), run.add(BLANK)]
+    wait_until(lambda: min(map(done, laptops)) >= 90)
+    assert not reference.described.hashes.root and all(map(does_not_boot, laptops))
+    # A new link brings what the last one did not.
+    assert laptops[0].link is not None
+    laptops[0].link.close()
+    go_on.set()
+    run.join()
+    assert all(map(is_equal, laptops)), [failure(laptop) for laptop in laptops]
+    shared = reference.end()
+    assert {laptop.result["root_digest"] for laptop in laptops} == {shared["root_digest"]} != {""}
+
+
+def test_what_a_laptop_has_is_recognised_while_the_reference_hashes(run: Run, reference: Reference) -> None:
+    go_on = reference.hold_hashing(121)
+    reference.share()
+    laptop = run.add(bytes(100 * CHUNK) + DISK[100 * CHUNK :])
+    wait_until(lambda: done(laptop) >= 110)
+    go_on.set()
+    run.join()
+    assert is_equal(laptop) and 70 <= laptop.result["equal_chunks"] <= 80, failure(laptop)
+    assert reference.end()["passed_on"] > 0
+
+
+@pytest.mark.parametrize("content", [BLANK, DISK])
+@pytest.mark.parametrize("run", [Timeouts(link_timeout=4.0, first_link=4.0)], indirect=True)
+def test_a_reference_that_dies_while_it_hashes_leaves_no_disk_that_boots_and_was_changed(
+    run: Run, reference: Reference, content: bytes
+) -> None:
+    go_on = reference.hold_hashing(101)
+    reference.share()
+    laptops = [run.add(content), run.add(content)]
+    wait_until(lambda: min(map(done, laptops)) >= 90)
+    cut_off(reference)
+    run.join()
+    go_on.set()
+    for laptop in laptops:
+        assert "The reference reference-01 sends no more of its disk" in failure(laptop), failure(laptop)
+        assert does_not_boot(laptop) if content is BLANK else laptop.disk.read_bytes() == DISK
+
+
+def test_a_disk_that_cannot_be_read_is_said_to_all_laptops(run: Run, reference: Reference) -> None:
+    go_on = reference.hold_hashing(101)
+    reference.share()
+    laptops = [run.add(BLANK), run.add(DISK)]
+    wait_until(lambda: min(map(done, laptops)) >= 90)
+    bad = 149 * CHUNK
+
+    def read(offset: int) -> None:
+        if bad <= offset < bad + CHUNK:
+            raise ReadError("reading failed")
+
+    reference.read = read
+    go_on.set()
+    run.join()
+    for laptop in laptops:
+        assert f"{CHUNK} used bytes can't be read" in failure(laptop), failure(laptop)
+    assert does_not_boot(laptops[0]) and laptops[1].disk.read_bytes() == DISK
+    assert f"{CHUNK} used bytes can't be read" in reference.end()["msg"]
+
+
+def test_a_root_digest_that_is_not_that_of_the_hashes_is_refused_and_no_disk_boots(
+    run: Run, reference: Reference
+) -> None:
+    go_on = reference.hold_hashing(101)
+    reference.share()
+    laptops = [run.add(BLANK), run.add(DISK)]
+    wait_until(lambda: min(map(done, laptops)) >= 90)
+    hashes = reference.described.hashes
+    hashes.agree = lambda root: setattr(hashes, "root", root[::-1])  # type: ignore[method-assign]
+    go_on.set()
+    run.join()
+    for laptop in laptops:
+        assert "have the root digest" in failure(laptop), failure(laptop)
+    assert does_not_boot(laptops[0]) and laptops[1].disk.read_bytes() == DISK
+    reference.end()
+
+
+def test_a_reference_that_says_another_root_digest_to_another_laptop_is_refused(run: Run, reference: Reference) -> None:
+    reference.share()
+    first = run.add(BLANK)
+    run.join()
+    assert is_equal(first), failure(first)
+    root = tmp_root(reference)
+    root.unlink()
+    root.symlink_to("00" * 32)
+    second = run.add(BLANK)
+    run.join()
+    assert f"and said {'00' * 32} to another laptop" in failure(second) and does_not_boot(second), failure(second)
+    reference.end()
+
+
+def tmp_root(reference: Reference) -> Path:
+    """Where the controller keeps the root digest that the reference has said."""
+    (root,) = reference.disk.parent.glob("shared-*.root")
+    return root
+
+
+def test_a_rotating_disk_is_hashed_before_it_is_read_for_others(run: Run, reference: Reference) -> None:
+    reference.kind.rotational = True
+    reference.share()
+    assert not reference.described.hashes.index.missing
+    laptop = run.add(BLANK)
+    run.join()
+    assert is_equal(laptop), failure(laptop)
+    reference.end()
 
 
 def test_more_used_space_than_was_thought_has_the_disk_read_again(run: Run, reference: Reference) -> None:
     doubts = iter([False] * 50 + [True])
-    reference.doubts = lambda: next(doubts, False)
+    asked = [0]
+
+    def doubt() -> bool:
+        asked[0] += 1
+        return next(doubts, False)
+
+    reference.doubts, reference.checked = doubt, lambda: asked[0] > 50
     reference.share()
     laptop = run.add(BLANK)
     run.join()
