@@ -47,7 +47,7 @@ class ActionModule(ControllerAction):
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "pattern": {"type": "str"},
-        "purpose": {"type": "str", "choices": [CAPTURE, RESTORE, CLONE, "images", *REQUIRED], "required": True},
+        "purpose": {"type": "str", "choices": [CAPTURE, RESTORE, CLONE, "images", "live", *REQUIRED], "required": True},
     }
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:

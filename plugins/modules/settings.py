@@ -24,7 +24,7 @@ options:
       - What the settings are for. It decides which settings must be the same for all hosts, and which must not be empty.
       - For V(clone), exactly one host of the group C(reference) must be within the limit, and at least one other of C(lab_laptops).
     type: str
-    choices: [capture, restore, clone, images, import, export]
+    choices: [capture, restore, clone, images, live, import, export]
     required: true
 extends_documentation_fragment:
   - fleet.imaging.common

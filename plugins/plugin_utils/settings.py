@@ -20,6 +20,7 @@ from ..module_utils.engine.level import AUTO, HIGHEST, LOWEST, RECOMPRESSION, pa
 from ..module_utils.errors import ImagingError
 from ..module_utils.printable import without_secrets
 from .formats.exporting import FORMATS
+from .live.packages import FIRMWARE, FREE
 from .stores.registry import FORMS, kind_of
 
 PREFIX = "imaging_"
@@ -230,6 +231,13 @@ SETTINGS: dict[str, Setting] = {
     "imaging_recompress": Setting("", read_recompress),
     "imaging_uploads": Setting("", one_of("", "finish", "drop")),
     "imaging_remove_images": Setting([], list_of()),
+    "imaging_live_folder": Setting("~/fleet-live", read_folder),
+    "imaging_live_ca": Setting("~/fleet-live-ca", read_folder),
+    "imaging_live_authorized_keys": Setting([], list_of()),
+    "imaging_live_mirror": Setting([], list_of()),
+    "imaging_live_firmware": Setting(FREE, one_of(*FIRMWARE)),
+    "imaging_live_packages": Setting([], list_of()),
+    "imaging_live_update": Setting(False, read_boolean),
 }
 """By name. inventory/group_vars/all.yml explains each."""
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the checks of the collection: all of them ("test"), or those of one kind.
 
-Usage: check.py test | lint | unit | units-oldest | sanity | fuzz | integration
+Usage: check.py test | lint | unit | units-oldest | sanity | fuzz | integration | e2e
 Every check runs, also after one has failed; the last lines say which failed and how long each took. They are run three at a time, the longest
 first, and say what they said when they have ended. The integration tests are the longest, so that all others are run beside them, two
 at a time; what must have the machine for itself comes in the end.
@@ -23,10 +23,19 @@ BIN = Path(sys.executable).parent
 TREE = ROOT / ".tree"
 COLLECTION = TREE / "ansible_collections/fleet/imaging"
 Command = list[str]
-TYPED = ["plugins", "tests", "tests/demo", "tests/lab/lab", "tests/bench/bench", "tests/fuzz/fuzz"]
+TYPED = [
+    "plugins",
+    "tests",
+    "roles/live_system/files/root/usr/lib/fleet-live/screen.py",
+    "tests/demo",
+    "tests/lab/lab",
+    "tests/bench/bench",
+    "tests/fuzz/fuzz",
+]
 INTEGRATION = ["python", "-m", "pytest", "-v", "--durations=30", "tests/integration"]
 AT_A_TIME = ["-n", str(2 * len(os.sched_getaffinity(0)))]
 INTEGRATION_TESTS, ALONE, SANITY = "integration tests", "integration tests that run alone", "ansible-test sanity"
+E2E = "whole virtual laptops"
 CHECKS: dict[str, dict[str, Command]] = {
     "lint": {
         "ruff": ["ruff", "check", "."],
@@ -55,12 +64,13 @@ CHECKS: dict[str, dict[str, Command]] = {
         ],
         ALONE: [*INTEGRATION, "-m", "alone"],
     },
+    "e2e": {E2E: ["python", "-m", "pytest", "-v", "--durations=30", "tests/e2e"]},
 }
 
 LONGEST = (INTEGRATION_TESTS, SANITY)
 """Begun first, the others are done meanwhile."""
 
-AT_ONCE = (INTEGRATION_TESTS, ALONE)
+AT_ONCE = (INTEGRATION_TESTS, ALONE, E2E)
 """Shown as they go on, because they take so long."""
 
 
@@ -71,7 +81,9 @@ def main(kind: str) -> int:
     os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin"])
     os.environ["PYTHONPATH"] = str(TREE)
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(TREE)
-    chosen = CHECKS if kind == "test" else {kind: CHECKS[kind]}
+    chosen = (
+        {name: checks for name, checks in CHECKS.items() if name != "e2e"} if kind == "test" else {kind: CHECKS[kind]}
+    )
     commands = {name: command for checks in chosen.values() for name, command in checks.items()}
     names = [*(name for name in LONGEST if name in commands), *(name for name in commands if name not in LONGEST)]
     with ThreadPoolExecutor(3) as pool:

@@ -35,6 +35,7 @@ from ..ticket import Ticket
 from ..zstd import Zstd
 from .held_disk import HeldDisk
 from .session import Session
+from .shown import show_status
 
 BAD_RANGES_ROOM = 256 << 10
 """Bytes that a header reserves for the list of unreadable ranges, when a capture may go on despite them."""
@@ -275,7 +276,11 @@ class CaptureSource:
 
     def report(self) -> bytes:
         """Return a progress report, once a second."""
-        return self.status().pack() if self._reporter.due() else b""
+        if not self._reporter.due():
+            return b""
+        status = self.status()
+        show_status("capturing", self._disk.request.device, status)
+        return status.pack()
 
     def status(self) -> Status:
         """Return the current progress."""

@@ -17,6 +17,7 @@ from ..errors import ImagingError
 from ..ticket import Ticket
 from .job import remove_killed
 from .session import Session, Terminated, arm_termination
+from .shown import show
 
 
 def open_session(params: dict[str, Any], ticket: Ticket) -> Session:
@@ -37,14 +38,27 @@ def end_children() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def end_of(result: dict[str, Any]) -> str:
+    """Return what the screen shows of the result of a transfer."""
+    if "verified" in result:
+        return "verified" if result["verified"] else "not equal to the image"
+    return "done"
+
+
 def run_transfer(module: Any, work: Callable[[], dict[str, Any]]) -> None:
     """Run ``work`` and end the module with its result, or with the message of what went wrong, also when it is terminated."""
     arm_termination()
 
     def terminable() -> dict[str, Any]:
         try:
-            return work()
+            result = work()
+            show(end_of(result), module.params["device"])
+            return result
+        except ImagingError as error:
+            show(f"FAILED: {error}")
+            raise
         except Terminated as error:
+            show("FAILED: it was ended")
             end_children()
             message = f"The module was {error}. Run again to finish what it had not finished."
             raise ImagingError(message, **error.facts) from error

@@ -26,6 +26,7 @@ from ..zstd import Zstd
 from .relay import Relay
 from .restore_plan import RestorePlan
 from .session import LinkMonitor, Session
+from .shown import show_status
 from .target_disk import RestoreRequest, TargetDisk
 
 HASHES_PAUSE = 0.05
@@ -150,8 +151,10 @@ class RestoreJob:
     def report_progress(self) -> None:
         """Send a progress report to the controller, if one is due."""
         if self.plan is not None and not self.link.closed and self._reporter.due():
+            status = self.status(self.plan)
+            show_status("restoring" if self.request.write else "comparing", self.request.device, status)
             try:
-                send_progress(self.link, self.status(self.plan).pack())
+                send_progress(self.link, status.pack())
             except LinkError:
                 pass  # the next user of the link finds out
 

@@ -306,7 +306,7 @@ def capture(
             measures = geometry(raw.size)
             disk = SimpleNamespace(
                 raw=raw,
-                request=SimpleNamespace(level=3, zero_bad_sectors=zero_bad),
+                request=SimpleNamespace(device="disk", level=3, zero_bad_sectors=zero_bad),
                 geometry=measures,
                 used=SimpleNamespace(ranges=used, partitions_json=lambda: PARTITIONS),
                 map_used=lambda: None,
