@@ -59,7 +59,7 @@ class ActionModule(ControllerAction):
         changed = record.get("inputs") != inputs.fingerprint()
         if (changed or arguments["update"]) and not self._task.check_mode:
             check_root()
-            record, changed = build(inputs, folder)
+            record, changed = build(inputs, folder, archive.find_proxies(run_command))
         return self.result(folder, authority.folder, record, changed)
 
     @staticmethod

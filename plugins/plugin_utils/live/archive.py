@@ -59,6 +59,12 @@ def find_sources(given: Sequence[str], suite: str, components: str, run: RunComm
     return lines or _own_sources(suite, components, run)
 
 
+def find_proxies(run: RunCommand) -> list[str]:
+    """Return the lines of apt.conf(5) with the proxies that the machine's own apt uses."""
+    done = run(["apt-config", "dump", "--format", '%f "%v";%n', "Acquire::http::Proxy", "Acquire::https::Proxy"])
+    return [line for line in done.out.splitlines() if '""' not in line]
+
+
 def _own_sources(suite: str, components: str, run: RunCommand) -> list[str]:
     done = run(["apt-get", "indextargets", "--format", FIELDS, "Created-By: Packages"])
     lines = []

@@ -38,7 +38,10 @@ class Authority:
 
     @property
     def certificate(self) -> Path:
-        """The certificate of the host key, for any host name, without an end: laptops' clocks are often wrong."""
+        """The certificate of the host key, which has no end, because laptops' clocks are often wrong.
+
+        It names no host, which is for any host: OpenSSH 9.2 takes a ``*`` for the name of one.
+        """
         return self.folder / "ssh_host_ed25519_key-cert.pub"
 
     @property
@@ -71,7 +74,7 @@ def open_authority(folder: Path, run: RunCommand) -> Authority:
             authority.certificate.unlink(missing_ok=True)
         if not authority.certificate.exists():
             public = str(authority.host_key.with_suffix(".pub"))
-            _keygen(run, "-q", "-s", str(authority.key), "-I", "live system", "-h", "-n", ANY_HOST, public)
+            _keygen(run, "-q", "-s", str(authority.key), "-I", "live system", "-h", public)
         lines = KNOWN_HOSTS.format(
             hosts=ANY_HOST,
             authority=authority.key.with_suffix(".pub").read_text().strip(),

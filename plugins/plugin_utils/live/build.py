@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,11 @@ def check_root() -> None:
         )
 
 
-def build(inputs: Inputs, folder: BuildFolder) -> tuple[dict[str, Any], bool]:
+def build(inputs: Inputs, folder: BuildFolder, proxies: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """Build, and return the record and whether anything is different now; raises ImagingError. Nothing is left of a build that fails."""
     with folder.locked() as parts:
         programs = Programs(parts / "log", {"SOURCE_DATE_EPOCH": str(EPOCH), "INITRD": "No", "TMPDIR": str(parts)})
-        make_system(inputs, parts, programs)
+        make_system(inputs, parts, proxies, programs)
         squashfs = _sha256(parts / SQUASHFS)
         # Also of the kernel and the initrd: a medium whose label is equal must be equal.
         label = (
@@ -164,7 +164,7 @@ def build(inputs: Inputs, folder: BuildFolder) -> tuple[dict[str, Any], bool]:
     return record, True
 
 
-def make_system(inputs: Inputs, parts: Path, programs: Programs) -> None:
+def make_system(inputs: Inputs, parts: Path, proxies: Sequence[str], programs: Programs) -> None:
     """Make kernel, initrd, squashfs, and what the medium needs, of Debian packages."""
     overlay = parts / "overlay.tar"
     overlay.write_bytes(inputs.overlay)
@@ -177,6 +177,7 @@ def make_system(inputs: Inputs, parts: Path, programs: Programs) -> None:
     command = [
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--architectures=amd64"),
         "--skip=check/signed-by",
+        *(f"--aptopt={line}" for line in proxies),
         *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
         *("--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=force-confold"),
         f"--include={','.join(inputs.packages)}",

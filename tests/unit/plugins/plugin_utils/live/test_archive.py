@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
-from ansible_collections.fleet.imaging.plugins.plugin_utils.live.archive import find_sources
+from ansible_collections.fleet.imaging.plugins.plugin_utils.live.archive import find_proxies, find_sources
+from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 
 
 def targets(text: str) -> CommandResult:
@@ -68,3 +71,9 @@ def test_a_machine_without_debian_sources_has_none() -> None:
         return targets("http://ubuntu.example/ubuntu/ noble main /etc/apt/sources.list.d/ubuntu.sources:1\n")
 
     assert find_sources([], "bookworm", "main", run) == []
+
+
+def test_proxies_of_the_machine_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://proxy.example:3142";\nAcquire::https::Proxy "";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    assert find_proxies(run_command) == ['Acquire::http::Proxy "http://proxy.example:3142";']

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_the_certificate_is_of_a_host_of_any_name_and_has_no_end(tmp_path: Path)
         ["ssh-keygen", "-L", "-f", made.certificate], check=True, capture_output=True, text=True
     ).stdout
     assert "host certificate" in shown and "Valid: forever" in shown
-    assert shown.split("Principals:")[1].split("Critical")[0].strip() == "*"
+    assert shown.split("Principals:")[1].split("Critical")[0].strip() == "(none)"
 
 
 def test_known_hosts_has_the_authority_and_the_key_for_any_name_and_port(tmp_path: Path) -> None:
@@ -67,3 +68,23 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImagingError, match="chmod 700"):
         open_authority(tmp_path / "ca", run_command)
     assert not list((tmp_path / "ca").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/usr/sbin/sshd"), reason="needs root and sshd")
+@pytest.mark.parametrize("line", ["@cert-authority ", "* "], ids=["certificate", "key"])
+def test_each_line_alone_lets_ssh_know_the_host(tmp_path: Path, line: str) -> None:
+    made = open_authority(tmp_path / "ca", run_command)
+    known, log, config = (tmp_path / name for name in ("known_hosts", "log", "sshd_config"))
+    known.write_text(
+        "".join(f"{each}\n" for each in made.known_hosts.read_text().splitlines() if each.startswith(line))
+    )
+    config.write_text(f"HostKey {made.host_key}\nHostCertificate {made.certificate}\n")
+    os.makedirs("/run/sshd", exist_ok=True)
+    options = ["-F", "/dev/null", "-o", f"UserKnownHostsFile={known}", "-o", "GlobalKnownHostsFile=/dev/null"]
+    options += ["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "IdentityFile=/dev/null"]
+    server = f"ProxyCommand=/usr/sbin/sshd -i -f {config} -E {log}"
+    done = subprocess.run(
+        ["ssh", *options, "-o", server, "lab-01", "true"], capture_output=True, text=True, check=False
+    )
+    assert "Permission denied" in done.stderr, (done.stderr, log.read_text())
+    assert "Host key verification failed" not in done.stderr and "invalid" not in done.stderr

@@ -25,8 +25,9 @@ from typing import Any
 FOLDER = Path("/run/fleet-live")
 SHOWN = FOLDER / "shown"
 PAUSE = 1.0
-SLOW_PAUSE = 10.0
-"""Seconds between two looks at the shown file, and at what changes seldom."""
+LOOK_PAUSE = 4.0
+SLOW_PAUSE = 15.0
+"""Seconds between two looks at the shown file, and at what changes seldom, before the laptop is ready and then."""
 
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 RAM_COPY = "/run/live/ram/filesystem.squashfs"
@@ -191,7 +192,7 @@ def main() -> None:
     last: list[str] = []
     laptop, looked, drawn = Laptop(), float("-inf"), float("-inf")
     while True:
-        if time.monotonic() - looked > (SLOW_PAUSE if laptop.listens and laptop.addresses else PAUSE):
+        if time.monotonic() - looked > (SLOW_PAUSE if laptop.listens and laptop.addresses else LOOK_PAUSE):
             laptop, looked = look(), time.monotonic()
         rows, columns = size_of(screen)
         lines = page(laptop, read(str(SHOWN)), columns - 1)[:rows]
