@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.fleet.imaging.tests.e2e.machine import (
     BIOS,
+    BOOT_SECONDS,
     SECURE_BOOT,
     UEFI,
     Model,
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 OUTPUT = ROOT / "tests/output/e2e"
 DISK_SIZE = 256 << 20
+
+pytestmark = pytest.mark.timeout(3 * BOOT_SECONDS)
 
 OWN_DISK = "started from its own disk"
 SAYS_WHERE = bytes.fromhex("fa 31c0 8ed8 be177c baf803 fc ac 84c0 7403 ee ebf8 f4 ebfd") + OWN_DISK.encode() + b"\r\n\0"
@@ -95,7 +98,7 @@ def check(laptop: VirtualLaptop, live: LiveSystem, in_memory: bool) -> None:
 
     def said(*command: str) -> str:
         done = laptop.ssh(live.key, live.known_hosts, *command)
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
     assert said("cat /proc/swaps").count("\n") == 1

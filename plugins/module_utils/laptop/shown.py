@@ -22,9 +22,9 @@ MAX_LENGTH = 300
 """Characters of an error message."""
 
 
-def show(doing: str, device: str = "", done: int = 0, total: int = 0, folder: str = FOLDER) -> None:
+def show(doing: str, device: str = "", done: int = 0, total: int = 0) -> None:
     """Have the screen show what is done. Never fails: nobody may be looking."""
-    path = os.path.join(folder, NAME)
+    path = os.path.join(FOLDER, NAME)
     with contextlib.suppress(OSError):
         with open(path + ".new", "w", encoding="utf-8") as file:
             json.dump({"doing": printable(doing)[:MAX_LENGTH], "device": device, "done": done, "total": total}, file)

@@ -55,7 +55,7 @@ def find_sources(given: Sequence[str], suite: str, components: str, run: RunComm
         if item.startswith("deb "):
             lines.append(item)
         else:
-            lines += [f"deb {item} {suite}{suffix} {components}" for suffix in SUFFIXES[:2]]
+            lines += [f"deb [signed-by={KEYRING}] {item} {suite}{suffix} {components}" for suffix in SUFFIXES[:2]]
     return lines or _own_sources(suite, components, run)
 
 

@@ -176,7 +176,8 @@ def make_system(inputs: Inputs, parts: Path, proxies: Sequence[str], programs: P
     )
     command = [
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--architectures=amd64"),
-        "--skip=check/signed-by",
+        # With lines of sources, there is no key to be found out.
+        *(["--skip=check/signed-by"] if inputs.sources else []),
         *(f"--aptopt={line}" for line in proxies),
         *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
         *("--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=force-confold"),

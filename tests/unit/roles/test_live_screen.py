@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.status import STREAMING, VERIFYING, Status
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop import shown
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.shown import NAME, show, show_status
 
 SCREEN = Path(__file__).parents[3] / "roles/live_system/files/root/usr/lib/fleet-live/screen.py"
@@ -35,26 +36,33 @@ def status(phase: str, done: int, total: int) -> Status:
     return Status(phase=phase, done=done, total=total, data_done=0, data_total=0, seconds=1.0, stages={})
 
 
-def test_it_shows_what_modules_say(screen: ModuleType, tmp_path: Path) -> None:
-    def shown() -> str:
-        return str(screen.doing((tmp_path / NAME).read_text()))
-
-    show("restoring", "/dev/sda", 41, 100, folder=str(tmp_path))
-    assert shown() == "restoring /dev/sda: 41 %"
-    show("verified", "/dev/sda", folder=str(tmp_path))
-    assert shown() == "verified /dev/sda"
+@pytest.fixture(name="folder")
+def fixture_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with what is shown."""
+    monkeypatch.setattr(shown, "FOLDER", str(tmp_path))
+    return tmp_path
 
 
-def test_phases_have_their_own_names(screen: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "__defaults__", ("", 0, 0, str(tmp_path)))
+def test_it_shows_what_modules_say(screen: ModuleType, folder: Path) -> None:
+    def words() -> str:
+        return str(screen.doing((folder / NAME).read_text()))
+
+    show("restoring", "/dev/sda", 41, 100)
+    assert words() == "restoring /dev/sda: 41 %"
+    show("verified", "/dev/sda")
+    assert words() == "verified /dev/sda"
+
+
+def test_phases_have_their_own_names(screen: ModuleType, folder: Path) -> None:
     for phase, words in ((STREAMING, "restoring /dev/sda: 50 %"), (VERIFYING, "verifying /dev/sda: 50 %")):
         show_status("restoring", "/dev/sda", status(phase, 5, 10))
-        assert screen.doing((tmp_path / NAME).read_text()) == words
+        assert screen.doing((folder / NAME).read_text()) == words
 
 
-def test_nothing_is_written_on_other_live_systems(tmp_path: Path) -> None:
-    show("restoring", folder=str(tmp_path / "missing"))
-    assert not (tmp_path / "missing").exists()
+def test_nothing_is_written_on_other_live_systems(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shown, "FOLDER", str(folder / "missing"))
+    show("restoring")
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"doing": 1, "done": "x"}', '{"done": 1}', "null"])
@@ -63,8 +71,8 @@ def test_a_file_that_is_none_is_not_shown(screen: ModuleType, text: str) -> None
 
 
 def test_it_says_what_it_waits_for(screen: ModuleType) -> None:
-    def state(listens: bool, addresses: list[str], shown: str = "") -> str:
-        return str(screen.page(screen.Laptop("live-1", addresses, listens=listens), shown, WIDE)[2])
+    def state(listens: bool, addresses: list[str], doing: str = "") -> str:
+        return str(screen.page(screen.Laptop("live-1", addresses, listens=listens), doing, WIDE)[2])
 
     assert state(False, []) == ">>> starting"
     assert state(True, []) == ">>> waiting for the network"

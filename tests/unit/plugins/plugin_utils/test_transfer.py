@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -22,6 +23,7 @@ import pytest
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.raw_io import RawDisk
 from ansible_collections.fleet.imaging.plugins.module_utils.engine.stopwatch import Stopwatches
 from ansible_collections.fleet.imaging.plugins.module_utils.errors import ImagingError
+from ansible_collections.fleet.imaging.plugins.module_utils.laptop import shown
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.run_folder import RunFolder
 from ansible_collections.fleet.imaging.plugins.module_utils.laptop.session import Session
 from ansible_collections.fleet.imaging.plugins.module_utils.reasons import LINK_BROKEN
@@ -68,6 +70,17 @@ def test_restore_makes_the_disk_equal_and_says_so(laptop: SimpleNamespace) -> No
     assert disk_is_restored(laptop)
     assert (result["verified"], result["disk_state"]) == (True, "verified")
     assert result["links_made"] == ends.links == 1
+
+
+def test_the_screen_of_the_live_system_shows_both_transfers(
+    laptop: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "FOLDER", str(tmp_path))
+    for transfer, words in ((restore, "restoring|comparing|verifying"), (capture, "capturing")):
+        transfer(laptop)
+        found = json.loads((tmp_path / shown.NAME).read_text())
+        assert re.fullmatch(words, found["doing"]) and 0 <= found["done"] <= found["total"] > 0
+        (tmp_path / shown.NAME).unlink()
 
 
 def digest_of(laptop: SimpleNamespace) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import CommandResult
-from ansible_collections.fleet.imaging.plugins.plugin_utils.live.archive import find_proxies, find_sources
+from ansible_collections.fleet.imaging.plugins.plugin_utils.live.archive import KEYRING, find_proxies, find_sources
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
 
 
@@ -61,8 +61,8 @@ def test_a_given_mirror_replaces_them() -> None:
     line = "deb [trusted=yes] file:/srv/debian bookworm main"
     assert find_sources([line], "bookworm", "main", run) == [line]
     assert find_sources(["http://mirror.example/debian"], "bookworm", "main", run) == [
-        "deb http://mirror.example/debian bookworm main",
-        "deb http://mirror.example/debian bookworm-updates main",
+        f"deb [signed-by={KEYRING}] http://mirror.example/debian bookworm main",
+        f"deb [signed-by={KEYRING}] http://mirror.example/debian bookworm-updates main",
     ]
 
 
