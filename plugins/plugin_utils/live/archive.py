@@ -35,7 +35,7 @@ def check_distribution() -> None:
     if not family & {"debian", "ubuntu"}:
         raise ImagingError(
             f"The live system is built with Debian's tools: expected Debian or Ubuntu, found {release.get('PRETTY_NAME', 'another system')}. "
-            "Run live.yml on a machine or in a container with Debian, and copy the folder with the result from there."
+            "Run live.yml on a machine with Debian, and copy the folder with the result from there."
         )
 
 

@@ -126,8 +126,7 @@ def check_root() -> None:
     """Raise ImagingError unless this user can build."""
     if os.geteuid():
         raise ImagingError(
-            "Building a live system unpacks Debian packages, which only root can: expected the user root. Run live.yml as root, on this machine "
-            "or in a container."
+            "Building a live system unpacks Debian packages, which only root can: expected the user root. Run live.yml as root."
         )
 
 
