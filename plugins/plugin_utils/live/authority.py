@@ -10,13 +10,11 @@ from pathlib import Path
 from ...module_utils.disk.command import RunCommand
 from ...module_utils.errors import ImagingError
 
-ANY_HOST = "*"
-
 KNOWN_HOSTS = """\
 # The live systems of this lab. For clients that check certificates of hosts (OpenSSH):
-@cert-authority {hosts} {authority}
+@cert-authority * {authority}
 # For those that do not (paramiko):
-{hosts} {key}
+* {key}
 """
 
 
@@ -76,7 +74,6 @@ def open_authority(folder: Path, run: RunCommand) -> Authority:
             public = str(authority.host_key.with_suffix(".pub"))
             _keygen(run, "-q", "-s", str(authority.key), "-I", "live system", "-h", public)
         lines = KNOWN_HOSTS.format(
-            hosts=ANY_HOST,
             authority=authority.key.with_suffix(".pub").read_text().strip(),
             key=authority.host_key.with_suffix(".pub").read_text().strip(),
         )

@@ -33,7 +33,7 @@ ISO, KERNEL, INITRD, SQUASHFS = "live.iso", "vmlinuz", "initrd", "filesystem.squ
 RESULTS = (ISO, KERNEL, INITRD, SQUASHFS)
 
 NEEDED_SPACE = 4 << 30
-"""Bytes that a build takes for a while."""
+"""Bytes of free space that a build must find; it takes less, for a while."""
 
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "15", "-b", "256K")
@@ -109,7 +109,7 @@ class BuildFolder:
         free = shutil.disk_usage(self.path).free
         if free < NEEDED_SPACE:
             raise ImagingError(
-                f"{self.path} has {free / (1 << 30):.1f} GiB of free space, and building a live system takes {NEEDED_SPACE >> 30} GiB for a while: "
+                f"{self.path} has {free / (1 << 30):.1f} GiB of free space, expected at least {NEEDED_SPACE >> 30} GiB while a live system is built: "
                 "make space, or set imaging_live_folder to another folder."
             )
 
@@ -135,14 +135,7 @@ def build(inputs: Inputs, folder: BuildFolder, proxies: Sequence[str]) -> tuple[
     with folder.locked() as parts:
         programs = Programs(parts / "log", {"SOURCE_DATE_EPOCH": str(EPOCH), "INITRD": "No", "TMPDIR": str(parts)})
         make_system(inputs, parts, proxies, programs)
-        squashfs = _sha256(parts / SQUASHFS)
-        # Also of the kernel and the initrd: a medium whose label is equal must be equal.
-        label = (
-            "FLEET_"
-            + hashlib.sha256((squashfs + _sha256(parts / INITRD) + _sha256(parts / KERNEL)).encode())
-            .hexdigest()[:16]
-            .upper()
-        )
+        label = _label(parts)
         make_iso(parts, parts / ISO, label, EPOCH, programs)
         record = {
             "inputs": inputs.fingerprint(),
@@ -194,6 +187,12 @@ def make_system(inputs: Inputs, parts: Path, proxies: Sequence[str], programs: P
                 f"{error}"
             ) from error
         raise
+
+
+def _label(parts: Path) -> str:
+    """Return the label of the medium, which is different when what is on it is: the initrd finds it by that alone."""
+    digests = "".join(_sha256(parts / name) for name in (KERNEL, INITRD, SQUASHFS))
+    return f"FLEET_{hashlib.sha256(digests.encode()).hexdigest()[:16].upper()}"
 
 
 def _sha256(path: Path) -> str:
