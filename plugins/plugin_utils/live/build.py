@@ -167,6 +167,8 @@ def make_system(inputs: Inputs, parts: Path, proxies: Sequence[str], programs: P
         f'rm -r "$1{HANDED_OUT}" "$1/{CUSTOMIZE}"',
     )
     command = [
+        # What is mounted in the new system is seen by mmdebstrap alone, and goes with it, however it ends.
+        *("unshare", "--mount"),
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--architectures=amd64"),
         # With lines of sources, there is no key to be found out.
         *(["--skip=check/signed-by"] if inputs.sources else []),

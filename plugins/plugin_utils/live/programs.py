@@ -21,6 +21,7 @@ NEEDED = {
     "mmdebstrap": "mmdebstrap",
     "ssh-keygen": "openssh-client",
     "tar": "tar",
+    "unshare": "util-linux",
     "xorriso": "xorriso",
 }
 """The programs, and the packages of Debian and Ubuntu that have them."""

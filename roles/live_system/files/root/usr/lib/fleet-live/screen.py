@@ -195,7 +195,7 @@ def main() -> None:
         if time.monotonic() - looked > (SLOW_PAUSE if laptop.listens and laptop.addresses else LOOK_PAUSE):
             laptop, looked = look(), time.monotonic()
         rows, columns = size_of(screen)
-        lines = page(laptop, read(str(SHOWN)), columns - 1)[:rows]
+        lines = page(laptop, read(str(SHOWN)), columns)[:rows]
         if lines != last or looked > drawn:
             drawn = time.monotonic()
             write(screen, "\033[H\033[2J" + "\r\n".join(lines))
