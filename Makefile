@@ -2,11 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-.PHONY: help setup demo bench fuzz e2e e2e:                  ## start the live system on whole virtual laptops, by BIOS and by UEFI; takes long without KVM
-	@tests/tools/setup requirements-test.txt e2e
-	@.venv/bin/python tests/tools/check.py e2e
-
-test lint unit units-oldest sanity integration format clean
+.PHONY: help setup demo bench fuzz test lint unit units-oldest sanity integration e2e format clean
 .DEFAULT_GOAL := help
 
 # The disk tools are there, and not on everybody's PATH.

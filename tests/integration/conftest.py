@@ -23,7 +23,6 @@ from ansible_collections.fleet.imaging.tests.lab.lab import Lab, Plan
 from ansible_collections.fleet.imaging.tests.lab.reference_disk import MIN_SIZE
 
 LONGEST = (
-    "test_live.py",
     "test_survival_processes.py",
     "test_ssh.py",
     "test_relay.py",

@@ -28,6 +28,7 @@ LEFT_OUT = [
     ".ci",
     "tests/bench",
     "tests/demo",
+    "tests/e2e",
     "tests/fuzz",
     "tests/integration",
     "tests/lab",

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleet.imaging contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""live.yml builds a live system; here it is only looked at. tests/e2e starts laptops from it."""
+"""live.yml builds a live system; here it is only looked at. test_live_system.py starts laptops from it."""
 
 from __future__ import annotations
 
