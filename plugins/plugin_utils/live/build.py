@@ -18,7 +18,7 @@ from typing import Any
 from ...module_utils.errors import ImagingError
 from .medium import MENU, PARAMETERS, make_iso
 from .overlay import pack_overlay
-from .programs import ProgramFailed, Programs
+from .programs import Programs
 
 EPOCH = 1767225600
 """The time of everything in a build that has none of its own or a later one: 2026-01-01 00:00 UTC. So builds of the same packages are equal."""
@@ -182,7 +182,7 @@ def make_system(inputs: Inputs, parts: Path, proxies: Sequence[str], programs: P
     squashfs = ["mksquashfs", "-", str(parts / SQUASHFS), "-tar", *COMPRESSION, "-noappend", "-quiet", "-no-progress"]
     try:
         programs.run(command, into=squashfs)
-    except ProgramFailed as error:
+    except ImagingError as error:
         if any(words in str(error) for words in UNREACHABLE):
             raise ImagingError(
                 "The packages can't be fetched. Check the network and the proxy of this machine, or set imaging_live_mirror to another mirror. "

@@ -223,7 +223,7 @@ class UploadedFile(StagedFile):
         except UnfinishedUpload as error:
             if isinstance(error.__cause__, ImageChanged):
                 self.finished.withdraw(self.partial)
-                raise ImageChanged(f"{error.__cause__} Run again.") from error
+                raise ImageChanged(f"{error.__cause__} Run again.") from error.__cause__
             raise
         self.remove()
 

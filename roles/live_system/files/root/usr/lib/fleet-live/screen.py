@@ -59,7 +59,8 @@ class Laptop:
 def run(*command: str) -> str:
     """Return what a program prints; nothing when it fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20).stdout
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+        return done.stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
