@@ -55,6 +55,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     write,
 )
 from ansible_collections.fleet.imaging.tests.integration.faults import wait_until_detached
+from ansible_collections.fleet.imaging.tests.lab.disks import forget_partition
 from ansible_collections.fleet.imaging.tests.lab.tools import LabError
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 
@@ -597,12 +598,12 @@ def test_the_kernels_partition_is_used_only_when_it_agrees_with_the_table(tmp_pa
             with RawDisk(device):
                 seen = only(used_map(device, runner("losetup")))
             assert seen.method == "partclone", seen.reason
-            tool("delpart", device, "1")
+            forget_partition(device, 1)
             tool("addpart", device, "1", str(START // 512 + 8), str(16 * MIB // 512))
             assert only(used_map(device, runner("losetup"))).reason == "losetup is not installed"
             assert only(used_map(device)).used == seen.used
         finally:
-            tool("delpart", device, "1")
+            forget_partition(device, 1)
     assert disk.read_bytes() == before
 
 
@@ -725,7 +726,7 @@ def test_a_disk_with_a_mounted_partition_or_a_mounted_loop_device_on_it_is_refus
             assert partition.kind == "part"
             assert refused(partition) == f"It is a partition of {device}: expected a whole disk. Use {device}."
         finally:
-            tool("delpart", device, "1")
+            forget_partition(device, 1)
         with attached(Path(device), *part(START, 16 * MIB)) as nested:
             tool("mount", nested, folder)
             assert f"mounted at {folder}" in refused(describe(RUN, device))

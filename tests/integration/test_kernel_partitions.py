@@ -34,6 +34,7 @@ from ansible_collections.fleet.imaging.tests.integration.disk_files import (
     needs_loop_devices,
     partitioned,
 )
+from ansible_collections.fleet.imaging.tests.lab.disks import forget_partition
 from ansible_collections.fleet.imaging.tests.lab.tools import run as tool
 from ansible_collections.fleet.imaging.tests.unit.plugins.plugin_utils.halves import made_laptop, restore
 
@@ -77,7 +78,7 @@ def add_partition(device: str, number: int, start: int, size: int) -> None:
 def delete_partitions(device: str) -> None:
     """Have the kernel forget all partitions."""
     for number in kernel_partitions(device):
-        tool("delpart", device, str(number))
+        forget_partition(device, number)
 
 
 def another_table(device: str, sector: int = 512) -> None:
@@ -120,7 +121,7 @@ def test_a_partition_too_many_or_too_few_is_named(tmp_path: Path) -> None:
         assert compare_with_kernel(RUN, device) == [
             f"partition 7: the table has none, and the kernel bytes {20 * MIB} to {21 * MIB}"
         ]
-        tool("delpart", device, "1")
+        forget_partition(device, 1)
         assert len(compare_with_kernel(RUN, device)) == 2
         # A disk without a table, of which the kernel still has partitions.
         with open(device, "r+b") as disk:

@@ -16,6 +16,9 @@ from .tools import LabError, run
 MIB = 2**20
 GARBAGE_ENDS = 4 * MIB
 GARBAGE_SPOTS = 32
+PAUSE = 0.05
+SECONDS_TO_LET_GO = 10.0
+"""How long another program may look at a disk, or at a partition."""
 
 
 def make_empty_disk(path: Path, size: int) -> None:
@@ -70,21 +73,23 @@ def detach_loop_device(device: str, path: Path, seconds: float) -> bool:
 
     A file system in user space may still be writing after umount has returned. And once it is free, anybody may take the device.
     """
-    shown = str(path.resolve())
-    _detach(device, shown)
+    return _detach(device, str(path.resolve()), seconds)
+
+
+def _detach(device: str, shown: str, seconds: float) -> bool:
+    """Detach a loop device, unless it shows another file by now; return whether it was let go of.
+
+    While it is open here, nobody else can take it. Any program that looks at all disks keeps it for a moment longer.
+    """
+    with open(device, "rb"):
+        if _shown_by(device) == shown:
+            run("losetup", "--detach", device)
     deadline = time.monotonic() + seconds
     while _shown_by(device) == shown:
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(PAUSE)
     return True
-
-
-def _detach(device: str, shown: str) -> None:
-    """Detach a loop device, unless it shows another file by now. While it is open here, it can't be let go of and taken by anybody else."""
-    with open(device, "rb"):
-        if _shown_by(device) == shown:
-            run("losetup", "--detach", device)
 
 
 def _shown_by(device: str) -> str:
@@ -100,6 +105,19 @@ def read_partitions(device: str) -> None:
     run("partx", "--update", device)
 
 
+def forget_partition(device: str, number: int) -> None:
+    """Have the kernel forget a partition, which it does only while no program looks at it."""
+    deadline = time.monotonic() + SECONDS_TO_LET_GO
+    while True:
+        try:
+            run("delpart", device, str(number))
+            return
+        except LabError as error:
+            if "busy" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
+
+
 def detach_loop_devices(folder: Path) -> None:
     """Unmount and detach every loop device whose file lies, or lay, in a folder."""
     listed = json.loads(run("losetup", "--json", "--list", "-O", "NAME,BACK-FILE") or '{"loopdevices": []}')
@@ -108,8 +126,7 @@ def detach_loop_devices(folder: Path) -> None:
         if shown.startswith(f"{folder}/"):
             for mount_point in _mount_points(entry["name"]):
                 run("umount", mount_point)
-            _detach(entry["name"], shown)
-            if _shown_by(entry["name"]) == shown:
+            if not _detach(entry["name"], shown, SECONDS_TO_LET_GO):
                 raise LabError(
                     f"{entry['name']} is in use; end what holds it (lsblk {entry['name']}) and run this again"
                 )

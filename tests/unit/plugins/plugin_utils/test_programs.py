@@ -14,6 +14,7 @@ from ansible_collections.fleet.imaging.plugins.module_utils.disk.command import 
 from ansible_collections.fleet.imaging.plugins.module_utils.disk.filesystems.registry import FILE_SYSTEMS
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.decompress import ON_ALL_CORES
 from ansible_collections.fleet.imaging.plugins.plugin_utils.formats.exporting import QEMU_IMG
+from ansible_collections.fleet.imaging.plugins.plugin_utils.live.programs import NEEDED
 
 ROOT = Path(__file__).resolve().parents[4]
 ON_LAPTOPS, ON_CONTROLLER = "On laptops", "On the controller"
@@ -61,7 +62,9 @@ def test_every_program_that_runs_on_laptops_is_documented() -> None:
 
 
 def test_every_program_that_runs_on_the_controller_is_documented() -> None:
-    found = run_by("plugin_utils") | {QEMU_IMG, "ssh"} | {command[0] for command in ON_ALL_CORES.values()}
+    found = (
+        run_by("plugin_utils") | {QEMU_IMG, "ssh"} | {command[0] for command in ON_ALL_CORES.values()} | NEEDED.keys()
+    )
     assert found == documented(ON_CONTROLLER)
 
 
