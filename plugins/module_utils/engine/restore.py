@@ -35,10 +35,10 @@ Reject = Callable[[int, ImagingError], None]
 MAX_ZERO_SIZE = 1 << 30
 """Maximum bytes to zero before the progress is recorded."""
 
-FLUSH_STEP = 128 << 20
-"""Bytes after which the disk is flushed while more is written: seldom enough for a disk to which each flush costs a rotation."""
+FLUSH_STEP = 1 << 30
+"""Bytes after which the disk is flushed while more is written: seldom, as flushing often costs more than it saves where the medium is slow."""
 
-MAX_UNFLUSHED = 256 << 20
+MAX_UNFLUSHED = 2 << 30
 """Bytes that may be written and not be flushed."""
 
 
