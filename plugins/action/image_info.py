@@ -67,8 +67,7 @@ class ActionModule(ControllerAction):
         store = open_store(arguments, self._display.display)
         names = choose_names(store, arguments["names"])
         images = [examine(store, name, arguments["verify"]) for name in names]
-        asked = arguments["names"]
-        uploads = [asdict(each) for each in store.unfinished_uploads() if asked is None or each.name in asked]
+        uploads = [asdict(each) for each in store.unfinished_uploads(arguments["names"])]
         result = {"changed": False, "store": store.path, "images": images, "uploads": uploads}
         bad = [f"{image['name']}: {image['error']}" for image in images if image["error"]]
         if arguments["verify"] and bad:

@@ -23,8 +23,8 @@ class ActionModule(ControllerAction):
 
     def work(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Finish or drop the uploads one after the other; raises ImagingError at the first that fails."""
-        store, asked = open_store(arguments, self._display.display), arguments["names"]
-        uploads = [each for each in store.unfinished_uploads() if asked is None or each.name in asked]
+        store = open_store(arguments, self._display.display)
+        uploads = store.unfinished_uploads(arguments["names"])
         for each in uploads if not self._task.check_mode else []:
             if arguments["drop"]:
                 store.drop_upload(each.name)

@@ -6,7 +6,7 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -163,8 +163,8 @@ class Store(ABC):
     def remove(self, name: str) -> None:
         """Remove an image."""
 
-    def unfinished_uploads(self) -> list[UploadFacts]:
-        """Return the images that are complete on this machine and not in the store yet, by name."""
+    def unfinished_uploads(self, names: Collection[str] | None = None) -> list[UploadFacts]:
+        """Return the images, of these names or all, that are complete on this machine and not in the store yet, by name."""
         return []
 
     def finish_upload(self, name: str) -> None:

@@ -9,6 +9,7 @@ Images are read by signed URLs, so that laptops need no keys. boto3 signs them, 
 import functools
 import os
 import re
+from collections.abc import Collection
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -111,8 +112,8 @@ class S3Store(Store):
             error.facts["codes"],
         )
 
-    def unfinished_uploads(self) -> list[UploadFacts]:
-        return [self._uploads.facts(name) for name in self._uploads.files.names()]
+    def unfinished_uploads(self, names: Collection[str] | None = None) -> list[UploadFacts]:
+        return [self._uploads.facts(name) for name in self._uploads.files.names() if names is None or name in names]
 
     def finish_upload(self, name: str) -> None:
         finished = self._uploads.finished(name)

@@ -45,6 +45,14 @@ from ..halves import NO_IDENTITY, StartedModule, no_programs
 TIMEOUTS = Timeouts(link_timeout=6.0, first_link=4.0)
 
 
+def wait_until(true: Callable[[], object], found: Callable[[], object] = str) -> None:
+    """Wait for something; fail, and say what was ``found`` instead, when it is not so after half a minute."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, found()
+        time.sleep(0.01)
+
+
 class SlowSource(StoredSource):
     """An image that the controller sends no faster than so many records a second."""
 
@@ -179,12 +187,10 @@ class Laptop:
 
     def wait_for_share(self, share: float) -> None:
         """Wait until it has so much of the image, and others can take from it."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if self.done >= share and self.relay._share is not None:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{self.name} does not get on: {self.error}")
+        wait_until(
+            lambda: self.done >= share and self.relay._share is not None,
+            lambda: f"{self.name} does not get on: {self.error}",
+        )
 
     @property
     def relay(self) -> Any:
@@ -246,16 +252,14 @@ class Run:
             self._wait_for_members(len(self.laptops))
         return added
 
-    def _wait_for_members(self, count: int, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        board = self.open_board("")
-        with contextlib.closing(board):
-            while True:
+    def _wait_for_members(self, count: int) -> None:
+        with contextlib.closing(self.open_board("")) as board:
+
+            def joined() -> bool:
                 with board.locked() as page:
-                    if len(page.members()) >= count:
-                        return
-                assert time.monotonic() < deadline, [laptop.error for laptop in self.laptops]
-                time.sleep(0.01)
+                    return len(page.members()) >= count
+
+            wait_until(joined, lambda: [laptop.error for laptop in self.laptops])
 
     def source_for(self, image: ImageReader | SharedDisk, host: str) -> StoredSource | SharedSource:
         """What a worker serves to its laptop."""

@@ -38,7 +38,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.transports.tcp impor
 
 from ...module_utils.samples import CHUNK, Used, geometry, noise
 from ..halves import NO_IDENTITY, StartedModule
-from .fleet import TIMEOUTS, Laptop, Run
+from .fleet import TIMEOUTS, Laptop, Run, wait_until
 
 CHUNKS = 200
 SIZE = CHUNKS * CHUNK
@@ -192,13 +192,6 @@ def is_equal(laptop: Laptop) -> bool:
 
 def failure(laptop: Laptop) -> str:
     return f"{laptop.error or ''} {laptop.result.get('msg', '')}"
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_all_become_equal_and_the_reference_sends_its_disk_once(run: Run, reference: Reference) -> None:
