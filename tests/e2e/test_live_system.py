@@ -11,7 +11,6 @@ import http.server
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +27,9 @@ from ansible_collections.fleet.imaging.tests.e2e.machine import (
     running,
     ssh_options,
 )
+from ansible_collections.fleet.imaging.tests.integration.playbooks import BIN, ROOT, ansible_environment
 from ansible_collections.fleet.imaging.tests.lab.live_system import LiveSystem, cached_live_system
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 OUTPUT = ROOT / "tests/output/e2e"
 DISK_SIZE = 256 << 20
 
@@ -47,7 +45,7 @@ def ansible(*command: str | Path) -> str:
     done = subprocess.run(
         [BIN / command[0], *command[1:]],
         cwd=ROOT / "playbooks",
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".tree"), "ANSIBLE_NOCOLOR": "1"},
+        env=ansible_environment(),
         capture_output=True,
         text=True,
         check=False,
