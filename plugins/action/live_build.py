@@ -29,6 +29,7 @@ from ansible_collections.fleet.imaging.plugins.plugin_utils.live.packages import
 from ansible_collections.fleet.imaging.plugins.plugin_utils.live.programs import check_programs
 from ansible_collections.fleet.imaging.plugins.plugin_utils.live.public_keys import read_public_keys
 from ansible_collections.fleet.imaging.plugins.plugin_utils.run_command import run_command
+from ansible_collections.fleet.imaging.plugins.plugin_utils.stores.base import local_path
 
 
 class ActionModule(ControllerAction):
@@ -50,17 +51,18 @@ class ActionModule(ControllerAction):
         archive.check_distribution()
         check_programs(*([] if archive.KEYRING.exists() else ["debian-archive-keyring"]))
         keys = read_public_keys(arguments["authorized_keys"], Path.home())
-        folder = BuildFolder(absolute(arguments["folder"]))
+        folder = BuildFolder(Path(local_path(arguments["folder"])))
+        authority = Authority(Path(local_path(arguments["ca"])))
         record = folder.record()
-        if self._task.check_mode and not Authority(absolute(arguments["ca"])).certificate.exists():
-            return self.result(folder, absolute(arguments["ca"]), record, True)
-        authority = open_authority(absolute(arguments["ca"]), run_command)
+        if self._task.check_mode and not authority.certificate.exists():
+            return self.result(folder, authority, record, True)
+        open_authority(authority.folder, run_command)
         inputs = self.inputs(arguments, authority, keys)
         changed = record.get("inputs") != inputs.fingerprint()
         if (changed or arguments["update"]) and not self._task.check_mode:
             check_root()
             record, changed = build(inputs, folder, archive.find_proxies(run_command))
-        return self.result(folder, authority.folder, record, changed)
+        return self.result(folder, authority, record, changed)
 
     @staticmethod
     def inputs(arguments: dict[str, Any], authority: Authority, keys: list[str]) -> Inputs:
@@ -78,7 +80,7 @@ class ActionModule(ControllerAction):
         )
 
     @staticmethod
-    def result(folder: BuildFolder, ca: Path, record: dict[str, Any], changed: bool) -> dict[str, Any]:
+    def result(folder: BuildFolder, authority: Authority, record: dict[str, Any], changed: bool) -> dict[str, Any]:
         """Return the result of the task."""
         return {
             "changed": changed,
@@ -86,14 +88,9 @@ class ActionModule(ControllerAction):
             "kernel": str(folder.path / KERNEL),
             "initrd": str(folder.path / INITRD),
             "squashfs": str(folder.path / SQUASHFS),
-            "known_hosts": str(Authority(ca).known_hosts),
+            "known_hosts": str(authority.known_hosts),
             "label": record.get("label", ""),
             "kernel_parameters": record.get("kernel_parameters", ""),
             "size": record["files"][ISO]["size"] if record else 0,
             "packages": record.get("packages", []),
         }
-
-
-def absolute(path: str) -> Path:
-    """Return an absolute path on the controller."""
-    return Path(path).expanduser().absolute()

@@ -60,10 +60,9 @@ class Programs:
         with open(self._log, "ab") as log:
             try:
                 running.append(self._start(command, log.fileno(), None, subprocess.PIPE if into else log.fileno()))
-                if into and running[0].stdout:
-                    with running[
-                        0
-                    ].stdout as output:  # closed here, so that the first one learns when the second one ends
+                output = running[0].stdout
+                if into and output:
+                    with output:  # closed here, so that the first one learns when the second one ends
                         running.append(self._start(into, log.fileno(), output, log.fileno()))
                 for process in running:
                     process.wait()

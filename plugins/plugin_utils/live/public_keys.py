@@ -4,7 +4,7 @@
 """The public keys whose owners may log in on a live system."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...module_utils.errors import ImagingError
@@ -15,7 +15,7 @@ KEY_LINE = re.compile(r"(.+ )?(ssh-(rsa|ed25519)|ecdsa-sha2-\S+|sk-\S+@openssh\.
 MAKE_ONE = "Make one with ssh-keygen -t ed25519, or set imaging_live_authorized_keys to the file of a public key, or to the key itself."
 
 
-def read_public_keys(given: Iterable[str], home: Path) -> list[str]:
+def read_public_keys(given: Sequence[str], home: Path) -> list[str]:
     """Return the lines of authorized_keys: those given, as keys or as paths of files, or else those of ~/.ssh.
 
     Raises ImagingError when there is none, or when one is not a public key.
@@ -23,7 +23,7 @@ def read_public_keys(given: Iterable[str], home: Path) -> list[str]:
     lines: list[str] = []
     for item in given:
         lines += [item.strip()] if KEY_LINE.fullmatch(item.strip()) else _of_file(Path(item).expanduser())
-    if not lines and not list(given):
+    if not given:
         for path in sorted((home / ".ssh").glob("*.pub")):
             if not path.name.endswith("-cert.pub"):
                 lines += _of_file(path)
